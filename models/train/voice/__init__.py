@@ -1,0 +1,1 @@
+"""What trains, measures and packs the voice-commands bundles."""

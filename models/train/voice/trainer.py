@@ -1,0 +1,106 @@
+"""Training of one network: AdamW, a cosine schedule, averaged weights, and a teacher where there is one.
+
+Invariant: the networks are judged while training by held-out speakers and voices, never by the test recordings.
+"""
+
+import math
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from . import speech
+from .network import Network
+
+SMOOTHING = 0.05
+WEIGHT_DECAY = 0.02
+AVERAGE_KEEP = 0.998
+TEACHER_HEAT = 2.0
+
+
+class _Adam:
+    """AdamW with an exponential average of the weights, as one graph with the step."""
+
+    def __init__(self, variables):
+        self.variables = variables
+        self.m = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
+        self.v = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
+        self.average = [tf.Variable(v, trainable=False) for v in variables]
+
+    def apply(self, gradients, rate, step):
+        gradients, _ = tf.clip_by_global_norm(gradients, 3.0)
+        fix = tf.sqrt(1 - 0.99**step) / (1 - 0.9**step)
+        keep = tf.minimum(AVERAGE_KEEP, (1 + step) / (10 + step))
+        for v, g, m, s, a in zip(self.variables, gradients, self.m, self.v, self.average):
+            m.assign(0.9 * m + 0.1 * g)
+            s.assign(0.99 * s + 0.01 * g * g)
+            decay = WEIGHT_DECAY * v if len(v.shape) > 1 else 0.0
+            v.assign_sub(rate * (fix * m / (tf.sqrt(s) + 1e-7) + decay))
+            a.assign(keep * a + (1 - keep) * v)
+
+
+def accuracy(network, features, labels):
+    """Share of right answers."""
+    right = 0
+    for at in range(0, len(labels), 128):
+        logits = network.forward(tf.constant(features[at : at + 128], tf.float32), False)
+        right += int(np.sum(np.argmax(logits, -1) == labels[at : at + 128]))
+    return right / len(labels)
+
+
+def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, teacher=(), dropout=0.0, half=False):
+    """The trained network; `teacher` is a list of networks whose mean logits it learns from."""
+    tf.random.set_seed(seed)
+    network = Network(blocks, seed, dropout, half)
+    variables = list(network.weights.values())
+    adam = _Adam(variables)
+    classes = len(speech.LABELS)
+    size = sum(shares)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([size, None, None]),
+            tf.TensorSpec([size, classes]),
+            tf.TensorSpec([]),
+            tf.TensorSpec([]),
+        ]
+    )
+    def step(x, y, learning_rate, number):
+        x = tf.ensure_shape(x, [size, 49, 40])
+        target = y * (1 - SMOOTHING) + SMOOTHING / classes
+        if teacher:
+            wise = tf.add_n([t.forward(x, False) for t in teacher]) / len(teacher)
+            soft = tf.nn.softmax(wise / TEACHER_HEAT)
+        with tf.GradientTape() as tape:
+            logits = network.forward(x, True)
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
+            if teacher:
+                near = tf.nn.softmax_cross_entropy_with_logits(soft, logits / TEACHER_HEAT)
+                loss = 0.3 * loss + 0.7 * TEACHER_HEAT**2 * tf.reduce_mean(near)
+        adam.apply(tape.gradient(loss, variables), learning_rate, number)
+        return loss
+
+    batches = pool.batches(seed, shares, masks)
+    began, warm, total = time.time(), max(1, steps // 20), 0.0
+    print(f"{name}: {network.parameters()} parameters, {steps} steps of {size}", flush=True)
+    for number in range(1, steps + 1):
+        at = min(1.0, number / warm) * 0.5 * (1 + math.cos(math.pi * number / steps))
+        x, y = next(batches)
+        total += float(step(tf.constant(x), tf.constant(y), tf.constant(rate * at), tf.constant(float(number))))
+        if number % max(1, steps // 8) == 0:
+            scores = {k: f"{accuracy(network, *held[k]):.3f}" for k in held}
+            print(f"{name}: step {number} loss {total / (steps // 8):.3f} {scores} {time.time() - began:.0f} s", flush=True)
+            total = 0.0
+    for variable, average in zip(variables, adam.average):
+        variable.assign(average)
+    settle(network, pool, seed, shares)
+    print(f"{name}: averaged {({k: f'{accuracy(network, *held[k]):.4f}' for k in held})} {time.time() - began:.0f} s", flush=True)
+    return network
+
+
+def settle(network, pool, seed, shares):
+    """Batch statistics of the averaged weights."""
+    run = tf.function(lambda x: network.forward(x, True))
+    batches = pool.batches(seed + 1, shares, 0)
+    for _ in range(150):
+        run(tf.constant(next(batches)[0]))

@@ -1,0 +1,267 @@
+//! The queue's words: what is put in, what is read back.
+//!
+//! **Invariant:** the queue never looks inside an envelope, a body or an answer.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Largest envelope.
+pub const MAX_ENVELOPE_BYTES: usize = 64 * 1024;
+/// Largest body, and largest answer.
+pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// Longest idempotency key.
+pub const MAX_KEY_BYTES: usize = 255;
+/// Longest reason that is kept; longer ones are cut.
+pub const MAX_REASON_BYTES: usize = 512;
+
+/// A request's name, the same for the whole of its life and at every destination: a UUID v7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// A new id.
+    #[must_use]
+    pub fn new() -> Self {
+        RequestId(Uuid::now_v7())
+    }
+
+    /// The id in a UUID's text.
+    ///
+    /// # Errors
+    /// When the text is no UUID.
+    pub fn parse(text: &str) -> Result<Self, uuid::Error> {
+        Uuid::try_parse(text).map(RequestId)
+    }
+
+    /// The UUID.
+    #[must_use]
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+
+    pub(super) fn bytes(self) -> [u8; 16] {
+        *self.0.as_bytes()
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> Self {
+        RequestId(Uuid::from_bytes(bytes))
+    }
+}
+
+impl Default for RequestId {
+    fn default() -> Self {
+        RequestId::new()
+    }
+}
+
+impl From<Uuid> for RequestId {
+    fn from(uuid: Uuid) -> Self {
+        RequestId(uuid)
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for RequestId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        RequestId::parse(text)
+    }
+}
+
+/// The caller's own name for a request, with a digest of what was asked under it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// The key, 1..=255 bytes.
+    pub key: String,
+    /// SHA-256 of the request; another digest under the same key is refused.
+    pub digest: [u8; 32],
+}
+
+/// A request as it is put into the queue. Times are milliseconds on one clock of the caller's.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// Its id.
+    pub id: RequestId,
+    /// The caller's key, if it gave one.
+    pub idempotency: Option<Idempotency>,
+    /// 0..=9, 9 is the most urgent; more is taken as 9.
+    pub priority: u8,
+    /// When it was accepted.
+    pub accepted_at_ms: u64,
+    /// Not before this; 0 or a time that is not after `accepted_at_ms`: at once.
+    pub not_before_ms: u64,
+    /// When it expires; `None`: never.
+    pub expires_at_ms: Option<u64>,
+    /// Small opaque bytes, at most [`MAX_ENVELOPE_BYTES`].
+    pub envelope: Bytes,
+    /// Opaque bytes, at most [`MAX_BODY_BYTES`].
+    pub body: Bytes,
+}
+
+/// Where a request is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// On disk, waiting.
+    Held,
+    /// Given to a worker of this process. Not durable: after a restart it is `Held`.
+    InFlight,
+    /// It has its answer.
+    Answered,
+    /// Set aside for good.
+    Failed,
+    /// Its time to live ended first.
+    Expired,
+    /// The caller took it back.
+    Cancelled,
+}
+
+impl State {
+    /// Every state, in the order of a request's life.
+    pub const ALL: [State; 6] = [
+        State::Held,
+        State::InFlight,
+        State::Answered,
+        State::Failed,
+        State::Expired,
+        State::Cancelled,
+    ];
+
+    /// Whether nothing more happens to the request.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !matches!(self, State::Held | State::InFlight)
+    }
+
+    /// The state's name, as in JSON and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Held => "held",
+            State::InFlight => "in_flight",
+            State::Answered => "answered",
+            State::Failed => "failed",
+            State::Expired => "expired",
+            State::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What became of a request that was put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is on disk.
+    New,
+    /// The same key with the same digest is there already.
+    Known {
+        /// The request that has the key.
+        id: RequestId,
+        /// Its state.
+        state: State,
+    },
+}
+
+/// What became of a final state that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is on disk and is the request's one final state.
+    Stored,
+    /// Another was there first and stays.
+    AlreadyFinal(State),
+}
+
+/// A request without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Its id.
+    pub id: RequestId,
+    /// Its state now.
+    pub state: State,
+    /// 0..=9, 9 is the most urgent.
+    pub priority: u8,
+    /// Leases that were given back by [`super::Queue::retry_at`].
+    pub attempts: u32,
+    /// Why it was given back, or ended, last.
+    pub last_reason: Option<String>,
+    /// When it was accepted.
+    pub accepted_at_ms: u64,
+    /// Not before this; 0: at once.
+    pub not_before_ms: u64,
+    /// When it expires.
+    pub expires_at_ms: Option<u64>,
+    /// When it came to its final state.
+    pub finished_at_ms: Option<u64>,
+    /// The caller's key.
+    pub key: Option<String>,
+    /// Bytes of the body (of the answer, when it has its final state).
+    pub bytes: u64,
+}
+
+/// A request with its envelope and, when it has one, its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// All but the bytes.
+    pub summary: Summary,
+    /// The envelope it was accepted with.
+    pub envelope: Bytes,
+    /// The answer; `None` unless the state is [`State::Answered`].
+    pub answer: Option<Bytes>,
+}
+
+/// The queue in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Requests that wait.
+    pub held: u64,
+    /// Requests that a worker has.
+    pub in_flight: u64,
+    /// Answers that are kept.
+    pub answered: u64,
+    /// Failed requests that are kept.
+    pub failed: u64,
+    /// Expired requests that are kept.
+    pub expired: u64,
+    /// Cancelled requests that are kept.
+    pub cancelled: u64,
+    /// Bytes in the journal of requests that are held or in flight.
+    pub held_bytes: u64,
+    /// Bytes in the journal that are still needed, held or final.
+    pub live_bytes: u64,
+    /// Bytes that the journal has on disk.
+    pub allocated_bytes: u64,
+    /// Segments on disk.
+    pub segments: u64,
+    /// When the oldest waiting request was accepted (of the first thousand of each priority).
+    pub oldest_accepted_at_ms: Option<u64>,
+    /// fdatasync calls on journal segments since the queue was opened.
+    pub syncs: u64,
+    /// Records appended since the queue was opened.
+    pub appended: u64,
+    /// Bytes written to the journal since the queue was opened, preallocation included.
+    pub written_bytes: u64,
+    /// Records found damaged since the queue was opened.
+    pub damaged: u64,
+}
+
+/// Cuts a reason to [`MAX_REASON_BYTES`] at a character's edge.
+pub(super) fn cut_reason(reason: &str) -> String {
+    let mut end = reason.len().min(MAX_REASON_BYTES);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.get(..end).unwrap_or_default().to_owned()
+}

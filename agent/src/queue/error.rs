@@ -1,0 +1,150 @@
+//! What can go wrong in the queue, typed by what the caller does next.
+//!
+//! **Invariant:** a variant tells the HTTP layer its status without reading the text: `Full` is
+//! "later", `NoSpace` is 507, `KeyConflict` and `TooLarge` are the caller's fault, the rest is ours.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use super::RequestId;
+
+/// The limit that refused a new request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FullRule {
+    /// `max_requests` requests are held.
+    Count,
+    /// The held requests take `max_bytes` bytes in the journal.
+    Bytes,
+}
+
+impl std::fmt::Display for FullRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FullRule::Count => "requests",
+            FullRule::Bytes => "bytes",
+        })
+    }
+}
+
+/// Why the queue did not do what it was asked.
+///
+/// Cloned to every caller that shared a failed sync.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// Another process has the directory.
+    #[error("queue {} is in use by {holder}: ask it through its API, or stop it", dir.display())]
+    InUse {
+        /// The queue's directory.
+        dir: PathBuf,
+        /// Who has it, as far as the lock file tells.
+        holder: String,
+    },
+    /// The bound on held requests is reached; new ones are refused until some are done.
+    #[error(
+        "queue is full: {limit} {rule} are held, the limit set by the configuration; try later"
+    )]
+    Full {
+        /// Which bound.
+        rule: FullRule,
+        /// Its value.
+        limit: u64,
+    },
+    /// The disk has no room left beyond the headroom kept for the rest of the system.
+    #[error(
+        "no space for the queue in {}: {needed} bytes are needed and {free} are free, of which \
+         {headroom} are kept for the system; free some space", dir.display()
+    )]
+    NoSpace {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// Bytes that had to be allocated.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that the queue leaves free.
+        headroom: u64,
+    },
+    /// The idempotency key belongs to a request with another body.
+    #[error(
+        "idempotency key {key:?} was used for request {id} with another content: use a new key"
+    )]
+    KeyConflict {
+        /// The key.
+        key: String,
+        /// The request that has it.
+        id: RequestId,
+    },
+    /// The id is taken by another request.
+    #[error("request id {id} is taken: make a new one")]
+    IdTaken {
+        /// The id.
+        id: RequestId,
+    },
+    /// A part of the request is over its limit.
+    #[error("{what} of {bytes} bytes is over the limit of {limit} bytes")]
+    TooLarge {
+        /// The part.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// There is no such request, or its result's keep time is over.
+    #[error("request {id} is not known here: it never was, or its result's keep time is over")]
+    Unknown {
+        /// The id.
+        id: RequestId,
+    },
+    /// The bytes of this record no longer match their checksum.
+    #[error("request {id} is damaged on disk (segment {segment}, offset {offset}): send it again")]
+    Damaged {
+        /// The request.
+        id: RequestId,
+        /// Segment number.
+        segment: u64,
+        /// Byte offset of the record.
+        offset: u64,
+    },
+    /// A file operation failed.
+    #[error("queue cannot {what} {}", path.display())]
+    Storage {
+        /// The operation.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The index failed; the journal is untouched and the index is rebuilt from it on the next open.
+    #[error("queue index failed: {detail}; restart to rebuild it from the journal")]
+    Index {
+        /// What it said.
+        detail: String,
+    },
+    /// The queue is closed.
+    #[error("queue is closed")]
+    Closed,
+}
+
+impl QueueError {
+    /// Wraps a file error with what was tried and on which file.
+    pub(super) fn storage(what: &'static str, path: &std::path::Path, source: io::Error) -> Self {
+        QueueError::Storage { what, path: path.to_owned(), source: Arc::new(source) }
+    }
+
+    /// Whether the cause is a disk (or quota) without space: HTTP 507.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            QueueError::NoSpace { .. } => true,
+            QueueError::Storage { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::FileTooLarge
+            ),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The index's keys and values.
+//!
+//! **Invariant:** keys sort as their numbers do (big endian), so that the first of a range is the next
+//! to be served.
+//!
+//! | key | value | what for |
+//! |---|---|---|
+//! | `e` id | [`Entry`] | each request |
+//! | `k` key | id | idempotency |
+//! | `q` 9-priority due order | id | waiting requests; due is 0 when there is no time to wait for |
+//! | `x` expires id | | waiting requests that expire |
+//! | `f` finished id | | finals, to be forgotten |
+//! | `s` segment | [`Use`] | what of a segment counts |
+//! | `p` accept's segment, final's segment | count | finals that count because an accept exists |
+//! | `m` | [`Mark`] | how much of the journal is in the index |
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    QueueError, RequestId, State,
+    journal::{FinalState, Place},
+};
+
+/// A request, as the index has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    /// Its end, if it came to one.
+    pub(super) ended: Option<(FinalState, u64)>,
+    /// 0..=9.
+    pub(super) priority: u8,
+    /// Age order.
+    pub(super) order: u64,
+    /// Leases given back.
+    pub(super) attempts: u32,
+    /// Last reason.
+    pub(super) reason: Option<String>,
+    /// Milliseconds.
+    pub(super) accepted_at_ms: u64,
+    /// Milliseconds; 0: at once.
+    pub(super) not_before_ms: u64,
+    /// Milliseconds.
+    pub(super) expires_at_ms: Option<u64>,
+    /// Idempotency key and digest.
+    pub(super) key: Option<(String, [u8; 32])>,
+    /// The accept record, or the final one.
+    pub(super) place: Place,
+    /// Segment and bytes of the last retry record.
+    pub(super) retry: Option<(u64, u64)>,
+    /// Segments that have an accept record of this id.
+    pub(super) accepts_in: Vec<u64>,
+}
+
+impl Entry {
+    /// The state on disk; in flight is known only in memory.
+    pub(super) fn state(&self) -> State {
+        self.ended.map_or(State::Held, |(state, _)| state.into())
+    }
+
+    /// Its key among the waiting ones.
+    pub(super) fn queue_key(&self) -> Vec<u8> {
+        queue_key(self.priority, self.not_before_ms, self.order)
+    }
+}
+
+/// What of a segment counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Use {
+    /// Reasons to keep it; at 0 it is deleted.
+    pub(super) reasons: u64,
+    /// Bytes of records that count for themselves.
+    pub(super) bytes: u64,
+}
+
+/// How much of which journal is in the index, and the totals at that point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// The queue.
+    pub(super) store: [u8; 16],
+    /// The machine's boot in which this was written.
+    pub(super) boot: String,
+    /// Segment of the end.
+    pub(super) segment: u64,
+    /// Offset of the end.
+    pub(super) end: u64,
+    /// Sequence of the next record.
+    pub(super) next_sequence: u64,
+    /// The last record: its offset in `segment` and the CRC32C of its header; `None`: the segment
+    /// has none.
+    pub(super) last: Option<(u64, u32)>,
+    /// Totals.
+    pub(super) totals: Totals,
+}
+
+/// Counts that the index keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Totals {
+    /// Waiting or in flight.
+    pub(super) held: u64,
+    /// Their bytes in the journal.
+    pub(super) held_bytes: u64,
+    /// Kept finals by [`FinalState`].
+    pub(super) answered: u64,
+    /// Failed.
+    pub(super) failed: u64,
+    /// Expired.
+    pub(super) expired: u64,
+    /// Cancelled.
+    pub(super) cancelled: u64,
+}
+
+impl Totals {
+    /// The count of one end.
+    pub(super) fn of(&mut self, state: FinalState) -> &mut u64 {
+        match state {
+            FinalState::Answered => &mut self.answered,
+            FinalState::Failed => &mut self.failed,
+            FinalState::Expired => &mut self.expired,
+            FinalState::Cancelled => &mut self.cancelled,
+        }
+    }
+}
+
+/// The key of [`Mark`].
+pub(super) const MARK: &[u8] = b"m";
+/// First byte of the keys of entries.
+pub(super) const ENTRIES: u8 = b'e';
+/// First byte of the keys of segments.
+pub(super) const SEGMENTS: u8 = b's';
+
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+/// Key of an entry.
+pub(super) fn entry_key(id: RequestId) -> Vec<u8> {
+    joined(&[b"e", &id.bytes()])
+}
+
+/// Key of an idempotency key.
+pub(super) fn name_key(key: &str) -> Vec<u8> {
+    joined(&[b"k", key.as_bytes()])
+}
+
+/// Key of a waiting request.
+pub(super) fn queue_key(priority: u8, due: u64, order: u64) -> Vec<u8> {
+    let urgency = 9 - priority.min(9);
+    joined(&[b"q", &[urgency], &due.to_be_bytes(), &order.to_be_bytes()])
+}
+
+/// Due time and order in a key of a waiting request.
+pub(super) fn due_and_order(key: &[u8]) -> Option<(u64, u64)> {
+    let due = key.get(2..10)?.try_into().ok().map(u64::from_be_bytes)?;
+    let order = key.get(10..18)?.try_into().ok().map(u64::from_be_bytes)?;
+    Some((due, order))
+}
+
+/// Key of a waiting request that expires.
+pub(super) fn expiry_key(at: u64, id: RequestId) -> Vec<u8> {
+    joined(&[b"x", &at.to_be_bytes(), &id.bytes()])
+}
+
+/// Key of a final.
+pub(super) fn final_key(at: u64, id: RequestId) -> Vec<u8> {
+    joined(&[b"f", &at.to_be_bytes(), &id.bytes()])
+}
+
+/// First key of a time in `expiry_key` and `final_key`.
+pub(super) fn time_bounds(kind: u8, to: u64) -> (Vec<u8>, Vec<u8>) {
+    (vec![kind], joined(&[&[kind], &to.to_be_bytes(), &[0xff; 16]]))
+}
+
+/// The id at the end of a key.
+pub(super) fn id_in(key: &[u8]) -> Option<RequestId> {
+    let at = key.len().checked_sub(16)?;
+    Some(RequestId::from_bytes(key.get(at..)?.try_into().ok()?))
+}
+
+/// The id that a value is.
+pub(super) fn id_of(value: &[u8]) -> Option<RequestId> {
+    Some(RequestId::from_bytes(value.try_into().ok()?))
+}
+
+/// Key of a segment.
+pub(super) fn segment_key(segment: u64) -> Vec<u8> {
+    joined(&[b"s", &segment.to_be_bytes()])
+}
+
+/// The number in a segment's key.
+pub(super) fn segment_in(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?))
+}
+
+/// Key of a pin.
+pub(super) fn pin_key(accept: u64, last: u64) -> Vec<u8> {
+    joined(&[b"p", &accept.to_be_bytes(), &last.to_be_bytes()])
+}
+
+/// First and last key of the pins by accepts in a segment.
+pub(super) fn pins_of(accept: u64) -> (Vec<u8>, Vec<u8>) {
+    (pin_key(accept, 0), pin_key(accept, u64::MAX))
+}
+
+/// The second number in a pin's key.
+pub(super) fn pinned_in(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(9..17)?.try_into().ok()?))
+}
+
+/// First and last key that start with these bytes (and have at most 40 more).
+pub(super) fn prefix_bounds(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    (prefix.to_vec(), joined(&[prefix, &[0xff; 40]]))
+}
+
+/// A value's bytes.
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, QueueError> {
+    postcard::to_stdvec(value).map_err(|error| QueueError::Index { detail: error.to_string() })
+}
+
+/// A value.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, QueueError> {
+    postcard::from_bytes(bytes)
+        .map_err(|error| QueueError::Index { detail: format!("a value does not read: {error}") })
+}

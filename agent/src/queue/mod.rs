@@ -1,0 +1,443 @@
+//! The durable queue: what was put in is there after a kill or a power cut, and ends once.
+//!
+//! Owns the queue's directory: the journal that is the truth (`journal.rs` documents its format),
+//! the index in sled (`index.rs`) that can be made again from it, and the lock. It knows nothing of
+//! routing: an entry is an id, a key, a priority, times, and opaque bytes. It has no clock: times are
+//! arguments, in milliseconds on one clock of the caller's.
+//!
+//! ```text
+//! Queue (handles)  --commands-->  Writer (one thread)  -->  Journal, one fdatasync for all who wait
+//!       |                              |  Ledger: what a record changes
+//!       +----- reads ---> Shared: Index (sled), who is in flight, numbers
+//! ```
+//!
+//! **Invariant:** a caller that got `Ok` finds its record again after any crash, and a request has one
+//! final state, the first that was recorded. Memory follows the number of requests, not their bytes.
+
+mod entry;
+mod error;
+mod files;
+mod index;
+mod journal;
+mod keys;
+mod lease;
+mod ledger;
+mod opening;
+mod scan;
+mod segments;
+mod shared;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use entry::{
+    Accepted, Idempotency, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_KEY_BYTES, MAX_REASON_BYTES,
+    NewEntry, Record, Recorded, RequestId, State, Stats, Summary,
+};
+pub use error::{FullRule, QueueError};
+pub use lease::Lease;
+pub use scan::Damage;
+
+use journal::FinalState;
+use shared::Shared;
+use writer::{Command, Finish};
+
+/// Commands that wait for the writer at most; callers beyond wait to hand theirs over.
+const WAITING: usize = 4096;
+/// From this size on a checksum is not made on the caller's thread.
+const LARGE: usize = 256 * 1024;
+/// Requests expired in one call at most.
+const EXPIRE: usize = 4096;
+
+/// The queue's bounds. When one is reached, new requests are refused.
+#[derive(Debug, Clone)]
+pub struct QueueConfig {
+    /// Requests held at most.
+    pub max_requests: u64,
+    /// Bytes of held requests at most.
+    pub max_bytes: u64,
+    /// Bytes that new requests leave free on the file system.
+    pub headroom_bytes: u64,
+    /// Size of a journal segment; a larger record gets a segment of its own size.
+    pub segment_bytes: u64,
+    /// Bad indexes, and bad copies of one segment, that are kept aside.
+    pub keep_bad: usize,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        QueueConfig {
+            max_requests: 1_000_000,
+            max_bytes: 8 * 1024 * MIB,
+            headroom_bytes: 256 * MIB,
+            segment_bytes: 16 * MIB,
+            keep_bad: 3,
+        }
+    }
+}
+
+/// What was found when the queue was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Requests that are held.
+    pub held: u64,
+    /// Records read from the journal to bring the index up to date.
+    pub replayed: u64,
+    /// Why the index was made anew, if it was.
+    pub rebuilt: Option<String>,
+    /// Places in the journal that are no record and not empty, or whose checksum is wrong.
+    pub damaged: u64,
+    /// The first thousand of them. The end of an interrupted write is one too.
+    pub damage: Vec<Damage>,
+    /// What could not be read and was renamed.
+    pub bad: Vec<PathBuf>,
+    /// There is no room for the index on disk: it is in memory until the next start.
+    pub index_in_memory: bool,
+}
+
+/// A handle on an open queue; clones are the same queue. It closes when the last one is dropped, or
+/// by [`Queue::close`], which also waits for it.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Queue {
+    /// Opens the queue in `dir`, or makes one. Blocks; call it off the reactor.
+    ///
+    /// # Errors
+    /// [`QueueError::InUse`] when another process has it; [`QueueError::Storage`] when the directory
+    /// cannot be read or written. Damage is no error: see the report.
+    pub fn open(dir: &Path, config: QueueConfig) -> Result<(Queue, OpenReport), QueueError> {
+        let (shared, writer, report) = opening::open(dir, config)?;
+        let (commands, receiver) = mpsc::channel(WAITING);
+        std::thread::Builder::new()
+            .name("queue-writer".into())
+            .spawn(move || writer.run(receiver))
+            .map_err(|source| QueueError::storage("start the writer of", dir, source))?;
+        Ok((Queue { shared, commands }, report))
+    }
+
+    /// Puts a request in; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// See [`QueueError`]; after an error the request is not in the queue.
+    pub async fn accept(&self, entry: NewEntry) -> Result<Accepted, QueueError> {
+        check_sizes(&entry)?;
+        let crc = crc_of(entry.body.clone()).await?;
+        let entry = Box::new(entry);
+        self.ask(|reply| Command::Accept { entry, crc, answer: None, reply }).await
+    }
+
+    /// Keeps a request that was answered at once, with its answer, so that its idempotency key is
+    /// known; the entry's body is not kept. On disk when this returns.
+    ///
+    /// # Errors
+    /// See [`QueueError`].
+    pub async fn accept_answered(
+        &self,
+        entry: NewEntry,
+        answer: impl Into<Bytes>,
+    ) -> Result<Accepted, QueueError> {
+        check_sizes(&entry)?;
+        let answer = checked_answer(answer.into())?;
+        let answer_crc = crc_of(answer.clone()).await?;
+        let entry = Box::new(NewEntry { body: Bytes::new(), ..entry });
+        let answer = Some((answer, answer_crc));
+        self.ask(|reply| Command::Accept { entry, crc: 0, answer, reply }).await
+    }
+
+    /// The most urgent request that may be worked on now, then the oldest; `None` when there is none.
+    /// It stays in flight until it is answered, failed, given back, or the lease is dropped. A request
+    /// whose bytes are damaged is set aside as failed on the way.
+    ///
+    /// # Errors
+    /// [`QueueError::Storage`] and [`QueueError::Index`].
+    pub async fn lease_next(&self, now_ms: u64) -> Result<Option<Lease>, QueueError> {
+        lease::next(self, now_ms).await
+    }
+
+    /// Records the answer of a request. The first final state wins: `AlreadyFinal` tells that this
+    /// answer was not taken and must not be delivered.
+    ///
+    /// # Errors
+    /// [`QueueError::Unknown`], [`QueueError::TooLarge`], or the storage's; the request is then as it
+    /// was.
+    pub async fn answer(
+        &self,
+        id: RequestId,
+        answer: impl Into<Bytes>,
+        now_ms: u64,
+    ) -> Result<Recorded, QueueError> {
+        let answer = checked_answer(answer.into())?;
+        let answer_crc = crc_of(answer.clone()).await?;
+        self.finish(Finish {
+            id,
+            state: FinalState::Answered,
+            answer,
+            answer_crc,
+            reason: None,
+            now_ms,
+            spare_in_flight: false,
+        })
+        .await
+        .map(|recorded| recorded.unwrap_or(Recorded::Stored))
+    }
+
+    /// Sets a request aside for good.
+    ///
+    /// # Errors
+    /// [`QueueError::Unknown`] or the storage's.
+    pub async fn fail(
+        &self,
+        id: RequestId,
+        reason: &str,
+        now_ms: u64,
+    ) -> Result<Recorded, QueueError> {
+        self.end(id, FinalState::Failed, Some(reason), now_ms, false)
+            .await
+            .map(|recorded| recorded.unwrap_or(Recorded::Stored))
+    }
+
+    /// Takes a request back, also one that a worker has: its answer then comes too late.
+    ///
+    /// # Errors
+    /// [`QueueError::Unknown`] or the storage's.
+    pub async fn cancel(&self, id: RequestId, now_ms: u64) -> Result<Recorded, QueueError> {
+        self.end(id, FinalState::Cancelled, None, now_ms, false)
+            .await
+            .map(|recorded| recorded.unwrap_or(Recorded::Stored))
+    }
+
+    /// Gives a leased request back, with one attempt more, not to be leased before `not_before_ms`.
+    ///
+    /// # Errors
+    /// [`QueueError::Unknown`] or the storage's; the lease's end gives it back in any case.
+    pub async fn retry_at(
+        &self,
+        id: RequestId,
+        not_before_ms: u64,
+        reason: &str,
+    ) -> Result<(), QueueError> {
+        let reason = reason.to_owned();
+        self.ask(|reply| Command::Retry { id, not_before_ms, reason, reply }).await
+    }
+
+    /// Ends the waiting requests whose time is over, some thousands in one call, and names them; those
+    /// in flight are left to their worker.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn expire(&self, now_ms: u64) -> Result<Vec<RequestId>, QueueError> {
+        let ids = self.read(move |shared| shared.up_to(b'x', now_ms, EXPIRE)).await?;
+        let ends = ids.into_iter().map(|id| async move {
+            let ended = self.end(id, FinalState::Expired, None, now_ms, true).await;
+            ended.map(|recorded| (recorded == Some(Recorded::Stored)).then_some(id))
+        });
+        let mut expired = Vec::new();
+        for ended in futures_util::future::join_all(ends).await {
+            expired.extend(ended?);
+        }
+        Ok(expired)
+    }
+
+    /// Forgets what came to its end `keep_ms` before `now_ms` or earlier; its space comes back.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn forget_before(&self, now_ms: u64, keep_ms: u64) -> Result<u64, QueueError> {
+        let Some(to_ms) = now_ms.checked_sub(keep_ms) else { return Ok(0) };
+        self.ask(|reply| Command::Forget { to_ms, reply }).await
+    }
+
+    /// A request with its envelope and, if it has one, its answer.
+    ///
+    /// # Errors
+    /// [`QueueError::Damaged`] or the storage's.
+    pub async fn get(&self, id: RequestId) -> Result<Option<Record>, QueueError> {
+        self.read(move |shared| shared.record(id)).await
+    }
+
+    /// The request that has an idempotency key.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn find_key(&self, key: &str) -> Result<Option<Summary>, QueueError> {
+        let key = key.to_owned();
+        self.read(move |shared| shared.named(&key)).await
+    }
+
+    /// Requests in the order of their ids, all or those in one state.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn list(
+        &self,
+        state: Option<State>,
+        limit: usize,
+    ) -> Result<Vec<Summary>, QueueError> {
+        self.read(move |shared| shared.list(state, limit)).await
+    }
+
+    /// The queue in numbers.
+    ///
+    /// # Errors
+    /// The index's, or when the directory cannot be read.
+    pub async fn stats(&self) -> Result<Stats, QueueError> {
+        self.read(Shared::stats).await
+    }
+
+    /// When the next request may be leased: `now_ms` if one may be now, `None` if none waits.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn next_due(&self, now_ms: u64) -> Result<Option<u64>, QueueError> {
+        self.read(move |shared| shared.next_due(now_ms)).await
+    }
+
+    /// Changes whenever something in the queue did; look again then.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Closes the queue in good order, so that the next opening is quick even after a restart of the
+    /// machine. What was handed over before is done; later calls get [`QueueError::Closed`].
+    ///
+    /// # Errors
+    /// The storage's; nothing is lost then, but the index may be made anew on the next opening.
+    pub async fn close(&self) -> Result<(), QueueError> {
+        match self.ask(|reply| Command::Close { reply }).await {
+            Err(QueueError::Closed) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn end(
+        &self,
+        id: RequestId,
+        state: FinalState,
+        reason: Option<&str>,
+        now_ms: u64,
+        spare_in_flight: bool,
+    ) -> Result<Option<Recorded>, QueueError> {
+        let reason = reason.map(str::to_owned);
+        let answer = Bytes::new();
+        self.finish(Finish { id, state, answer, answer_crc: 0, reason, now_ms, spare_in_flight })
+            .await
+    }
+
+    async fn finish(&self, finish: Finish) -> Result<Option<Recorded>, QueueError> {
+        let finish = Box::new(finish);
+        self.ask(|reply| Command::Finish { finish, reply }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, QueueError>>) -> Command,
+    ) -> Result<T, QueueError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_closed| QueueError::Closed)?;
+        answer.await.map_err(|_closed| QueueError::Closed)?
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let shared = Arc::clone(&self.shared);
+        off_reactor(move || read(&shared)).await
+    }
+}
+
+/// A queue that nobody writes, opened to be looked at. Nothing on disk is changed; while it is open no
+/// agent can open the queue.
+#[derive(Debug)]
+pub struct StoppedQueue {
+    shared: Shared,
+    _lock: Option<files::DirLock>,
+}
+
+/// Opens the queue in `dir` to read while no agent runs. Reads the whole journal; blocks.
+///
+/// # Errors
+/// [`QueueError::InUse`] when an agent has it: ask that one; [`QueueError::Storage`] when there is no
+/// queue or it cannot be read.
+pub fn read_only(dir: &Path) -> Result<(StoppedQueue, OpenReport), QueueError> {
+    let (shared, lock, report) = opening::open_to_read(dir)?;
+    Ok((StoppedQueue { shared, _lock: lock }, report))
+}
+
+impl StoppedQueue {
+    /// As [`Queue::list`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn list(&self, state: Option<State>, limit: usize) -> Result<Vec<Summary>, QueueError> {
+        self.shared.list(state, limit)
+    }
+
+    /// As [`Queue::get`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get(&self, id: RequestId) -> Result<Option<Record>, QueueError> {
+        self.shared.record(id)
+    }
+
+    /// As [`Queue::stats`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stats(&self) -> Result<Stats, QueueError> {
+        self.shared.stats()
+    }
+}
+
+fn check_sizes(entry: &NewEntry) -> Result<(), QueueError> {
+    let key = entry.idempotency.as_ref().map_or(0, |name| name.key.len());
+    for (what, bytes, limit) in [
+        ("an idempotency key", key, MAX_KEY_BYTES),
+        ("an envelope", entry.envelope.len(), MAX_ENVELOPE_BYTES),
+        ("a body", entry.body.len(), MAX_BODY_BYTES),
+    ] {
+        if bytes > limit {
+            return Err(QueueError::TooLarge { what, bytes: bytes as u64, limit: limit as u64 });
+        }
+    }
+    Ok(())
+}
+
+fn checked_answer(answer: Bytes) -> Result<Bytes, QueueError> {
+    if answer.len() > MAX_BODY_BYTES {
+        let (bytes, limit) = (answer.len() as u64, MAX_BODY_BYTES as u64);
+        return Err(QueueError::TooLarge { what: "an answer", bytes, limit });
+    }
+    Ok(answer)
+}
+
+async fn crc_of(bytes: Bytes) -> Result<u32, QueueError> {
+    if bytes.len() < LARGE {
+        return Ok(crc32c::crc32c(&bytes));
+    }
+    off_reactor(move || Ok(crc32c::crc32c(&bytes))).await
+}
+
+async fn off_reactor<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
+) -> Result<T, QueueError> {
+    match tokio::task::spawn_blocking(run).await {
+        Ok(result) => result,
+        // The runtime is going down, or the index panicked where it should not.
+        Err(failed) if failed.is_panic() => Err(QueueError::Index { detail: failed.to_string() }),
+        Err(_) => Err(QueueError::Closed),
+    }
+}

@@ -1,0 +1,228 @@
+//! Reading segments: what records are there, and what is damaged.
+//!
+//! **Invariant:** bytes on disk are hostile: whatever they are, a scan ends, holds no more than one
+//! meta and one window in memory, and passes on only records whose every byte matches its checksum.
+
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+
+use super::{
+    QueueError, RequestId,
+    journal::{
+        ALIGN, HEADER, Meta, Place, RecordHeader, SEGMENT_HEADER, SEGMENT_HEADER_LEN, SegmentHeader,
+    },
+};
+
+const WINDOW: usize = 1024 * 1024;
+
+/// Bytes that are no record and not zero, or a record that does not match its checksum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Segment number.
+    pub segment: u64,
+    /// Offset of the first bad byte, rounded down to 64.
+    pub offset: u64,
+    /// How many bytes were skipped.
+    pub bytes: u64,
+    /// Whose record it is, where its header can still be read.
+    pub id: Option<RequestId>,
+}
+
+/// A record that a scan came by.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Whose it is.
+    pub(super) id: RequestId,
+    /// Its meta.
+    pub(super) meta: Meta,
+    /// Where it lies.
+    pub(super) place: Place,
+    /// Its number.
+    pub(super) sequence: u64,
+    /// The CRC in its header.
+    pub(super) header_crc: u32,
+}
+
+/// Where a scan ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// Behind the last good record.
+    pub(super) end: u64,
+    /// Behind the last byte that is not zero.
+    pub(super) dirty_end: u64,
+}
+
+/// A window over a file.
+struct Window<'a> {
+    file: &'a File,
+    len: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    fn new(file: &'a File) -> io::Result<Self> {
+        let len = file.metadata()?.len();
+        Ok(Window { file, len, start: 0, bytes: Vec::new() })
+    }
+
+    /// Up to `len` bytes at `at`, fewer only at the file's end; `len` is at most a window.
+    fn at(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
+        let held = at >= self.start
+            && at.saturating_add(len as u64) <= self.start + self.bytes.len() as u64;
+        if !held {
+            let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
+            self.bytes.resize(left.min(WINDOW.max(len)), 0);
+            self.file.read_exact_at(&mut self.bytes, at)?;
+            self.start = at;
+        }
+        let from = usize::try_from(at - self.start).unwrap_or(usize::MAX);
+        let to = from.saturating_add(len).min(self.bytes.len());
+        Ok(self.bytes.get(from..to).unwrap_or_default())
+    }
+
+    /// CRC32C of a range of the file.
+    fn crc(&mut self, from: u64, len: u64) -> io::Result<u32> {
+        let mut crc = 0;
+        let mut at = from;
+        let to = from.saturating_add(len);
+        while at < to {
+            let want = usize::try_from(to - at).unwrap_or(WINDOW).min(WINDOW);
+            let bytes = self.at(at, want)?;
+            if bytes.is_empty() {
+                break;
+            }
+            crc = crc32c::crc32c_append(crc, bytes);
+            at += bytes.len() as u64;
+        }
+        Ok(crc)
+    }
+}
+
+/// Reads a segment's header.
+pub(super) fn read_header(file: &File) -> io::Result<Option<SegmentHeader>> {
+    let mut window = Window::new(file)?;
+    Ok(SegmentHeader::decode(window.at(0, SEGMENT_HEADER_LEN)?))
+}
+
+/// Passes every good record of a segment from `from` on to `found`, in order, and everything that is
+/// neither a good record nor zeros to `damaged`.
+pub(super) fn scan(
+    path: &Path,
+    file: &File,
+    header: &SegmentHeader,
+    from: u64,
+    mut found: impl FnMut(Found) -> Result<(), QueueError>,
+    mut damaged: impl FnMut(Damage),
+) -> Result<End, QueueError> {
+    let unreadable = |source| QueueError::storage("read", path, source);
+    let mut window = Window::new(file).map_err(unreadable)?;
+    let len = window.len;
+    let mut at = from.max(SEGMENT_HEADER).next_multiple_of(ALIGN);
+    let mut end = End { end: at, dirty_end: at };
+    let mut bad: Option<Damage> = None;
+    let damage = |offset, bytes, id| Damage { segment: header.number, offset, bytes, id };
+    while at < len {
+        let bytes = window.at(at, HEADER).map_err(unreadable)?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            at += ALIGN;
+            continue;
+        }
+        let crc = bytes.get(60..64).and_then(|crc| crc.try_into().ok()).map(u32::from_le_bytes);
+        let Some(record) = RecordHeader::decode(bytes, header.tag) else {
+            let region = bad.get_or_insert(damage(at, 0, None));
+            at += ALIGN;
+            region.bytes = at - region.offset;
+            end.dirty_end = at.min(len);
+            continue;
+        };
+        bad.take().into_iter().for_each(&mut damaged);
+        let place = place(header.number, at, &record);
+        let meta = read_record(&mut window, &record, place).map_err(unreadable)?;
+        let next = at.saturating_add(record.span());
+        match meta {
+            Some(meta) => {
+                let header_crc = crc.unwrap_or_default();
+                let (id, sequence) = (record.id, record.sequence);
+                found(Found { id, meta, place, sequence, header_crc })?;
+                end.end = next;
+                at = next;
+            }
+            // What its length says is its own, unless the file is too short for that.
+            None if next <= len.next_multiple_of(ALIGN) => {
+                damaged(damage(at, record.span(), Some(record.id)));
+                at = next;
+            }
+            None => {
+                at += ALIGN;
+                bad = Some(damage(at - ALIGN, ALIGN, Some(record.id)));
+            }
+        }
+        end.dirty_end = at.min(len);
+    }
+    bad.take().into_iter().for_each(&mut damaged);
+    Ok(end)
+}
+
+fn place(segment: u64, offset: u64, record: &RecordHeader) -> Place {
+    Place {
+        segment,
+        offset,
+        meta_len: record.meta_len,
+        body_len: record.body_len,
+        meta_crc: record.meta_crc,
+        body_crc: record.body_crc,
+    }
+}
+
+fn read_record(
+    window: &mut Window<'_>,
+    record: &RecordHeader,
+    place: Place,
+) -> io::Result<Option<Meta>> {
+    let meta_at = place.offset + ALIGN;
+    let body_at = meta_at + u64::from(place.meta_len);
+    if body_at.saturating_add(place.body_len) > window.len {
+        return Ok(None);
+    }
+    let meta_len = usize::try_from(place.meta_len).unwrap_or(usize::MAX);
+    let bytes = window.at(meta_at, meta_len)?;
+    if crc32c::crc32c(bytes) != place.meta_crc {
+        return Ok(None);
+    }
+    let meta = Meta::decode(record.version, record.kind, bytes);
+    if meta.is_none() || window.crc(body_at, place.body_len)? != place.body_crc {
+        return Ok(None);
+    }
+    Ok(meta)
+}
+
+/// Reads a record's meta, by its place. `None`: its bytes do not match.
+pub(super) fn read_meta(file: &File, place: &Place) -> io::Result<Option<Meta>> {
+    let len = HEADER + usize::try_from(place.meta_len).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; len];
+    if let Err(error) = file.read_exact_at(&mut bytes, place.offset) {
+        return short(error).map(|()| None);
+    }
+    let (header, meta) = bytes.split_at(HEADER);
+    let tag = header.get(..8).and_then(|tag| tag.try_into().ok()).unwrap_or_default();
+    let Some(record) = RecordHeader::decode(header, tag) else { return Ok(None) };
+    if crc32c::crc32c(meta) != place.meta_crc {
+        return Ok(None);
+    }
+    Ok(Meta::decode(record.version, record.kind, meta))
+}
+
+/// Reads a record's body, by its place. `None`: its bytes do not match.
+pub(super) fn read_body(file: &File, place: &Place) -> io::Result<Option<Vec<u8>>> {
+    let at = place.offset + ALIGN + u64::from(place.meta_len);
+    let mut bytes = vec![0; usize::try_from(place.body_len).unwrap_or(usize::MAX)];
+    if let Err(error) = file.read_exact_at(&mut bytes, at) {
+        return short(error).map(|()| None);
+    }
+    Ok((crc32c::crc32c(&bytes) == place.body_crc).then_some(bytes))
+}
+
+/// A file that is too short is damage; anything else is an error.
+fn short(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::UnexpectedEof { Ok(()) } else { Err(error) }
+}

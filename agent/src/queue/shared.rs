@@ -1,0 +1,402 @@
+//! What the queue's handles, its leases and its writer have in common, and all reading.
+//!
+//! Owns the index's handle and who has which request in hand. **Invariant:** `in_flight` is locked
+//! only for the length of a few reads of the index, and a request that came to its end is not leased:
+//! whoever leases looks at the index again while holding the lock, and the writer takes finished
+//! requests out only after the index says that they are.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
+};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::{
+    QueueConfig, QueueError, Record, RequestId, State, Stats, Summary,
+    files::{self, Meter, count},
+    index::Index,
+    journal::{FinalState, Meta, Place},
+    keys::{self, Entry, Totals},
+    ledger::Ledger,
+    scan,
+    segments::path_of,
+};
+
+/// The token of the writer, which no lease has.
+pub(super) const RESERVED: u64 = 0;
+
+/// Numbers that the writer publishes after each commit.
+#[derive(Debug, Clone, Copy, Default)]
+struct Published {
+    totals: Totals,
+    live_bytes: u64,
+    segments: u64,
+}
+
+/// A request that was picked to be leased.
+#[derive(Debug)]
+pub(super) struct Picked {
+    /// Its id.
+    pub(super) id: RequestId,
+    /// Its entry.
+    pub(super) entry: Entry,
+    /// What makes this lease this one.
+    pub(super) token: u64,
+}
+
+#[derive(Debug, Default)]
+struct InFlight {
+    leases: HashMap<RequestId, u64>,
+    next_token: u64,
+}
+
+/// The common part.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: QueueConfig,
+    pub(super) journal_dir: PathBuf,
+    pub(super) meter: Arc<Meter>,
+    pub(super) changed: watch::Sender<u64>,
+    index: RwLock<Option<Arc<Index>>>,
+    in_flight: Mutex<InFlight>,
+    published: Mutex<Published>,
+}
+
+/// A lock whose holder panicked holds plain numbers all the same.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: QueueConfig,
+        journal_dir: PathBuf,
+        meter: Arc<Meter>,
+        index: Index,
+    ) -> Self {
+        Shared {
+            config,
+            journal_dir,
+            meter,
+            changed: watch::Sender::new(0),
+            index: RwLock::new(Some(Arc::new(index))),
+            in_flight: Mutex::default(),
+            published: Mutex::default(),
+        }
+    }
+
+    /// The index, unless the queue is closed.
+    pub(super) fn index(&self) -> Result<Arc<Index>, QueueError> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.clone().ok_or(QueueError::Closed)
+    }
+
+    /// Puts another index in place, or none, and returns the old one.
+    pub(super) fn replace_index(&self, new: Option<Index>) -> Option<Arc<Index>> {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *index, new.map(Arc::new))
+    }
+
+    /// Makes the totals of a ledger known.
+    pub(super) fn publish(&self, ledger: &Ledger) {
+        let segments = ledger.segments();
+        *locked(&self.published) = Published {
+            totals: ledger.totals,
+            live_bytes: segments.values().map(|used| used.bytes).sum(),
+            segments: segments.len() as u64,
+        };
+    }
+
+    /// Tells everyone who waits that something changed.
+    pub(super) fn notify(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    /// Takes a request out of hand, whoever has it (`None`), or if this lease still has it.
+    pub(super) fn release(&self, id: RequestId, token: Option<u64>) -> bool {
+        let mut in_flight = locked(&self.in_flight);
+        let ours = in_flight.leases.get(&id).is_some_and(|has| token.is_none_or(|t| t == *has));
+        if ours {
+            in_flight.leases.remove(&id);
+        }
+        ours
+    }
+
+    /// Whether a worker has this request.
+    pub(super) fn is_in_flight(&self, id: RequestId) -> bool {
+        locked(&self.in_flight).leases.contains_key(&id)
+    }
+
+    /// Keeps a request from being leased; false when a worker has it.
+    pub(super) fn reserve(&self, id: RequestId) -> bool {
+        let mut in_flight = locked(&self.in_flight);
+        if in_flight.leases.contains_key(&id) {
+            return false;
+        }
+        in_flight.leases.insert(id, RESERVED);
+        true
+    }
+
+    /// The state as callers see it.
+    pub(super) fn state_of(&self, id: RequestId, entry: &Entry) -> State {
+        match entry.state() {
+            State::Held if self.is_in_flight(id) => State::InFlight,
+            state => state,
+        }
+    }
+
+    /// The most urgent, then oldest request that may be leased now, marked as in flight.
+    pub(super) fn pick(&self, now_ms: u64) -> Result<Option<Picked>, QueueError> {
+        let index = self.index()?;
+        let mut in_flight = locked(&self.in_flight);
+        for priority in (0..=9).rev() {
+            let ready = first_free(&index, &in_flight, priority, 0, 0)?;
+            let due = first_free(&index, &in_flight, priority, 1, now_ms)?;
+            let picked = match (ready, due) {
+                (Some(ready), Some(due)) if due.1.order < ready.1.order => Some(due),
+                (ready, due) => ready.or(due),
+            };
+            if let Some((id, entry)) = picked {
+                in_flight.next_token += 1;
+                let token = in_flight.next_token;
+                in_flight.leases.insert(id, token);
+                return Ok(Some(Picked { id, entry, token }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// When the next request may be leased; `now_ms` when one may be leased at once.
+    pub(super) fn next_due(&self, now_ms: u64) -> Result<Option<u64>, QueueError> {
+        let index = self.index()?;
+        let in_flight = locked(&self.in_flight);
+        let mut next: Option<u64> = None;
+        for priority in 0..=9 {
+            if first_free(&index, &in_flight, priority, 0, now_ms)?.is_some() {
+                return Ok(Some(now_ms));
+            }
+            let later = first_free(&index, &in_flight, priority, now_ms + 1, u64::MAX)?;
+            let due = later.map(|(_, entry)| entry.not_before_ms);
+            next = next.into_iter().chain(due).min();
+        }
+        Ok(next)
+    }
+
+    /// A request's entry.
+    pub(super) fn entry(&self, id: RequestId) -> Result<Option<Entry>, QueueError> {
+        read_entry(&*self.index()?, id)
+    }
+
+    /// A request with its envelope and answer.
+    pub(super) fn record(&self, id: RequestId) -> Result<Option<Record>, QueueError> {
+        // A record can move, and its old segment go, between the look into the index and the read.
+        for _ in 0..3 {
+            let Some(entry) = self.entry(id)? else { return Ok(None) };
+            match self.read_record(id, &entry) {
+                Err(QueueError::Storage { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                other => return other.map(Some),
+            }
+        }
+        let Some(entry) = self.entry(id)? else { return Ok(None) };
+        self.read_record(id, &entry).map(Some)
+    }
+
+    fn read_record(&self, id: RequestId, entry: &Entry) -> Result<Record, QueueError> {
+        let summary = summary(id, self.state_of(id, entry), entry);
+        let (meta, file) = self.read_meta(id, &entry.place)?;
+        let (envelope, answer) = match meta {
+            Meta::Accept(meta) => (meta.envelope, None),
+            Meta::Final(meta) if meta.state == FinalState::Answered => {
+                (meta.request.envelope, Some(self.read_body(&file, id, &entry.place)?))
+            }
+            Meta::Final(meta) => (meta.request.envelope, None),
+            Meta::Retry(_) => return Err(self.damaged(id, &entry.place)),
+        };
+        Ok(Record { summary, envelope: envelope.into(), answer })
+    }
+
+    /// A record's meta, with the file it is in.
+    pub(super) fn read_meta(
+        &self,
+        id: RequestId,
+        place: &Place,
+    ) -> Result<(Meta, File), QueueError> {
+        let path = path_of(&self.journal_dir, place.segment);
+        let file = files::open_to_read(&path)?;
+        let meta = scan::read_meta(&file, place)
+            .map_err(|source| QueueError::storage("read", &path, source))?;
+        Ok((meta.ok_or_else(|| self.damaged(id, place))?, file))
+    }
+
+    /// A record's body.
+    pub(super) fn read_body(
+        &self,
+        file: &File,
+        id: RequestId,
+        place: &Place,
+    ) -> Result<Bytes, QueueError> {
+        let body = scan::read_body(file, place).map_err(|source| {
+            QueueError::storage("read", &path_of(&self.journal_dir, place.segment), source)
+        })?;
+        body.map(Bytes::from).ok_or_else(|| self.damaged(id, place))
+    }
+
+    fn damaged(&self, id: RequestId, place: &Place) -> QueueError {
+        count(&self.meter.damaged, 1);
+        QueueError::Damaged { id, segment: place.segment, offset: place.offset }
+    }
+
+    /// The request that has an idempotency key.
+    pub(super) fn named(&self, key: &str) -> Result<Option<Summary>, QueueError> {
+        let index = self.index()?;
+        let Some(id) = index.get(&keys::name_key(key))?.and_then(|value| keys::id_of(&value))
+        else {
+            return Ok(None);
+        };
+        let entry = read_entry(&index, id)?;
+        Ok(entry.map(|entry| summary(id, self.state_of(id, &entry), &entry)))
+    }
+
+    /// Requests in the order of their ids, which is that of their making; in a state, if one is given.
+    pub(super) fn list(
+        &self,
+        state: Option<State>,
+        limit: usize,
+    ) -> Result<Vec<Summary>, QueueError> {
+        const PAGE: usize = 256;
+        let index = self.index()?;
+        let (mut from, to) = keys::prefix_bounds(&[keys::ENTRIES]);
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let page = index.range(&from, &to, PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            from = [last.as_slice(), &[0]].concat();
+            let short = page.len() < PAGE;
+            for (key, value) in page {
+                let Some(id) = keys::id_in(&key) else { continue };
+                let entry: Entry = keys::decode(&value)?;
+                let is = self.state_of(id, &entry);
+                if found.len() < limit && state.is_none_or(|wanted| wanted == is) {
+                    found.push(summary(id, is, &entry));
+                }
+            }
+            if short {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ids whose time in `x` or `f` keys is up to `to_ms`, at most `limit`.
+    pub(super) fn up_to(
+        &self,
+        kind: u8,
+        to_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, QueueError> {
+        let (from, to) = keys::time_bounds(kind, to_ms);
+        let pairs = self.index()?.range(&from, &to, limit)?;
+        Ok(pairs.iter().filter_map(|(key, _)| keys::id_in(key)).collect())
+    }
+
+    /// The queue in numbers.
+    pub(super) fn stats(&self) -> Result<Stats, QueueError> {
+        let Published { totals, live_bytes, segments } = *locked(&self.published);
+        let in_flight = locked(&self.in_flight).leases.len() as u64;
+        let counter = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Ok(Stats {
+            held: totals.held.saturating_sub(in_flight),
+            in_flight: in_flight.min(totals.held),
+            answered: totals.answered,
+            failed: totals.failed,
+            expired: totals.expired,
+            cancelled: totals.cancelled,
+            held_bytes: totals.held_bytes,
+            live_bytes,
+            allocated_bytes: allocated(&self.journal_dir)?,
+            segments,
+            oldest_accepted_at_ms: self.oldest()?,
+            syncs: counter(&self.meter.syncs),
+            appended: counter(&self.meter.appended),
+            written_bytes: counter(&self.meter.written),
+            damaged: counter(&self.meter.damaged),
+        })
+    }
+
+    fn oldest(&self) -> Result<Option<u64>, QueueError> {
+        let index = self.index()?;
+        let mut oldest: Option<(u64, RequestId)> = None;
+        for priority in 0..=9 {
+            let from = keys::queue_key(priority, 0, 0);
+            let to = keys::queue_key(priority, u64::MAX, u64::MAX);
+            for (key, value) in index.range(&from, &to, 1000)? {
+                if let (Some((_, order)), Some(id)) =
+                    (keys::due_and_order(&key), keys::id_of(&value))
+                {
+                    oldest = oldest.into_iter().chain([(order, id)]).min();
+                }
+            }
+        }
+        let Some((_, id)) = oldest else { return Ok(None) };
+        Ok(read_entry(&index, id)?.map(|entry| entry.accepted_at_ms))
+    }
+}
+
+fn first_free(
+    index: &Index,
+    in_flight: &InFlight,
+    priority: u8,
+    from_due: u64,
+    to_due: u64,
+) -> Result<Option<(RequestId, Entry)>, QueueError> {
+    let mut from = keys::queue_key(priority, from_due, 0);
+    let to = keys::queue_key(priority, to_due, u64::MAX);
+    loop {
+        // One more than are in flight would do; a page bounds what is read at once.
+        let page = index.range(&from, &to, 16)?;
+        let Some((last, _)) = page.last() else { return Ok(None) };
+        from = [last.as_slice(), &[0]].concat();
+        for (_, value) in page {
+            let Some(id) = keys::id_of(&value) else { continue };
+            if in_flight.leases.contains_key(&id) {
+                continue;
+            }
+            if let Some(entry) = read_entry(index, id)?.filter(|entry| entry.ended.is_none()) {
+                return Ok(Some((id, entry)));
+            }
+        }
+    }
+}
+
+fn read_entry(index: &Index, id: RequestId) -> Result<Option<Entry>, QueueError> {
+    index.get(&keys::entry_key(id))?.map(|value| keys::decode(&value)).transpose()
+}
+
+/// Bytes that the journal's files take on disk.
+fn allocated(dir: &Path) -> Result<u64, QueueError> {
+    use std::os::unix::fs::MetadataExt;
+    let list = std::fs::read_dir(dir).map_err(|source| QueueError::storage("list", dir, source))?;
+    // A file that is deleted while we look takes nothing.
+    Ok(list.filter_map(|found| found.ok()?.metadata().ok()).map(|meta| meta.blocks() * 512).sum())
+}
+
+fn summary(id: RequestId, state: State, entry: &Entry) -> Summary {
+    Summary {
+        id,
+        state,
+        priority: entry.priority,
+        attempts: entry.attempts,
+        last_reason: entry.reason.clone(),
+        accepted_at_ms: entry.accepted_at_ms,
+        not_before_ms: entry.not_before_ms,
+        expires_at_ms: entry.expires_at_ms,
+        finished_at_ms: entry.ended.map(|(_, at)| at),
+        key: entry.key.as_ref().map(|(key, _)| key.clone()),
+        bytes: entry.place.body_len,
+    }
+}

@@ -1,0 +1,521 @@
+//! The one thread that writes: it takes what callers want, appends it, syncs once for all of them,
+//! brings the index up to date, and only then answers.
+//!
+//! **Invariant:** no caller is answered before its record, and every record that its answer rests on,
+//! is durable; a batch that fails is answered with its error as a whole and leaves no trace.
+
+use std::{path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use super::{
+    Accepted, FullRule, NewEntry, QueueError, Recorded, RequestId,
+    entry::cut_reason,
+    files::{self, DirLock},
+    journal::{AcceptMeta, FinalMeta, FinalState, Meta, RetryMeta, span},
+    keys::{Entry, Mark},
+    ledger::Ledger,
+    opening,
+    segments::{Journal, Purpose, path_of},
+    shared::{RESERVED, Shared},
+};
+
+/// Commands taken into one batch at most.
+const BATCH: usize = 1024;
+/// Bytes appended in one batch at most (and one record more).
+const BATCH_BYTES: u64 = 16 * 1024 * 1024;
+/// Finals forgotten in one commit at most.
+const FORGET: usize = 4096;
+
+/// What a final state is to be recorded with.
+#[derive(Debug)]
+pub(super) struct Finish {
+    pub(super) id: RequestId,
+    pub(super) state: FinalState,
+    pub(super) answer: Bytes,
+    pub(super) answer_crc: u32,
+    pub(super) reason: Option<String>,
+    pub(super) now_ms: u64,
+    /// Leave a request alone that a worker has.
+    pub(super) spare_in_flight: bool,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
+
+/// What callers ask of the writer.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Put a request in, or a request with its answer.
+    Accept { entry: Box<NewEntry>, crc: u32, answer: Option<(Bytes, u32)>, reply: Reply<Accepted> },
+    /// End a request. `None`: it was left alone.
+    Finish { finish: Box<Finish>, reply: Reply<Option<Recorded>> },
+    /// Give a request back.
+    Retry { id: RequestId, not_before_ms: u64, reason: String, reply: Reply<()> },
+    /// Forget finals up to this time.
+    Forget { to_ms: u64, reply: Reply<u64> },
+    /// Close in good order.
+    Close { reply: Reply<()> },
+}
+
+#[derive(Debug)]
+enum Ack {
+    Accepted(Reply<Accepted>, Accepted),
+    Finished(Reply<Option<Recorded>>, Option<Recorded>),
+    Retried(Reply<()>),
+    Forgot(Reply<u64>, u64),
+}
+
+impl Ack {
+    /// A caller that no longer listens is no fault: what it asked for is done.
+    fn send(self, result: &Result<(), QueueError>) {
+        let result = result.clone();
+        match self {
+            Ack::Accepted(reply, value) => drop(reply.send(result.map(|()| value))),
+            Ack::Finished(reply, value) => drop(reply.send(result.map(|()| value))),
+            Ack::Retried(reply) => drop(reply.send(result)),
+            Ack::Forgot(reply, value) => drop(reply.send(result.map(|()| value))),
+        }
+    }
+}
+
+/// The writer's state.
+#[derive(Debug)]
+pub(super) struct Writer {
+    dir: PathBuf,
+    shared: Arc<Shared>,
+    journal: Journal,
+    ledger: Ledger,
+    store: [u8; 16],
+    boot: String,
+    acks: Acks,
+    /// Why the batch in hand fails, or why the journal cannot be written at all.
+    failure: Option<QueueError>,
+    lock: DirLock,
+}
+
+/// Who waits for the batch, and whose leases it ends.
+#[derive(Debug, Default)]
+struct Acks {
+    waiting: Vec<Ack>,
+    settled: Vec<RequestId>,
+    bytes: u64,
+}
+
+impl Writer {
+    /// A writer over what was opened.
+    pub(super) fn new(
+        dir: PathBuf,
+        shared: Arc<Shared>,
+        opened: (Journal, Ledger),
+        store: [u8; 16],
+        boot: String,
+        lock: DirLock,
+    ) -> Self {
+        let (journal, ledger) = opened;
+        let acks = Acks::default();
+        Writer { dir, shared, journal, ledger, store, boot, acks, failure: None, lock }
+    }
+
+    /// Brings the index up to the journal's end and deletes what is finished.
+    pub(super) fn start(&mut self) -> Result<(), QueueError> {
+        self.commit_index()?;
+        self.collect_garbage();
+        self.shared.publish(&self.ledger);
+        Ok(())
+    }
+
+    /// Serves commands until the queue is closed or nobody holds it any more.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut closer = None;
+        while let Some(first) = commands.blocking_recv() {
+            let mut next = Some(first);
+            let mut taken = 0;
+            while let Some(command) = next.take() {
+                match command {
+                    Command::Close { reply } => closer = Some(reply),
+                    other => self.take(other),
+                }
+                taken += 1;
+                if closer.is_none() && taken < BATCH && self.acks.bytes < BATCH_BYTES {
+                    next = commands.try_recv().ok();
+                }
+            }
+            // Whoever waits was told; the next batch begins with the repair.
+            if let Err(failed) = self.commit() {
+                warn!(%failed, "queue: a batch was refused");
+            }
+            self.collect_garbage();
+            if closer.is_some() {
+                break;
+            }
+        }
+        commands.close();
+        let closed = self.close();
+        if let Err(failed) = &closed {
+            warn!(%failed, "queue: not closed in good order; the index is checked on the next open");
+        }
+        if let Some(reply) = closer {
+            drop(reply.send(closed));
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Accept { entry, crc, answer, reply } => {
+                match self.accept(&entry, crc, answer) {
+                    Ok(done) => self.acks.waiting.push(Ack::Accepted(reply, done)),
+                    Err(refused) => drop(reply.send(Err(refused))),
+                }
+            }
+            Command::Finish { finish, reply } => match self.finish(&finish) {
+                Ok(done) => self.acks.waiting.push(Ack::Finished(reply, done)),
+                Err(refused) => drop(reply.send(Err(refused))),
+            },
+            Command::Retry { id, not_before_ms, reason, reply } => {
+                match self.retry(id, not_before_ms, &reason) {
+                    Ok(()) => self.acks.waiting.push(Ack::Retried(reply)),
+                    Err(refused) => drop(reply.send(Err(refused))),
+                }
+            }
+            Command::Forget { to_ms, reply } => match self.forget(to_ms) {
+                Ok(count) => self.acks.waiting.push(Ack::Forgot(reply, count)),
+                Err(refused) => drop(reply.send(Err(refused))),
+            },
+            Command::Close { .. } => {}
+        }
+    }
+
+    fn accept(
+        &mut self,
+        new: &NewEntry,
+        crc: u32,
+        answer: Option<(Bytes, u32)>,
+    ) -> Result<Accepted, QueueError> {
+        let index = self.shared.index()?;
+        if let Some(name) = &new.idempotency
+            && let Some(id) = self.ledger.named(&index, &name.key)?
+            && let Some(entry) = self.ledger.entry(&index, id)?
+        {
+            let same = entry.key.as_ref().is_some_and(|(_, digest)| *digest == name.digest);
+            return if same {
+                Ok(Accepted::Known { id, state: self.shared.state_of(id, &entry) })
+            } else {
+                Err(QueueError::KeyConflict { key: name.key.clone(), id })
+            };
+        }
+        if self.ledger.entry(&index, new.id)?.is_some() {
+            return Err(QueueError::IdTaken { id: new.id });
+        }
+        let meta = AcceptMeta {
+            idempotency: new.idempotency.clone(),
+            priority: new.priority.min(9),
+            order: self.journal.next_sequence(),
+            accepted_at_ms: new.accepted_at_ms,
+            not_before_ms: if new.not_before_ms > new.accepted_at_ms {
+                new.not_before_ms
+            } else {
+                0
+            },
+            expires_at_ms: new.expires_at_ms,
+            attempts: 0,
+            reason: None,
+            envelope: new.envelope.to_vec(),
+        };
+        match answer {
+            None => {
+                self.check_limits(new)?;
+                self.write(new.id, &Meta::Accept(meta), &new.body, crc, Purpose::Accept)?;
+            }
+            Some((answer, crc)) => {
+                let meta = FinalMeta {
+                    state: FinalState::Answered,
+                    finished_at_ms: new.accepted_at_ms,
+                    request: meta,
+                    accepts_in: Vec::new(),
+                };
+                self.write(new.id, &Meta::Final(meta), &answer, crc, Purpose::Accept)?;
+            }
+        }
+        Ok(Accepted::New)
+    }
+
+    fn check_limits(&self, new: &NewEntry) -> Result<(), QueueError> {
+        let config = &self.shared.config;
+        let totals = &self.ledger.totals;
+        if totals.held >= config.max_requests {
+            return Err(QueueError::Full { rule: FullRule::Count, limit: config.max_requests });
+        }
+        let bytes = (new.envelope.len() + new.body.len()) as u64;
+        if totals.held_bytes.saturating_add(bytes) > config.max_bytes {
+            return Err(QueueError::Full { rule: FullRule::Bytes, limit: config.max_bytes });
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, finish: &Finish) -> Result<Option<Recorded>, QueueError> {
+        let id = finish.id;
+        let index = self.shared.index()?;
+        let entry = self.ledger.entry(&index, id)?.ok_or(QueueError::Unknown { id })?;
+        if entry.ended.is_some() {
+            return Ok(Some(Recorded::AlreadyFinal(entry.state())));
+        }
+        // From here on nobody leases it; whoever has it already may be overtaken, or not.
+        if !self.shared.reserve(id) && finish.spare_in_flight {
+            return Ok(None);
+        }
+        let written = self.write_final(id, entry, finish);
+        match &written {
+            Ok(()) => self.acks.settled.push(id),
+            Err(_) => drop(self.shared.release(id, Some(RESERVED))),
+        }
+        written.map(|()| Some(Recorded::Stored))
+    }
+
+    fn write_final(
+        &mut self,
+        id: RequestId,
+        entry: Entry,
+        finish: &Finish,
+    ) -> Result<(), QueueError> {
+        let mut request = self.accepted_as(id, &entry);
+        if finish.reason.is_some() {
+            request.reason = finish.reason.as_deref().map(cut_reason);
+        }
+        let meta = Meta::Final(FinalMeta {
+            state: finish.state,
+            finished_at_ms: finish.now_ms,
+            request,
+            accepts_in: entry.accepts_in,
+        });
+        self.write(id, &meta, &finish.answer, finish.answer_crc, Purpose::Progress)
+    }
+
+    /// The accept's meta as of now; when its bytes are damaged, all that the index has of it.
+    fn accepted_as(&mut self, id: RequestId, entry: &Entry) -> AcceptMeta {
+        let envelope = match self.envelope(id, entry) {
+            Ok(envelope) => envelope,
+            Err(failed) => {
+                error!(%id, %failed, "queue: a request's envelope is lost");
+                Vec::new()
+            }
+        };
+        AcceptMeta {
+            idempotency: entry.key.clone().map(|(key, digest)| super::Idempotency { key, digest }),
+            priority: entry.priority,
+            order: entry.order,
+            accepted_at_ms: entry.accepted_at_ms,
+            not_before_ms: entry.not_before_ms,
+            expires_at_ms: entry.expires_at_ms,
+            attempts: entry.attempts,
+            reason: entry.reason.clone(),
+            envelope,
+        }
+    }
+
+    fn envelope(&mut self, id: RequestId, entry: &Entry) -> Result<Vec<u8>, QueueError> {
+        self.journal.write_out(&entry.place)?;
+        match self.shared.read_meta(id, &entry.place)?.0 {
+            Meta::Accept(meta) => Ok(meta.envelope),
+            Meta::Retry(_) | Meta::Final(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn retry(&mut self, id: RequestId, not_before_ms: u64, reason: &str) -> Result<(), QueueError> {
+        let index = self.shared.index()?;
+        let entry = self.ledger.entry(&index, id)?.ok_or(QueueError::Unknown { id })?;
+        if entry.ended.is_some() {
+            self.acks.settled.push(id);
+            return Ok(());
+        }
+        let meta = Meta::Retry(RetryMeta {
+            attempts: entry.attempts.saturating_add(1),
+            not_before_ms,
+            reason: Some(cut_reason(reason)),
+        });
+        self.write(id, &meta, &[], 0, Purpose::Progress)?;
+        self.acks.settled.push(id);
+        Ok(())
+    }
+
+    fn forget(&mut self, to_ms: u64) -> Result<u64, QueueError> {
+        let mut forgotten = 0;
+        loop {
+            // What this batch ends is in the index only after its commit.
+            self.commit()?;
+            let index = self.shared.index()?;
+            let ids = self.shared.up_to(b'f', to_ms, FORGET)?;
+            let mut now = 0;
+            for id in &ids {
+                now += u64::from(self.ledger.forget(&index, *id)?);
+            }
+            forgotten += now;
+            if now == 0 {
+                return Ok(forgotten);
+            }
+        }
+    }
+
+    /// Appends a record and takes it into the ledger; a batch that fills its segment is committed
+    /// first, so that a batch lies in one segment.
+    fn write(
+        &mut self,
+        id: RequestId,
+        meta: &Meta,
+        body: &[u8],
+        crc: u32,
+        purpose: Purpose,
+    ) -> Result<(), QueueError> {
+        if self.failure.is_some() {
+            // Tells who waits, and repairs; if it cannot, that is this record's answer too.
+            self.commit().ok();
+        }
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let encoded = meta
+            .encode()
+            .map_err(|error| QueueError::Index { detail: format!("meta of {id}: {error}") })?;
+        let meta_len = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+        let bytes = span(meta_len, body.len() as u64);
+        if !self.journal.has_room(bytes) {
+            self.commit()?;
+            self.journal.roll(bytes, purpose)?;
+            self.ledger.add_segment(self.journal.active());
+        }
+        self.acks.bytes += bytes;
+        let written = self.append(id, meta, &encoded, body, crc);
+        if let Err(failed) = &written {
+            self.failure = Some(failed.clone());
+        }
+        written
+    }
+
+    fn append(
+        &mut self,
+        id: RequestId,
+        meta: &Meta,
+        encoded: &[u8],
+        body: &[u8],
+        crc: u32,
+    ) -> Result<(), QueueError> {
+        let index = self.shared.index()?;
+        let place = self.journal.append(id, meta.kind(), encoded, body, crc)?;
+        self.ledger.apply(&index, id, meta, place)
+    }
+
+    /// One sync for all who wait, then the index, then the answers.
+    fn commit(&mut self) -> Result<(), QueueError> {
+        let synced = self.make_durable();
+        let acks = std::mem::take(&mut self.acks);
+        // A worker whose answer could not be stored keeps its lease.
+        let whose = if synced.is_ok() { None } else { Some(RESERVED) };
+        for id in acks.settled {
+            self.shared.release(id, whose);
+        }
+        self.shared.publish(&self.ledger);
+        for ack in acks.waiting {
+            ack.send(&synced);
+        }
+        self.shared.notify();
+        synced
+    }
+
+    fn make_durable(&mut self) -> Result<(), QueueError> {
+        let failed = match self.failure.take() {
+            Some(failure) => Some(failure),
+            None if self.journal.is_dirty() => self.journal.commit().err(),
+            None => None,
+        };
+        let Some(failed) = failed else { return self.commit_index() };
+        self.ledger.roll_back();
+        if let Err(unrepaired) = self.journal.repair() {
+            self.failure = Some(unrepaired);
+        }
+        Err(failed)
+    }
+
+    fn commit_index(&mut self) -> Result<(), QueueError> {
+        if self.ledger.is_clean() {
+            return Ok(());
+        }
+        let index = self.shared.index()?;
+        let mark = self.mark();
+        match self.ledger.commit(&index, &mark) {
+            Ok(()) => Ok(()),
+            Err(failed) => {
+                warn!(%failed, "queue: the index failed; rebuilding it from the journal");
+                drop(index);
+                self.rebuild_index()
+            }
+        }
+    }
+
+    /// Everything in the journal is durable here, so that nothing is lost with the index.
+    fn rebuild_index(&mut self) -> Result<(), QueueError> {
+        let old = self.shared.replace_index(None);
+        drop(old);
+        let (index, ledger) =
+            opening::rebuild_running(&self.dir, self.shared.config.keep_bad, &self.boot)?;
+        self.ledger = ledger;
+        self.shared.replace_index(Some(index));
+        Ok(())
+    }
+
+    fn mark(&self) -> Mark {
+        let position = self.journal.position();
+        Mark {
+            store: self.store,
+            boot: self.boot.clone(),
+            segment: position.segment,
+            end: position.end,
+            next_sequence: position.next_sequence,
+            last: position.last,
+            totals: self.ledger.totals,
+        }
+    }
+
+    /// Deletes segments of which nothing counts, until there are none: each may free others.
+    fn collect_garbage(&mut self) {
+        if let Err(failed) = self.try_collect() {
+            warn!(%failed, "queue: finished segments stay for now");
+        }
+    }
+
+    fn try_collect(&mut self) -> Result<(), QueueError> {
+        loop {
+            let dead = self.ledger.dead_segments(self.journal.active());
+            if dead.is_empty() || !self.ledger.is_clean() {
+                return Ok(());
+            }
+            let index = self.shared.index()?;
+            // The index must not fall behind what the deleted segments said.
+            index.flush()?;
+            for number in &dead {
+                files::remove(&path_of(&self.shared.journal_dir, *number))?;
+            }
+            files::sync_dir(&self.shared.journal_dir)?;
+            for number in dead {
+                self.ledger.segment_gone(&index, number)?;
+            }
+            self.commit_index()?;
+            self.shared.publish(&self.ledger);
+        }
+    }
+
+    fn close(mut self) -> Result<(), QueueError> {
+        self.commit()?;
+        let mark = self.mark();
+        let index = self.shared.replace_index(None);
+        if let Some(index) = index.filter(|index| index.is_on_disk()) {
+            index
+                .apply(&[(super::keys::MARK.to_vec(), Some(super::keys::encode(&mark)?))].into())?;
+            index.sync()?;
+            opening::write_clean(&self.dir, &mark)?;
+            opening::wait_until_free(index);
+        }
+        drop(self.lock);
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Owns what an answer is, and the words that explain it.
+//!
+//! **Invariant:** stored answers and envelopes start with a version byte; released shapes never
+//! change.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Zone;
+use crate::request::DataClass;
+
+/// One class of a classification.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Class {
+    /// The class's name.
+    pub label: String,
+    /// Calibrated probability in `0.0..=1.0`.
+    pub confidence: f32,
+}
+
+/// The result of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The best class.
+    pub label: String,
+    /// Its calibrated probability in `0.0..=1.0`.
+    pub confidence: f32,
+    /// The likeliest classes, likeliest first; at most [`MAX_CLASSES`].
+    pub classes: Vec<Class>,
+    /// The zone where it was made.
+    pub zone: Zone,
+    /// Who made it: a destination's name, or `device`.
+    pub place: String,
+    /// What made it, such as `voice-commands@1.0.0 int8 tract`.
+    pub model: String,
+    /// Milliseconds from the request's arrival at its maker to the answer.
+    pub took_ms: f64,
+    /// Whether a better answer is still to come.
+    pub provisional: bool,
+}
+
+/// An answer carries at most this many classes.
+pub const MAX_CLASSES: usize = 5;
+
+/// Why a request went the way it went. The order in a list is the order of the thoughts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The local answer is sure enough.
+    ConfidenceReached {
+        /// The local answer's confidence.
+        confidence: f32,
+        /// What the bundle asks.
+        threshold: f32,
+    },
+    /// The local answer is not sure enough.
+    ConfidenceBelow {
+        /// The local answer's confidence.
+        confidence: f32,
+        /// What the bundle asks.
+        threshold: f32,
+    },
+    /// No bundle on this device does the task.
+    NoLocalModel,
+    /// The local model failed on this input.
+    LocalFailed {
+        /// What it said.
+        error: String,
+    },
+    /// The caller wanted a bigger model.
+    CallerAsked,
+    /// The caller wanted no bigger model.
+    CallerForbade,
+    /// The policy keeps the request out of a destination.
+    ClassForbids {
+        /// The request's class.
+        class: DataClass,
+        /// The destination.
+        destination: String,
+        /// Its zone.
+        zone: Zone,
+    },
+    /// No destination is configured for the task.
+    NoDestination,
+    /// The request came through too many agents already.
+    TooManyHops,
+    /// The destination cannot be reached now.
+    LinkDown {
+        /// The destination.
+        destination: String,
+    },
+    /// The destination was tried and gave no answer.
+    SendFailed {
+        /// The destination.
+        destination: String,
+        /// What happened.
+        error: String,
+    },
+    /// A destination answered.
+    Escalated {
+        /// The destination.
+        destination: String,
+        /// Its zone.
+        zone: Zone,
+    },
+    /// The request waits on disk.
+    Held,
+    /// Nobody above could be asked in the time given, so the local answer stands.
+    LocalStands,
+    /// The caller's time to live ended before an answer came.
+    Expired,
+}
+
+impl Reason {
+    /// The reason's stable name, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::ConfidenceReached { .. } => "confidence_reached",
+            Self::ConfidenceBelow { .. } => "confidence_below",
+            Self::NoLocalModel => "no_local_model",
+            Self::LocalFailed { .. } => "local_failed",
+            Self::CallerAsked => "caller_asked",
+            Self::CallerForbade => "caller_forbade",
+            Self::ClassForbids { .. } => "class_forbids",
+            Self::NoDestination => "no_destination",
+            Self::TooManyHops => "too_many_hops",
+            Self::LinkDown { .. } => "link_down",
+            Self::SendFailed { .. } => "send_failed",
+            Self::Escalated { .. } => "escalated",
+            Self::Held => "held",
+            Self::LocalStands => "local_stands",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfidenceReached { confidence, threshold } => {
+                write!(f, "sure enough: {confidence:.2} of {threshold:.2} asked")
+            }
+            Self::ConfidenceBelow { confidence, threshold } => {
+                write!(f, "not sure: {confidence:.2} of {threshold:.2} asked")
+            }
+            Self::NoLocalModel => f.write_str("no local model does this task"),
+            Self::LocalFailed { error } => write!(f, "the local model failed: {error}"),
+            Self::CallerAsked => f.write_str("the caller asked for a bigger model"),
+            Self::CallerForbade => f.write_str("the caller wants a local answer only"),
+            Self::ClassForbids { class, destination, zone } => {
+                write!(f, "{class} data may not go to {destination} (zone {zone})")
+            }
+            Self::NoDestination => f.write_str("no destination is configured for this task"),
+            Self::TooManyHops => f.write_str("it came through too many agents to be sent further"),
+            Self::LinkDown { destination } => write!(f, "no link to {destination}"),
+            Self::SendFailed { destination, error } => write!(f, "{destination} failed: {error}"),
+            Self::Escalated { destination, zone } => {
+                write!(f, "answered by {destination} (zone {zone})")
+            }
+            Self::Held => f.write_str("held on disk until a destination can be reached"),
+            Self::LocalStands => f.write_str("the local answer stands"),
+            Self::Expired => f.write_str("its time to live ended before an answer came"),
+        }
+    }
+}

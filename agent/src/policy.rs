@@ -1,0 +1,195 @@
+//! Owns the question where data may go.
+//!
+//! **Invariant:** a [`Cleared`] exists only when the policy in force lets this request's class
+//! into that destination's zone; its fields are private to this module, and the clients in
+//! [`escalate`](crate::escalate) can send nothing else.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::destination::Destination;
+use crate::request::{DataClass, Request};
+
+/// How far from the device a destination lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Zone {
+    /// This device.
+    Device,
+    /// The local network: a bigger agent, Ollama, Triton.
+    Site,
+    /// A cloud under contract, in a pinned region.
+    Private,
+    /// Anybody's cloud.
+    Public,
+}
+
+impl Zone {
+    /// Every zone, nearest first.
+    pub const ALL: [Self; 4] = [Self::Device, Self::Site, Self::Private, Self::Public];
+
+    /// The word used in configuration and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Site => "site",
+            Self::Private => "private",
+            Self::Public => "public",
+        }
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Zone {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|zone| zone.as_str() == text).ok_or(())
+    }
+}
+
+/// The farthest zone that a class may reach, whatever the configuration says.
+pub fn ceiling(class: DataClass) -> Zone {
+    match class {
+        DataClass::Restricted => Zone::Device,
+        DataClass::Confidential => Zone::Site,
+        DataClass::Internal => Zone::Private,
+        DataClass::Public => Zone::Public,
+    }
+}
+
+/// How far each class may go on this device; never farther than [`ceiling`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    farthest: [Zone; 4],
+    /// The class of a request that carries none.
+    pub default_class: DataClass,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { farthest: DataClass::ALL.map(ceiling), default_class: DataClass::Confidential }
+    }
+}
+
+impl Policy {
+    /// Sets how far `class` may go.
+    ///
+    /// # Errors
+    /// The class's ceiling, when `zone` lies beyond it: a policy can only be tightened.
+    pub fn tighten(&mut self, class: DataClass, zone: Zone) -> Result<(), Zone> {
+        let ceiling = ceiling(class);
+        if zone > ceiling {
+            return Err(ceiling);
+        }
+        let place = DataClass::ALL.iter().zip(&mut self.farthest).find(|(each, _)| **each == class);
+        if let Some((_, farthest)) = place {
+            *farthest = zone;
+        }
+        Ok(())
+    }
+
+    /// The farthest zone that `class` may reach here.
+    pub fn farthest(&self, class: DataClass) -> Zone {
+        let found = DataClass::ALL.iter().zip(self.farthest).find(|(each, _)| **each == class);
+        found.map_or(Zone::Device, |(_, zone)| zone)
+    }
+
+    /// Whether data of `class` may enter `zone`; a reason for people, not a permission to send.
+    pub fn allows(&self, class: DataClass, zone: Zone) -> bool {
+        zone <= self.farthest(class)
+    }
+
+    /// Asks for permission to send `request` to `destination`, now.
+    ///
+    /// # Errors
+    /// [`Denied`] when the request's class may not enter the destination's zone.
+    pub fn clear<'a>(
+        &self,
+        request: &'a Request,
+        destination: &'a Destination,
+    ) -> Result<Cleared<'a>, Denied> {
+        if self.allows(request.class, destination.zone) {
+            Ok(Cleared { request, destination })
+        } else {
+            Err(Denied {
+                class: request.class,
+                destination: destination.name.clone(),
+                zone: destination.zone,
+                farthest: self.farthest(request.class),
+            })
+        }
+    }
+}
+
+/// Permission to send one request to one destination. Only [`Policy::clear`] makes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Cleared<'a> {
+    request: &'a Request,
+    destination: &'a Destination,
+}
+
+impl<'a> Cleared<'a> {
+    /// The request that may be sent.
+    pub fn request(&self) -> &'a Request {
+        self.request
+    }
+
+    /// The destination that it may be sent to.
+    pub fn destination(&self) -> &'a Destination {
+        self.destination
+    }
+}
+
+/// The policy's refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{class} data may go as far as zone {farthest}, and {destination} is in zone {zone}")]
+pub struct Denied {
+    /// The request's class.
+    pub class: DataClass,
+    /// The destination that was asked for.
+    pub destination: String,
+    /// Its zone.
+    pub zone: Zone,
+    /// How far the class may go.
+    pub farthest: Zone,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_reaches_its_zone_and_no_farther() {
+        let policy = Policy::default();
+        for (class, allowed) in [
+            (DataClass::Restricted, 1),
+            (DataClass::Confidential, 2),
+            (DataClass::Internal, 3),
+            (DataClass::Public, 4),
+        ] {
+            let reached = Zone::ALL.into_iter().filter(|zone| policy.allows(class, *zone)).count();
+            assert_eq!(reached, allowed, "{class}");
+        }
+    }
+
+    #[test]
+    fn a_policy_can_only_be_tightened() {
+        for class in DataClass::ALL {
+            for zone in Zone::ALL {
+                let mut policy = Policy::default();
+                let result = policy.tighten(class, zone);
+                assert_eq!(result.is_ok(), zone <= ceiling(class), "{class} {zone}");
+                assert!(policy.farthest(class) <= ceiling(class), "{class} {zone}");
+            }
+        }
+    }
+}

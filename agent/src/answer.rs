@@ -105,6 +105,11 @@ pub enum Reason {
     },
     /// The request waits on disk.
     Held,
+    /// The queue did not take it.
+    NotHeld {
+        /// What the queue said.
+        error: String,
+    },
     /// Nobody above could be asked in the time given, so the local answer stands.
     LocalStands,
     /// The caller's time to live ended before an answer came.
@@ -128,6 +133,7 @@ impl Reason {
             Self::SendFailed { .. } => "send_failed",
             Self::Escalated { .. } => "escalated",
             Self::Held => "held",
+            Self::NotHeld { .. } => "not_held",
             Self::LocalStands => "local_stands",
             Self::Expired => "expired",
         }
@@ -158,6 +164,7 @@ impl fmt::Display for Reason {
                 write!(f, "answered by {destination} (zone {zone})")
             }
             Self::Held => f.write_str("held on disk until a destination can be reached"),
+            Self::NotHeld { error } => write!(f, "it could not be held: {error}"),
             Self::LocalStands => f.write_str("the local answer stands"),
             Self::Expired => f.write_str("its time to live ended before an answer came"),
         }

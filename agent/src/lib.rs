@@ -11,8 +11,42 @@
 //! link (MQTT) ◄── health ◄── engine, queue, escalate     (latest values only)
 //! ```
 
+use std::error::Error;
+use std::fmt::Write;
+
 pub mod answer;
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
 pub mod destination;
+pub mod drain;
+pub mod engine;
+pub mod envelope;
+pub mod escalate;
+pub mod health;
+pub mod identity;
+pub mod link;
+pub mod listing;
 pub mod policy;
 pub mod queue;
 pub mod request;
+pub mod route;
+pub mod run;
+pub mod service;
+
+/// An error with all its causes, in one line.
+pub(crate) fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !text.ends_with(&cause_text) {
+            // Writing to memory cannot fail.
+            drop(write!(text, ": {cause_text}"));
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,288 @@
+//! Owns the local HTTP API: tasks, requests, health and metrics.
+//!
+//! **Invariant:** a handler turns bytes into a [`Request`] or a [`Problem`] and leaves everything
+//! else to [`Service`]; no body larger than the limit is ever in memory.
+
+mod problem;
+mod terms;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use holdfast_models::{Media, MediaKind};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+pub use self::problem::Problem;
+use self::terms::TermsQuery;
+use crate::config::{ApiConfig, RequestDefaults};
+use crate::queue::RequestId;
+use crate::request::{Request, TaskName};
+use crate::service::{ReplyBody, Service};
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Api {
+    /// Answers requests.
+    pub service: Service,
+    /// Limits.
+    pub config: ApiConfig,
+    /// The terms of requests that state none.
+    pub defaults: RequestDefaults,
+    /// Renders `/metrics`.
+    pub metrics: PrometheusHandle,
+    places: Arc<Semaphore>,
+}
+
+/// The longest that `GET /v1/requests/{id}?wait_ms=` waits, in milliseconds.
+const MAX_WAIT_MS: u64 = 60_000;
+
+impl Api {
+    /// An API over `service`.
+    pub fn new(
+        service: Service,
+        config: ApiConfig,
+        defaults: RequestDefaults,
+        metrics: PrometheusHandle,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(config.max_concurrent));
+        Self { service, config, defaults, metrics, places }
+    }
+
+    /// All routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/v1/tasks", get(list_tasks))
+            .route("/v1/tasks/{task}", post(ask))
+            .route("/v1/requests/{id}", get(look_up))
+            .route("/v1/queue", get(queue_list))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(render_metrics))
+            .fallback(unknown_path)
+            .method_not_allowed_fallback(wrong_method)
+            .with_state(self)
+    }
+}
+
+async fn ask(
+    State(api): State<Api>,
+    Path(task): Path<String>,
+    query: Result<Query<TermsQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let task = known_task(&api, &task)?;
+    let Query(query) = query.map_err(|error| Problem::bad_term(error.body_text()))?;
+    let terms = terms::read(&headers, &query)?;
+    let _place = api.places.try_acquire().map_err(|_| {
+        let limit = api.config.max_concurrent;
+        let detail = format!("{limit} requests are under way already; try again shortly");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(1)
+    })?;
+    let bytes = read_body(&api, &headers, body).await?;
+    let media = read_media(&api, &task, &headers, bytes)?;
+    let request = Request {
+        id: RequestId::new(),
+        task,
+        media,
+        class: terms.class.unwrap_or(api.service.policy.default_class),
+        priority: terms.priority.unwrap_or_default(),
+        escalate: terms.escalate.unwrap_or_default(),
+        deadline_ms: terms.deadline_ms.unwrap_or(api.defaults.deadline_ms),
+        ttl_ms: terms.ttl_ms.unwrap_or(api.defaults.ttl_ms),
+        key: terms.key,
+        hops: terms.hops,
+    };
+    let reply = api.service.ask(request).await?;
+    let body = Json(ReplyBody::from(&reply));
+    if reply.state.is_final() {
+        return Ok(body.into_response());
+    }
+    let location = format!("/v1/requests/{}", reply.id);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
+}
+
+/// A task that something here or above serves.
+fn known_task(api: &Api, text: &str) -> Result<TaskName, Problem> {
+    let engine = &api.service.engine;
+    let task = TaskName::parse(text).filter(|task| {
+        engine.lane(task).is_some() || api.service.destinations.iter().any(|d| d.serves(task))
+    });
+    task.ok_or_else(|| {
+        let known: Vec<_> = engine.lanes().map(|lane| lane.task().as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let shown: String = text.chars().take(64).collect();
+        let detail = format!("no task \"{shown}\" here; known tasks: {known}");
+        Problem::new(StatusCode::NOT_FOUND, "unknown_task", detail)
+    })
+}
+
+async fn read_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let limit = api.config.max_body_bytes;
+    let too_large = || {
+        let detail = format!("the body is larger than the {limit} bytes that api.max_body_mib allows");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    };
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if declared.and_then(|text| text.parse().ok()).is_some_and(|length: usize| length > limit) {
+        return Err(too_large());
+    }
+    let read = tokio::time::timeout(api.config.read_timeout, to_bytes(body, limit));
+    match read.await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "body_cut",
+            "the body ended before its announced length; send it again",
+        )),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body_too_slow",
+            format!("the body did not arrive within {:?}", api.config.read_timeout),
+        )),
+    }
+}
+
+/// Whether reading ended because of the limit, and not because of the connection.
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.to_string() == "length limit exceeded" {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+fn read_media(
+    api: &Api,
+    task: &TaskName,
+    headers: &HeaderMap,
+    bytes: Bytes,
+) -> Result<Media, Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = Media::detect(bytes, content_type).map_err(|error| {
+        let status = if error.is_unsupported() {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        } else {
+            StatusCode::UNPROCESSABLE_ENTITY
+        };
+        Problem::new(status, "bad_input", crate::error_chain(&error))
+    })?;
+    let expects = api.service.engine.lane(task).map(|lane| lane.expects());
+    if let Some(expects) = expects.filter(|expects| *expects != media.kind()) {
+        let (want, accepted) = match expects {
+            MediaKind::Audio => ("a recording", "audio/wav"),
+            MediaKind::Image => ("a picture", "image/jpeg, image/png or image/webp"),
+        };
+        let got = media.media_type().mime();
+        let detail = format!("task {task} takes {want} ({accepted}), this is {got}");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong_media", detail));
+    }
+    Ok(media)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LookUpQuery {
+    wait_ms: Option<u64>,
+}
+
+async fn look_up(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    query: Result<Query<LookUpQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_term(error.body_text()))?;
+    let unknown = || {
+        let detail = "no such request; answers given in the call itself are not kept unless an \
+                      idempotency key was sent, others for queue.keep_answers_s";
+        Problem::new(StatusCode::NOT_FOUND, "unknown_request", detail)
+    };
+    let id: RequestId = id.parse().map_err(|_| unknown())?;
+    let wait = Duration::from_millis(query.wait_ms.unwrap_or(0).min(MAX_WAIT_MS));
+    let reply = api.service.look_up(id, wait).await?.ok_or_else(unknown)?;
+    Ok(Json(ReplyBody::from(&reply)).into_response())
+}
+
+/// One task, as `GET /v1/tasks` lists it.
+#[derive(Debug, Serialize)]
+struct TaskBody<'a> {
+    task: &'a str,
+    bundle: &'a str,
+    version: &'a str,
+    variant: &'a str,
+    description: &'a str,
+    takes: &'static str,
+    labels: &'a [String],
+    threshold: f32,
+}
+
+async fn list_tasks(State(api): State<Api>) -> Response {
+    let lanes = api.service.engine.lanes();
+    let tasks: Vec<_> = lanes
+        .map(|lane| TaskBody {
+            task: lane.task().as_str(),
+            bundle: lane.name(),
+            version: lane.version(),
+            variant: lane.variant(),
+            description: lane.description(),
+            takes: match lane.expects() {
+                MediaKind::Audio => "audio",
+                MediaKind::Image => "image",
+            },
+            labels: lane.labels(),
+            threshold: lane.threshold(),
+        })
+        .collect();
+    Json(serde_json::json!({ "tasks": tasks })).into_response()
+}
+
+async fn queue_list(State(api): State<Api>) -> Result<Response, Problem> {
+    let listing = crate::listing::of_queue(api.service.queue.open()?).await;
+    let listing = listing.map_err(|error| Problem::from(crate::service::AskError::from(error)))?;
+    Ok(Json(listing).into_response())
+}
+
+async fn ready(State(api): State<Api>) -> Response {
+    let engine = &api.service.engine;
+    let refused: Vec<_> = engine
+        .refused()
+        .iter()
+        .map(|bundle| serde_json::json!({ "bundle": bundle.path.display().to_string(), "why": bundle.why }))
+        .collect();
+    let models: Vec<_> = engine.lanes().map(|lane| lane.model()).collect();
+    let can_answer = !models.is_empty() || !api.service.destinations.is_empty();
+    let status = if can_answer { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::json!({ "ready": can_answer, "models": models, "refused": refused });
+    (status, Json(body)).into_response()
+}
+
+async fn render_metrics(State(api): State<Api>) -> Response {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], api.metrics.render()).into_response()
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    let shown: String = uri.path().chars().take(128).collect();
+    let detail = format!("nothing at {shown}; ask with POST /v1/tasks/{{task}}, list with GET /v1/tasks");
+    Problem::new(StatusCode::NOT_FOUND, "unknown_path", detail)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let shown: String = uri.path().chars().take(128).collect();
+    let detail = format!("{method} does not work on {shown}");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+}

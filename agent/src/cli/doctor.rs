@@ -1,0 +1,249 @@
+//! `holdfast-agent doctor`
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{ConfigArgs, Exit, Failure};
+use crate::clock;
+use crate::config::{Config, ConfigError};
+use crate::destination::Destination;
+use crate::engine::Engine;
+use crate::queue::{Queue, QueueError};
+use crate::run::queue_dir;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Health {
+    Fine,
+    Warn,
+    Fault,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: String,
+    health: Health,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn fine(check: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { check: check.into(), health: Health::Fine, found: found.into(), advice: None }
+    }
+
+    fn warn(check: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        let advice = Some(advice.into());
+        Self { check: check.into(), health: Health::Warn, found: found.into(), advice }
+    }
+
+    fn fault(check: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { health: Health::Fault, ..Self::warn(check, found, advice) }
+    }
+}
+
+/// Seconds since 1970 of 2026-01-01: no clock that is right is before it.
+const BUILT_AFTER_S: u64 = 1_767_225_600;
+/// Less free disk than this is worth a warning.
+const LOW_DISK_BYTES: u64 = 256 << 20;
+/// The limit for each attempt to reach something.
+const REACH_WITHIN: Duration = Duration::from_secs(3);
+
+pub(super) fn doctor(args: &DoctorArgs) -> Result<Exit, Failure> {
+    let mut findings = Vec::new();
+    match args.config.load() {
+        Ok(config) => {
+            let origin = args.config.config.as_ref().map(|path| path.display().to_string());
+            findings.push(Finding::fine("configuration", origin.unwrap_or_else(|| "all defaults".into())));
+            let runtime = super::runtime()?;
+            runtime.block_on(examine(&config, &mut findings));
+        }
+        Err(error) => findings.extend(of_configuration(&error)),
+    }
+    findings.push(of_clock(clock::now_ms() / 1000));
+    report(&findings, args.json)?;
+    let faulty = findings.iter().any(|finding| finding.health == Health::Fault);
+    Ok(if faulty { Exit::Found } else { Exit::Fine })
+}
+
+async fn examine(config: &Config, findings: &mut Vec<Finding>) {
+    of_bundles(&Engine::start(&config.models).await, config, findings);
+    findings.push(of_state_dir(&config.state_dir));
+    findings.push(of_queue(config));
+    for destination in &config.destinations {
+        findings.push(of_destination(destination).await);
+    }
+    if config.destinations.is_empty() {
+        let found = "none: every local answer is final, however unsure";
+        findings.push(Finding::fine("destinations", found));
+    }
+    findings.push(of_fleet(config).await);
+}
+
+fn of_configuration(error: &ConfigError) -> Vec<Finding> {
+    match error {
+        ConfigError::Faults { faults, .. } => faults
+            .iter()
+            .map(|fault| {
+                let advice = "correct this key; no key is used until all are right";
+                Finding::fault(format!("configuration {}", fault.key), &*fault.what, advice)
+            })
+            .collect(),
+        other => {
+            let advice = "give a readable TOML file with --config";
+            vec![Finding::fault("configuration", crate::error_chain(other), advice)]
+        }
+    }
+}
+
+fn of_bundles(engine: &Engine, config: &Config, findings: &mut Vec<Finding>) {
+    for lane in engine.lanes() {
+        let found = format!("{}, {} classes, golden outputs agree", lane.model(), lane.labels().len());
+        findings.push(Finding::fine(format!("task {}", lane.task()), found));
+    }
+    for refused in engine.refused() {
+        let check = format!("bundle {}", refused.path.display());
+        findings.push(Finding::fault(check, &*refused.why, "replace the bundle by an intact one"));
+    }
+    if engine.lanes().count() == 0 {
+        let places: Vec<_> = config.models.bundles.iter().map(|p| p.display().to_string()).collect();
+        let found = format!("no bundle in service; looked in {}", places.join(", "));
+        let advice = "set models.bundles to folders that hold bundles";
+        findings.push(Finding::fault("bundles", found, advice));
+    }
+}
+
+fn of_state_dir(dir: &Path) -> Finding {
+    let check = format!("storage {}", dir.display());
+    let probe = dir.join(".doctor");
+    let written = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, b"probe"));
+    drop(std::fs::remove_file(&probe));
+    if let Err(error) = written {
+        let advice = "set device.state_dir to a folder that this user can write, on a disk with space";
+        return Finding::fault(check, format!("cannot be written: {error}"), advice);
+    }
+    let free = rustix::fs::statvfs(dir).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    let found = format!("{} MiB free", free >> 20);
+    if free < LOW_DISK_BYTES {
+        return Finding::warn(check, found, "free some space, or requests will not be held");
+    }
+    Finding::fine(check, found)
+}
+
+fn of_queue(config: &Config) -> Finding {
+    let dir = queue_dir(&config.state_dir);
+    if !dir.exists() {
+        return Finding::fine("queue", "not made yet");
+    }
+    match Queue::read_only(&dir) {
+        Ok(snapshot) => {
+            let stats = snapshot.stats();
+            let found = format!("{} held, {} answered, {} failed", stats.held, stats.answered, stats.failed);
+            if stats.damaged > 0 {
+                let found = format!("{found}, {} records damaged", stats.damaged);
+                let advice = "check the disk; the damaged records are lost, all others are intact";
+                return Finding::warn("queue", found, advice);
+            }
+            Finding::fine("queue", found)
+        }
+        Err(QueueError::InUse { .. }) => Finding::fine("queue", "in use by a running agent"),
+        Err(error) => {
+            let advice = "keep the folder and look at the messages of `holdfast-agent run`";
+            Finding::fault("queue", crate::error_chain(&error), advice)
+        }
+    }
+}
+
+async fn of_destination(destination: &Destination) -> Finding {
+    let check = format!("destination {}", destination.name);
+    match crate::escalate::probe(destination, REACH_WITHIN).await {
+        Ok(()) => Finding::fine(check, format!("{} answers", destination.url)),
+        Err(error) => {
+            let advice = "requests for it are held until it answers; check its URL, and that it runs";
+            Finding::warn(check, crate::error_chain(&error), advice)
+        }
+    }
+}
+
+async fn of_fleet(config: &Config) -> Finding {
+    let Some(fleet) = &config.fleet else {
+        return Finding::fine("fleet", "not part of one");
+    };
+    let address = format!("{}:{}", fleet.host, fleet.port);
+    let connect = tokio::net::TcpStream::connect((&*fleet.host, fleet.port));
+    match tokio::time::timeout(REACH_WITHIN, connect).await {
+        Ok(Ok(_)) => Finding::fine("fleet", format!("broker {address} accepts connections")),
+        Ok(Err(error)) => {
+            let advice = "the device works without it; start the controller or correct fleet.broker";
+            Finding::warn("fleet", format!("broker {address}: {error}"), advice)
+        }
+        Err(_) => {
+            let advice = "the device works without it; check the network between here and there";
+            Finding::warn("fleet", format!("broker {address} does not answer"), advice)
+        }
+    }
+}
+
+fn of_clock(now_s: u64) -> Finding {
+    if now_s < BUILT_AFTER_S {
+        let found = format!("{now_s} s since 1970, which is before this agent was built");
+        return Finding::warn("clock", found, "set the clock, or let NTP or chrony set it");
+    }
+    let now = i64::try_from(now_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+    Finding::fine("clock", now.map(|now| now.to_string()).unwrap_or_default())
+}
+
+fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
+    if json {
+        let text = serde_json::to_string_pretty(findings)
+            .map_err(|error| Failure::new(Exit::Bug, error.to_string()))?;
+        println!("{text}");
+        return Ok(());
+    }
+    for finding in findings {
+        let mark = match finding.health {
+            Health::Fine => "ok   ",
+            Health::Warn => "warn ",
+            Health::Fault => "FAULT",
+        };
+        println!("{mark}  {}: {}", finding.check, finding.found);
+        if let Some(advice) = &finding.advice {
+            println!("       → {advice}");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_from_before_the_build_is_noticed() {
+        assert_eq!(of_clock(0).health, Health::Warn);
+        assert_eq!(of_clock(BUILT_AFTER_S + 1).health, Health::Fine);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_a_fault() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(of_state_dir(&file.path().join("inside-a-file")).health, Health::Fault);
+        let dir = tempfile::tempdir().unwrap();
+        assert_ne!(of_state_dir(dir.path()).health, Health::Fault);
+        assert!(!dir.path().join(".doctor").exists(), "the probe was left behind");
+    }
+}

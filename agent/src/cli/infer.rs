@@ -1,0 +1,174 @@
+//! `holdfast-agent infer`
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_models::Media;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::{ConfigArgs, Exit, Failure, table};
+use crate::answer::Class;
+use crate::engine::{Engine, Lane};
+use crate::request::TaskName;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct InferArgs {
+    /// The task, such as voice-commands
+    task: String,
+    /// Recordings or pictures
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Folder of bundles, instead of the configured ones
+    #[arg(long)]
+    bundles: Vec<PathBuf>,
+    /// Variant of the bundle, such as int8 or fp32
+    #[arg(long)]
+    variant: Option<String>,
+    /// Print a JSON array instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of one file.
+#[derive(Debug, Serialize)]
+struct Row {
+    file: PathBuf,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Answered { label: String, confidence: f32, sure: bool, took_ms: f64, classes: Vec<Class> },
+    Failed { error: String },
+}
+
+/// A file that takes longer than this is stuck.
+const WITHIN: Duration = Duration::from_secs(60);
+/// A bar is worth its lines from this many files on.
+const BAR_FROM: usize = 20;
+
+pub(super) fn infer(args: &InferArgs) -> Result<Exit, Failure> {
+    let mut config = args.config.load()?;
+    if !args.bundles.is_empty() {
+        config.models.bundles.clone_from(&args.bundles);
+    }
+    if args.variant.is_some() {
+        config.models.variant.clone_from(&args.variant);
+    }
+    let task = TaskName::parse(&args.task)
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("\"{}\" is not a task name", args.task)))?;
+    let runtime = super::runtime()?;
+    let rows = runtime.block_on(async {
+        let engine = Engine::start(&config.models).await;
+        let lane = engine.lane(&task).ok_or_else(|| no_model(&engine, &task, &config.models.bundles))?;
+        check_variant(lane, args.variant.as_deref())?;
+        let rows = answer_all(&engine, &task, &args.files).await;
+        if !args.json {
+            eprintln!("{}, sure from {:.2}", lane.model(), lane.threshold());
+        }
+        Ok::<_, Failure>(rows)
+    })?;
+    print(&rows, args.json)?;
+    let failed = rows.iter().any(|row| matches!(row.outcome, Outcome::Failed { .. }));
+    Ok(if failed { Exit::Found } else { Exit::Fine })
+}
+
+fn no_model(engine: &Engine, task: &TaskName, places: &[PathBuf]) -> Failure {
+    let mut sentence = format!("no usable bundle does task {task}");
+    let known: Vec<_> = engine.lanes().map(|lane| lane.task().as_str()).collect();
+    if !known.is_empty() {
+        sentence += &format!("; there are bundles for {}", known.join(", "));
+    }
+    for refused in engine.refused() {
+        sentence += &format!("\n  {} was refused: {}", refused.path.display(), refused.why);
+    }
+    let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+    sentence += &format!("\n  looked in {}; name others with --bundles DIR", places.join(", "));
+    Failure::new(Exit::Unavailable, sentence)
+}
+
+fn check_variant(lane: &Lane, wanted: Option<&str>) -> Result<(), Failure> {
+    match wanted {
+        Some(wanted) if wanted != lane.variant() => Err(Failure::new(
+            Exit::Unavailable,
+            format!("{} has no variant {wanted}; it would run {}", lane.name(), lane.variant()),
+        )),
+        _ => Ok(()),
+    }
+}
+
+async fn answer_all(engine: &Engine, task: &TaskName, files: &[PathBuf]) -> Vec<Row> {
+    let bar = if files.len() >= BAR_FROM && std::io::stderr().is_terminal() {
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files, {eta} left");
+        let bar = ProgressBar::new(files.len() as u64);
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        bar
+    } else {
+        ProgressBar::hidden()
+    };
+    let mut rows = Vec::with_capacity(files.len());
+    for file in files {
+        rows.push(Row { file: file.clone(), outcome: answer(engine, task, file).await });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    rows
+}
+
+async fn answer(engine: &Engine, task: &TaskName, file: &Path) -> Outcome {
+    let failed = |error: String| Outcome::Failed { error };
+    let bytes = match tokio::fs::read(file).await {
+        Ok(bytes) => bytes,
+        Err(error) => return failed(format!("cannot read it: {error}")),
+    };
+    let media = match Media::detect(Bytes::from(bytes), None) {
+        Ok(media) => media,
+        Err(error) => return failed(crate::error_chain(&error)),
+    };
+    match engine.infer(task, &media, WITHIN).await {
+        Ok(local) => Outcome::Answered {
+            sure: local.answer.confidence >= local.threshold,
+            label: local.answer.label,
+            confidence: local.answer.confidence,
+            took_ms: local.answer.took_ms,
+            classes: local.answer.classes,
+        },
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+fn print(rows: &[Row], json: bool) -> Result<(), Failure> {
+    if json {
+        let text = serde_json::to_string_pretty(rows)
+            .map_err(|error| Failure::new(Exit::Bug, error.to_string()))?;
+        println!("{text}");
+        return Ok(());
+    }
+    let mut table = table::table(&["FILE", "ANSWER", "CONFIDENCE", "", "TOOK"]);
+    for row in rows {
+        let file = row.file.display().to_string();
+        match &row.outcome {
+            Outcome::Answered { label, confidence, sure, took_ms, .. } => table.add_row([
+                file,
+                label.clone(),
+                format!("{confidence:.2}"),
+                if *sure { "sure" } else { "not sure" }.to_owned(),
+                format!("{took_ms:.1} ms"),
+            ]),
+            Outcome::Failed { error } => {
+                table.add_row([file, "-".to_owned(), "-".to_owned(), error.clone(), String::new()])
+            }
+        };
+    }
+    table::print(&table);
+    Ok(())
+}

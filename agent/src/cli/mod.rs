@@ -1,0 +1,193 @@
+//! Owns the command line.
+//!
+//! **Invariant:** results go to stdout, everything else to stderr; exit codes are those of
+//! [`Exit`] and nothing else.
+
+mod doctor;
+mod infer;
+mod queue;
+mod run;
+mod table;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::{Config, ConfigError};
+
+/// What the process tells its caller by its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All went well.
+    Fine = 0,
+    /// The command did its work and found something wrong (a failed check, a file without answer).
+    Found = 1,
+    /// The command line is wrong.
+    Usage = 64,
+    /// Something that is needed is not there: a port, a server, a model.
+    Unavailable = 69,
+    /// A fault of the program.
+    Bug = 70,
+    /// The disk or a file on it.
+    Storage = 74,
+    /// The configuration is wrong.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        // The discriminants are all below 256.
+        Self::from(u8::try_from(exit as i32).unwrap_or(70))
+    }
+}
+
+/// A failure with the sentence that the operator reads.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    sentence: String,
+}
+
+impl Failure {
+    /// A failure that ends the process with `exit`.
+    pub fn new(exit: Exit, sentence: impl Into<String>) -> Self {
+        Self { exit, sentence: sentence.into() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Config, crate::error_chain(&error))
+    }
+}
+
+/// Runs models on this device, holds what it cannot answer well, and escalates what it may.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast-agent", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Args {
+    /// How much to log on stderr: error, warn, info, debug, or a filter such as holdfast_agent=debug
+    #[arg(long, global = true, env = "HOLDFAST_LOG", default_value = "info")]
+    log: String,
+    /// Log one JSON object a line
+    #[arg(long, global = true)]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 fine, 1 something was found wrong, 64 usage, 69 something \
+needed is not there, 70 bug, 74 storage, 78 configuration";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent
+    Run(run::RunArgs),
+    /// Answer files here and now; no running agent is needed
+    Infer(infer::InferArgs),
+    /// Check configuration, bundles, storage, links and clock, and say what to do
+    Doctor(doctor::DoctorArgs),
+    /// Look at the requests on disk
+    Queue(queue::QueueArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Which configuration a command uses.
+#[derive(Debug, clap::Args)]
+struct ConfigArgs {
+    /// Configuration file (TOML); HOLDFAST_<TABLE>__<KEY> in the environment overrides it
+    #[arg(long, short, env = "HOLDFAST_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    fn load(&self) -> Result<Config, ConfigError> {
+        let environment =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Config::load(self.config.as_deref(), environment)
+    }
+}
+
+/// Runs the command line `args`, the program's name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing can be done about a closed terminal.
+            drop(error.print());
+            return if error.use_stderr() { Exit::Usage } else { Exit::Fine }.into();
+        }
+    };
+    if let Err(error) = log_to_stderr(&args.log, args.log_json) {
+        eprintln!("error: --log {}: {error}", args.log);
+        return Exit::Usage.into();
+    }
+    let result = match args.command {
+        Command::Run(args) => run::run(&args),
+        Command::Infer(args) => infer::infer(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Queue(args) => queue::queue(&args),
+        Command::Completions { shell } => {
+            let mut command = Args::command();
+            clap_complete::generate(shell, &mut command, "holdfast-agent", &mut std::io::stdout());
+            Ok(Exit::Fine)
+        }
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("error: {}", failure.sentence);
+            failure.exit.into()
+        }
+    }
+}
+
+fn log_to_stderr(filter: &str, json: bool) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(format!("{filter},tract=warn,tract_core=error,rumqttc=off,sled=error"))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    // A second call in one process (tests) keeps the first one's logger.
+    let set = if json { log.json().try_init() } else { log.try_init() };
+    drop(set);
+    Ok(())
+}
+
+/// A runtime for one command.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("cannot start threads: {error}; free some memory"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_table() {
+        for (args, want) in [
+            (&["holdfast-agent", "--version"][..], Exit::Fine),
+            (&["holdfast-agent", "fly"], Exit::Usage),
+            (&["holdfast-agent", "run", "--config", "no-such-file.toml"], Exit::Config),
+            (&["holdfast-agent", "--log", "[", "completions", "bash"], Exit::Usage),
+        ] {
+            let got = main(args.iter().map(OsString::from));
+            assert_eq!(format!("{got:?}"), format!("{:?}", ExitCode::from(want)), "{args:?}");
+        }
+    }
+}

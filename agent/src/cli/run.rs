@@ -1,0 +1,77 @@
+//! `holdfast-agent run`
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{ConfigArgs, Exit, Failure};
+use crate::run::RunError;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Write {"api": "http://..."} to this file when the agent answers
+    #[arg(long)]
+    ready_file: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    let config = args.config.load()?;
+    // Where a running agent is found by `queue` and `doctor`, whatever port it got.
+    let address_file = config.state_dir.join("api.json");
+    let runtime = super::runtime()?;
+    let result = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let on_signal = stop.clone();
+        tokio::spawn(async move {
+            stop_signal().await;
+            on_signal.cancel();
+        });
+        let ready = |address| {
+            if let Err(error) = announce(&address_file, address) {
+                tracing::warn!(file = %address_file.display(), %error, "the API's address could not be noted");
+            }
+            if let Some(path) = &args.ready_file {
+                announce(path, address)
+                    .map_err(|source| RunError::ReadyFile { path: path.clone(), source })?;
+            }
+            println!("ready: http://{address}");
+            Ok(())
+        };
+        crate::run::run(config, stop, ready).await
+    });
+    // A thread that still infers is not waited for.
+    runtime.shutdown_background();
+    result.map(|()| Exit::Fine).map_err(|error| {
+        let exit = match &error {
+            RunError::Listen { .. } | RunError::Queue(_) => Exit::Unavailable,
+            RunError::Escalate(_) => Exit::Config,
+            RunError::ReadyFile { .. } => Exit::Storage,
+            RunError::Metrics(_) | RunError::Serve(_) => Exit::Bug,
+        };
+        Failure::new(exit, crate::error_chain(&error))
+    })
+}
+
+/// Written beside and renamed, so that a reader never sees half of it.
+fn announce(path: &Path, address: SocketAddr) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, format!("{{\"api\":\"http://{address}\"}}\n"))?;
+    std::fs::rename(beside, path)
+}
+
+async fn stop_signal() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate => {}
+    }
+}

@@ -1,0 +1,19 @@
+//! Owns how tables look in the terminal.
+//!
+//! **Invariant:** a table has no borders, so that it can be cut with the usual tools.
+
+use comfy_table::{Table, presets};
+
+/// An empty table with a header line.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header.iter().copied());
+    table
+}
+
+/// Prints `table` without spaces at the ends of lines.
+pub(super) fn print(table: &Table) {
+    for line in table.lines() {
+        println!("{}", line.trim_end());
+    }
+}

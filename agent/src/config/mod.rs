@@ -1,0 +1,446 @@
+//! Owns the agent's configuration: TOML, overridden by the environment, with a default for
+//! everything.
+//!
+//! An environment variable `HOLDFAST_<TABLE>__<KEY>` overrides the key: `HOLDFAST_API__LISTEN`
+//! is `api.listen`.
+//!
+//! **Invariant:** a [`Config`] that exists is valid as a whole; all faults of an invalid one are
+//! reported together.
+
+mod reader;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdfast_wire::id::DeviceId;
+use thiserror::Error;
+use toml::{Table, Value};
+
+pub use self::reader::Fault;
+use self::reader::{Faults, Section};
+use crate::destination::{Credential, Destination, Protocol};
+use crate::policy::{Policy, Zone, ceiling};
+use crate::queue::QueueConfig;
+use crate::request::{DataClass, TaskName};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The device's name in its fleet; the host's name when `None`.
+    pub device: Option<DeviceId>,
+    /// Where keys, queue and other state are kept.
+    pub state_dir: PathBuf,
+    /// The local API.
+    pub api: ApiConfig,
+    /// Which models run here.
+    pub models: ModelsConfig,
+    /// Where data may go.
+    pub policy: Policy,
+    /// The terms of requests that state none.
+    pub requests: RequestDefaults,
+    /// The queue on disk.
+    pub queue: QueueConfig,
+    /// Milliseconds that an answer can be fetched after it was made.
+    pub keep_answers_ms: u64,
+    /// Bigger models, in the order in which they are asked.
+    pub destinations: Vec<Destination>,
+    /// The fleet's controller; `None` for a device on its own.
+    pub fleet: Option<FleetConfig>,
+}
+
+/// The local API.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Largest accepted body, in bytes.
+    pub max_body_bytes: usize,
+    /// Requests under way at once; more are refused with 503.
+    pub max_concurrent: usize,
+    /// Limit for receiving a body.
+    pub read_timeout: Duration,
+}
+
+/// Which models run here.
+#[derive(Debug, Clone)]
+pub struct ModelsConfig {
+    /// Bundle folders, or folders of bundle folders.
+    pub bundles: Vec<PathBuf>,
+    /// The variant to run where a bundle has it; the bundle's first otherwise.
+    pub variant: Option<String>,
+    /// Requests that may wait for one model; more are refused with 503.
+    pub max_waiting: usize,
+}
+
+/// The terms of requests that state none.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestDefaults {
+    /// Milliseconds that a caller waits.
+    pub deadline_ms: u64,
+    /// Milliseconds that an answer is wanted.
+    pub ttl_ms: u64,
+}
+
+/// The fleet's controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetConfig {
+    /// The broker's host.
+    pub host: String,
+    /// The broker's port.
+    pub port: u16,
+    /// Time between health reports.
+    pub interval: Duration,
+}
+
+/// Where bundles are looked for when the configuration names none.
+pub const BUNDLE_PLACES: [&str; 3] =
+    ["models/bundles", "/var/lib/holdfast/bundles", "/usr/share/holdfast/bundles"];
+
+/// Where state is kept when the configuration does not say.
+pub const STATE_DIR: &str = "/var/lib/holdfast";
+
+/// A configuration that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration {}; give an existing file with --config", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("configuration {origin} is not valid TOML:\n{message}")]
+    Syntax {
+        /// Where the text came from.
+        origin: String,
+        /// Line, column and what is wrong there.
+        message: String,
+    },
+    /// Some values cannot be used.
+    #[error("configuration {origin} has {} fault(s):{}", faults.len(), Lines(faults))]
+    Faults {
+        /// Where the text came from.
+        origin: String,
+        /// All of them.
+        faults: Vec<Fault>,
+    },
+}
+
+struct Lines<'a>(&'a [Fault]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+    }
+}
+
+impl Config {
+    /// Reads `path`, or only defaults when there is none, and applies the environment.
+    ///
+    /// # Errors
+    /// All faults at once.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let (origin, text) = match path {
+            None => ("(defaults)".to_owned(), String::new()),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|source| {
+                    ConfigError::Unreadable { path: path.to_owned(), source }
+                })?;
+                (path.display().to_string(), text)
+            }
+        };
+        Self::parse(&origin, &text, environment)
+    }
+
+    /// Checks `text`, which came from `origin`, with `environment` over it.
+    ///
+    /// # Errors
+    /// All faults at once.
+    pub fn parse(
+        origin: &str,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+            ConfigError::Syntax { origin: origin.to_owned(), message: error.to_string() }
+        })?;
+        for (name, value) in environment {
+            override_key(&mut table, &name, &value);
+        }
+        let faults = Faults::default();
+        let config = read(Section::root(table, &faults));
+        let faults = faults.into_vec();
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Faults { origin: origin.to_owned(), faults })
+        }
+    }
+}
+
+/// Applies one environment variable; names without `__` are not configuration.
+fn override_key(table: &mut Table, name: &str, value: &str) {
+    let Some(path) = name.strip_prefix("HOLDFAST_").filter(|path| path.contains("__")) else {
+        return;
+    };
+    if path.starts_with("FLEET_") && !path.starts_with("FLEET__") {
+        return;
+    }
+    let lower = path.to_ascii_lowercase();
+    let mut keys: Vec<&str> = lower.split("__").collect();
+    let Some(last) = keys.pop() else { return };
+    let mut place = table;
+    for key in keys {
+        let entry = place.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        match entry {
+            Value::Table(inner) => place = inner,
+            _ => return,
+        }
+    }
+    // A value that reads as TOML (a number, a list, true) is that; everything else is a text.
+    let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    let parsed = parsed.filter(|value| !matches!(value, Value::Table(_) | Value::Datetime(_)));
+    place.insert(last.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
+}
+
+fn read(mut root: Section<'_>) -> Config {
+    let mut device = root.section("device");
+    let id = device.parsed("id", "1 to 64 of a-z, 0-9 and -", |text| DeviceId::parse(text).ok());
+    let state_dir = device.text("state_dir").map_or_else(|| STATE_DIR.into(), PathBuf::from);
+    device.finish();
+
+    let api = read_api(root.section("api"));
+    let models = read_models(root.section("models"));
+    let policy = read_policy(root.section("policy"));
+
+    let mut section = root.section("requests");
+    let requests = RequestDefaults {
+        deadline_ms: section.integer("deadline_ms", 1..=600_000, 5_000),
+        ttl_ms: section.integer("ttl_s", 1..=31_536_000, 7 * 86_400) * 1000,
+    };
+    section.finish();
+
+    let (queue, keep_answers_ms) = read_queue(root.section("queue"));
+    let destinations = read_destinations(root.sections("destination"));
+    let fleet = root.optional_section("fleet").and_then(read_fleet);
+    root.finish();
+    Config {
+        device: id,
+        state_dir,
+        api,
+        models,
+        policy,
+        requests,
+        queue,
+        keep_answers_ms,
+        destinations,
+        fleet,
+    }
+}
+
+fn read_api(mut section: Section<'_>) -> ApiConfig {
+    let default = SocketAddr::from(([127, 0, 0, 1], 8470));
+    let want = "an address and port such as 127.0.0.1:8470";
+    let listen = section.parsed("listen", want, |text| text.parse().ok()).unwrap_or(default);
+    let open = section.boolean("allow_unauthenticated_network", false);
+    if !listen.ip().is_loopback() && !open {
+        section.fault(
+            "listen",
+            format!(
+                "is \"{listen}\", which others on the network can reach without a token; must be \
+                 on loopback, or say so with api.allow_unauthenticated_network = true"
+            ),
+        );
+    }
+    let api = ApiConfig {
+        listen,
+        max_body_bytes: bytes(section.integer("max_body_mib", 1..=64, 20) << 20),
+        max_concurrent: bytes(section.integer("max_concurrent", 1..=4096, 64)),
+        read_timeout: Duration::from_millis(section.integer("read_timeout_ms", 100..=600_000, 30_000)),
+    };
+    section.finish();
+    api
+}
+
+fn read_models(mut section: Section<'_>) -> ModelsConfig {
+    let bundles = section.texts("bundles").unwrap_or_else(|| BUNDLE_PLACES.map(String::from).to_vec());
+    let models = ModelsConfig {
+        bundles: bundles.into_iter().map(PathBuf::from).collect(),
+        variant: section.text("variant"),
+        max_waiting: bytes(section.integer("max_waiting", 1..=4096, 32)),
+    };
+    section.finish();
+    models
+}
+
+fn read_policy(mut section: Section<'_>) -> Policy {
+    let mut policy = Policy::default();
+    let classes = "one of public, internal, confidential, restricted";
+    if let Some(class) = section.parsed("default_class", classes, |text| text.parse().ok()) {
+        policy.default_class = class;
+    }
+    let mut farthest = section.section("farthest_zone");
+    for class in DataClass::ALL {
+        let zones = "one of device, site, private, public";
+        let zone: Option<Zone> = farthest.parsed(class.as_str(), zones, |text| text.parse().ok());
+        if let Some(zone) = zone
+            && policy.tighten(class, zone).is_err()
+        {
+            let ceiling = ceiling(class);
+            farthest.fault(
+                class.as_str(),
+                format!("is \"{zone}\", must be \"{ceiling}\" or nearer: a policy can only be tightened"),
+            );
+        }
+    }
+    farthest.finish();
+    section.finish();
+    policy
+}
+
+fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
+    let defaults = QueueConfig::default();
+    let queue = QueueConfig {
+        max_entries: section.integer("max_entries", 1..=10_000_000, defaults.max_entries),
+        max_bytes: section.integer("max_mib", 1..=1_048_576, defaults.max_bytes >> 20) << 20,
+        segment_bytes: section.integer("segment_mib", 1..=1024, defaults.segment_bytes >> 20) << 20,
+        headroom_bytes: section.integer("headroom_mib", 0..=1_048_576, defaults.headroom_bytes >> 20) << 20,
+        ..defaults
+    };
+    let keep_answers_s = section.integer("keep_answers_s", 1..=31_536_000, 86_400);
+    section.finish();
+    (queue, keep_answers_s * 1000)
+}
+
+fn read_destinations(sections: Vec<Section<'_>>) -> Vec<Destination> {
+    let mut found: Vec<Destination> = Vec::new();
+    for mut section in sections {
+        let name = section.required_text("name", "site");
+        if let Some(name) = &name
+            && (name == "device" || found.iter().any(|other| other.name == *name))
+        {
+            section.fault("name", format!("is \"{name}\", must be unique and not \"device\""));
+        }
+        let destination = read_destination(&mut section, name.unwrap_or_default());
+        section.finish();
+        found.extend(destination);
+    }
+    found
+}
+
+fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destination> {
+    let url = section.required_text("url", "http://10.0.0.5:8470");
+    let url = url.and_then(|url| match check_url(&url) {
+        Ok(()) => Some(url.trim_end_matches('/').to_owned()),
+        Err(want) => {
+            section.fault("url", format!("must be {want}"));
+            None
+        }
+    });
+    let zone = section.required_text("zone", "site");
+    let zone = zone.and_then(|text| match text.parse::<Zone>() {
+        Ok(zone) if zone != Zone::Device => Some(zone),
+        _ => {
+            section.fault("zone", format!("is \"{text}\", must be one of site, private, public"));
+            None
+        }
+    });
+    let model = section.text("model");
+    let protocol = match section.text("protocol").as_deref() {
+        None | Some("holdfast") => Some(Protocol::Holdfast),
+        Some("openai") => match model {
+            Some(model) => Some(Protocol::OpenAi { model }),
+            None => {
+                section.fault("model", "is missing, must name the model that an openai destination is asked for");
+                None
+            }
+        },
+        Some(other) => {
+            section.fault("protocol", format!("is \"{other}\", must be one of holdfast, openai"));
+            None
+        }
+    };
+    let key_file = section.text("api_key_file").map(|path| Credential::File(path.into()));
+    let key_env = section.text("api_key_env").map(Credential::Env);
+    if key_file.is_some() && key_env.is_some() {
+        section.fault("api_key_env", "is given beside api_key_file, only one of them can be");
+    }
+    let mut tasks = Vec::new();
+    for text in section.texts("tasks").unwrap_or_default() {
+        match TaskName::parse(&text) {
+            Some(task) => tasks.push(task),
+            None => section.fault("tasks", format!("has \"{text}\", must be task names: 1 to 64 of a-z, 0-9 and -")),
+        }
+    }
+    let connect_timeout = section.integer("connect_timeout_ms", 10..=60_000, 2_000);
+    let timeout = section.integer("timeout_ms", 10..=600_000, 30_000);
+    let concurrency = section.integer("concurrency", 1..=256, 4);
+    Some(Destination {
+        name,
+        zone: zone?,
+        protocol: protocol?,
+        url: url?,
+        credential: key_file.or(key_env),
+        tasks,
+        connect_timeout: Duration::from_millis(connect_timeout),
+        timeout: Duration::from_millis(timeout),
+        concurrency: bytes(concurrency),
+    })
+}
+
+/// What is wrong with a base URL. The URL is not echoed, since it may hold a password.
+fn check_url(url: &str) -> Result<(), &'static str> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let Some(rest) = rest else { return Err("a URL that begins with http:// or https://") };
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err("without user and password; use api_key_file or api_key_env");
+    }
+    if rest.contains(['?', '#']) {
+        return Err("without query and fragment");
+    }
+    let plain = |c: char| c.is_ascii_graphic();
+    if authority.is_empty() || authority.starts_with(':') || !rest.chars().all(plain) {
+        return Err("a URL with a host, such as http://10.0.0.5:8470");
+    }
+    Ok(())
+}
+
+fn read_fleet(mut section: Section<'_>) -> Option<FleetConfig> {
+    let broker = section.required_text("broker", "mqtt://127.0.0.1:1883");
+    let interval = Duration::from_millis(section.integer("interval_ms", 100..=3_600_000, 5_000));
+    let broker = broker.and_then(|text| {
+        let parsed = parse_broker(&text);
+        if parsed.is_none() {
+            section.fault("broker", format!("is \"{text}\", must be such as mqtt://127.0.0.1:1883"));
+        }
+        parsed
+    });
+    section.finish();
+    broker.map(|(host, port)| FleetConfig { host, port, interval })
+}
+
+fn parse_broker(text: &str) -> Option<(String, u16)> {
+    let rest = text.strip_prefix("mqtt://")?;
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (rest, 1883),
+    };
+    let fits = !host.is_empty() && !host.contains(['/', '@', ' ']);
+    fits.then(|| (host.to_owned(), port))
+}
+
+/// A checked size that fits the machine's word.
+fn bytes(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

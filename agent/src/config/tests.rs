@@ -1,0 +1,107 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Vec<String>> {
+    with_environment(text, &[])
+}
+
+fn with_environment(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    match Config::parse("test.toml", text, environment) {
+        Ok(config) => Ok(config),
+        Err(ConfigError::Faults { faults, .. }) => {
+            Err(faults.iter().map(ToString::to_string).collect())
+        }
+        Err(other) => Err(vec![other.to_string()]),
+    }
+}
+
+#[test]
+fn nothing_at_all_is_a_valid_configuration() {
+    let config = parse("").unwrap();
+    assert_eq!(config.api.listen.to_string(), "127.0.0.1:8470");
+    assert_eq!(config.policy, Policy::default());
+    assert!(config.fleet.is_none() && config.destinations.is_empty());
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_key_value_and_range() {
+    let faults = parse(
+        r#"
+        colour = "blue"
+        [api]
+        listen = "everywhere"
+        max_body_mib = 0
+        listn = 1
+        [policy]
+        default_class = "secret"
+        [policy.farthest_zone]
+        restricted = "public"
+        [[destination]]
+        name = "site"
+        url = "ftp://x"
+        zone = "device"
+        [[destination]]
+        name = "site"
+        url = "https://user:hunter2@cloud.example"
+        zone = "public"
+        protocol = "openai"
+        tasks = ["Not A Task"]
+        [fleet]
+        broker = "localhost"
+        "#,
+    )
+    .unwrap_err();
+    let all = faults.join("\n");
+    for expected in [
+        "colour: is not known",
+        "api.listen: is \"everywhere\"",
+        "api.max_body_mib: is 0, must be 1..=64",
+        "api.listn: is not known; known here: listen",
+        "policy.default_class: is \"secret\", must be one of public",
+        "policy.farthest_zone.restricted: is \"public\", must be \"device\" or nearer",
+        "destination[0].url: must be a URL that begins with",
+        "destination[0].zone: is \"device\"",
+        "destination[1].name: is \"site\", must be unique",
+        "destination[1].url: must be without user and password",
+        "destination[1].model: is missing",
+        "destination[1].tasks: has \"Not A Task\"",
+        "fleet.broker: is \"localhost\"",
+    ] {
+        assert!(all.contains(expected), "{expected} is not in\n{all}");
+    }
+    assert!(!all.contains("hunter2"), "a secret was echoed");
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let config = with_environment(
+        "[api]\nlisten = \"127.0.0.1:1\"",
+        &[
+            ("HOLDFAST_API__LISTEN", "127.0.0.1:2"),
+            ("HOLDFAST_API__MAX_BODY_MIB", "3"),
+            ("HOLDFAST_MODELS__BUNDLES", "[\"a\", \"b\"]"),
+            ("HOLDFAST_REFERENCE", "/elsewhere"),
+            ("HOLDFAST_FLEET_HTTP__X", "for the controller"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.api.listen.port(), 2);
+    assert_eq!(config.api.max_body_bytes, 3 << 20);
+    assert_eq!(config.models.bundles.len(), 2);
+    let faults = with_environment("", &[("HOLDFAST_API__LISTN", "x")]).unwrap_err();
+    assert!(faults.join("").contains("api.listn: is not known"), "{faults:?}");
+}
+
+#[test]
+fn a_table_where_a_value_belongs_is_a_fault_and_no_panic() {
+    for text in ["api = 3", "[[api]]", "destination = 3", "[destination]", "[policy]\nfarthest_zone = 1", "[device]\nid = []"] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn listening_to_the_network_has_to_be_said() {
+    let open = "[api]\nlisten = \"0.0.0.0:8470\"";
+    assert!(parse(open).unwrap_err().join("").contains("allow_unauthenticated_network"));
+    assert!(parse(&format!("{open}\nallow_unauthenticated_network = true")).is_ok());
+}

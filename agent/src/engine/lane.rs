@@ -1,0 +1,230 @@
+//! Owns the thread of one bundle.
+//!
+//! **Invariant:** the thread ends when its [`Lane`] is dropped, and never by a request.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use holdfast_models::{Bundle, Inference, InferError, Media, MediaKind, Model, Tract};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::EngineError;
+use super::latency::{Latency, Quantiles};
+use crate::answer::{Answer, Class, MAX_CLASSES};
+use crate::policy::Zone;
+use crate::request::TaskName;
+
+/// One bundle in service.
+#[derive(Debug)]
+pub struct Lane {
+    task: TaskName,
+    name: String,
+    version: String,
+    variant: String,
+    labels: Vec<String>,
+    description: String,
+    threshold: f32,
+    expects: MediaKind,
+    jobs: SyncSender<Job>,
+    max_waiting: usize,
+    latency: Arc<Latency>,
+    failures: AtomicU64,
+}
+
+/// What the local model says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalAnswer {
+    /// The answer, not yet judged.
+    pub answer: Answer,
+    /// The confidence that the bundle asks for.
+    pub threshold: f32,
+}
+
+struct Job {
+    media: Media,
+    give_up_at: Instant,
+    reply: oneshot::Sender<Result<Inference, EngineError>>,
+}
+
+impl Lane {
+    /// Loads `bundle` and starts its thread. Blocks until the model is ready.
+    pub(super) fn start(
+        bundle: Bundle,
+        variant: Option<&str>,
+        max_waiting: usize,
+    ) -> Result<Self, String> {
+        let task = TaskName::parse(bundle.task())
+            .ok_or_else(|| format!("task {} is not a task name", bundle.task()))?;
+        let model = Model::load(&bundle, variant, &Tract::default())
+            .map_err(|error| crate::error_chain(&error))?;
+        let (jobs, waiting) = sync_channel(max_waiting);
+        let latency = Arc::new(Latency::default());
+        let lane = Self {
+            task: task.clone(),
+            name: bundle.name().to_owned(),
+            version: bundle.version().to_string(),
+            variant: model.variant().to_owned(),
+            labels: bundle.labels().to_vec(),
+            description: bundle.description().to_owned(),
+            threshold: bundle.threshold(),
+            expects: bundle.expects(),
+            jobs,
+            max_waiting,
+            latency,
+            failures: AtomicU64::new(0),
+        };
+        std::thread::Builder::new()
+            .name(format!("infer-{task}"))
+            .spawn(move || serve(&bundle, model, &waiting))
+            .map_err(|error| format!("cannot start a thread for inference: {error}"))?;
+        Ok(lane)
+    }
+
+    /// The task that it does.
+    pub fn task(&self) -> &TaskName {
+        &self.task
+    }
+
+    /// The bundle's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The bundle's version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The variant in service.
+    pub fn variant(&self) -> &str {
+        &self.variant
+    }
+
+    /// What it can answer.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What it is for, in one sentence.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Recordings or pictures.
+    pub fn expects(&self) -> MediaKind {
+        self.expects
+    }
+
+    /// The confidence below which an answer goes up.
+    pub fn threshold(&self) -> f32 {
+        self.threshold
+    }
+
+    /// What runs, such as `voice-commands@1.0.0 int8 tract`.
+    pub fn model(&self) -> String {
+        format!("{}@{} {} tract", self.name, self.version, self.variant)
+    }
+
+    /// Answers so far, and the latency of the newest of them.
+    pub fn latency(&self) -> Quantiles {
+        self.latency.quantiles()
+    }
+
+    /// Requests that got no answer since the start, whatever the reason.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn infer(
+        &self,
+        media: Media,
+        within: Duration,
+    ) -> Result<LocalAnswer, EngineError> {
+        let result = self.run(media, within).await;
+        if result.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn run(
+        &self,
+        media: Media,
+        within: Duration,
+    ) -> Result<LocalAnswer, EngineError> {
+        let begun = Instant::now();
+        let (reply, answered) = oneshot::channel();
+        let job = Job { media, give_up_at: begun + within, reply };
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                EngineError::Busy { task: self.task.clone(), waiting: self.max_waiting }
+            }
+            TrySendError::Disconnected(_) => {
+                EngineError::Model(format!("the thread of {} has ended", self.name))
+            }
+        })?;
+        let late = || EngineError::Late { task: self.task.clone(), waited: within };
+        let inference = match tokio::time::timeout(within, answered).await {
+            Ok(Ok(result)) => result?,
+            // The thread drops the reply of a job whose deadline is over.
+            Ok(Err(_)) | Err(_) => return Err(late()),
+        };
+        let took = begun.elapsed();
+        self.latency.record(took);
+        metrics::histogram!("holdfast_inference_seconds", "task" => self.task.to_string())
+            .record(took.as_secs_f64());
+        self.answer(inference, took)
+    }
+
+    fn answer(&self, inference: Inference, took: Duration) -> Result<LocalAnswer, EngineError> {
+        let classes: Vec<_> = inference
+            .classes
+            .into_iter()
+            .take(MAX_CLASSES)
+            .map(|class| Class { label: class.label, confidence: class.confidence })
+            .collect();
+        let best = classes.first().ok_or_else(|| {
+            EngineError::Model(format!("{} answered without a class", self.name))
+        })?;
+        let answer = Answer {
+            label: best.label.clone(),
+            confidence: best.confidence,
+            zone: Zone::Device,
+            place: "device".to_owned(),
+            model: self.model(),
+            took_ms: took.as_secs_f64() * 1000.0,
+            provisional: false,
+            classes,
+        };
+        Ok(LocalAnswer { answer, threshold: self.threshold })
+    }
+}
+
+/// The thread: one job after the other until the lane is dropped.
+fn serve(bundle: &Bundle, mut model: Model, jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        if job.reply.is_closed() || Instant::now() >= job.give_up_at {
+            continue;
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| model.infer(&job.media)));
+        let reply = match result {
+            Ok(Ok(inference)) => Ok(inference),
+            Ok(Err(InferError::Media(error))) => Err(EngineError::Input(crate::error_chain(&error))),
+            Ok(Err(error)) => Err(EngineError::Model(crate::error_chain(&error))),
+            Err(_) => {
+                tracing::error!(bundle = bundle.name(), "the model panicked on an input; reloading it");
+                // Its buffers may be half written: only a fresh one may go on.
+                if let Ok(fresh) = Model::load(bundle, Some(model.variant()), &Tract::default()) {
+                    model = fresh;
+                }
+                Err(EngineError::Model(format!("{} panicked on this input", bundle.name())))
+            }
+        };
+        // The caller may be gone; then nobody wants the answer.
+        drop(job.reply.send(reply));
+    }
+}

@@ -1,0 +1,149 @@
+//! Owns how a held request and its final answer are written to disk.
+//!
+//! **Invariant:** byte 0 is the version, the rest is postcard of the struct of that version;
+//! released structs never change, a new version gets a new struct.
+
+use bytes::Bytes;
+use holdfast_models::{Media, MediaType};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::answer::{Answer, Reason};
+use crate::queue::RequestId;
+use crate::request::{DataClass, Escalate, IdempotencyKey, Priority, Request, TaskName};
+
+const VERSION: u8 = 1;
+
+/// Everything about a held request but its input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// What is asked.
+    pub task: TaskName,
+    /// How sensitive the input is; read from here by every later decision.
+    pub class: DataClass,
+    /// Urgency.
+    pub priority: Priority,
+    /// What the caller wants of a bigger model.
+    pub escalate: Escalate,
+    /// The input's media type, such as `audio/wav`.
+    pub media_type: String,
+    /// Milliseconds that the caller waited at most in the first call.
+    pub deadline_ms: u64,
+    /// Milliseconds, from acceptance, that somebody wants the answer.
+    pub ttl_ms: u64,
+    /// The caller's own name for the request.
+    pub key: Option<String>,
+    /// How many agents it came through.
+    pub hops: u8,
+    /// The local answer, to be replaced.
+    pub provisional: Option<Answer>,
+    /// Why it was held.
+    pub reasons: Vec<Reason>,
+}
+
+/// A final answer with the reasons that led to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Final {
+    /// What the request was, for the reader of the answer.
+    pub task: TaskName,
+    /// Its class.
+    pub class: DataClass,
+    /// The answer.
+    pub answer: Answer,
+    /// Why it came about this way.
+    pub reasons: Vec<Reason>,
+}
+
+/// Stored bytes that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum EnvelopeError {
+    /// Written by a newer agent, or damaged.
+    #[error("stored record has version {0}, this agent reads 1: run the agent that wrote it")]
+    Version(u8),
+    /// Damaged, or written by another program.
+    #[error("stored record cannot be decoded")]
+    Damaged,
+}
+
+impl Envelope {
+    /// The envelope of a request that is about to be held.
+    pub fn of(request: &Request, provisional: Option<Answer>, reasons: Vec<Reason>) -> Self {
+        Self {
+            task: request.task.clone(),
+            class: request.class,
+            priority: request.priority,
+            escalate: request.escalate,
+            media_type: request.media.media_type().mime().to_owned(),
+            deadline_ms: request.deadline_ms,
+            ttl_ms: request.ttl_ms,
+            key: request.key.as_ref().map(|key| key.as_str().to_owned()),
+            hops: request.hops,
+            provisional,
+            reasons,
+        }
+    }
+
+    /// The bytes to store.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads stored bytes.
+    ///
+    /// # Errors
+    /// When the version is unknown or the bytes do not decode.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        decode(bytes)
+    }
+
+    /// The request, as it was when it was held.
+    ///
+    /// # Errors
+    /// When the stored media type or key is none that this agent knows.
+    pub fn request(&self, id: RequestId, body: Bytes) -> Result<Request, EnvelopeError> {
+        let media_type = MediaType::from_mime(&self.media_type).ok_or(EnvelopeError::Damaged)?;
+        let key = match &self.key {
+            Some(text) => Some(IdempotencyKey::parse(text).ok_or(EnvelopeError::Damaged)?),
+            None => None,
+        };
+        Ok(Request {
+            id,
+            task: self.task.clone(),
+            media: Media::trusted(media_type, body),
+            class: self.class,
+            priority: self.priority,
+            escalate: self.escalate,
+            deadline_ms: self.deadline_ms,
+            ttl_ms: self.ttl_ms,
+            key,
+            hops: self.hops,
+        })
+    }
+}
+
+impl Final {
+    /// The bytes to store.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads stored bytes.
+    ///
+    /// # Errors
+    /// When the version is unknown or the bytes do not decode.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        decode(bytes)
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![VERSION]).expect("writing to memory cannot fail")
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, EnvelopeError> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| EnvelopeError::Damaged),
+        Some((&version, _)) => Err(EnvelopeError::Version(version)),
+        None => Err(EnvelopeError::Damaged),
+    }
+}

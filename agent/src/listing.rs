@@ -1,0 +1,91 @@
+//! Owns the list of requests on disk, as `queue ls` and `GET /v1/queue` show it.
+//!
+//! **Invariant:** the list holds no input and no answer, only what is needed to find one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::envelope::Envelope;
+use crate::queue::{Queue, QueueError, Record, Stats};
+
+/// At most this many requests are listed.
+pub const MAX_LISTED: usize = 1000;
+
+/// What the queue holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Requests that wait.
+    pub held: u64,
+    /// Requests that are being sent.
+    pub in_flight: u64,
+    /// Answers that can be fetched.
+    pub answered: u64,
+    /// Requests that were given up.
+    pub failed: u64,
+    /// The requests, the next to be sent first; at most [`MAX_LISTED`].
+    pub requests: Vec<Row>,
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its id.
+    pub id: String,
+    /// Its state.
+    pub state: String,
+    /// Its task; a question mark when its record cannot be read.
+    pub task: String,
+    /// Its data class; a question mark when its record cannot be read.
+    pub class: String,
+    /// 0..=9, 9 is the most urgent.
+    pub priority: u8,
+    /// Sends that failed.
+    pub attempts: u32,
+    /// Milliseconds since it was accepted.
+    pub age_ms: u64,
+    /// Bytes of its input.
+    pub bytes: u64,
+    /// What happened to it last.
+    pub note: Option<String>,
+}
+
+/// The list of an open queue.
+///
+/// # Errors
+/// When the queue cannot be read.
+pub async fn of_queue(queue: &Queue) -> Result<Listing, QueueError> {
+    let mut records = Vec::new();
+    for summary in queue.list(None, MAX_LISTED).await? {
+        records.extend(queue.get(summary.id).await?);
+    }
+    Ok(of_records(&queue.stats(), &records))
+}
+
+/// The list of some records.
+pub fn of_records(stats: &Stats, records: &[Record]) -> Listing {
+    let now_ms = clock::now_ms();
+    Listing {
+        held: stats.held,
+        in_flight: stats.in_flight,
+        answered: stats.answered,
+        failed: stats.failed,
+        requests: records.iter().map(|record| row(record, now_ms)).collect(),
+    }
+}
+
+fn row(record: &Record, now_ms: u64) -> Row {
+    let summary = &record.summary;
+    let envelope = Envelope::from_bytes(&record.envelope).ok();
+    let unknown = || "?".to_owned();
+    Row {
+        id: summary.id.to_string(),
+        state: summary.state.name().to_owned(),
+        task: envelope.as_ref().map_or_else(unknown, |e| e.task.to_string()),
+        class: envelope.as_ref().map_or_else(unknown, |e| e.class.to_string()),
+        priority: summary.priority,
+        attempts: summary.attempts,
+        age_ms: now_ms.saturating_sub(summary.accepted_at_ms),
+        bytes: summary.bytes,
+        note: summary.last_reason.clone(),
+    }
+}

@@ -1,0 +1,250 @@
+//! Owns the two decisions of a request: where to begin, and whether the answer is good enough.
+//!
+//! **Invariant:** everything here is pure; the link, the policy and the local answer are arguments,
+//! so that a decision can be replayed.
+
+use crate::answer::Reason;
+use crate::policy::{Policy, Zone};
+use crate::request::{DataClass, Escalate, MAX_HOPS};
+
+/// What a decision is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// How sensitive the input is.
+    pub class: DataClass,
+    /// What the caller wants of a bigger model.
+    pub escalate: Escalate,
+    /// How many agents the request came through.
+    pub hops: u8,
+    /// Whether a bundle on this device does the task.
+    pub has_local: bool,
+    /// The destinations that serve the task, in the configured order.
+    pub above: &'a [Above<'a>],
+    /// The policy in force.
+    pub policy: &'a Policy,
+}
+
+/// A destination, as far as a decision needs to know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Above<'a> {
+    /// The destination's name.
+    pub name: &'a str,
+    /// Where it lies.
+    pub zone: Zone,
+    /// Whether its link is up, or not known to be down.
+    pub reachable: bool,
+}
+
+/// Where a request begins.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    /// With the local model.
+    Local,
+    /// With a destination, since there is no local model.
+    Up,
+    /// Nowhere: nobody can answer it.
+    Refuse(Vec<Reason>),
+}
+
+/// A local answer, as far as a decision needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Local {
+    /// Calibrated confidence in `0.0..=1.0`.
+    pub confidence: f32,
+    /// The confidence that the bundle asks for.
+    pub threshold: f32,
+}
+
+/// What becomes of a request after the local model had its turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// What to do.
+    pub next: Next,
+    /// Why.
+    pub reasons: Vec<Reason>,
+}
+
+/// What to do with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// The local answer is the answer.
+    Answer,
+    /// Send it to these destinations, by name, in this order, until one answers; else hold it.
+    Send(Vec<String>),
+    /// Keep it on disk until a destination can be reached.
+    Hold,
+    /// There is no answer and nobody to ask.
+    Refuse,
+}
+
+/// Decides where a request begins.
+#[must_use]
+pub fn decide(question: &Question<'_>) -> Start {
+    if question.has_local {
+        return Start::Local;
+    }
+    let verdict = judge(question, None);
+    match verdict.next {
+        Next::Send(_) | Next::Hold => Start::Up,
+        Next::Answer | Next::Refuse => Start::Refuse(verdict.reasons),
+    }
+}
+
+/// Decides whether the local answer is good enough, and who is asked if it is not.
+///
+/// `local` is `None` when there is no local model or it failed.
+#[must_use]
+pub fn judge(question: &Question<'_>, local: Option<Local>) -> Verdict {
+    let mut reasons = Vec::new();
+    let sure = match local {
+        Some(Local { confidence, threshold }) if confidence >= threshold => {
+            reasons.push(Reason::ConfidenceReached { confidence, threshold });
+            true
+        }
+        Some(Local { confidence, threshold }) => {
+            reasons.push(Reason::ConfidenceBelow { confidence, threshold });
+            false
+        }
+        None => {
+            if !question.has_local {
+                reasons.push(Reason::NoLocalModel);
+            }
+            false
+        }
+    };
+    match question.escalate {
+        Escalate::Auto if sure => return Verdict { next: Next::Answer, reasons },
+        Escalate::Auto => {}
+        Escalate::Always => reasons.push(Reason::CallerAsked),
+        Escalate::Never => {
+            reasons.push(Reason::CallerForbade);
+            return stay(local, reasons);
+        }
+    }
+    if question.hops >= MAX_HOPS {
+        reasons.push(Reason::TooManyHops);
+        return stay(local, reasons);
+    }
+    if question.above.is_empty() {
+        reasons.push(Reason::NoDestination);
+        return stay(local, reasons);
+    }
+    let (cleared, forbidden): (Vec<_>, Vec<_>) =
+        question.above.iter().partition(|each| question.policy.allows(question.class, each.zone));
+    if cleared.is_empty() {
+        reasons.extend(forbidden.iter().map(|each| Reason::ClassForbids {
+            class: question.class,
+            destination: each.name.to_owned(),
+            zone: each.zone,
+        }));
+        return stay(local, reasons);
+    }
+    let reachable: Vec<_> =
+        cleared.iter().filter(|each| each.reachable).map(|each| each.name.to_owned()).collect();
+    if reachable.is_empty() {
+        reasons.extend(
+            cleared.iter().map(|each| Reason::LinkDown { destination: each.name.to_owned() }),
+        );
+        return Verdict { next: Next::Hold, reasons };
+    }
+    Verdict { next: Next::Send(reachable), reasons }
+}
+
+/// Nobody above may be asked: the local answer stands, if there is one.
+fn stay(local: Option<Local>, mut reasons: Vec<Reason>) -> Verdict {
+    match local {
+        Some(_) => {
+            reasons.push(Reason::LocalStands);
+            Verdict { next: Next::Answer, reasons }
+        }
+        None => Verdict { next: Next::Refuse, reasons },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SURE: Option<Local> = Some(Local { confidence: 0.9, threshold: 0.8 });
+    const UNSURE: Option<Local> = Some(Local { confidence: 0.5, threshold: 0.8 });
+    const UP: Above<'_> = Above { name: "site", zone: Zone::Site, reachable: true };
+    const DOWN: Above<'_> = Above { name: "site", zone: Zone::Site, reachable: false };
+    const CLOUD: Above<'_> = Above { name: "cloud", zone: Zone::Public, reachable: true };
+
+    fn next(
+        class: DataClass,
+        escalate: Escalate,
+        local: Option<Local>,
+        above: &[Above<'_>],
+    ) -> Next {
+        let policy = Policy::default();
+        let question =
+            Question { class, escalate, hops: 0, has_local: local.is_some(), above, policy: &policy };
+        judge(&question, local).next
+    }
+
+    #[test]
+    fn the_table_of_decisions() {
+        use DataClass::{Confidential, Internal, Public, Restricted};
+        use Escalate::{Always, Auto, Never};
+        let send = |names: &[&str]| Next::Send(names.iter().map(|n| (*n).to_owned()).collect());
+        for (case, class, escalate, local, above, want) in [
+            ("sure", Public, Auto, SURE, &[UP][..], Next::Answer),
+            ("unsure", Internal, Auto, UNSURE, &[UP], send(&["site"])),
+            ("unsure, link down", Internal, Auto, UNSURE, &[DOWN], Next::Hold),
+            ("unsure, nobody above", Internal, Auto, UNSURE, &[], Next::Answer),
+            ("sure, but asked", Internal, Always, SURE, &[UP], send(&["site"])),
+            ("unsure, but forbidden by the caller", Public, Never, UNSURE, &[UP], Next::Answer),
+            ("restricted stays", Restricted, Always, UNSURE, &[UP, CLOUD], Next::Answer),
+            ("restricted is not held", Restricted, Always, UNSURE, &[DOWN], Next::Answer),
+            ("restricted without a model", Restricted, Auto, None, &[UP], Next::Refuse),
+            ("confidential stays at the site", Confidential, Auto, UNSURE, &[CLOUD, UP], send(&["site"])),
+            ("confidential waits for the site", Confidential, Auto, UNSURE, &[CLOUD, DOWN], Next::Hold),
+            ("public goes to the first that is there", Public, Auto, UNSURE, &[DOWN, CLOUD], send(&["cloud"])),
+            ("no model, somebody above", Internal, Auto, None, &[UP], send(&["site"])),
+            ("no model, caller forbids", Internal, Never, None, &[UP], Next::Refuse),
+        ] {
+            assert_eq!(next(class, escalate, local, above), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn no_input_makes_a_decision_send_beyond_the_policy() {
+        let all = [DOWN, UP, CLOUD, Above { name: "vpc", zone: Zone::Private, reachable: true }];
+        let policy = Policy::default();
+        for class in DataClass::ALL {
+            for escalate in Escalate::ALL {
+                for local in [None, SURE, UNSURE] {
+                    let has_local = local.is_some();
+                    let question =
+                        Question { class, escalate, hops: 0, has_local, above: &all, policy: &policy };
+                    if let Next::Send(names) = judge(&question, local).next {
+                        for name in names {
+                            let zones: Vec<_> =
+                                all.iter().filter(|a| a.name == name).map(|a| a.zone).collect();
+                            assert!(zones.iter().all(|zone| policy.allows(class, *zone)), "{class} {name}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_that_goes_in_circles_stops() {
+        let policy = Policy::default();
+        let question = Question {
+            class: DataClass::Public,
+            escalate: Escalate::Auto,
+            hops: MAX_HOPS,
+            has_local: true,
+            above: &[UP],
+            policy: &policy,
+        };
+        let verdict = judge(&question, UNSURE);
+        assert_eq!(verdict.next, Next::Answer);
+        assert!(verdict.reasons.contains(&Reason::TooManyHops));
+        let without = Question { has_local: false, ..question };
+        assert!(matches!(decide(&without), Start::Refuse(_)));
+    }
+}

@@ -1,0 +1,248 @@
+//! Owns the wiring of a running agent: what is started, in which order, and how it stops.
+//!
+//! **Invariant:** a part that cannot start (a bundle, the queue's disk, the broker) leaves the
+//! rest running; only a port or a queue that another process has ends the start.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::Api;
+use crate::clock;
+use crate::config::Config;
+use crate::drain;
+use crate::engine::Engine;
+use crate::escalate::{EscalateError, Escalator, TaskHints};
+use crate::health::Sources;
+use crate::identity::{Identity, IdentityError};
+use crate::link::{self, LinkConfig};
+use crate::queue::{Queue, QueueError};
+use crate::service::{Service, Slot};
+
+/// The agent stops within this time.
+pub const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// The queue's disk is tried again after this time.
+const REOPEN_AFTER: Duration = Duration::from_secs(5);
+/// Answers past their time are looked for this often.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+/// Why the agent does not run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The port is taken, or is not ours to take.
+    #[error("cannot listen on {address}; stop what uses it, or set api.listen to another port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another agent has the queue.
+    #[error(transparent)]
+    Queue(QueueError),
+    /// A destination's client cannot be made.
+    #[error(transparent)]
+    Escalate(#[from] EscalateError),
+    /// The metrics cannot be set up.
+    #[error("cannot set up the metrics")]
+    Metrics(#[from] BuildError),
+    /// The ready file cannot be written.
+    #[error("cannot write the ready file {}", path.display())]
+    ReadyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server ended by itself.
+    #[error("the API ended")]
+    Serve(#[source] std::io::Error),
+}
+
+/// Runs the agent until `stop` is cancelled.
+///
+/// `ready` is called once with the API's address, when the agent answers.
+///
+/// # Errors
+/// When the port or the queue belongs to another process.
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    ready: impl FnOnce(SocketAddr) -> Result<(), RunError>,
+) -> Result<(), RunError> {
+    let started = Instant::now();
+    let metrics = recorder()?;
+    let listener = bind(config.api.listen).await?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| RunError::Listen { address: config.api.listen, source })?;
+    let (engine, slot) = tokio::join!(Engine::start(&config.models), open_queue(&config));
+    let engine = Arc::new(engine);
+    let hints = engine.lanes().map(|lane| {
+        let hints =
+            TaskHints { labels: lane.labels().to_vec(), description: lane.description().to_owned() };
+        (lane.task().clone(), hints)
+    });
+    let escalator = Arc::new(Escalator::new(&config.destinations, hints.collect())?);
+    let service = Service {
+        engine,
+        queue: slot?,
+        escalator,
+        destinations: config.destinations.clone().into(),
+        policy: Arc::new(config.policy.clone()),
+    };
+    let tasks = TaskTracker::new();
+    // What still works while the rest stops is stopped after it.
+    let stop_behind = CancellationToken::new();
+    tasks.spawn(hold_task(config.clone(), service.clone(), stop_behind.clone()));
+    tasks.spawn(service.escalator.clone().probe_task(stop_behind.clone()));
+    start_link(&config, &service, started, &tasks, &stop_behind);
+
+    let api = Api::new(service.clone(), config.api.clone(), config.requests, metrics);
+    tracing::info!(%address, models = service.engine.lanes().count(), ready_ms = started.elapsed().as_millis(), "ready");
+    ready(address)?;
+    let serve = axum::serve(listener, api.router())
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    let served = tokio::select! {
+        served = serve.into_future() => served.map_err(RunError::Serve),
+        () = stopped_for_long(&stop) => Ok(()),
+    };
+    stop_behind.cancel();
+    tasks.close();
+    if tokio::time::timeout(STOP_WITHIN / 2, tasks.wait()).await.is_err() {
+        tracing::warn!("some tasks did not stop in time; what is held is on disk");
+    }
+    if let Some(queue) = service.queue.get() {
+        queue.close().await;
+    }
+    served
+}
+
+async fn stopped_for_long(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(STOP_WITHIN / 2).await;
+}
+
+fn recorder() -> Result<PrometheusHandle, BuildError> {
+    let seconds = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?
+        .install_recorder()
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+}
+
+/// Opens the queue; a disk that does not let it is tried again by [`hold_task`].
+async fn open_queue(config: &Config) -> Result<Slot, RunError> {
+    let slot = Slot::default();
+    match open(config).await {
+        Ok(queue) => slot.fill(queue),
+        Err(error @ QueueError::InUse { .. }) => return Err(RunError::Queue(error)),
+        Err(error) => slot.refuse(&error),
+    }
+    Ok(slot)
+}
+
+async fn open(config: &Config) -> Result<Queue, QueueError> {
+    let (queue, report) = Queue::open(&queue_dir(&config.state_dir), config.queue.clone()).await?;
+    tracing::info!(%report, "queue opened");
+    Ok(queue)
+}
+
+/// Where the queue is kept under a state folder.
+pub fn queue_dir(state_dir: &Path) -> PathBuf {
+    state_dir.join("queue")
+}
+
+/// Empties the queue upward, and forgets answers past their time.
+async fn hold_task(config: Config, service: Service, stop: CancellationToken) {
+    let queue = loop {
+        if let Some(queue) = service.queue.get() {
+            break queue.clone();
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(REOPEN_AFTER) => {}
+        }
+        match open(&config).await {
+            Ok(queue) => service.queue.fill(queue),
+            Err(error) => service.queue.refuse(&error),
+        }
+    };
+    let drain = drain::run(
+        queue.clone(),
+        service.escalator.clone(),
+        service.destinations.clone(),
+        service.policy.clone(),
+        stop.clone(),
+    );
+    let tidy = async {
+        let mut every = tokio::time::interval(TIDY_EVERY);
+        loop {
+            every.tick().await;
+            if let Err(error) = queue.forget_before(clock::now_ms(), config.keep_answers_ms).await {
+                tracing::warn!(%error, "answers past their time could not be removed");
+            }
+        }
+    };
+    tokio::select! {
+        () = drain => {}
+        () = tidy => {}
+    }
+}
+
+/// Starts the link to the fleet's controller, if there is one.
+fn start_link(
+    config: &Config,
+    service: &Service,
+    started: Instant,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let Some(fleet) = &config.fleet else { return };
+    let identity = match Identity::load(&config.state_dir, config.device.clone()) {
+        Ok(identity) => identity,
+        Err(error) => return no_link(&error),
+    };
+    let board = holdfast_targets::detect(&board_facts());
+    let sources = Sources {
+        started,
+        state_dir: config.state_dir.clone(),
+        board,
+        service: service.clone(),
+    };
+    let link = LinkConfig {
+        host: fleet.host.clone(),
+        port: fleet.port,
+        interval: fleet.interval,
+        board: board.name.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        models: sources.models(),
+        started_ms: clock::now_ms(),
+    };
+    tasks.spawn(link::run(link, identity, move || sources.snapshot(), stop.clone()));
+}
+
+fn no_link(error: &IdentityError) {
+    let error = crate::error_chain(error);
+    tracing::warn!(%error, "no link to the fleet: the device's key cannot be used");
+}
+
+/// What is known of the board.
+pub fn board_facts() -> holdfast_targets::Facts {
+    let model = std::fs::read_to_string("/proc/device-tree/model").ok();
+    holdfast_targets::Facts {
+        arch: std::env::consts::ARCH.to_owned(),
+        device_tree_model: model.map(|text| text.trim_end_matches('\0').trim().to_owned()),
+    }
+}

@@ -1,0 +1,433 @@
+//! Owns the way of a request: engine, judgement, escalation, queue.
+//!
+//! **Invariant:** a reply is given only when the answer is there or the request is safely on disk;
+//! whatever leaves the device goes through [`Policy::clear`].
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::answer::{Answer, Reason};
+use crate::clock;
+use crate::destination::Destination;
+use crate::engine::{Engine, EngineError};
+use crate::envelope::{Envelope, EnvelopeError, Final};
+use crate::escalate::{Escalator, Next as SendNext};
+use crate::policy::Policy;
+use crate::queue::{
+    Accepted, Idempotency, NewEntry, Queue, QueueError, Record, RequestId, State,
+};
+use crate::request::{DataClass, Escalate, Request, TaskName};
+use crate::route::{self, Above, Local, Next, Question, Start};
+
+/// Answers requests; shared by everything that takes them in.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The local models.
+    pub engine: Arc<Engine>,
+    /// What is held, and answers that can be fetched.
+    pub queue: Slot,
+    /// The clients of the destinations.
+    pub escalator: Arc<Escalator>,
+    /// The destinations, in the order in which they are asked.
+    pub destinations: Arc<[Destination]>,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+}
+
+/// The queue's place: empty while its disk cannot be used, which the device outlives.
+#[derive(Debug, Clone, Default)]
+pub struct Slot(Arc<SlotInner>);
+
+#[derive(Debug, Default)]
+struct SlotInner {
+    queue: OnceLock<Queue>,
+    why: Mutex<String>,
+}
+
+impl Slot {
+    /// The queue, if it is open.
+    pub fn get(&self) -> Option<&Queue> {
+        self.0.queue.get()
+    }
+
+    /// Puts the opened queue in its place; a second one is dropped.
+    pub fn fill(&self, queue: Queue) {
+        drop(self.0.queue.set(queue));
+    }
+
+    /// Notes why there is no queue.
+    pub fn refuse(&self, error: &QueueError) {
+        let why = crate::error_chain(error);
+        tracing::error!(error = %why, "no queue: nothing can be held until its disk can be used");
+        *self.0.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// The queue.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn open(&self) -> Result<&Queue, AskError> {
+        self.get().ok_or_else(|| {
+            AskError::NoQueue(self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        })
+    }
+}
+
+/// What the caller is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The request.
+    pub id: RequestId,
+    /// Its task.
+    pub task: TaskName,
+    /// Its class.
+    pub class: DataClass,
+    /// Where it stands.
+    pub state: State,
+    /// The answer; provisional while the request is held, none when there is none yet.
+    pub answer: Option<Answer>,
+    /// Why it went this way.
+    pub reasons: Vec<Reason>,
+    /// What the queue noted last, such as why a send failed.
+    pub note: Option<String>,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, Error)]
+pub enum AskError {
+    /// The input cannot be used.
+    #[error("{0}")]
+    Input(String),
+    /// Nobody here or above can answer it.
+    #[error("nobody can answer this: {}", sentence(.0))]
+    Nobody(Vec<Reason>),
+    /// The key belongs to another request.
+    #[error("this idempotency key belongs to another request ({0}); use a new key, or send the same request")]
+    KeyConflict(RequestId),
+    /// The queue did not take it.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// There is no queue now.
+    #[error("nothing can be held or kept now: {0}")]
+    NoQueue(String),
+    /// A stored record cannot be read.
+    #[error(transparent)]
+    Stored(#[from] EnvelopeError),
+}
+
+/// Reasons, as one sentence.
+pub fn sentence(reasons: &[Reason]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What is known of a request while it is on its way.
+struct Journey<'a> {
+    request: &'a Request,
+    begun: Instant,
+    local: Option<Answer>,
+    reasons: Vec<Reason>,
+}
+
+impl Journey<'_> {
+    fn time_left(&self) -> Duration {
+        Duration::from_millis(self.request.deadline_ms).saturating_sub(self.begun.elapsed())
+    }
+}
+
+impl Service {
+    /// Answers `request`, or puts it safely on disk.
+    ///
+    /// # Errors
+    /// When the request is not taken; then nothing has changed.
+    pub async fn ask(&self, request: Request) -> Result<Reply, AskError> {
+        if let Some(reply) = self.known(&request).await? {
+            return Ok(reply);
+        }
+        let mut journey =
+            Journey { request: &request, begun: Instant::now(), local: None, reasons: Vec::new() };
+        let threshold = self.local_turn(&mut journey).await?;
+        let above = self.above(&request.task);
+        let question = self.question(&request, &above);
+        let local = journey.local.as_ref().zip(threshold);
+        let local = local.map(|(answer, threshold)| Local { confidence: answer.confidence, threshold });
+        let verdict = route::judge(&question, local);
+        journey.reasons.extend(verdict.reasons);
+        match verdict.next {
+            Next::Answer => self.finish_local(journey).await,
+            Next::Refuse => Err(AskError::Nobody(journey.reasons)),
+            Next::Hold => self.hold(journey).await,
+            Next::Send(names) => self.send(journey, &names).await,
+        }
+    }
+
+    /// The reply to a request that was made before under the same key.
+    async fn known(&self, request: &Request) -> Result<Option<Reply>, AskError> {
+        let Some(key) = &request.key else { return Ok(None) };
+        let Some(record) = self.queue.open()?.find_key(key.as_str()).await? else { return Ok(None) };
+        if record.digest != Some(digest(request)) {
+            return Err(AskError::KeyConflict(record.id));
+        }
+        Ok(Some(reply_of(record)?))
+    }
+
+    /// Lets the local model answer into the journey; returns the threshold that it is held to.
+    async fn local_turn(&self, journey: &mut Journey<'_>) -> Result<Option<f32>, AskError> {
+        let request = journey.request;
+        let above = self.above(&request.task);
+        match route::decide(&self.question(request, &above)) {
+            Start::Refuse(reasons) => return Err(AskError::Nobody(reasons)),
+            Start::Up => return Ok(None),
+            Start::Local => {}
+        }
+        match self.engine.infer(&request.task, &request.media, journey.time_left()).await {
+            Ok(local) => {
+                journey.local = Some(local.answer);
+                Ok(Some(local.threshold))
+            }
+            Err(EngineError::Input(why)) => Err(AskError::Input(why)),
+            Err(error) => {
+                journey.reasons.push(Reason::LocalFailed { error: error.to_string() });
+                Ok(None)
+            }
+        }
+    }
+
+    fn above(&self, task: &TaskName) -> Vec<Above<'_>> {
+        let serving = self.destinations.iter().filter(|destination| destination.serves(task));
+        serving
+            .map(|destination| Above {
+                name: &destination.name,
+                zone: destination.zone,
+                reachable: self.escalator.is_reachable(&destination.name),
+            })
+            .collect()
+    }
+
+    fn question<'a>(&'a self, request: &Request, above: &'a [Above<'a>]) -> Question<'a> {
+        Question {
+            class: request.class,
+            escalate: request.escalate,
+            hops: request.hops,
+            has_local: self.engine.lane(&request.task).is_some(),
+            above,
+            policy: &self.policy,
+        }
+    }
+
+    async fn send(&self, mut journey: Journey<'_>, names: &[String]) -> Result<Reply, AskError> {
+        let mut may_work_later = false;
+        for name in names {
+            let Some(destination) = self.destinations.iter().find(|each| each.name == *name) else {
+                continue;
+            };
+            let cleared = match self.policy.clear(journey.request, destination) {
+                Ok(cleared) => cleared,
+                Err(denied) => {
+                    let (class, zone) = (denied.class, denied.zone);
+                    let destination = denied.destination;
+                    journey.reasons.push(Reason::ClassForbids { class, destination, zone });
+                    continue;
+                }
+            };
+            match self.escalator.send(cleared, journey.time_left()).await {
+                Ok(mut answer) => {
+                    answer.took_ms = journey.begun.elapsed().as_secs_f64() * 1000.0;
+                    let zone = destination.zone;
+                    let destination = name.clone();
+                    journey.reasons.push(Reason::Escalated { destination, zone });
+                    return self.finish(journey, answer, "escalated").await;
+                }
+                Err(error) => {
+                    may_work_later |= !matches!(error.next(), SendNext::NotHere);
+                    let destination = name.clone();
+                    journey.reasons.push(Reason::SendFailed { destination, error: error.to_string() });
+                }
+            }
+        }
+        match (may_work_later, &journey.local) {
+            (true, _) => self.hold(journey).await,
+            (false, Some(_)) => self.finish_local(journey).await,
+            (false, None) => Err(AskError::Nobody(journey.reasons)),
+        }
+    }
+
+    async fn finish_local(&self, mut journey: Journey<'_>) -> Result<Reply, AskError> {
+        match journey.local.take() {
+            Some(answer) => self.finish(journey, answer, "local").await,
+            None => Err(AskError::Nobody(journey.reasons)),
+        }
+    }
+
+    /// The final answer of this call; kept on disk when the caller named the request.
+    async fn finish(
+        &self,
+        journey: Journey<'_>,
+        answer: Answer,
+        outcome: &'static str,
+    ) -> Result<Reply, AskError> {
+        let Journey { request, reasons, .. } = journey;
+        count(&request.task, outcome);
+        let (task, class) = (request.task.clone(), request.class);
+        let stored = Final { task: task.clone(), class, answer, reasons };
+        if request.key.is_some() {
+            let envelope = Envelope::of(request, None, Vec::new());
+            let entry = entry(request, &envelope, Bytes::new());
+            let accepted = self.queue.open()?.accept_answered(entry, stored.to_bytes()).await?;
+            if let Accepted::Known { id, .. } = accepted {
+                return self.reply(id).await;
+            }
+        }
+        let Final { answer, reasons, .. } = stored;
+        let (id, state) = (request.id, State::Answered);
+        Ok(Reply { id, task, class, state, answer: Some(answer), reasons, note: None })
+    }
+
+    async fn hold(&self, journey: Journey<'_>) -> Result<Reply, AskError> {
+        let Journey { request, local, mut reasons, .. } = journey;
+        let provisional = local.map(|answer| Answer { provisional: true, ..answer });
+        reasons.push(Reason::Held);
+        let envelope = Envelope::of(request, provisional, reasons);
+        let entry = entry(request, &envelope, request.media.bytes().clone());
+        let Envelope { provisional, mut reasons, .. } = envelope;
+        let accepted = match self.queue.open() {
+            Ok(queue) => queue.accept(entry).await.map_err(AskError::from),
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok(Accepted::New) => count(&request.task, "held"),
+            Ok(Accepted::Known { id, .. }) => return self.reply(id).await,
+            Err(error) => {
+                // Whoever asked for a bigger model in any case is told that it cannot be had.
+                let Some(answer) = provisional.filter(|_| request.escalate == Escalate::Auto) else {
+                    return Err(error);
+                };
+                tracing::warn!(%error, "a request could not be held, the local answer stands");
+                reasons.pop();
+                reasons.push(Reason::NotHeld { error: error.to_string() });
+                reasons.push(Reason::LocalStands);
+                let answer = Answer { provisional: false, ..answer };
+                let begun = Instant::now();
+                let unnamed = Request { key: None, ..request.clone() };
+                let journey = Journey { request: &unnamed, begun, local: None, reasons };
+                return self.finish(journey, answer, "local").await;
+            }
+        }
+        let (id, task, class) = (request.id, request.task.clone(), request.class);
+        Ok(Reply { id, task, class, state: State::Held, answer: provisional, reasons, note: None })
+    }
+
+    async fn reply(&self, id: RequestId) -> Result<Reply, AskError> {
+        let record = self.queue.open()?.get(id).await?;
+        reply_of(record.ok_or(EnvelopeError::Damaged)?).map_err(AskError::from)
+    }
+
+    /// Where the request `id` stands, waiting at most `wait` for its final answer.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub async fn look_up(&self, id: RequestId, wait: Duration) -> Result<Option<Reply>, AskError> {
+        let until = Instant::now() + wait;
+        let mut changes = self.queue.open()?.changes();
+        loop {
+            let Some(record) = self.queue.open()?.get(id).await? else { return Ok(None) };
+            let is_open = matches!(record.state, State::Held | State::InFlight);
+            if !is_open || tokio::time::timeout_at(until, changes.changed()).await.is_err() {
+                return Ok(Some(reply_of(record)?));
+            }
+        }
+    }
+}
+
+/// A stored record, as the caller is told of it.
+fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
+    let envelope = Envelope::from_bytes(&record.envelope)?;
+    let (answer, reasons) = match &record.answer {
+        Some(bytes) => {
+            let stored = Final::from_bytes(bytes)?;
+            (Some(stored.answer), stored.reasons)
+        }
+        None => (envelope.provisional, envelope.reasons),
+    };
+    Ok(Reply {
+        id: record.id,
+        task: envelope.task,
+        class: envelope.class,
+        state: record.state,
+        answer,
+        reasons,
+        note: record.note,
+    })
+}
+
+fn entry(request: &Request, envelope: &Envelope, body: Bytes) -> NewEntry {
+    let now_ms = clock::now_ms();
+    let idempotency = request.key.as_ref();
+    NewEntry {
+        id: request.id,
+        idempotency: idempotency
+            .map(|key| Idempotency { key: key.as_str().to_owned(), digest: digest(request) }),
+        priority: request.priority.get(),
+        accepted_at_ms: now_ms,
+        not_before_ms: now_ms,
+        expires_at_ms: now_ms.saturating_add(request.ttl_ms),
+        envelope: envelope.to_bytes(),
+        body,
+    }
+}
+
+/// What makes two requests under one key the same request.
+fn digest(request: &Request) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [request.task.as_str(), request.class.as_str(), request.escalate.as_str()] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.update(request.media.bytes());
+    hash.finalize().into()
+}
+
+fn count(task: &TaskName, outcome: &'static str) {
+    metrics::counter!("holdfast_requests_total", "task" => task.to_string(), "outcome" => outcome)
+        .increment(1);
+}
+
+/// The JSON form of a [`Reply`].
+#[derive(Debug, Serialize)]
+pub struct ReplyBody<'a> {
+    id: String,
+    task: &'a str,
+    state: &'static str,
+    class: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<&'a Answer>,
+    reasons: Vec<ReasonBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReasonBody {
+    code: &'static str,
+    text: String,
+}
+
+impl<'a> From<&'a Reply> for ReplyBody<'a> {
+    fn from(reply: &'a Reply) -> Self {
+        let reasons = reply.reasons.iter();
+        Self {
+            id: reply.id.to_string(),
+            task: reply.task.as_str(),
+            state: reply.state.as_str(),
+            class: reply.class.as_str(),
+            answer: reply.answer.as_ref(),
+            reasons: reasons.map(|r| ReasonBody { code: r.code(), text: r.to_string() }).collect(),
+            note: reply.note.as_deref(),
+        }
+    }
+}

@@ -1,1 +1,9 @@
-//! placeholder
+//! What the demo, the end-to-end tests and the benchmarks share: real processes, a link that can
+//! be cut, and a client of the agent's API.
+
+pub mod client;
+pub mod link;
+pub mod node;
+pub mod reference;
+pub mod samples;
+pub mod site;

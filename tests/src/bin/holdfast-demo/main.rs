@@ -1,0 +1,60 @@
+//! The main job: a device that answers on its own, a site that it asks when it is not sure, a link
+//! that is cut and comes back, and a controller that sees it all.
+//!
+//! The same program is every part of it: `holdfast-demo agent ...` is the agent, `holdfast-demo
+//! fleet ...` the controller.
+
+mod story;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Starts a controller, a site agent and a device agent, cuts the link between them, restores it,
+/// and shows what became of every request.
+#[derive(Debug, Parser)]
+#[command(name = "cargo demo", version)]
+struct Args {
+    /// End when all is shown, with exit code 0 if all of it happened
+    #[arg(long)]
+    once: bool,
+    /// Folder of recordings (.wav) and pictures (.jpg, .png, .webp) to ask about, instead of those
+    /// that the bundles carry
+    #[arg(long)]
+    samples: Option<PathBuf>,
+    /// Keep all state and logs in this folder
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    let rest = || std::iter::once(program.clone()).chain(std::env::args_os().skip(2));
+    match args.next().as_deref().and_then(|role| role.to_str()) {
+        Some("agent") => return holdfast_agent::cli::main(rest()),
+        Some("fleet") => return holdfast_fleet::cli::main(rest()),
+        _ => {}
+    }
+    match tell(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nthe demo did not go as it should: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(args: &Args) -> anyhow::Result<()> {
+    let temporary = tempfile::Builder::new().prefix("holdfast-demo-").tempdir()?;
+    let dir = match &args.keep {
+        Some(dir) => {
+            std::fs::create_dir_all(dir)?;
+            std::fs::canonicalize(dir)?
+        }
+        None => temporary.path().to_owned(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(story::tell(&dir, args.samples.as_deref(), args.once))
+}

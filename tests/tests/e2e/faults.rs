@@ -1,0 +1,195 @@
+//! The device keeps answering through faults, and says what is wrong.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use holdfast_tests::client::Client;
+use holdfast_tests::link::{Link, Weather};
+use holdfast_tests::site::{Agent, DEVICE, SITE, Site, bundles, start_agent, start_agent_with};
+
+fn device_toml(dir: &Path, site: Option<String>, broker: Option<String>) -> String {
+    Agent { name: DEVICE, bundles: bundles(&["voice-commands"]), site, broker }.toml(dir)
+}
+
+fn agent(args: &[&str]) -> Output {
+    Command::new(super::program()).arg("agent").args(args).output().unwrap()
+}
+
+fn wav() -> Vec<u8> {
+    super::sample("voice-commands", |_| true)
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_disturbs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // A port that was free a moment ago.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let toml = device_toml(dir.path(), Some(format!("http://{nobody}")), Some(nobody.to_string()));
+    let mut device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let client = Client::new(device.address("api").unwrap()).unwrap();
+    let reply = client.ask("voice-commands", wav(), &[("holdfast-escalate", "never")]).await.unwrap();
+    assert_eq!(reply.state, "answered");
+    assert_eq!(device.stop().await.unwrap().code(), Some(0), "{}", device.log_tail());
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_said_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let toml = device_toml(dir.path(), None, None).replace("127.0.0.1:0", &address);
+    let file = dir.path().join("agent.toml");
+    std::fs::write(&file, toml).unwrap();
+    let output = agent(&["run", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(69));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&address) && said.contains("api.listen"), "{said}");
+}
+
+#[tokio::test]
+async fn a_second_agent_on_the_same_state_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let toml = device_toml(dir.path(), None, None);
+    let _first = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let file = dir.path().join(format!("{DEVICE}.toml"));
+    let output = agent(&["run", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(69));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("in use"), "{said}");
+    // The list is asked of the running agent.
+    let output = agent(&["queue", "ls", "--json", "--config", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_configuration_with_several_faults_lists_them_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("agent.toml");
+    std::fs::write(&file, "[api]\nlisten = 3\nmax_body_mib = 9999\n[policy]\ndefault_class = \"x\"\n").unwrap();
+    for command in ["run", "doctor"] {
+        let output = agent(&[command, "--config", file.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        for key in ["api.listen", "api.max_body_mib", "1..=64", "policy.default_class"] {
+            assert!(said.contains(key), "{command}: {key} is not in {said}");
+        }
+        let want = if command == "run" { 78 } else { 1 };
+        assert_eq!(output.status.code(), Some(want), "{command}");
+    }
+}
+
+#[tokio::test]
+async fn held_requests_are_listed_while_the_agent_runs_and_when_it_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let toml = device_toml(dir.path(), Some(format!("http://{nobody}")), None);
+    let mut device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let client = Client::new(device.address("api").unwrap()).unwrap();
+    let reply = client.ask("voice-commands", wav(), &[("holdfast-escalate", "always")]).await.unwrap();
+    assert_eq!(reply.state, "held", "{}", reply.why());
+    assert!(reply.answer.is_some_and(|answer| answer.provisional));
+    let file = dir.path().join(format!("{DEVICE}.toml"));
+    for is_running in [true, false] {
+        if !is_running {
+            assert_eq!(device.stop().await.unwrap().code(), Some(0));
+        }
+        let output = agent(&["queue", "ls", "--json", "--config", file.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        let listing: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(listing["requests"][0]["id"], *reply.id, "running: {is_running}: {said}");
+        assert_eq!(listing["requests"][0]["class"], "confidential");
+    }
+}
+
+#[tokio::test]
+async fn a_device_says_goodbye_and_a_killed_one_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::start(super::program(), dir.path()).await.unwrap();
+    let fleet = site.fleet().unwrap();
+    let is = |want: &'static str| move |json: &serde_json::Value| (json["state"] == want).then_some(());
+    let device = format!("/api/v1/devices/{DEVICE}");
+    let other = format!("/api/v1/devices/{SITE}");
+    fleet.until(&device, super::SOON, is("online")).await.unwrap();
+    fleet.until(&other, super::SOON, is("online")).await.unwrap();
+    site.device.kill().unwrap();
+    fleet.until(&device, super::SOON, is("offline")).await.unwrap();
+    site.kill_and_restart_device().await.unwrap();
+    fleet.until(&device, super::SOON, is("online")).await.unwrap();
+    assert_eq!(site.site.stop().await.unwrap().code(), Some(0));
+    fleet.until(&other, super::SOON, is("offline")).await.unwrap();
+}
+
+/// A small file system of its own; `None` where it cannot be mounted.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(mib: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={mib}m");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
+        let mounted = mounted.is_ok_and(|output| output.status.success());
+        if !mounted {
+            println!("LEFT OUT: full disk (cannot mount a small file system here)");
+        }
+        mounted.then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_the_device_answers_and_refuses_to_hold_until_there_is_space() {
+    let Some(disk) = SmallDisk::mount(24) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let site = Agent { name: SITE, bundles: bundles(&["voice-commands-large"]), site: None, broker: None };
+    let site = start_agent(super::program(), dir.path(), &site).await.unwrap();
+    let link = Link::to(site.address("api").unwrap()).await.unwrap();
+    link.set(Weather::Cut);
+    let state = disk.0.path().join("state").display().to_string();
+    let toml = device_toml(dir.path(), Some(format!("http://{}", link.address())), None)
+        .replace(&dir.path().join(DEVICE).display().to_string(), &state)
+        .replace("segment_mib = 4", "segment_mib = 4\nheadroom_mib = 1");
+    let mut device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let ballast = disk.0.path().join("ballast");
+    drop(Command::new("dd").args(["if=/dev/zero", "bs=1M"]).arg(format!("of={}", ballast.display())).output());
+    let client = Client::new(device.address("api").unwrap()).unwrap();
+    let mut held = Vec::new();
+    let always = [("holdfast-escalate", "always")];
+    let refused = loop {
+        let (status, text) = client.post("voice-commands", wav(), &always).await.unwrap();
+        if status.as_u16() != 202 {
+            break (status, text);
+        }
+        let reply: serde_json::Value = serde_json::from_str(&text).unwrap();
+        held.push(reply["id"].as_str().unwrap().to_owned());
+        assert!(held.len() < 2000, "a full disk is never noticed");
+    };
+    assert_eq!(refused.0.as_u16(), 507, "{}", refused.1);
+    // Whoever did not insist gets the local answer.
+    let reply = client.ask("voice-commands", wav(), &[]).await.unwrap();
+    assert_eq!(reply.state, "answered");
+    // It starts on the full disk too, with all that it has.
+    device.kill().unwrap();
+    let device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let client = Client::new(device.address("api").unwrap()).unwrap();
+    client.ask("voice-commands", wav(), &[("holdfast-escalate", "never")]).await.unwrap();
+    // Space comes back: it holds again, and everything that was held is answered.
+    std::fs::remove_file(&ballast).unwrap();
+    let until = tokio::time::Instant::now() + super::SOON;
+    loop {
+        let (status, text) = client.post("voice-commands", wav(), &always).await.unwrap();
+        if status.as_u16() == 202 {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < until, "it does not hold again: {text}");
+        tokio::task::yield_now().await;
+    }
+    link.set(Weather::Up);
+    for id in held {
+        assert_eq!(client.settled(&id, super::SOON).await.unwrap().state, "answered");
+    }
+}

@@ -1,0 +1,29 @@
+//! The promises, proved on real processes.
+
+mod bad_input;
+mod bundles;
+mod classes;
+mod faults;
+mod kill;
+mod main_job;
+
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_tests::reference;
+
+/// A program that is the agent and the controller.
+fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_holdfast-demo"))
+}
+
+/// For everything that happens by itself.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A sample of a shipped bundle, as bytes.
+fn sample(bundle: &str, surely: impl Fn(&str) -> bool) -> Vec<u8> {
+    let dir = reference::bundles().join(bundle);
+    let samples = holdfast_tests::samples::of_bundle(&dir).expect("the shipped bundle opens");
+    let found = samples.iter().find(|sample| surely(&sample.name()));
+    found.expect("there is such a sample").read().expect("the sample can be read")
+}

@@ -105,3 +105,10 @@ fn listening_to_the_network_has_to_be_said() {
     assert!(parse(open).unwrap_err().join("").contains("allow_unauthenticated_network"));
     assert!(parse(&format!("{open}\nallow_unauthenticated_network = true")).is_ok());
 }
+
+#[test]
+fn the_shipped_file_shows_the_defaults() {
+    let shipped = parse(include_str!("../../agent.toml")).unwrap();
+    let defaults = parse("").unwrap();
+    assert_eq!(format!("{shipped:?}"), format!("{defaults:?}"));
+}

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use holdfast_targets::Profile;
+use holdfast_targets::{Profile, TemperatureSource};
 use holdfast_wire::message::{
     Escalations, Health, LinkHealth, LinkState as WireLink, ModelState, QueueDepth, TaskHealth,
 };
@@ -30,7 +30,7 @@ pub struct Sources {
 
 impl Sources {
     /// The device's health now.
-    pub fn snapshot(&self) -> Health {
+    pub async fn snapshot(&self) -> Health {
         let memory = read_text(Path::new("/proc/meminfo"));
         let status = read_text(Path::new("/proc/self/status"));
         let load = read_text(Path::new("/proc/loadavg"));
@@ -43,9 +43,9 @@ impl Sources {
             memory_available: Bytes(kib(&memory, "MemAvailable:")),
             disk_free: Bytes(disk.as_ref().map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))),
             disk_total: Bytes(disk.as_ref().map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize))),
-            temperature: self.temperature(),
+            temperature: temperature(self.board.temperature()),
             load_milli: load_milli(&load),
-            queue: self.queue(),
+            queue: self.queue().await,
             tasks: self.tasks(),
             escalations: Escalations {
                 sent: counts.sent,
@@ -70,13 +70,9 @@ impl Sources {
             .collect()
     }
 
-    fn temperature(&self) -> Option<Celsius> {
-        hottest(&self.board.temperature_files())
-    }
-
-    fn queue(&self) -> Vec<QueueDepth> {
+    async fn queue(&self) -> Vec<QueueDepth> {
         let Some(queue) = self.service.queue.get() else { return Vec::new() };
-        let stats = queue.stats();
+        let Ok(stats) = queue.stats().await else { return Vec::new() };
         [("held", stats.held), ("in_flight", stats.in_flight), ("answered", stats.answered), ("failed", stats.failed)]
             .into_iter()
             .map(|(state, requests)| QueueDepth { state: state.to_owned(), requests })
@@ -140,10 +136,22 @@ fn load_milli(text: &str) -> u32 {
     whole.saturating_mul(1000).saturating_add(milli)
 }
 
-/// The hottest of some thermal zones, whose files hold thousandths of a degree.
-fn hottest(files: &[PathBuf]) -> Option<Celsius> {
-    let readings = files.iter().filter_map(|file| read_text(file).trim().parse::<i32>().ok());
-    readings.max().map(Celsius::from_milli)
+/// The temperature of the board's thermal zones.
+fn temperature(source: &TemperatureSource) -> Option<Celsius> {
+    let zones = Path::new(&source.zones);
+    let prefix = zones.file_name()?.to_str()?.trim_end_matches('*').to_owned();
+    let folders = std::fs::read_dir(zones.parent()?).ok()?;
+    let folders = folders.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let named = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix));
+    let texts: Vec<_> = folders
+        .filter(|path| named(path))
+        .map(|path| (read_text(&path.join("type")), read_text(&path.join("temp"))))
+        .collect();
+    let read = source.pick(texts.iter().map(|(kind, temp)| (&**kind, &**temp)))?;
+    // Sensors give thousandths of a degree; the profile keeps what a working board can have.
+    #[allow(clippy::cast_possible_truncation, reason = "within a few hundred degrees")]
+    let milli = (read.0 * 1000.0).round() as i32;
+    Some(Celsius::from_milli(milli))
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@
 //! ```
 
 use std::error::Error;
-use std::fmt::Write;
 
 pub mod answer;
 pub mod api;
@@ -43,8 +42,8 @@ pub(crate) fn error_chain(error: &dyn Error) -> String {
         let cause_text = cause.to_string();
         // Some libraries repeat their cause in their own text.
         if !text.ends_with(&cause_text) {
-            // Writing to memory cannot fail.
-            drop(write!(text, ": {cause_text}"));
+            text.push_str(": ");
+            text.push_str(&cause_text);
         }
         source = cause.source();
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::envelope::Envelope;
-use crate::queue::{Queue, QueueError, Record, Stats};
+use crate::queue::{Queue, QueueError, Record, Stats, StoppedQueue};
 
 /// At most this many requests are listed.
 pub const MAX_LISTED: usize = 1000;
@@ -22,7 +22,7 @@ pub struct Listing {
     pub answered: u64,
     /// Requests that were given up.
     pub failed: u64,
-    /// The requests, the next to be sent first; at most [`MAX_LISTED`].
+    /// The requests, the oldest first; at most [`MAX_LISTED`].
     pub requests: Vec<Row>,
 }
 
@@ -58,11 +58,22 @@ pub async fn of_queue(queue: &Queue) -> Result<Listing, QueueError> {
     for summary in queue.list(None, MAX_LISTED).await? {
         records.extend(queue.get(summary.id).await?);
     }
-    Ok(of_records(&queue.stats(), &records))
+    Ok(of_records(&queue.stats().await?, &records))
 }
 
-/// The list of some records.
-pub fn of_records(stats: &Stats, records: &[Record]) -> Listing {
+/// The list of a queue that no agent has.
+///
+/// # Errors
+/// When the queue cannot be read.
+pub fn of_stopped_queue(queue: &StoppedQueue) -> Result<Listing, QueueError> {
+    let mut records = Vec::new();
+    for summary in queue.list(None, MAX_LISTED)? {
+        records.extend(queue.get(summary.id)?);
+    }
+    Ok(of_records(&queue.stats()?, &records))
+}
+
+fn of_records(stats: &Stats, records: &[Record]) -> Listing {
     let now_ms = clock::now_ms();
     Listing {
         held: stats.held,

@@ -80,7 +80,7 @@ impl Default for Priority {
 }
 
 /// The name of a task, as in `POST /v1/tasks/{task}`: 1 to 64 of `a-z`, `0-9`, `-`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct TaskName(String);
 
 impl TaskName {

@@ -129,7 +129,7 @@ pub fn judge(question: &Question<'_>, local: Option<Local>) -> Verdict {
         reasons.push(Reason::NoDestination);
         return stay(local, reasons);
     }
-    let (cleared, forbidden): (Vec<_>, Vec<_>) =
+    let (cleared, forbidden): (Vec<&Above<'_>>, Vec<&Above<'_>>) =
         question.above.iter().partition(|each| question.policy.allows(question.class, each.zone));
     if cleared.is_empty() {
         reasons.extend(forbidden.iter().map(|each| Reason::ClassForbids {

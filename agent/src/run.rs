@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_wire::message::Health;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -120,8 +122,10 @@ pub async fn run(
     if tokio::time::timeout(STOP_WITHIN / 2, tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not stop in time; what is held is on disk");
     }
-    if let Some(queue) = service.queue.get() {
-        queue.close().await;
+    if let Some(queue) = service.queue.get()
+        && let Err(error) = queue.close().await
+    {
+        tracing::warn!(%error, "the queue was not closed in good order; nothing is lost");
     }
     served
 }
@@ -154,8 +158,16 @@ async fn open_queue(config: &Config) -> Result<Slot, RunError> {
 }
 
 async fn open(config: &Config) -> Result<Queue, QueueError> {
-    let (queue, report) = Queue::open(&queue_dir(&config.state_dir), config.queue.clone()).await?;
-    tracing::info!(%report, "queue opened");
+    let (dir, limits) = (queue_dir(&config.state_dir), config.queue.clone());
+    let opening = tokio::task::spawn_blocking(move || Queue::open(&dir, limits));
+    let (queue, report) = opening.await.map_err(|_| QueueError::Closed)??;
+    tracing::info!(held = report.held, replayed = report.replayed, "queue opened");
+    if let Some(why) = &report.rebuilt {
+        tracing::warn!(%why, "the queue's index was made anew from its journal");
+    }
+    if report.damaged > 0 {
+        tracing::error!(damaged = report.damaged, damage = ?report.damage, "damaged records in the queue");
+    }
     Ok(queue)
 }
 
@@ -225,12 +237,32 @@ fn start_link(
         host: fleet.host.clone(),
         port: fleet.port,
         interval: fleet.interval,
-        board: board.name.clone(),
+        board: board.name().to_owned(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         models: sources.models(),
         started_ms: clock::now_ms(),
     };
-    tasks.spawn(link::run(link, identity, move || sources.snapshot(), stop.clone()));
+    let (latest, health) = watch::channel(Health::default());
+    let interval = fleet.interval / 2;
+    tasks.spawn(watch_health(sources, interval, latest, stop.clone()));
+    tasks.spawn(link::run(link, identity, move || health.borrow().clone(), stop.clone()));
+}
+
+/// Keeps the latest health at hand, so that the link never waits for it.
+async fn watch_health(
+    sources: Sources,
+    interval: Duration,
+    latest: watch::Sender<Health>,
+    stop: CancellationToken,
+) {
+    let mut every = tokio::time::interval(interval);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        latest.send_replace(sources.snapshot().await);
+    }
 }
 
 fn no_link(error: &IdentityError) {

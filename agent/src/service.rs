@@ -107,9 +107,6 @@ pub enum AskError {
     /// Nobody here or above can answer it.
     #[error("nobody can answer this: {}", sentence(.0))]
     Nobody(Vec<Reason>),
-    /// The key belongs to another request.
-    #[error("this idempotency key belongs to another request ({0}); use a new key, or send the same request")]
-    KeyConflict(RequestId),
     /// The queue did not take it.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -168,12 +165,11 @@ impl Service {
 
     /// The reply to a request that was made before under the same key.
     async fn known(&self, request: &Request) -> Result<Option<Reply>, AskError> {
-        let Some(key) = &request.key else { return Ok(None) };
-        let Some(record) = self.queue.open()?.find_key(key.as_str()).await? else { return Ok(None) };
-        if record.digest != Some(digest(request)) {
-            return Err(AskError::KeyConflict(record.id));
+        let Some(name) = idempotency(request) else { return Ok(None) };
+        match self.queue.open()?.find_key(&name).await? {
+            Some(summary) => self.reply(summary.id).await.map(Some),
+            None => Ok(None),
         }
-        Ok(Some(reply_of(record)?))
     }
 
     /// Lets the local model answer into the journey; returns the threshold that it is held to.
@@ -336,7 +332,7 @@ impl Service {
         let mut changes = self.queue.open()?.changes();
         loop {
             let Some(record) = self.queue.open()?.get(id).await? else { return Ok(None) };
-            let is_open = matches!(record.state, State::Held | State::InFlight);
+            let is_open = matches!(record.summary.state, State::Held | State::InFlight);
             if !is_open || tokio::time::timeout_at(until, changes.changed()).await.is_err() {
                 return Ok(Some(reply_of(record)?));
             }
@@ -355,30 +351,33 @@ fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
         None => (envelope.provisional, envelope.reasons),
     };
     Ok(Reply {
-        id: record.id,
+        id: record.summary.id,
         task: envelope.task,
         class: envelope.class,
-        state: record.state,
+        state: record.summary.state,
         answer,
         reasons,
-        note: record.note,
+        note: record.summary.last_reason,
     })
 }
 
 fn entry(request: &Request, envelope: &Envelope, body: Bytes) -> NewEntry {
     let now_ms = clock::now_ms();
-    let idempotency = request.key.as_ref();
     NewEntry {
         id: request.id,
-        idempotency: idempotency
-            .map(|key| Idempotency { key: key.as_str().to_owned(), digest: digest(request) }),
+        idempotency: idempotency(request),
         priority: request.priority.get(),
         accepted_at_ms: now_ms,
         not_before_ms: now_ms,
-        expires_at_ms: now_ms.saturating_add(request.ttl_ms),
-        envelope: envelope.to_bytes(),
+        expires_at_ms: Some(now_ms.saturating_add(request.ttl_ms)),
+        envelope: envelope.to_bytes().into(),
         body,
     }
+}
+
+fn idempotency(request: &Request) -> Option<Idempotency> {
+    let key = request.key.as_ref()?;
+    Some(Idempotency { key: key.as_str().to_owned(), digest: digest(request) })
 }
 
 /// What makes two requests under one key the same request.
@@ -423,7 +422,7 @@ impl<'a> From<&'a Reply> for ReplyBody<'a> {
         Self {
             id: reply.id.to_string(),
             task: reply.task.as_str(),
-            state: reply.state.as_str(),
+            state: reply.state.name(),
             class: reply.class.as_str(),
             answer: reply.answer.as_ref(),
             reasons: reasons.map(|r| ReasonBody { code: r.code(), text: r.to_string() }).collect(),

@@ -47,8 +47,8 @@ pub fn task_of(path: &Path) -> Option<&'static str> {
 pub fn of_bundle(dir: &Path) -> Result<Vec<Sample>> {
     let bundle = holdfast_models::Bundle::open(dir).map_err(anyhow::Error::new)?;
     let samples = bundle.samples().iter().filter_map(|sample| {
-        let path = dir.join(sample.file());
-        Some(Sample { task: task_of(&path)?, path, label: Some(sample.label().to_owned()) })
+        let path = dir.join(&sample.file);
+        Some(Sample { task: task_of(&path)?, path, label: Some(sample.label.clone()) })
     });
     Ok(samples.collect())
 }

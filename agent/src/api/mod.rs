@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use holdfast_models::{Media, MediaKind};
+use holdfast_models::{Media, MediaError, MediaKind};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -174,7 +174,7 @@ fn read_media(
 ) -> Result<Media, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media = Media::detect(bytes, content_type).map_err(|error| {
-        let status = if error.is_unsupported() {
+        let status = if !matches!(error, MediaError::Empty | MediaError::TooLarge(_)) {
             StatusCode::UNSUPPORTED_MEDIA_TYPE
         } else {
             StatusCode::UNPROCESSABLE_ENTITY
@@ -182,7 +182,7 @@ fn read_media(
         Problem::new(status, "bad_input", crate::error_chain(&error))
     })?;
     let expects = api.service.engine.lane(task).map(|lane| lane.expects());
-    if let Some(expects) = expects.filter(|expects| *expects != media.kind()) {
+    if let Some(expects) = expects.filter(|expects| *expects != media.media_type().kind()) {
         let (want, accepted) = match expects {
             MediaKind::Audio => ("a recording", "audio/wav"),
             MediaKind::Image => ("a picture", "image/jpeg, image/png or image/webp"),

@@ -75,9 +75,6 @@ impl From<AskError> for Problem {
             AskError::Nobody(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "nobody_can_answer", detail)
             }
-            AskError::KeyConflict(_) => {
-                Self::new(StatusCode::CONFLICT, "idempotency_key_conflict", detail)
-            }
             AskError::Queue(QueueError::KeyConflict { .. }) => {
                 Self::new(StatusCode::CONFLICT, "idempotency_key_conflict", detail)
             }

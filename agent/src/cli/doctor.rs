@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
 use crate::engine::Engine;
-use crate::queue::{Queue, QueueError};
+use crate::queue::{self, QueueError};
 use crate::run::queue_dir;
 
 #[derive(Debug, clap::Args)]
@@ -149,12 +149,11 @@ fn of_queue(config: &Config) -> Finding {
     if !dir.exists() {
         return Finding::fine("queue", "not made yet");
     }
-    match Queue::read_only(&dir) {
-        Ok(snapshot) => {
-            let stats = snapshot.stats();
+    match queue::read_only(&dir).and_then(|(stopped, report)| Ok((stopped.stats()?, report))) {
+        Ok((stats, report)) => {
             let found = format!("{} held, {} answered, {} failed", stats.held, stats.answered, stats.failed);
-            if stats.damaged > 0 {
-                let found = format!("{found}, {} records damaged", stats.damaged);
+            if report.damaged > 0 {
+                let found = format!("{found}, {} records damaged", report.damaged);
                 let advice = "check the disk; the damaged records are lost, all others are intact";
                 return Finding::warn("queue", found, advice);
             }

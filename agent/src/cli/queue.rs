@@ -3,7 +3,7 @@
 use super::{ConfigArgs, Exit, Failure, table};
 use crate::config::Config;
 use crate::listing::{self, Listing};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{self, QueueError};
 use crate::run::queue_dir;
 
 #[derive(Debug, clap::Args)]
@@ -14,7 +14,7 @@ pub(super) struct QueueArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum QueueCommand {
-    /// List the requests on disk, the next to be sent first
+    /// List the requests on disk, the oldest first
     Ls {
         #[command(flatten)]
         config: ConfigArgs,
@@ -41,13 +41,12 @@ pub(super) fn queue(args: &QueueArgs) -> Result<Exit, Failure> {
 /// From the running agent, or else from the disk.
 fn list(config: &Config) -> Result<Listing, Failure> {
     let dir = queue_dir(&config.state_dir);
-    match Queue::read_only(&dir) {
-        Ok(snapshot) => {
-            Ok(listing::of_records(&snapshot.stats(), &snapshot.records(listing::MAX_LISTED)))
-        }
-        Err(QueueError::InUse { .. }) => from_agent(config),
-        Err(error) => Err(Failure::new(Exit::Storage, crate::error_chain(&error))),
-    }
+    let listing = match queue::read_only(&dir) {
+        Ok((stopped, _)) => listing::of_stopped_queue(&stopped),
+        Err(QueueError::InUse { .. }) => return from_agent(config),
+        Err(error) => Err(error),
+    };
+    listing.map_err(|error| Failure::new(Exit::Storage, crate::error_chain(&error)))
 }
 
 fn from_agent(config: &Config) -> Result<Listing, Failure> {

@@ -308,7 +308,7 @@ fn read_policy(mut section: Section<'_>) -> Policy {
 fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
     let defaults = QueueConfig::default();
     let queue = QueueConfig {
-        max_entries: section.integer("max_entries", 1..=10_000_000, defaults.max_entries),
+        max_requests: section.integer("max_requests", 1..=10_000_000, defaults.max_requests),
         max_bytes: section.integer("max_mib", 1..=1_048_576, defaults.max_bytes >> 20) << 20,
         segment_bytes: section.integer("segment_mib", 1..=1024, defaults.segment_bytes >> 20) << 20,
         headroom_bytes: section.integer("headroom_mib", 0..=1_048_576, defaults.headroom_bytes >> 20) << 20,

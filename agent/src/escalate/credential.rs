@@ -1,0 +1,137 @@
+//! Owns reading a secret at the moment of its use.
+//!
+//! **Invariant:** a [`Secret`] cannot be printed, and an error names the place that was read,
+//! never what was read.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::destination::Credential;
+
+/// A longer file is not a credential.
+const MAX_BYTES: u64 = 16 * 1024;
+
+/// What proves to a destination who we are.
+#[derive(Clone)]
+pub(super) struct Secret(String);
+
+impl Secret {
+    /// Reads the secret from where `credential` says.
+    pub(super) async fn read(credential: &Credential) -> Result<Self, CredentialError> {
+        let (text, place) = match credential {
+            Credential::File(path) => (first_line(path).await?, path.display().to_string()),
+            Credential::Env(name) => {
+                let text = std::env::var(name)
+                    .map_err(|_| CredentialError::Variable { name: name.clone() })?;
+                (text, format!("${name}"))
+            }
+        };
+        let text = text.trim();
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+            return Err(CredentialError::Unfit { place });
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The value of an `Authorization` header; the one place that the secret leaves through.
+    pub(super) fn bearer(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
+    /// Tells one secret from another without keeping it.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.0.as_bytes()).into()
+    }
+
+    /// `text` with the secret taken out, for what a destination says about us.
+    pub(super) fn scrub(&self, text: &str) -> String {
+        text.replace(&self.0, "[credential]")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+async fn first_line(path: &PathBuf) -> Result<String, CredentialError> {
+    let fail = |source| CredentialError::File { path: path.clone(), source };
+    let unfit = || CredentialError::Unfit { place: path.display().to_string() };
+    let length = tokio::fs::metadata(path).await.map_err(fail)?.len();
+    if length > MAX_BYTES {
+        return Err(unfit());
+    }
+    let bytes = tokio::fs::read(path).await.map_err(fail)?;
+    let text = String::from_utf8(bytes).map_err(|_| unfit())?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Why there is no credential to send with.
+#[derive(Debug, Error)]
+pub enum CredentialError {
+    /// The file cannot be read.
+    #[error("credential file {} cannot be read: put the key on its first line", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The variable is not set, or is not text.
+    #[error(
+        "environment variable {name} does not hold a credential: set it for the agent's process"
+    )]
+    Variable {
+        /// The variable.
+        name: String,
+    },
+    /// What is there is empty, too long, or not one line of ASCII.
+    #[error("what {place} holds is not a credential: it must be one line of printable ASCII")]
+    Unfit {
+        /// The file or variable.
+        place: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(bytes: &[u8]) -> Result<Secret, CredentialError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, bytes).unwrap();
+        Secret::read(&Credential::File(path)).await
+    }
+
+    #[tokio::test]
+    async fn the_first_line_of_a_file_is_the_secret() {
+        for (case, bytes, want) in [
+            ("plain", &b"sk-1"[..], Some("Bearer sk-1")),
+            ("with a line end", b"sk-1\r\nrest", Some("Bearer sk-1")),
+            ("empty", b"", None),
+            ("blank first line", b"\nsk-1", None),
+            ("a line break inside", b"sk\x0b1", None),
+            ("not text", b"\xff\xfe", None),
+            ("huge", &[b'a'; 20_000], None),
+        ] {
+            let got = read(bytes).await;
+            assert_eq!(got.ok().map(|secret| secret.bearer()).as_deref(), want, "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_never_printed() {
+        let secret = read(b"sk-very-secret").await.unwrap();
+        assert!(!format!("{secret:?}").contains("very"));
+        assert_eq!(secret.scrub("bad key sk-very-secret!"), "bad key [credential]!");
+        let unfit = read("sk-very-secret-ü".as_bytes()).await.unwrap_err();
+        assert!(!format!("{unfit} {unfit:?}").contains("very"));
+        let missing = Secret::read(&Credential::Env("HOLDFAST_NO_SUCH_KEY".to_owned())).await;
+        assert!(missing.unwrap_err().to_string().contains("HOLDFAST_NO_SUCH_KEY"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Owns what can go wrong with a send, sorted by what to do about it.
+//!
+//! **Invariant:** no text here holds a credential, a payload or a control character.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::credential::CredentialError;
+use crate::request::TaskName;
+
+/// Why a destination gave no answer.
+#[derive(Debug, Error)]
+pub enum SendError {
+    /// The destination is known to be out of reach; nothing was sent.
+    #[error("no link to {destination}; nothing was sent")]
+    LinkDown {
+        /// The destination.
+        destination: String,
+    },
+    /// No connection, or no answer in all the time that the destination has.
+    #[error("{destination} cannot be reached: {cause}")]
+    Unreachable {
+        /// The destination.
+        destination: String,
+        /// What the network said.
+        cause: String,
+    },
+    /// The exchange was cut off, or the time given ended.
+    #[error("{destination} did not finish its answer: {cause}")]
+    Interrupted {
+        /// The destination.
+        destination: String,
+        /// What happened.
+        cause: String,
+    },
+    /// Every place for a request under way was taken for all the time given.
+    #[error("{destination} is busy with as many requests as its concurrency allows")]
+    Busy {
+        /// The destination.
+        destination: String,
+    },
+    /// The destination holds the request itself; asking again under the same id gets its answer.
+    #[error("{destination} holds the request and has no answer yet")]
+    Pending {
+        /// The destination.
+        destination: String,
+    },
+    /// The destination asks to be left alone for a while.
+    #[error("{destination} asks to wait {} s", .retry_after.as_secs())]
+    Throttled {
+        /// The destination.
+        destination: String,
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// The destination is broken for the moment.
+    #[error("{destination} failed with status {status}: {detail}")]
+    Failed {
+        /// The destination.
+        destination: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        detail: String,
+    },
+    /// The destination does not accept who we are, or the account is out of credit.
+    #[error(
+        "{destination} refused the credential with status {status}: renew it, then requests go on by themselves"
+    )]
+    Unauthorised {
+        /// The destination.
+        destination: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// There is no credential to send with.
+    #[error("no credential for {destination}")]
+    Credential {
+        /// The destination.
+        destination: String,
+        /// Why.
+        source: CredentialError,
+    },
+    /// The destination will never answer this request.
+    #[error("{destination} refused the request with status {status}: {detail}")]
+    Refused {
+        /// The destination.
+        destination: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        detail: String,
+    },
+    /// The destination took the request and gave it up.
+    #[error("{destination} gave the request up: {detail}")]
+    GaveUp {
+        /// The destination.
+        destination: String,
+        /// What it said.
+        detail: String,
+    },
+    /// What came back is no answer.
+    #[error("{destination} sent no usable answer: {fault}")]
+    Unusable {
+        /// The destination.
+        destination: String,
+        /// What is wrong with it.
+        fault: Fault,
+    },
+    /// The request cannot be put into the destination's protocol.
+    #[error(
+        "{destination} cannot be asked {task}: no bundle on this device names the task's labels"
+    )]
+    NoLabels {
+        /// The destination.
+        destination: String,
+        /// The task.
+        task: TaskName,
+    },
+    /// The request came through too many agents already.
+    #[error("it came through too many agents to be sent to {destination}")]
+    TooManyHops {
+        /// The destination.
+        destination: String,
+    },
+    /// The permission names a destination that this process does not have, or has otherwise.
+    #[error("{destination} is not configured as the policy saw it: nothing was sent")]
+    NotConfigured {
+        /// The destination.
+        destination: String,
+    },
+}
+
+/// What is wrong with what came back.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// More bytes than any answer has.
+    #[error("more than {limit} bytes")]
+    TooLong {
+        /// The most that is read.
+        limit: usize,
+    },
+    /// Something that the protocol does not know, such as a captive portal's page.
+    #[error("not what its protocol says: {what}")]
+    Foreign {
+        /// What.
+        what: String,
+    },
+    /// The model would not answer.
+    #[error("the model declined: {text}")]
+    Declined {
+        /// Its words.
+        text: String,
+    },
+    /// The provider's filter took the answer away.
+    #[error("its content filter took the answer away")]
+    Filtered,
+    /// The answer ended before it was complete.
+    #[error("the answer was cut at its length limit")]
+    CutShort,
+    /// The model answered beside the question.
+    #[error("the model's answer is {what}")]
+    BesideTheQuestion {
+        /// What it is instead of a label with a confidence.
+        what: String,
+    },
+}
+
+/// What to do after a failed send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Try this destination again; after that time at the earliest, when it is said.
+    Retry {
+        /// What the destination asks for.
+        after: Option<Duration>,
+    },
+    /// Try this destination again when its link is up; this was no attempt.
+    AwaitLink,
+    /// Keep the request and look again later: an operator has to mend something first.
+    AwaitOperator {
+        /// When to look again.
+        after: Duration,
+    },
+    /// Never ask this destination this again.
+    NotHere,
+}
+
+/// How often a destination that refuses our credential is tried with the same one.
+pub(super) const OPERATOR_WAIT: Duration = Duration::from_secs(60);
+
+impl SendError {
+    /// What to do about it.
+    pub fn next(&self) -> Next {
+        match self {
+            Self::LinkDown { .. } | Self::Unreachable { .. } => Next::AwaitLink,
+            Self::Interrupted { .. } | Self::Busy { .. } | Self::Failed { .. } => {
+                Next::Retry { after: None }
+            }
+            Self::Pending { .. } => Next::Retry { after: Some(Duration::from_secs(1)) },
+            Self::Throttled { retry_after, .. } => Next::Retry { after: Some(*retry_after) },
+            Self::Unauthorised { .. } | Self::Credential { .. } => {
+                Next::AwaitOperator { after: OPERATOR_WAIT }
+            }
+            Self::Unusable { fault, .. } => fault.next(),
+            Self::Refused { .. }
+            | Self::GaveUp { .. }
+            | Self::NoLabels { .. }
+            | Self::TooManyHops { .. }
+            | Self::NotConfigured { .. } => Next::NotHere,
+        }
+    }
+
+    /// A stable word for metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::LinkDown { .. } => "link_down",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Interrupted { .. } => "interrupted",
+            Self::Busy { .. } => "busy",
+            Self::Pending { .. } => "pending",
+            Self::Throttled { .. } => "throttled",
+            Self::Failed { .. } => "failed",
+            Self::Unauthorised { .. } => "unauthorised",
+            Self::Credential { .. } => "credential",
+            Self::Refused { .. } => "refused",
+            Self::GaveUp { .. } => "gave_up",
+            Self::Unusable { .. } => "unusable",
+            Self::NoLabels { .. } => "no_labels",
+            Self::TooManyHops { .. } => "too_many_hops",
+            Self::NotConfigured { .. } => "not_configured",
+        }
+    }
+}
+
+impl Fault {
+    /// A portal or a broken server passes; a model that has answered says the same again.
+    fn next(&self) -> Next {
+        match self {
+            Self::TooLong { .. } | Self::Foreign { .. } => Next::Retry { after: None },
+            Self::Declined { .. }
+            | Self::Filtered
+            | Self::CutShort
+            | Self::BesideTheQuestion { .. } => Next::NotHere,
+        }
+    }
+}
+
+/// Why the destinations cannot be set up.
+#[derive(Debug, Error)]
+pub enum EscalateError {
+    /// Two destinations have one name.
+    #[error("destination {name} is configured twice: give each its own name")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// The URL is none.
+    #[error("destination {name}: {url} is not an http or https address")]
+    Url {
+        /// The destination.
+        name: String,
+        /// Its URL as configured.
+        url: String,
+    },
+    /// TLS or the sockets cannot be set up.
+    #[error(
+        "destination {name} cannot be set up: {cause}; for https install the system's CA certificates"
+    )]
+    Setup {
+        /// The destination.
+        name: String,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// `text` fit for a log line and an error: one line, no control characters, at most 200 characters.
+pub(super) fn clean(text: &str) -> String {
+    const MOST: usize = 200;
+    let mut line: String =
+        text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(MOST).is_some() {
+        line.push('…');
+    }
+    line
+}

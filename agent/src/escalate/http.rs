@@ -1,0 +1,273 @@
+//! Owns one exchange over HTTP with one destination; the only module that names reqwest.
+//!
+//! **Invariant:** bytes go to the configured host alone: no redirect is followed and no proxy is
+//! taken from the environment; an answer is read up to [`MAX_ANSWER`] bytes and up to a deadline.
+
+use std::error::Error as _;
+use std::sync::Once;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use jiff::fmt::rfc2822::DateTimeParser;
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use tokio::time::{Instant, timeout_at};
+
+use super::credential::Secret;
+use super::error::EscalateError;
+use crate::destination::Destination;
+
+/// More bytes than this are no answer.
+pub(super) const MAX_ANSWER: usize = 1024 * 1024;
+/// A destination is left alone for at most this long, whatever it asks for.
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+
+/// The pooled connections to one destination.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    client: reqwest::Client,
+}
+
+/// One call to a destination.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) url: String,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) secret: Option<&'a Secret>,
+    pub(super) body: Bytes,
+}
+
+/// The methods that the protocols need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    /// Reads.
+    Get,
+    /// Asks.
+    Post,
+}
+
+/// What came back, read whole.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) is_json: bool,
+    pub(super) content_type: String,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Bytes,
+}
+
+/// Why nothing came back.
+#[derive(Debug)]
+pub(super) enum HttpError {
+    /// No connection.
+    Connect(String),
+    /// The deadline came before the head of an answer.
+    NoAnswer,
+    /// The connection broke before the head of an answer.
+    Cut(String),
+    /// The head of an answer came, and not the rest.
+    Unfinished(String),
+    /// The answer is longer than [`MAX_ANSWER`].
+    TooLong,
+}
+
+impl HttpError {
+    /// Whether somebody on the other side spoke HTTP.
+    pub(super) fn is_answered(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::NoAnswer | Self::Cut(_) => false,
+            Self::Unfinished(_) | Self::TooLong => true,
+        }
+    }
+}
+
+impl Http {
+    /// Sets up the connections to `destination`; opens none.
+    pub(super) fn new(destination: &Destination) -> Result<Self, EscalateError> {
+        let name = &destination.name;
+        let address = reqwest::Url::parse(&destination.url).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+        });
+        let Some(address) = address else {
+            let url = if destination.url.contains('@') { "its url" } else { &destination.url };
+            return Err(EscalateError::Url { name: name.clone(), url: url.to_owned() });
+        };
+        install_provider();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .connect_timeout(destination.connect_timeout)
+            .pool_max_idle_per_host(destination.concurrency.max(1))
+            .pool_idle_timeout(Duration::from_secs(60))
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(15));
+        if address.scheme() == "http" {
+            // A board without CA certificates still reaches its site over plain HTTP.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder
+            .build()
+            .map_err(|error| EscalateError::Setup { name: name.clone(), cause: chain(error) })?;
+        Ok(Self { client })
+    }
+
+    /// Sends `call` and reads the whole answer, both before `deadline`. `on_head` is called as
+    /// soon as the head of an answer is there.
+    pub(super) async fn exchange(
+        &self,
+        call: Call<'_>,
+        deadline: Instant,
+        on_head: impl FnOnce(),
+    ) -> Result<Reply, HttpError> {
+        let request = self.request(call).map_err(HttpError::Cut)?;
+        let sent = timeout_at(deadline, self.client.execute(request));
+        let response = match sent.await {
+            Err(_) => return Err(HttpError::NoAnswer),
+            Ok(Err(error)) if error.is_connect() => return Err(HttpError::Connect(chain(error))),
+            Ok(Err(error)) => return Err(HttpError::Cut(chain(error))),
+            Ok(Ok(response)) => response,
+        };
+        on_head();
+        timeout_at(deadline, read(response)).await.unwrap_or_else(|_| {
+            Err(HttpError::Unfinished("its time ended in the middle".to_owned()))
+        })
+    }
+
+    fn request(&self, call: Call<'_>) -> Result<reqwest::Request, String> {
+        let mut builder = match call.method {
+            Method::Get => self.client.get(call.url),
+            Method::Post => self.client.post(call.url).body(call.body),
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in call.headers {
+            let value =
+                HeaderValue::try_from(value).map_err(|_| format!("header {name} is unfit"))?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        if let Some(secret) = call.secret {
+            let mut value = HeaderValue::try_from(secret.bearer())
+                .map_err(|_| "the credential does not fit a header".to_owned())?;
+            value.set_sensitive(true);
+            headers.insert(reqwest::header::AUTHORIZATION, value);
+        }
+        builder = builder.headers(headers);
+        builder.build().map_err(chain)
+    }
+}
+
+async fn read(mut response: reqwest::Response) -> Result<Reply, HttpError> {
+    let promised = response.content_length().unwrap_or(0);
+    if usize::try_from(promised).map_or(true, |promised| promised > MAX_ANSWER) {
+        return Err(HttpError::TooLong);
+    }
+    let status = response.status().as_u16();
+    let content_type = text(response.headers(), &CONTENT_TYPE).unwrap_or_default().to_owned();
+    let retry_after = retry_after(response.headers());
+    let mut body = BytesMut::new();
+    loop {
+        let chunk = response.chunk().await.map_err(|error| HttpError::Unfinished(chain(error)))?;
+        let Some(chunk) = chunk else { break };
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(HttpError::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let is_json = is_json(&content_type);
+    Ok(Reply { status, is_json, content_type, retry_after, body: body.freeze() })
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+        || essence.eq_ignore_ascii_case("application/problem+json")
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// How long the other side asks to wait: seconds, or a date measured by its own clock (ours may
+/// be wrong), at most [`LONGEST_RETRY_AFTER`].
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let asked = text(headers, &RETRY_AFTER)?.trim();
+    let wait = match asked.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let parser = DateTimeParser::new();
+            let until = parser.parse_timestamp(asked).ok()?;
+            let now = parser.parse_timestamp(text(headers, &DATE)?).ok()?;
+            Duration::try_from(until.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+/// The error with its causes in one line, without the URL.
+fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    super::error::clean(&line)
+}
+
+/// One provider serves the whole process; whoever installed one first is right too.
+fn install_provider() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            tracing::debug!("a TLS provider was installed already");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_read_in_both_forms_and_capped() {
+        let date = "Fri, 20 Nov 2026 12:00:00 GMT";
+        for (asked, own, want) in [
+            ("7", None, Some(7)),
+            ("0", None, Some(0)),
+            ("999999", None, Some(600)),
+            ("Fri, 20 Nov 2026 12:00:30 GMT", Some(date), Some(30)),
+            ("Fri, 20 Nov 2026 11:00:00 GMT", Some(date), Some(0)),
+            ("Fri, 20 Nov 2026 22:00:00 GMT", Some(date), Some(600)),
+            ("Fri, 20 Nov 2026 12:00:30 GMT", None, None),
+            ("soon", Some(date), None),
+            ("-3", None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(asked));
+            if let Some(own) = own {
+                headers.insert(DATE, HeaderValue::from_static(own));
+            }
+            assert_eq!(retry_after(&headers), want.map(Duration::from_secs), "{asked}");
+        }
+    }
+
+    #[test]
+    fn only_json_is_json() {
+        for (text, want) in [
+            ("application/json", true),
+            ("application/json; charset=utf-8", true),
+            ("Application/Problem+JSON", true),
+            ("text/html", false),
+            ("application/json-seq", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(text), want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Owns sending requests to destinations, and what is known of the way there.
+//!
+//! One client per destination; every retry time, rate limit and link state is the destination's
+//! own. What to do after a failure is [`SendError::next`]; doing it is the caller's part.
+//!
+//! **Invariant:** what is sent is a [`Cleared`], to exactly the destination that the policy saw.
+
+mod credential;
+mod error;
+mod exchange;
+#[cfg(test)]
+mod fakes;
+mod holdfast;
+mod http;
+pub mod link;
+mod links;
+mod local;
+mod openai;
+mod pause;
+mod probe;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+
+pub use self::credential::CredentialError;
+pub use self::error::{EscalateError, Fault, Next, SendError};
+use self::exchange::{Exchange, Limit};
+use self::http::Http;
+pub use self::link::{LinkState, LinkStates};
+use self::links::Links;
+pub(crate) use self::links::jitter;
+pub use self::local::{LocalError, get_json};
+pub use self::openai::{Hints, TaskHints};
+pub use self::pause::Pause;
+use self::pause::Paused;
+pub use self::probe::{ProbeError, probe};
+use crate::answer::Answer;
+use crate::destination::{Destination, Protocol};
+use crate::policy::Cleared;
+use crate::request::MAX_HOPS;
+
+/// Sends requests to the configured destinations.
+#[derive(Debug)]
+pub struct Escalator {
+    endpoints: Vec<Endpoint>,
+    hints: Hints,
+    links: Links,
+    tally: Tally,
+}
+
+/// What was sent since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Sends that came to their end.
+    pub sent: u64,
+    /// Those that brought the final answer.
+    pub answered: u64,
+    /// Those that did not.
+    pub failed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// One destination with what is its own.
+#[derive(Debug)]
+struct Endpoint {
+    destination: Destination,
+    http: Http,
+    slots: Semaphore,
+    paused: Paused,
+}
+
+impl Escalator {
+    /// Sets up the clients; sends nothing. `hints` says what the tasks are, for destinations
+    /// that do not know them.
+    ///
+    /// # Errors
+    /// A name that is there twice, an unfit URL, or TLS that cannot be set up.
+    pub fn new(destinations: &[Destination], hints: Hints) -> Result<Self, EscalateError> {
+        let mut endpoints: Vec<Endpoint> = Vec::with_capacity(destinations.len());
+        for destination in destinations {
+            if endpoints.iter().any(|other| other.destination.name == destination.name) {
+                return Err(EscalateError::Twice { name: destination.name.clone() });
+            }
+            endpoints.push(Endpoint {
+                destination: destination.clone(),
+                http: Http::new(destination)?,
+                slots: Semaphore::new(destination.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+                paused: Paused::default(),
+            });
+        }
+        let names = destinations.iter().map(|destination| destination.name.as_str());
+        Ok(Self { links: Links::new(names), endpoints, hints, tally: Tally::default() })
+    }
+
+    /// The destinations, in the order of the configuration.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.endpoints.iter().map(|endpoint| &endpoint.destination)
+    }
+
+    /// The state of every link, and a notice at each change.
+    pub fn links(&self) -> watch::Receiver<LinkStates> {
+        self.links.subscribe()
+    }
+
+    /// The state of the link to `name`, and for how long it has been up, down or in doubt.
+    pub fn link(&self, name: &str) -> (LinkState, Duration) {
+        self.links.lasting(name)
+    }
+
+    /// What was sent since the start; what a link that is down kept back is not in it.
+    pub fn counts(&self) -> Counts {
+        let answered = self.tally.answered.load(Ordering::Relaxed);
+        let failed = self.tally.failed.load(Ordering::Relaxed);
+        Counts { sent: answered + failed, answered, failed }
+    }
+
+    /// Whether `name` is worth a send now: its link is not down.
+    pub fn is_reachable(&self, name: &str) -> bool {
+        !self.links.get(name).is_down()
+    }
+
+    /// Why `name` is left alone for the moment although its link may be up.
+    pub fn pause(&self, name: &str) -> Option<Pause> {
+        let endpoint = self.endpoints.iter().find(|each| each.destination.name == name)?;
+        endpoint.paused.get(Instant::now())
+    }
+
+    /// Sends one request and waits for its final answer, `within` that time and the destination's
+    /// own limit. Sending a request again under its id never doubles it at a Holdfast agent.
+    ///
+    /// # Errors
+    /// [`SendError`], whose [`next`](SendError::next) says what to do.
+    pub async fn send(&self, cleared: Cleared<'_>, within: Duration) -> Result<Answer, SendError> {
+        let started = Instant::now();
+        let destination = &cleared.destination().name;
+        let result = self.attempt(cleared, within).await;
+        let outcome = result.as_ref().map_or_else(SendError::code, |_| "answered");
+        let labels = [("destination", destination.clone()), ("outcome", outcome.to_owned())];
+        metrics::counter!("holdfast_escalations_total", &labels).increment(1);
+        match &result {
+            Ok(_) => self.tally.answered.fetch_add(1, Ordering::Relaxed),
+            Err(SendError::LinkDown { .. }) => 0,
+            Err(_) => self.tally.failed.fetch_add(1, Ordering::Relaxed),
+        };
+        if result.is_ok() {
+            let labels = [("destination", destination.clone())];
+            metrics::histogram!("holdfast_escalation_seconds", &labels).record(started.elapsed());
+        }
+        result
+    }
+
+    async fn attempt(&self, cleared: Cleared<'_>, within: Duration) -> Result<Answer, SendError> {
+        let name = || cleared.destination().name.clone();
+        let request = cleared.request();
+        let endpoint = self
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.destination == *cleared.destination())
+            .ok_or_else(|| SendError::NotConfigured { destination: name() })?;
+        if request.hops >= MAX_HOPS {
+            return Err(SendError::TooManyHops { destination: name() });
+        }
+        let limit = Limit::new(&endpoint.destination, within);
+        self.check_link(endpoint)?;
+        let secret = endpoint.secret().await?;
+        endpoint.check_pause(secret.as_ref())?;
+        let _slot = timeout_at(limit.deadline(), endpoint.slots.acquire())
+            .await
+            .map_err(|_| SendError::Busy { destination: name() })?;
+        // The wait for a slot may have been long.
+        self.check_link(endpoint)?;
+        endpoint.check_pause(secret.as_ref())?;
+        let exchange = Exchange::new(
+            &endpoint.destination,
+            &endpoint.http,
+            &self.links,
+            secret.as_ref(),
+            limit,
+        );
+        let result = match &endpoint.destination.protocol {
+            Protocol::Holdfast => holdfast::ask(&exchange, request).await,
+            Protocol::OpenAi { model } => openai::ask(&exchange, model, request, &self.hints).await,
+        };
+        if let Err(error) = &result {
+            endpoint.paused.note(error, secret.as_ref(), Instant::now());
+        }
+        result
+    }
+
+    fn check_link(&self, endpoint: &Endpoint) -> Result<(), SendError> {
+        let destination = &endpoint.destination.name;
+        if self.links.get(destination).is_down() {
+            return Err(SendError::LinkDown { destination: destination.clone() });
+        }
+        Ok(())
+    }
+}
+
+impl Endpoint {
+    async fn secret(&self) -> Result<Option<credential::Secret>, SendError> {
+        let Some(credential) = &self.destination.credential else { return Ok(None) };
+        match credential::Secret::read(credential).await {
+            Ok(secret) => Ok(Some(secret)),
+            Err(source) => {
+                let destination = self.destination.name.clone();
+                let error = SendError::Credential { destination, source };
+                self.paused.note(&error, None, Instant::now());
+                Err(error)
+            }
+        }
+    }
+
+    fn check_pause(&self, secret: Option<&credential::Secret>) -> Result<(), SendError> {
+        let destination = self.destination.name.clone();
+        self.paused.check(destination, secret, Instant::now())
+    }
+}

@@ -1,0 +1,119 @@
+//! Owns how long a destination is left alone after it said so.
+//!
+//! **Invariant:** nothing is sent to a destination before the time that it asked for is over, nor
+//! with a credential that it has just refused.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::credential::Secret;
+use super::error::{OPERATOR_WAIT, SendError};
+
+/// Why a destination is left alone, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// It asked for it.
+    Throttled {
+        /// What is left of the wait.
+        left: Duration,
+    },
+    /// It does not accept our credential, or the account is out of credit.
+    Unauthorised {
+        /// Until the same credential is tried again; a renewed one is tried at once.
+        left: Duration,
+        /// The status that it answered with.
+        status: u16,
+    },
+    /// There is no credential to send with; one that is there by now is used at once.
+    NoCredential {
+        /// Until somebody looks again for what is held.
+        left: Duration,
+    },
+}
+
+impl Pause {
+    /// How long it still lasts.
+    pub fn left(&self) -> Duration {
+        match self {
+            Self::Throttled { left }
+            | Self::Unauthorised { left, .. }
+            | Self::NoCredential { left } => *left,
+        }
+    }
+}
+
+/// The pause of one destination.
+#[derive(Debug, Default)]
+pub(super) struct Paused(Mutex<Option<Hold>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    until: Instant,
+    why: Why,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Throttled,
+    Unauthorised { status: u16, refused: Option<[u8; 32]> },
+    NoCredential,
+}
+
+impl Paused {
+    /// Takes in what a send ended with.
+    pub(super) fn note(&self, error: &SendError, secret: Option<&Secret>, now: Instant) {
+        let hold = match error {
+            SendError::Throttled { retry_after, .. } => {
+                Hold { until: now + *retry_after, why: Why::Throttled }
+            }
+            SendError::Unauthorised { destination, status } => {
+                tracing::warn!(%destination, status, "credential refused; its requests are held");
+                let refused = secret.map(Secret::digest);
+                let why = Why::Unauthorised { status: *status, refused };
+                Hold { until: now + OPERATOR_WAIT, why }
+            }
+            SendError::Credential { destination, source } => {
+                tracing::warn!(%destination, %source, "no credential; its requests are held");
+                Hold { until: now + OPERATOR_WAIT, why: Why::NoCredential }
+            }
+            _ => return,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
+    }
+
+    /// Whether a send with `secret` may go out now.
+    pub(super) fn check(
+        &self,
+        destination: String,
+        secret: Option<&Secret>,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        let Some((hold, left)) = self.hold(now) else { return Ok(()) };
+        match hold.why {
+            Why::Throttled => Err(SendError::Throttled { destination, retry_after: left }),
+            Why::NoCredential => Ok(()),
+            Why::Unauthorised { refused, .. } if refused != secret.map(Secret::digest) => Ok(()),
+            Why::Unauthorised { status, .. } => {
+                Err(SendError::Unauthorised { destination, status })
+            }
+        }
+    }
+
+    /// The pause in force, for people.
+    pub(super) fn get(&self, now: Instant) -> Option<Pause> {
+        let (hold, left) = self.hold(now)?;
+        Some(match hold.why {
+            Why::Throttled => Pause::Throttled { left },
+            Why::Unauthorised { status, .. } => Pause::Unauthorised { left, status },
+            Why::NoCredential => Pause::NoCredential { left },
+        })
+    }
+
+    fn hold(&self, now: Instant) -> Option<(Hold, Duration)> {
+        let hold = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let left = hold.until.saturating_duration_since(now);
+        (!left.is_zero()).then_some((hold, left))
+    }
+}

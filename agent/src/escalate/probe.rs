@@ -1,0 +1,111 @@
+//! Owns asking destinations that are down or in doubt whether they are there.
+//!
+//! **Invariant:** a probe carries no data and no credential, and an answered link is not probed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use thiserror::Error;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::error::EscalateError;
+use super::http::{Call, Http, HttpError, Method};
+use super::link::{Event, LinkState};
+use super::{Endpoint, Escalator, openai};
+use crate::destination::{Destination, Protocol};
+
+/// A probe that takes longer found nobody.
+const LONGEST_PROBE: Duration = Duration::from_secs(5);
+
+impl Escalator {
+    /// Probes every link that is down or in doubt, when it is due, until `cancel`.
+    pub async fn probe_task(self: Arc<Self>, cancel: CancellationToken) {
+        let probes = self.endpoints.iter().map(|endpoint| self.probe_endpoint(endpoint));
+        cancel.run_until_cancelled(join_all(probes)).await;
+    }
+
+    async fn probe_endpoint(&self, endpoint: &Endpoint) {
+        let name = &endpoint.destination.name;
+        let mut states = self.links.subscribe();
+        loop {
+            let state = states.borrow_and_update().get(name);
+            let due = match state {
+                LinkState::Up => None,
+                LinkState::Unknown => Some(Instant::now()),
+                LinkState::Down { retry_at, .. } => Some(Instant::from_std(retry_at)),
+            };
+            let wait = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                () = wait => {
+                    let event = endpoint.probe().await;
+                    self.links.note(name, event);
+                }
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    async fn probe(&self) -> Event {
+        let limit = LONGEST_PROBE.min(self.destination.timeout);
+        match reach(&self.destination, &self.http, limit).await {
+            Ok(()) => Event::Answered,
+            Err(_) => Event::ProbeFailed,
+        }
+    }
+}
+
+/// Why a destination is not there.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    /// It is configured wrongly.
+    #[error(transparent)]
+    Configured(#[from] EscalateError),
+    /// Nobody answered over HTTP.
+    #[error("{destination} does not answer: {cause}")]
+    Silent {
+        /// The destination.
+        destination: String,
+        /// What the network said.
+        cause: String,
+    },
+}
+
+/// Asks whether somebody answers at `destination`, once, `within` that time.
+///
+/// # Errors
+/// When nobody does, or the destination cannot be set up.
+pub async fn probe(destination: &Destination, within: Duration) -> Result<(), ProbeError> {
+    let http = Http::new(destination)?;
+    reach(destination, &http, within).await.map_err(|error| {
+        let cause = match error {
+            HttpError::Connect(cause) | HttpError::Cut(cause) => cause,
+            HttpError::NoAnswer => format!("nothing within {} ms", within.as_millis()),
+            HttpError::Unfinished(_) | HttpError::TooLong => "an answer without an end".to_owned(),
+        };
+        ProbeError::Silent { destination: destination.name.clone(), cause }
+    })
+}
+
+async fn reach(destination: &Destination, http: &Http, limit: Duration) -> Result<(), HttpError> {
+    let url = match &destination.protocol {
+        Protocol::Holdfast => format!("{}/healthz", destination.url),
+        Protocol::OpenAi { .. } => format!("{}/v1/models", openai::base(&destination.url)),
+    };
+    let call =
+        Call { method: Method::Get, url, headers: Vec::new(), secret: None, body: Bytes::new() };
+    match http.exchange(call, Instant::now() + limit, || ()).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_answered() => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -266,13 +266,13 @@ impl Queue {
         self.read(move |shared| shared.record(id)).await
     }
 
-    /// The request that has an idempotency key.
+    /// The request that was made before under an idempotency key.
     ///
     /// # Errors
-    /// The index's.
-    pub async fn find_key(&self, key: &str) -> Result<Option<Summary>, QueueError> {
-        let key = key.to_owned();
-        self.read(move |shared| shared.named(&key)).await
+    /// [`QueueError::KeyConflict`] when the key belongs to another request, or the index's.
+    pub async fn find_key(&self, name: &Idempotency) -> Result<Option<Summary>, QueueError> {
+        let name = name.clone();
+        self.read(move |shared| shared.named(&name)).await
     }
 
     /// Requests in the order of their ids, all or those in one state.

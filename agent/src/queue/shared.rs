@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    QueueConfig, QueueError, Record, RequestId, State, Stats, Summary,
+    Idempotency, QueueConfig, QueueError, Record, RequestId, State, Stats, Summary,
     files::{self, Meter, count},
     index::Index,
     journal::{FinalState, Meta, Place},
@@ -251,15 +251,18 @@ impl Shared {
         QueueError::Damaged { id, segment: place.segment, offset: place.offset }
     }
 
-    /// The request that has an idempotency key.
-    pub(super) fn named(&self, key: &str) -> Result<Option<Summary>, QueueError> {
+    /// The request that has an idempotency key, if it is the same request.
+    pub(super) fn named(&self, name: &Idempotency) -> Result<Option<Summary>, QueueError> {
         let index = self.index()?;
-        let Some(id) = index.get(&keys::name_key(key))?.and_then(|value| keys::id_of(&value))
+        let Some(id) = index.get(&keys::name_key(&name.key))?.and_then(|value| keys::id_of(&value))
         else {
             return Ok(None);
         };
-        let entry = read_entry(&index, id)?;
-        Ok(entry.map(|entry| summary(id, self.state_of(id, &entry), &entry)))
+        let Some(entry) = read_entry(&index, id)? else { return Ok(None) };
+        if entry.key.as_ref().is_none_or(|(_, digest)| *digest != name.digest) {
+            return Err(QueueError::KeyConflict { key: name.key.clone(), id });
+        }
+        Ok(Some(summary(id, self.state_of(id, &entry), &entry)))
     }
 
     /// Requests in the order of their ids, which is that of their making; in a state, if one is given.

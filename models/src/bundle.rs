@@ -1,0 +1,245 @@
+//! A model as it is shipped: a directory with `bundle.toml`, ONNX files, samples and goldens.
+//!
+//! **Invariant:** a `Bundle` exists only when its whole manifest is valid and every listed file is
+//! there with the stated size and SHA-256; `read` checks the hash again, so what runs is what was
+//! signed for, whatever happened to the file since.
+
+mod fault;
+mod golden;
+mod input;
+mod manifest;
+mod output;
+mod section;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+pub use fault::{BundleError, Fault, Problem};
+pub use golden::Golden;
+pub use input::{
+    AudioFront, Channels, Dtype, Features, Filter, Fit, Front, ImageFront, Input, Layout,
+    Normalise, Resize, Spectrum,
+};
+pub use manifest::{FileEntry, Precision, Provenance, Sample, Variant};
+pub use output::{Meaning, Output};
+
+use manifest::Manifest;
+use section::Faults;
+
+/// The manifest's name in every bundle.
+const MANIFEST: &str = "bundle.toml";
+/// Largest manifest that is read, in bytes.
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+
+/// A checked bundle on disk.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    dir: PathBuf,
+    manifest: Manifest,
+    goldens: Vec<Golden>,
+}
+
+/// What a bundle's task takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaKind {
+    /// A recording.
+    Audio,
+    /// A picture.
+    Image,
+}
+
+impl std::fmt::Display for MediaKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Audio => "audio",
+            Self::Image => "image",
+        })
+    }
+}
+
+impl Bundle {
+    /// Reads and checks the bundle in `dir`: the manifest, each file's size and hash, the goldens.
+    ///
+    /// # Errors
+    /// Every fault that was found, each with its key or file, the value and what is allowed.
+    pub fn open(dir: &Path) -> Result<Self, BundleError> {
+        let faults = Faults::default();
+        match open(dir, &faults) {
+            Some(bundle) if faults.is_empty() => Ok(bundle),
+            _ => Err(BundleError { dir: dir.to_owned(), faults: faults.into_vec() }),
+        }
+    }
+
+    /// The bundle's name, `[a-z0-9-]{1,64}`.
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// The bundle's semantic version.
+    pub fn version(&self) -> &str {
+        &self.manifest.version
+    }
+
+    /// The task it answers.
+    pub fn task(&self) -> &str {
+        &self.manifest.task
+    }
+
+    /// One sentence about it.
+    pub fn description(&self) -> &str {
+        &self.manifest.description
+    }
+
+    /// The licence of the model.
+    pub fn licence(&self) -> &str {
+        &self.manifest.licence
+    }
+
+    /// Where the model comes from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.manifest.provenance
+    }
+
+    /// The labels, in the order of the output tensor.
+    pub fn labels(&self) -> &[String] {
+        &self.manifest.output.labels
+    }
+
+    /// A top confidence below this is not good enough.
+    pub fn threshold(&self) -> f32 {
+        self.manifest.output.threshold
+    }
+
+    /// The variants; the first is the default.
+    pub fn variants(&self) -> &[Variant] {
+        &self.manifest.variants
+    }
+
+    /// The variant of that name, or the default one.
+    pub fn variant(&self, name: Option<&str>) -> Option<&Variant> {
+        match name {
+            None => self.manifest.variants.first(),
+            Some(name) => self.manifest.variants.iter().find(|v| v.name == name),
+        }
+    }
+
+    /// The inputs that the bundle carries.
+    pub fn samples(&self) -> &[Sample] {
+        &self.manifest.samples
+    }
+
+    /// The reference outputs.
+    pub fn goldens(&self) -> &[Golden] {
+        &self.goldens
+    }
+
+    /// The files, without `bundle.toml` itself.
+    pub fn files(&self) -> &[FileEntry] {
+        &self.manifest.files
+    }
+
+    /// The directory it was opened from.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What it takes.
+    pub fn expects(&self) -> MediaKind {
+        match self.manifest.input.front {
+            Front::Audio(_) => MediaKind::Audio,
+            Front::Image(_) => MediaKind::Image,
+        }
+    }
+
+    /// The input tensor and its preprocessing.
+    pub fn input(&self) -> &Input {
+        &self.manifest.input
+    }
+
+    /// The output tensor and its meaning.
+    pub fn output(&self) -> &Output {
+        &self.manifest.output
+    }
+
+    /// The bytes of a listed file, with its size and hash checked again.
+    ///
+    /// # Errors
+    /// One fault: not listed, not readable, or not the file that the manifest states.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, BundleError> {
+        let read = match self.manifest.files.iter().find(|f| f.path == path) {
+            Some(entry) => read_listed(&self.dir, entry),
+            None => Err(Problem::Missing("listed as a [[file]]".to_owned())),
+        };
+        read.map_err(|problem| BundleError {
+            dir: self.dir.clone(),
+            faults: vec![Fault { key: path.to_owned(), problem }],
+        })
+    }
+}
+
+fn open(dir: &Path, faults: &Faults) -> Option<Bundle> {
+    let text = match read_bounded(&dir.join(MANIFEST), MAX_MANIFEST_BYTES) {
+        Ok(bytes) => String::from_utf8(bytes).map_err(|e| Problem::Syntax(e.to_string())),
+        Err(why) => Err(Problem::Unreadable(why)),
+    };
+    let parsed = text.and_then(|text| {
+        text.parse::<toml::Table>().map_err(|e| Problem::Syntax(e.to_string().trim_end().to_owned()))
+    });
+    let table = match parsed {
+        Ok(table) => table,
+        Err(problem) => {
+            faults.add(MANIFEST, problem);
+            return None;
+        }
+    };
+    let (manifest, files) = manifest::read(&table, faults);
+    let mut golden = None;
+    for entry in &files {
+        match read_listed(dir, entry) {
+            Ok(bytes) if entry.path == golden::FILE => golden = Some(bytes),
+            Ok(_) => {}
+            Err(problem) => faults.add(entry.path.as_str(), problem),
+        }
+    }
+    let manifest = manifest?;
+    let goldens = golden::read(&golden?, &manifest, faults);
+    Some(Bundle { dir: dir.to_owned(), manifest, goldens })
+}
+
+fn read_listed(dir: &Path, entry: &FileEntry) -> Result<Vec<u8>, Problem> {
+    let unreadable = |e: std::io::Error| Problem::Unreadable(e.to_string());
+    let path = dir.join(&entry.path);
+    let root = dir.canonicalize().map_err(unreadable)?;
+    let real = path.canonicalize().map_err(unreadable)?;
+    if !real.starts_with(&root) {
+        return Err(Problem::Unreadable("a link that leads out of the bundle".to_owned()));
+    }
+    let got = real.metadata().map_err(unreadable)?.len();
+    if got != entry.bytes {
+        return Err(Problem::Size { want: entry.bytes, got });
+    }
+    let bytes = read_bounded(&real, entry.bytes).map_err(Problem::Unreadable)?;
+    let hash = Sha256::digest(&bytes);
+    if hash[..] == entry.sha256 {
+        Ok(bytes)
+    } else {
+        Err(Problem::Hash { want: hex::encode(entry.sha256), got: hex::encode(hash) })
+    }
+}
+
+/// The whole file, refused when it is larger than `limit` bytes.
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    if !file.metadata().map_err(|e| e.to_string())?.is_file() {
+        return Err("not a file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("larger than {limit} bytes"));
+    }
+    Ok(bytes)
+}

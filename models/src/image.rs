@@ -1,0 +1,90 @@
+//! A picture's way to the tensor that a graph takes.
+//!
+//! Owns the decoding under limits and the resizing and normalising by one bundle's numbers.
+//!
+//! **Invariant:** no pixel is decoded before the picture's stated size is found to be within the
+//! limits.
+
+mod decode;
+mod pixels;
+mod resize;
+mod structure;
+
+use crate::bundle::{Channels, ImageFront, Layout};
+use crate::media::MediaType;
+
+pub use decode::{ImageError, MAX_PIXELS, MAX_SIDE};
+pub use pixels::Pixels;
+
+use resize::Resizer;
+
+/// The image front end of one bundle, with its tables and buffers.
+pub struct ImagePipeline {
+    front: ImageFront,
+    resizer: Resizer,
+    /// The value of each step of each channel.
+    levels: Vec<[f32; 256]>,
+}
+
+impl ImagePipeline {
+    /// Makes the tables for a bundle's numbers.
+    pub fn new(front: &ImageFront) -> Self {
+        let value = |values: &[f32], channel: usize| values[channel.min(values.len() - 1)];
+        let level = |channel: usize| {
+            let (mean, std) = (value(&front.mean, channel), value(&front.std, channel));
+            let mut table = [0.0; 256];
+            for (step, x) in (0u8..=255).zip(&mut table) {
+                *x = (f32::from(step) / 255.0 - mean) / std;
+            }
+            table
+        };
+        Self {
+            resizer: Resizer::new(front),
+            levels: (0..front.channels.count()).map(level).collect(),
+            front: front.clone(),
+        }
+    }
+
+    /// Decodes a picture, upright by its EXIF orientation.
+    ///
+    /// # Errors
+    /// The picture is damaged, too large, or of a kind that is not taken.
+    pub fn decode(bytes: &[u8], media: MediaType) -> Result<Pixels, ImageError> {
+        decode::decode(bytes, media)
+    }
+
+    /// The picture at the bundle's size and channels, as bytes, row by row.
+    ///
+    /// # Errors
+    /// The picture cannot be resized.
+    pub fn fit(&mut self, mut pixels: Pixels) -> Result<&Pixels, ImageError> {
+        if self.front.channels == Channels::Gray {
+            pixels.make_gray();
+        }
+        self.resizer.run(pixels)
+    }
+
+    /// The tensor of the picture that `fit` made last, in the bundle's layout.
+    pub fn tensor(&self, out: &mut Vec<f32>) {
+        let pixels = self.resizer.last();
+        let have = pixels.channels();
+        // A grey picture gives every channel the same step.
+        let source = |channel: usize| if have == 1 { 0 } else { channel };
+        out.clear();
+        match self.front.layout {
+            Layout::Nchw => {
+                for (channel, levels) in self.levels.iter().enumerate() {
+                    let steps = pixels.data().iter().skip(source(channel)).step_by(have);
+                    out.extend(steps.map(|step| levels[usize::from(*step)]));
+                }
+            }
+            Layout::Nhwc => {
+                for pixel in pixels.data().chunks_exact(have) {
+                    for (channel, levels) in self.levels.iter().enumerate() {
+                        out.push(levels[usize::from(pixel[source(channel)])]);
+                    }
+                }
+            }
+        }
+    }
+}

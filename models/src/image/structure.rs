@@ -1,0 +1,97 @@
+//! Checks that a file is whole before a decoder sees it: decoders forgive a file that was cut off
+//! and fill the rest with grey, and some trust a length in a header.
+//!
+//! **Invariant:** walks the file's own structure in one pass and allocates nothing.
+
+/// Whether a JPEG runs to its end marker.
+pub(super) fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    const START: u8 = 0xD8;
+    const END: u8 = 0xD9;
+    const SCAN: u8 = 0xDA;
+    let mut at = 0;
+    loop {
+        // A marker: any number of FF, then its code. Stray bytes before it are skipped, as
+        // decoders do.
+        while bytes.get(at).is_some_and(|b| *b != 0xFF) {
+            at += 1;
+        }
+        while bytes.get(at) == Some(&0xFF) {
+            at += 1;
+        }
+        let Some(&code) = bytes.get(at) else { return false };
+        at += 1;
+        match code {
+            END => return true,
+            // No length follows these: a stuffed zero, TEM, a restart, the start.
+            0x00 | 0x01 | 0xD0..=0xD7 | START => continue,
+            _ => {}
+        }
+        let (Some(&high), Some(&low)) = (bytes.get(at), bytes.get(at + 1)) else { return false };
+        at += usize::from(u16::from_be_bytes([high, low])).max(2);
+        if at > bytes.len() {
+            return false;
+        }
+        if code == SCAN {
+            // Entropy-coded data: up to an FF that is followed neither by 00 nor by a restart.
+            while let Some(pair) = bytes.get(at..at + 2) {
+                if pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0xFF | 0xD0..=0xD7) {
+                    break;
+                }
+                at += 1;
+            }
+        }
+    }
+}
+
+/// Whether every chunk of a WebP lies within the file.
+pub(super) fn webp_is_whole(bytes: &[u8]) -> bool {
+    let length = |at: usize| -> Option<usize> {
+        let field: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(field)).ok()
+    };
+    let Some(end) = length(4).and_then(|n| n.checked_add(8)).filter(|n| *n <= bytes.len()) else {
+        return false;
+    };
+    let mut at = 12;
+    while at + 8 <= end {
+        let Some(next) = length(at + 4).and_then(|n| (at + 8).checked_add(n)) else { return false };
+        if next > end {
+            return false;
+        }
+        at = next + (next & 1);
+    }
+    at > 12
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thumbnail_does_not_end_a_jpeg() {
+        let thumbnail = [0xFF, 0xE1, 0, 6, 0xFF, 0xD8, 0xFF, 0xD9];
+        let scan = [0xFF, 0xDA, 0, 2, 1, 2, 0xFF, 0x00, 0xFF, 0xD3, 7];
+        let mut file = vec![0xFF, 0xD8];
+        file.extend(thumbnail);
+        file.extend(scan);
+        assert!(!jpeg_is_whole(&file));
+        file.extend([0xFF, 0xD9]);
+        assert!(jpeg_is_whole(&file));
+        for cut in 0..file.len() {
+            assert!(!jpeg_is_whole(&file[..cut]), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_webp_chunk_cannot_pass_the_end() {
+        let mut file = b"RIFF\x10\0\0\0WEBPVP8L\x04\0\0\0abcd".to_vec();
+        assert!(webp_is_whole(&file));
+        for cut in 0..file.len() {
+            assert!(!webp_is_whole(&file[..cut]), "cut at {cut}");
+        }
+        file[16] = 5;
+        assert!(!webp_is_whole(&file));
+        file[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(!webp_is_whole(&file));
+    }
+}

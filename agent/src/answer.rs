@@ -4,6 +4,7 @@
 //! change.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,12 @@ pub struct Answer {
     pub took_ms: f64,
     /// Whether a better answer is still to come.
     pub provisional: bool,
+}
+
+/// A span as an answer states it: milliseconds, to the microsecond.
+#[must_use]
+pub fn millis(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// An answer carries at most this many classes.

@@ -42,7 +42,9 @@ impl Sources {
             memory_total: Bytes(kib(&memory, "MemTotal:")),
             memory_available: Bytes(kib(&memory, "MemAvailable:")),
             disk_free: Bytes(disk.as_ref().map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))),
-            disk_total: Bytes(disk.as_ref().map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize))),
+            disk_total: Bytes(
+                disk.as_ref().map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize)),
+            ),
             temperature: temperature(self.board.temperature()),
             load_milli: load_milli(&load),
             queue: self.queue().await,
@@ -73,10 +75,15 @@ impl Sources {
     async fn queue(&self) -> Vec<QueueDepth> {
         let Some(queue) = self.service.queue.get() else { return Vec::new() };
         let Ok(stats) = queue.stats().await else { return Vec::new() };
-        [("held", stats.held), ("in_flight", stats.in_flight), ("answered", stats.answered), ("failed", stats.failed)]
-            .into_iter()
-            .map(|(state, requests)| QueueDepth { state: state.to_owned(), requests })
-            .collect()
+        [
+            ("held", stats.held),
+            ("in_flight", stats.in_flight),
+            ("answered", stats.answered),
+            ("failed", stats.failed),
+        ]
+        .into_iter()
+        .map(|(state, requests)| QueueDepth { state: state.to_owned(), requests })
+        .collect()
     }
 
     fn tasks(&self) -> Vec<TaskHealth> {
@@ -142,7 +149,8 @@ fn temperature(source: &TemperatureSource) -> Option<Celsius> {
     let prefix = zones.file_name()?.to_str()?.trim_end_matches('*').to_owned();
     let folders = std::fs::read_dir(zones.parent()?).ok()?;
     let folders = folders.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let named = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix));
+    let named =
+        |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix));
     let texts: Vec<_> = folders
         .filter(|path| named(path))
         .map(|path| (read_text(&path.join("type")), read_text(&path.join("temp"))))
@@ -160,9 +168,14 @@ mod tests {
 
     #[test]
     fn the_kernels_texts_are_read() {
-        assert_eq!(kib("MemFree: 1 kB\nMemTotal:       16315392 kB\n", "MemTotal:"), 16_315_392 * 1024);
+        assert_eq!(
+            kib("MemFree: 1 kB\nMemTotal:       16315392 kB\n", "MemTotal:"),
+            16_315_392 * 1024
+        );
         assert_eq!(kib("", "MemTotal:"), 0);
-        for (text, want) in [("0.52 0.58 0.59 1/977 1234", 520), ("12.5 1 1", 12_500), ("", 0), ("x.y", 0)] {
+        for (text, want) in
+            [("0.52 0.58 0.59 1/977 1234", 520), ("12.5 1 1", 12_500), ("", 0), ("x.y", 0)]
+        {
             assert_eq!(load_milli(text), want, "{text}");
         }
     }

@@ -1,6 +1,6 @@
 //! stub
-use std::path::Path;
 use holdfast_wire::id::DeviceId;
+use std::path::Path;
 /// stub
 #[derive(Debug, thiserror::Error)]
 #[error("x")]
@@ -10,5 +10,7 @@ pub struct IdentityError;
 pub struct Identity;
 impl Identity {
     /// stub
-    pub fn load(_d: &Path, _id: Option<DeviceId>) -> Result<Self, IdentityError> { Ok(Self) }
+    pub fn load(_d: &Path, _id: Option<DeviceId>) -> Result<Self, IdentityError> {
+        Ok(Self)
+    }
 }

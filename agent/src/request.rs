@@ -29,8 +29,7 @@ pub enum DataClass {
 
 impl DataClass {
     /// Every class, least sensitive first.
-    pub const ALL: [Self; 4] =
-        [Self::Public, Self::Internal, Self::Confidential, Self::Restricted];
+    pub const ALL: [Self; 4] = [Self::Public, Self::Internal, Self::Confidential, Self::Restricted];
 
     /// The word used in configuration, headers and JSON.
     pub fn as_str(self) -> &'static str {
@@ -204,7 +203,11 @@ mod tests {
         for choice in Escalate::ALL {
             assert_eq!(choice.as_str().parse(), Ok(choice));
         }
-        assert_eq!("Restricted".parse::<DataClass>(), Err(()), "case matters: what is unknown is refused");
+        assert_eq!(
+            "Restricted".parse::<DataClass>(),
+            Err(()),
+            "case matters: what is unknown is refused"
+        );
     }
 
     #[test]
@@ -219,9 +222,13 @@ mod tests {
         ] {
             assert_eq!(TaskName::parse(text).is_some(), fits, "{text}");
         }
-        for (text, fits) in
-            [("a", true), ("", false), ("has space", false), (&"k".repeat(201), false), ("é", false)]
-        {
+        for (text, fits) in [
+            ("a", true),
+            ("", false),
+            ("has space", false),
+            (&"k".repeat(201), false),
+            ("é", false),
+        ] {
             assert_eq!(IdempotencyKey::parse(text).is_some(), fits, "{text}");
         }
         assert_eq!(Priority::new(10), None);

@@ -178,8 +178,14 @@ mod tests {
         above: &[Above<'_>],
     ) -> Next {
         let policy = Policy::default();
-        let question =
-            Question { class, escalate, hops: 0, has_local: local.is_some(), above, policy: &policy };
+        let question = Question {
+            class,
+            escalate,
+            hops: 0,
+            has_local: local.is_some(),
+            above,
+            policy: &policy,
+        };
         judge(&question, local).next
     }
 
@@ -198,9 +204,30 @@ mod tests {
             ("restricted stays", Restricted, Always, UNSURE, &[UP, CLOUD], Next::Answer),
             ("restricted is not held", Restricted, Always, UNSURE, &[DOWN], Next::Answer),
             ("restricted without a model", Restricted, Auto, None, &[UP], Next::Refuse),
-            ("confidential stays at the site", Confidential, Auto, UNSURE, &[CLOUD, UP], send(&["site"])),
-            ("confidential waits for the site", Confidential, Auto, UNSURE, &[CLOUD, DOWN], Next::Hold),
-            ("public goes to the first that is there", Public, Auto, UNSURE, &[DOWN, CLOUD], send(&["cloud"])),
+            (
+                "confidential stays at the site",
+                Confidential,
+                Auto,
+                UNSURE,
+                &[CLOUD, UP],
+                send(&["site"]),
+            ),
+            (
+                "confidential waits for the site",
+                Confidential,
+                Auto,
+                UNSURE,
+                &[CLOUD, DOWN],
+                Next::Hold,
+            ),
+            (
+                "public goes to the first that is there",
+                Public,
+                Auto,
+                UNSURE,
+                &[DOWN, CLOUD],
+                send(&["cloud"]),
+            ),
             ("no model, somebody above", Internal, Auto, None, &[UP], send(&["site"])),
             ("no model, caller forbids", Internal, Never, None, &[UP], Next::Refuse),
         ] {
@@ -216,13 +243,22 @@ mod tests {
             for escalate in Escalate::ALL {
                 for local in [None, SURE, UNSURE] {
                     let has_local = local.is_some();
-                    let question =
-                        Question { class, escalate, hops: 0, has_local, above: &all, policy: &policy };
+                    let question = Question {
+                        class,
+                        escalate,
+                        hops: 0,
+                        has_local,
+                        above: &all,
+                        policy: &policy,
+                    };
                     if let Next::Send(names) = judge(&question, local).next {
                         for name in names {
                             let zones: Vec<_> =
                                 all.iter().filter(|a| a.name == name).map(|a| a.zone).collect();
-                            assert!(zones.iter().all(|zone| policy.allows(class, *zone)), "{class} {name}");
+                            assert!(
+                                zones.iter().all(|zone| policy.allows(class, *zone)),
+                                "{class} {name}"
+                            );
                         }
                     }
                 }

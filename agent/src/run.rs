@@ -89,8 +89,10 @@ pub async fn run(
     let (engine, slot) = tokio::join!(Engine::start(&config.models), open_queue(&config));
     let engine = Arc::new(engine);
     let hints = engine.lanes().map(|lane| {
-        let hints =
-            TaskHints { labels: lane.labels().to_vec(), description: lane.description().to_owned() };
+        let hints = TaskHints {
+            labels: lane.labels().to_vec(),
+            description: lane.description().to_owned(),
+        };
         (lane.task().clone(), hints)
     });
     let escalator = Arc::new(Escalator::new(&config.destinations, hints.collect())?);
@@ -111,8 +113,8 @@ pub async fn run(
     let api = Api::new(service.clone(), config.api.clone(), config.requests, metrics);
     tracing::info!(%address, models = service.engine.lanes().count(), ready_ms = started.elapsed().as_millis(), "ready");
     ready(address)?;
-    let serve = axum::serve(listener, api.router())
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    let serve =
+        axum::serve(listener, api.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
     let served = tokio::select! {
         served = serve.into_future() => served.map_err(RunError::Serve),
         () = stopped_for_long(&stop) => Ok(()),
@@ -227,12 +229,8 @@ fn start_link(
         Err(error) => return no_link(&error),
     };
     let board = holdfast_targets::detect(&board_facts());
-    let sources = Sources {
-        started,
-        state_dir: config.state_dir.clone(),
-        board,
-        service: service.clone(),
-    };
+    let sources =
+        Sources { started, state_dir: config.state_dir.clone(), board, service: service.clone() };
     let link = LinkConfig {
         host: fleet.host.clone(),
         port: fleet.port,

@@ -19,9 +19,7 @@ use crate::engine::{Engine, EngineError};
 use crate::envelope::{Envelope, EnvelopeError, Final};
 use crate::escalate::{Escalator, Next as SendNext};
 use crate::policy::Policy;
-use crate::queue::{
-    Accepted, Idempotency, NewEntry, Queue, QueueError, Record, RequestId, State,
-};
+use crate::queue::{Accepted, Idempotency, NewEntry, Queue, QueueError, Record, RequestId, State};
 use crate::request::{DataClass, Escalate, Request, TaskName};
 use crate::route::{self, Above, Local, Next, Question, Start};
 
@@ -152,7 +150,8 @@ impl Service {
         let above = self.above(&request.task);
         let question = self.question(&request, &above);
         let local = journey.local.as_ref().zip(threshold);
-        let local = local.map(|(answer, threshold)| Local { confidence: answer.confidence, threshold });
+        let local =
+            local.map(|(answer, threshold)| Local { confidence: answer.confidence, threshold });
         let verdict = route::judge(&question, local);
         journey.reasons.extend(verdict.reasons);
         match verdict.next {
@@ -233,7 +232,7 @@ impl Service {
             };
             match self.escalator.send(cleared, journey.time_left()).await {
                 Ok(mut answer) => {
-                    answer.took_ms = journey.begun.elapsed().as_secs_f64() * 1000.0;
+                    answer.took_ms = crate::answer::millis(journey.begun.elapsed());
                     let zone = destination.zone;
                     let destination = name.clone();
                     journey.reasons.push(Reason::Escalated { destination, zone });
@@ -242,7 +241,9 @@ impl Service {
                 Err(error) => {
                     may_work_later |= !matches!(error.next(), SendNext::NotHere);
                     let destination = name.clone();
-                    journey.reasons.push(Reason::SendFailed { destination, error: error.to_string() });
+                    journey
+                        .reasons
+                        .push(Reason::SendFailed { destination, error: error.to_string() });
                 }
             }
         }
@@ -300,7 +301,8 @@ impl Service {
             Ok(Accepted::Known { id, .. }) => return self.reply(id).await,
             Err(error) => {
                 // Whoever asked for a bigger model in any case is told that it cannot be had.
-                let Some(answer) = provisional.filter(|_| request.escalate == Escalate::Auto) else {
+                let Some(answer) = provisional.filter(|_| request.escalate == Escalate::Auto)
+                else {
                     return Err(error);
                 };
                 tracing::warn!(%error, "a request could not be held, the local answer stands");

@@ -110,7 +110,7 @@ async fn idempotency_key_names_one_request() {
     let (queue, _) = open(dir.path());
     let known = queue.accept_answered(keyed("order-8", 3), "no").await.unwrap();
     assert_eq!(known, Accepted::Known { id: answered_id, state: State::Answered });
-    let found = queue.find_key("order-8").await.unwrap().unwrap();
+    let found = queue.find_key(&keyed("order-8", 3).idempotency.unwrap()).await.unwrap().unwrap();
     assert_eq!(found.id, answered_id);
     let record = queue.get(answered_id).await.unwrap().unwrap();
     assert_eq!(record.answer.unwrap().as_ref(), b"yes");

@@ -76,7 +76,8 @@ impl Client {
     pub fn new(address: SocketAddr) -> Result<Self> {
         // The first of several clients in one process installs it.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
+        let http =
+            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
         Ok(Self { http, base: format!("http://{address}") })
     }
 

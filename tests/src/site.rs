@@ -43,11 +43,20 @@ impl Site {
         let controller = start_controller(program, dir).await?;
         let mqtt = controller.address("mqtt")?;
         let big = bundles(&["voice-commands-large", "part-inspection-large"]);
-        let site_config = Agent { name: SITE, bundles: big, site: None, broker: Some(mqtt.to_string()) };
+        let site_config =
+            Agent { name: SITE, bundles: big, site: None, broker: Some(mqtt.to_string()) };
         let site = start_agent(program, dir, &site_config).await?;
         let link = Link::to(site.address("api")?).await?;
-        let device = start_agent(program, dir, &device_agent(&link, Some(mqtt.to_string()))).await?;
-        Ok(Self { controller, site, device, link, program: program.to_owned(), dir: dir.to_owned() })
+        let device =
+            start_agent(program, dir, &device_agent(&link, Some(mqtt.to_string()))).await?;
+        Ok(Self {
+            controller,
+            site,
+            device,
+            link,
+            program: program.to_owned(),
+            dir: dir.to_owned(),
+        })
     }
 
     /// Kills the device agent at once and starts it again, with the state that it had.
@@ -114,7 +123,8 @@ impl Agent {
             state.display().to_string(),
         );
         if let Some(url) = &self.site {
-            text += &format!("\n[[destination]]\nname = \"site\"\nzone = \"site\"\nurl = {url:?}\n");
+            text +=
+                &format!("\n[[destination]]\nname = \"site\"\nzone = \"site\"\nurl = {url:?}\n");
         }
         if let Some(broker) = &self.broker {
             text += &format!("\n[fleet]\nbroker = \"mqtt://{broker}\"\ninterval_ms = 500\n");
@@ -146,6 +156,7 @@ pub async fn start_agent_with(program: &Path, dir: &Path, name: &str, toml: &str
 async fn start_controller(program: &Path, dir: &Path) -> Result<Node> {
     let data = dir.join("controller").display().to_string();
     let free = "127.0.0.1:0";
-    let args = ["fleet", "serve", "--data", &data, "--http", free, "--mqtt", free].map(String::from);
+    let args =
+        ["fleet", "serve", "--data", &data, "--http", free, "--mqtt", free].map(String::from);
     Node::start(&Spec { program, args: args.to_vec(), dir, name: "controller" }).await
 }

@@ -130,7 +130,8 @@ fn known_task(api: &Api, text: &str) -> Result<TaskName, Problem> {
 async fn read_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let limit = api.config.max_body_bytes;
     let too_large = || {
-        let detail = format!("the body is larger than the {limit} bytes that api.max_body_mib allows");
+        let detail =
+            format!("the body is larger than the {limit} bytes that api.max_body_mib allows");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
     };
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
@@ -277,7 +278,8 @@ async fn render_metrics(State(api): State<Api>) -> Response {
 
 async fn unknown_path(uri: Uri) -> Problem {
     let shown: String = uri.path().chars().take(128).collect();
-    let detail = format!("nothing at {shown}; ask with POST /v1/tasks/{{task}}, list with GET /v1/tasks");
+    let detail =
+        format!("nothing at {shown}; ask with POST /v1/tasks/{{task}}, list with GET /v1/tasks");
     Problem::new(StatusCode::NOT_FOUND, "unknown_path", detail)
 }
 

@@ -89,7 +89,9 @@ fn term<T>(
 ) -> Result<Option<T>, Problem> {
     let mut given: Vec<&str> = Vec::new();
     for value in headers.get_all(header) {
-        let text = value.to_str().map_err(|_| Problem::bad_term(format!("header {header} must be {want}")))?;
+        let text = value
+            .to_str()
+            .map_err(|_| Problem::bad_term(format!("header {header} must be {want}")))?;
         given.push(text.trim());
     }
     given.extend(query.as_deref());
@@ -100,7 +102,9 @@ fn term<T>(
             Some(value) => Ok(Some(value)),
             None => {
                 let shown: String = text.chars().take(64).collect();
-                Err(Problem::bad_term(format!("{header} (or ?{parameter}=) is \"{shown}\", must be {want}")))
+                Err(Problem::bad_term(format!(
+                    "{header} (or ?{parameter}=) is \"{shown}\", must be {want}"
+                )))
             }
         },
         _ => Err(Problem::bad_term(format!(
@@ -124,7 +128,8 @@ mod tests {
     #[test]
     fn terms_come_from_headers_and_query() {
         let query = TermsQuery { priority: Some("9".into()), ..TermsQuery::default() };
-        let terms = read(&headers(&[("holdfast-class", "internal"), ("idempotency-key", "k")]), &query);
+        let terms =
+            read(&headers(&[("holdfast-class", "internal"), ("idempotency-key", "k")]), &query);
         let terms = terms.unwrap();
         assert_eq!(terms.class, Some(DataClass::Internal));
         assert_eq!(terms.priority, Priority::new(9));

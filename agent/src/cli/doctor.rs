@@ -51,7 +51,11 @@ impl Finding {
         Self { check: check.into(), health: Health::Warn, found: found.into(), advice }
     }
 
-    fn fault(check: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Self {
+    fn fault(
+        check: impl Into<String>,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
         Self { health: Health::Fault, ..Self::warn(check, found, advice) }
     }
 }
@@ -68,7 +72,10 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Exit, Failure> {
     match args.config.load() {
         Ok(config) => {
             let origin = args.config.config.as_ref().map(|path| path.display().to_string());
-            findings.push(Finding::fine("configuration", origin.unwrap_or_else(|| "all defaults".into())));
+            findings.push(Finding::fine(
+                "configuration",
+                origin.unwrap_or_else(|| "all defaults".into()),
+            ));
             let runtime = super::runtime()?;
             runtime.block_on(examine(&config, &mut findings));
         }
@@ -112,15 +119,21 @@ fn of_configuration(error: &ConfigError) -> Vec<Finding> {
 
 fn of_bundles(engine: &Engine, config: &Config, findings: &mut Vec<Finding>) {
     for lane in engine.lanes() {
-        let found = format!("{}, {} classes, golden outputs agree", lane.model(), lane.labels().len());
+        let found =
+            format!("{}, {} classes, golden outputs agree", lane.model(), lane.labels().len());
         findings.push(Finding::fine(format!("task {}", lane.task()), found));
     }
     for refused in engine.refused() {
         let check = format!("bundle {}", refused.path.display());
+        if refused.is_spare {
+            findings.push(Finding::fine(check, format!("not needed: {}", refused.why)));
+            continue;
+        }
         findings.push(Finding::fault(check, &*refused.why, "replace the bundle by an intact one"));
     }
     if engine.lanes().count() == 0 {
-        let places: Vec<_> = config.models.bundles.iter().map(|p| p.display().to_string()).collect();
+        let places: Vec<_> =
+            config.models.bundles.iter().map(|p| p.display().to_string()).collect();
         let found = format!("no bundle in service; looked in {}", places.join(", "));
         let advice = "set models.bundles to folders that hold bundles";
         findings.push(Finding::fault("bundles", found, advice));
@@ -133,7 +146,8 @@ fn of_state_dir(dir: &Path) -> Finding {
     let written = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, b"probe"));
     drop(std::fs::remove_file(&probe));
     if let Err(error) = written {
-        let advice = "set device.state_dir to a folder that this user can write, on a disk with space";
+        let advice =
+            "set device.state_dir to a folder that this user can write, on a disk with space";
         return Finding::fault(check, format!("cannot be written: {error}"), advice);
     }
     let free = rustix::fs::statvfs(dir).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
@@ -151,7 +165,10 @@ fn of_queue(config: &Config) -> Finding {
     }
     match queue::read_only(&dir).and_then(|(stopped, report)| Ok((stopped.stats()?, report))) {
         Ok((stats, report)) => {
-            let found = format!("{} held, {} answered, {} failed", stats.held, stats.answered, stats.failed);
+            let found = format!(
+                "{} held, {} answered, {} failed",
+                stats.held, stats.answered, stats.failed
+            );
             if report.damaged > 0 {
                 let found = format!("{found}, {} records damaged", report.damaged);
                 let advice = "check the disk; the damaged records are lost, all others are intact";
@@ -172,7 +189,8 @@ async fn of_destination(destination: &Destination) -> Finding {
     match crate::escalate::probe(destination, REACH_WITHIN).await {
         Ok(()) => Finding::fine(check, format!("{} answers", destination.url)),
         Err(error) => {
-            let advice = "requests for it are held until it answers; check its URL, and that it runs";
+            let advice =
+                "requests for it are held until it answers; check its URL, and that it runs";
             Finding::warn(check, crate::error_chain(&error), advice)
         }
     }
@@ -187,7 +205,8 @@ async fn of_fleet(config: &Config) -> Finding {
     match tokio::time::timeout(REACH_WITHIN, connect).await {
         Ok(Ok(_)) => Finding::fine("fleet", format!("broker {address} accepts connections")),
         Ok(Err(error)) => {
-            let advice = "the device works without it; start the controller or correct fleet.broker";
+            let advice =
+                "the device works without it; start the controller or correct fleet.broker";
             Finding::warn("fleet", format!("broker {address}: {error}"), advice)
         }
         Err(_) => {

@@ -62,12 +62,14 @@ pub(super) fn infer(args: &InferArgs) -> Result<Exit, Failure> {
     if args.variant.is_some() {
         config.models.variant.clone_from(&args.variant);
     }
-    let task = TaskName::parse(&args.task)
-        .ok_or_else(|| Failure::new(Exit::Usage, format!("\"{}\" is not a task name", args.task)))?;
+    let task = TaskName::parse(&args.task).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("\"{}\" is not a task name", args.task))
+    })?;
     let runtime = super::runtime()?;
     let rows = runtime.block_on(async {
         let engine = Engine::start(&config.models).await;
-        let lane = engine.lane(&task).ok_or_else(|| no_model(&engine, &task, &config.models.bundles))?;
+        let lane =
+            engine.lane(&task).ok_or_else(|| no_model(&engine, &task, &config.models.bundles))?;
         check_variant(lane, args.variant.as_deref())?;
         let rows = answer_all(&engine, &task, &args.files).await;
         if !args.json {
@@ -86,7 +88,7 @@ fn no_model(engine: &Engine, task: &TaskName, places: &[PathBuf]) -> Failure {
     if !known.is_empty() {
         sentence += &format!("; there are bundles for {}", known.join(", "));
     }
-    for refused in engine.refused() {
+    for refused in engine.refused().iter().filter(|refused| !refused.is_spare) {
         sentence += &format!("\n  {} was refused: {}", refused.path.display(), refused.why);
     }
     let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();

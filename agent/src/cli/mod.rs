@@ -69,9 +69,10 @@ impl From<ConfigError> for Failure {
 #[derive(Debug, Parser)]
 #[command(name = "holdfast-agent", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Args {
-    /// How much to log on stderr: error, warn, info, debug, or a filter such as holdfast_agent=debug
-    #[arg(long, global = true, env = "HOLDFAST_LOG", default_value = "info")]
-    log: String,
+    /// How much to log on stderr: error, warn, info, debug, or a filter such as
+    /// holdfast_agent=debug [default: info for run, warn for the rest]
+    #[arg(long, global = true, env = "HOLDFAST_LOG")]
+    log: Option<String>,
     /// Log one JSON object a line
     #[arg(long, global = true)]
     log_json: bool,
@@ -109,8 +110,8 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     fn load(&self) -> Result<Config, ConfigError> {
-        let environment =
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        let environment = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Config::load(self.config.as_deref(), environment)
     }
 }
@@ -125,8 +126,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Fine }.into();
         }
     };
-    if let Err(error) = log_to_stderr(&args.log, args.log_json) {
-        eprintln!("error: --log {}: {error}", args.log);
+    let is_server = matches!(args.command, Command::Run(_));
+    let log = args.log.as_deref().unwrap_or(if is_server { "info" } else { "warn" });
+    if let Err(error) = log_to_stderr(log, args.log_json) {
+        eprintln!("error: --log {log}: {error}");
         return Exit::Usage.into();
     }
     let result = match args.command {
@@ -150,7 +153,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn log_to_stderr(filter: &str, json: bool) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::builder().parse(format!("{filter},tract=warn,tract_core=error,rumqttc=off,sled=error"))?;
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .parse(format!("{filter},tract=warn,tract_core=error,rumqttc=off,sled=error"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

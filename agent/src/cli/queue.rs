@@ -57,7 +57,10 @@ fn from_agent(config: &Config) -> Result<Listing, Failure> {
     let runtime = super::runtime()?;
     runtime.block_on(crate::escalate::get_json(&format!("{api}/v1/queue"))).map_err(|error| {
         let why = crate::error_chain(&error);
-        Failure::new(Exit::Unavailable, format!("the agent that has the queue does not answer: {why}"))
+        Failure::new(
+            Exit::Unavailable,
+            format!("the agent that has the queue does not answer: {why}"),
+        )
     })
 }
 
@@ -67,8 +70,9 @@ fn print(listing: &Listing) {
     if requests.is_empty() {
         return;
     }
-    let mut table =
-        table::table(&["ID", "STATE", "TASK", "CLASS", "PRIORITY", "TRIES", "AGE", "BYTES", "NOTE"]);
+    let mut table = table::table(&[
+        "ID", "STATE", "TASK", "CLASS", "PRIORITY", "TRIES", "AGE", "BYTES", "NOTE",
+    ]);
     for row in requests {
         table.add_row([
             row.id.clone(),

@@ -150,9 +150,8 @@ impl Config {
         let (origin, text) = match path {
             None => ("(defaults)".to_owned(), String::new()),
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| {
-                    ConfigError::Unreadable { path: path.to_owned(), source }
-                })?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
                 (path.display().to_string(), text)
             }
         };
@@ -263,14 +262,19 @@ fn read_api(mut section: Section<'_>) -> ApiConfig {
         listen,
         max_body_bytes: bytes(section.integer("max_body_mib", 1..=64, 20) << 20),
         max_concurrent: bytes(section.integer("max_concurrent", 1..=4096, 64)),
-        read_timeout: Duration::from_millis(section.integer("read_timeout_ms", 100..=600_000, 30_000)),
+        read_timeout: Duration::from_millis(section.integer(
+            "read_timeout_ms",
+            100..=600_000,
+            30_000,
+        )),
     };
     section.finish();
     api
 }
 
 fn read_models(mut section: Section<'_>) -> ModelsConfig {
-    let bundles = section.texts("bundles").unwrap_or_else(|| BUNDLE_PLACES.map(String::from).to_vec());
+    let bundles =
+        section.texts("bundles").unwrap_or_else(|| BUNDLE_PLACES.map(String::from).to_vec());
     let models = ModelsConfig {
         bundles: bundles.into_iter().map(PathBuf::from).collect(),
         variant: section.text("variant"),
@@ -296,7 +300,9 @@ fn read_policy(mut section: Section<'_>) -> Policy {
             let ceiling = ceiling(class);
             farthest.fault(
                 class.as_str(),
-                format!("is \"{zone}\", must be \"{ceiling}\" or nearer: a policy can only be tightened"),
+                format!(
+                    "is \"{zone}\", must be \"{ceiling}\" or nearer: a policy can only be tightened"
+                ),
             );
         }
     }
@@ -311,7 +317,11 @@ fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
         max_requests: section.integer("max_requests", 1..=10_000_000, defaults.max_requests),
         max_bytes: section.integer("max_mib", 1..=1_048_576, defaults.max_bytes >> 20) << 20,
         segment_bytes: section.integer("segment_mib", 1..=1024, defaults.segment_bytes >> 20) << 20,
-        headroom_bytes: section.integer("headroom_mib", 0..=1_048_576, defaults.headroom_bytes >> 20) << 20,
+        headroom_bytes: section.integer(
+            "headroom_mib",
+            0..=1_048_576,
+            defaults.headroom_bytes >> 20,
+        ) << 20,
         ..defaults
     };
     let keep_answers_s = section.integer("keep_answers_s", 1..=31_536_000, 86_400);
@@ -358,7 +368,10 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
         Some("openai") => match model {
             Some(model) => Some(Protocol::OpenAi { model }),
             None => {
-                section.fault("model", "is missing, must name the model that an openai destination is asked for");
+                section.fault(
+                    "model",
+                    "is missing, must name the model that an openai destination is asked for",
+                );
                 None
             }
         },
@@ -376,7 +389,10 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
     for text in section.texts("tasks").unwrap_or_default() {
         match TaskName::parse(&text) {
             Some(task) => tasks.push(task),
-            None => section.fault("tasks", format!("has \"{text}\", must be task names: 1 to 64 of a-z, 0-9 and -")),
+            None => section.fault(
+                "tasks",
+                format!("has \"{text}\", must be task names: 1 to 64 of a-z, 0-9 and -"),
+            ),
         }
     }
     let connect_timeout = section.integer("connect_timeout_ms", 10..=60_000, 2_000);
@@ -419,7 +435,8 @@ fn read_fleet(mut section: Section<'_>) -> Option<FleetConfig> {
     let broker = broker.and_then(|text| {
         let parsed = parse_broker(&text);
         if parsed.is_none() {
-            section.fault("broker", format!("is \"{text}\", must be such as mqtt://127.0.0.1:1883"));
+            section
+                .fault("broker", format!("is \"{text}\", must be such as mqtt://127.0.0.1:1883"));
         }
         parsed
     });

@@ -94,7 +94,14 @@ fn the_environment_overrides_the_file() {
 
 #[test]
 fn a_table_where_a_value_belongs_is_a_fault_and_no_panic() {
-    for text in ["api = 3", "[[api]]", "destination = 3", "[destination]", "[policy]\nfarthest_zone = 1", "[device]\nid = []"] {
+    for text in [
+        "api = 3",
+        "[[api]]",
+        "destination = 3",
+        "[destination]",
+        "[policy]\nfarthest_zone = 1",
+        "[device]\nid = []",
+    ] {
         assert!(parse(text).is_err(), "{text}");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use holdfast_models::{Bundle, Inference, InferError, Media, MediaKind, Model, Tract};
+use holdfast_models::{Bundle, InferError, Inference, Media, MediaKind, Model, Tract};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -151,11 +151,7 @@ impl Lane {
         result
     }
 
-    async fn run(
-        &self,
-        media: Media,
-        within: Duration,
-    ) -> Result<LocalAnswer, EngineError> {
+    async fn run(&self, media: Media, within: Duration) -> Result<LocalAnswer, EngineError> {
         let begun = Instant::now();
         let (reply, answered) = oneshot::channel();
         let job = Job { media, give_up_at: begun + within, reply };
@@ -187,16 +183,16 @@ impl Lane {
             .take(MAX_CLASSES)
             .map(|class| Class { label: class.label, confidence: class.confidence })
             .collect();
-        let best = classes.first().ok_or_else(|| {
-            EngineError::Model(format!("{} answered without a class", self.name))
-        })?;
+        let best = classes
+            .first()
+            .ok_or_else(|| EngineError::Model(format!("{} answered without a class", self.name)))?;
         let answer = Answer {
             label: best.label.clone(),
             confidence: best.confidence,
             zone: Zone::Device,
             place: "device".to_owned(),
             model: self.model(),
-            took_ms: took.as_secs_f64() * 1000.0,
+            took_ms: crate::answer::millis(took),
             provisional: false,
             classes,
         };
@@ -213,10 +209,15 @@ fn serve(bundle: &Bundle, mut model: Model, jobs: &Receiver<Job>) {
         let result = catch_unwind(AssertUnwindSafe(|| model.infer(&job.media)));
         let reply = match result {
             Ok(Ok(inference)) => Ok(inference),
-            Ok(Err(InferError::Media(error))) => Err(EngineError::Input(crate::error_chain(&error))),
+            Ok(Err(InferError::Media(error))) => {
+                Err(EngineError::Input(crate::error_chain(&error)))
+            }
             Ok(Err(error)) => Err(EngineError::Model(crate::error_chain(&error))),
             Err(_) => {
-                tracing::error!(bundle = bundle.name(), "the model panicked on an input; reloading it");
+                tracing::error!(
+                    bundle = bundle.name(),
+                    "the model panicked on an input; reloading it"
+                );
                 // Its buffers may be half written: only a fresh one may go on.
                 if let Ok(fresh) = Model::load(bundle, Some(model.variant()), &Tract::default()) {
                     model = fresh;

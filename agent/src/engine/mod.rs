@@ -32,6 +32,8 @@ pub struct RefusedBundle {
     pub path: PathBuf,
     /// What is wrong with it, and what to do.
     pub why: String,
+    /// Whether it is intact, and another bundle does its task already.
+    pub is_spare: bool,
 }
 
 /// Why there is no local answer.
@@ -75,7 +77,8 @@ impl Engine {
         for path in bundle_folders(&config.bundles) {
             let (variant, waiting) = (config.variant.clone(), config.max_waiting);
             let folder = path.clone();
-            let start = tokio::task::spawn_blocking(move || open(&folder, variant.as_deref(), waiting));
+            let start =
+                tokio::task::spawn_blocking(move || open(&folder, variant.as_deref(), waiting));
             starting.push((path, start));
         }
         let mut lanes = BTreeMap::new();
@@ -84,19 +87,19 @@ impl Engine {
                 Ok(Ok(lane)) => lane,
                 Ok(Err(why)) => {
                     tracing::warn!(bundle = %path.display(), %why, "bundle refused");
-                    refused.push(RefusedBundle { path, why });
+                    refused.push(RefusedBundle { path, why, is_spare: false });
                     continue;
                 }
                 Err(panic) => {
                     let why = format!("loading panicked: {panic}; report this as a bug");
-                    refused.push(RefusedBundle { path, why });
+                    refused.push(RefusedBundle { path, why, is_spare: false });
                     continue;
                 }
             };
             if let Some(first) = lanes.get(lane.task()).map(Lane::model) {
-                let why = format!("{first} does task {} already; remove one of them", lane.task());
-                tracing::warn!(bundle = %path.display(), %why, "bundle refused");
-                refused.push(RefusedBundle { path, why });
+                let why = format!("{first} does task {} already", lane.task());
+                tracing::info!(bundle = %path.display(), %why, "bundle not needed");
+                refused.push(RefusedBundle { path, why, is_spare: true });
             } else {
                 lanes.insert(lane.task().clone(), lane);
             }

@@ -30,7 +30,9 @@ fn hollow_wav(seconds: u32) -> Vec<u8> {
     for part in [&b"RIFF"[..], &(36 + data).to_le_bytes(), b"WAVEfmt ", &16_u32.to_le_bytes()] {
         bytes.extend_from_slice(part);
     }
-    for part in [&[1, 0, 1, 0][..], &16_000_u32.to_le_bytes(), &32_000_u32.to_le_bytes(), &[2, 0, 16, 0]] {
+    for part in
+        [&[1, 0, 1, 0][..], &16_000_u32.to_le_bytes(), &32_000_u32.to_le_bytes(), &[2, 0, 16, 0]]
+    {
         bytes.extend_from_slice(part);
     }
     bytes.extend_from_slice(b"data");
@@ -53,7 +55,9 @@ fn bomb() -> Vec<u8> {
 /// The CRC of PNG chunks (ISO 3309).
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
+        })
     })
 }
 
@@ -89,7 +93,10 @@ async fn every_bad_request_is_refused_with_a_problem_and_the_agent_goes_on() {
         assert_eq!(status.as_u16(), want, "{case}: {text}");
         let problem: serde_json::Value = serde_json::from_str(&text).expect(case);
         assert_eq!(problem["status"], want, "{case}");
-        assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{case}: {text}");
+        assert!(
+            problem["detail"].as_str().is_some_and(|detail| detail.len() > 10),
+            "{case}: {text}"
+        );
         assert!(problem["code"].is_string(), "{case}: {text}");
     }
     for (task, body) in [(voice, wav()), (parts, jpeg())] {
@@ -122,7 +129,10 @@ async fn a_body_that_stops_halfway_holds_nobody_up() {
     let device = device(dir.path()).await;
     let address = device.address("api").unwrap();
     let mut cut = TcpStream::connect(address).unwrap();
-    cut.write_all(b"POST /v1/tasks/voice-commands HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\nRIFF").unwrap();
+    cut.write_all(
+        b"POST /v1/tasks/voice-commands HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\nRIFF",
+    )
+    .unwrap();
     let client = Client::new(address).unwrap();
     client.ask("voice-commands", wav(), &[]).await.expect("others are served meanwhile");
     cut.shutdown(std::net::Shutdown::Write).unwrap();

@@ -61,8 +61,19 @@ fn each_damage_is_refused_with_a_sentence_that_names_it() {
         ("a model with other bytes", |dir| damage_model(dir), &["sha256"]),
         ("a missing file", |dir| std::fs::remove_file(model_of(dir)).unwrap(), &[".onnx"]),
         ("an unknown key", |dir| prepend(dir, "colour = \"blue\"\n"), &["colour"]),
-        ("no TOML at all", |dir| std::fs::write(dir.join("bundle.toml"), "= =").unwrap(), &["bundle.toml"]),
-        ("two faults", |dir| { prepend(dir, "colour = \"blue\"\n"); damage_model(dir) }, &["colour", "sha256"]),
+        (
+            "no TOML at all",
+            |dir| std::fs::write(dir.join("bundle.toml"), "= =").unwrap(),
+            &["bundle.toml"],
+        ),
+        (
+            "two faults",
+            |dir| {
+                prepend(dir, "colour = \"blue\"\n");
+                damage_model(dir)
+            },
+            &["colour", "sha256"],
+        ),
     ];
     for (case, damage, expected) in damages {
         let dir = tempfile::tempdir().unwrap();
@@ -77,7 +88,8 @@ fn each_damage_is_refused_with_a_sentence_that_names_it() {
 
 fn model_of(dir: &Path) -> PathBuf {
     let models = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut models: Vec<_> = models.filter(|path| path.extension().is_some_and(|e| e == "onnx")).collect();
+    let mut models: Vec<_> =
+        models.filter(|path| path.extension().is_some_and(|e| e == "onnx")).collect();
     models.sort();
     models.remove(0)
 }

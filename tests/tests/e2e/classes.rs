@@ -42,7 +42,9 @@ impl World {
         // The farthest first, so that the order of the list is no excuse.
         for (zone, link) in self.links.iter().rev() {
             let url = link.address();
-            toml += &format!("\n[[destination]]\nname = \"{zone}\"\nzone = \"{zone}\"\nurl = \"http://{url}\"\n");
+            toml += &format!(
+                "\n[[destination]]\nname = \"{zone}\"\nzone = \"{zone}\"\nurl = \"http://{url}\"\n"
+            );
         }
         start_agent_with(super::program(), self.dir.path(), DEVICE, &toml).await.unwrap()
     }
@@ -54,11 +56,13 @@ impl World {
     /// Zones that any 32 bytes of `body` went to, as they are or in base64.
     fn leaked(&self, body: &[u8]) -> Vec<&'static str> {
         let encoded = BASE64_STANDARD.encode(body);
-        let pieces: Vec<&[u8]> = body.chunks_exact(32).chain(encoded.as_bytes().chunks_exact(32)).collect();
+        let pieces: Vec<&[u8]> =
+            body.chunks_exact(32).chain(encoded.as_bytes().chunks_exact(32)).collect();
         // Silence looks the same everywhere.
         let telling = pieces.into_iter().filter(|piece| piece.iter().any(|byte| *byte != piece[0]));
         let telling: std::collections::HashSet<&[u8]> = telling.collect();
-        let went = |link: &Link| link.seen().upward.windows(32).any(|window| telling.contains(window));
+        let went =
+            |link: &Link| link.seen().upward.windows(32).any(|window| telling.contains(window));
         self.links.iter().filter(|(_, link)| went(link)).map(|(zone, _)| *zone).collect()
     }
 
@@ -120,8 +124,10 @@ async fn what_carries_no_class_is_confidential() {
     let terms = [("holdfast-escalate", "always")];
     let reply = client(&device).ask("voice-commands", body(), &terms).await.unwrap();
     assert_eq!(reply.answer.unwrap().zone, "site");
-    let (status, text) =
-        client(&device).post("voice-commands", body(), &[("holdfast-class", "secret")]).await.unwrap();
+    let (status, text) = client(&device)
+        .post("voice-commands", body(), &[("holdfast-class", "secret")])
+        .await
+        .unwrap();
     assert_eq!(status, 400, "an unknown class is refused and not guessed: {text}");
     assert_eq!(world.leaked(&body()), ["site"]);
 }
@@ -160,11 +166,16 @@ async fn the_recording_link_would_have_seen_it() {
     assert_eq!(world.leaked(&body()), ["site"], "held, and then drained");
     // Half-open: the bytes reach the link and nothing comes back.
     world.set(Weather::Stalled);
-    let short = [("holdfast-class", "confidential"), ("holdfast-escalate", "always"), ("holdfast-deadline-ms", "300")];
+    let short = [
+        ("holdfast-class", "confidential"),
+        ("holdfast-escalate", "always"),
+        ("holdfast-deadline-ms", "300"),
+    ];
     let reply = client(&device).ask("voice-commands", body(), &short).await.unwrap();
     assert_eq!(reply.state, "held", "{}", reply.why());
     world.set(Weather::Cut);
     world.set(Weather::Up);
-    let reply = client(&device).settled(&reply.id, super::SOON + Duration::from_secs(30)).await.unwrap();
+    let reply =
+        client(&device).settled(&reply.id, super::SOON + Duration::from_secs(30)).await.unwrap();
     assert_eq!(reply.state, "answered");
 }

@@ -27,7 +27,8 @@ async fn a_broker_that_is_not_there_disturbs_nothing() {
     let toml = device_toml(dir.path(), Some(format!("http://{nobody}")), Some(nobody.to_string()));
     let mut device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
     let client = Client::new(device.address("api").unwrap()).unwrap();
-    let reply = client.ask("voice-commands", wav(), &[("holdfast-escalate", "never")]).await.unwrap();
+    let reply =
+        client.ask("voice-commands", wav(), &[("holdfast-escalate", "never")]).await.unwrap();
     assert_eq!(reply.state, "answered");
     assert_eq!(device.stop().await.unwrap().code(), Some(0), "{}", device.log_tail());
 }
@@ -65,10 +66,15 @@ async fn a_second_agent_on_the_same_state_is_refused() {
 fn a_configuration_with_several_faults_lists_them_all() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("agent.toml");
-    std::fs::write(&file, "[api]\nlisten = 3\nmax_body_mib = 9999\n[policy]\ndefault_class = \"x\"\n").unwrap();
+    std::fs::write(
+        &file,
+        "[api]\nlisten = 3\nmax_body_mib = 9999\n[policy]\ndefault_class = \"x\"\n",
+    )
+    .unwrap();
     for command in ["run", "doctor"] {
         let output = agent(&[command, "--config", file.to_str().unwrap()]);
-        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        let said =
+            String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         for key in ["api.listen", "api.max_body_mib", "1..=64", "policy.default_class"] {
             assert!(said.contains(key), "{command}: {key} is not in {said}");
         }
@@ -84,7 +90,8 @@ async fn held_requests_are_listed_while_the_agent_runs_and_when_it_does_not() {
     let toml = device_toml(dir.path(), Some(format!("http://{nobody}")), None);
     let mut device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
     let client = Client::new(device.address("api").unwrap()).unwrap();
-    let reply = client.ask("voice-commands", wav(), &[("holdfast-escalate", "always")]).await.unwrap();
+    let reply =
+        client.ask("voice-commands", wav(), &[("holdfast-escalate", "always")]).await.unwrap();
     assert_eq!(reply.state, "held", "{}", reply.why());
     assert!(reply.answer.is_some_and(|answer| answer.provisional));
     let file = dir.path().join(format!("{DEVICE}.toml"));
@@ -105,7 +112,8 @@ async fn a_device_says_goodbye_and_a_killed_one_is_missed() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::start(super::program(), dir.path()).await.unwrap();
     let fleet = site.fleet().unwrap();
-    let is = |want: &'static str| move |json: &serde_json::Value| (json["state"] == want).then_some(());
+    let is =
+        |want: &'static str| move |json: &serde_json::Value| (json["state"] == want).then_some(());
     let device = format!("/api/v1/devices/{DEVICE}");
     let other = format!("/api/v1/devices/{SITE}");
     fleet.until(&device, super::SOON, is("online")).await.unwrap();
@@ -125,8 +133,10 @@ impl SmallDisk {
     fn mount(mib: u32) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let size = format!("size={mib}m");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(dir.path())
+            .output();
         let mounted = mounted.is_ok_and(|output| output.status.success());
         if !mounted {
             println!("LEFT OUT: full disk (cannot mount a small file system here)");
@@ -145,7 +155,8 @@ impl Drop for SmallDisk {
 async fn on_a_full_disk_the_device_answers_and_refuses_to_hold_until_there_is_space() {
     let Some(disk) = SmallDisk::mount(24) else { return };
     let dir = tempfile::tempdir().unwrap();
-    let site = Agent { name: SITE, bundles: bundles(&["voice-commands-large"]), site: None, broker: None };
+    let site =
+        Agent { name: SITE, bundles: bundles(&["voice-commands-large"]), site: None, broker: None };
     let site = start_agent(super::program(), dir.path(), &site).await.unwrap();
     let link = Link::to(site.address("api").unwrap()).await.unwrap();
     link.set(Weather::Cut);
@@ -155,7 +166,12 @@ async fn on_a_full_disk_the_device_answers_and_refuses_to_hold_until_there_is_sp
         .replace("segment_mib = 4", "segment_mib = 4\nheadroom_mib = 1");
     let mut device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
     let ballast = disk.0.path().join("ballast");
-    drop(Command::new("dd").args(["if=/dev/zero", "bs=1M"]).arg(format!("of={}", ballast.display())).output());
+    drop(
+        Command::new("dd")
+            .args(["if=/dev/zero", "bs=1M"])
+            .arg(format!("of={}", ballast.display()))
+            .output(),
+    );
     let client = Client::new(device.address("api").unwrap()).unwrap();
     let mut held = Vec::new();
     let always = [("holdfast-escalate", "always")];

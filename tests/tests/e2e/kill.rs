@@ -91,7 +91,8 @@ async fn load(client: Client, round: usize, ledger: Ledger) {
 }
 
 fn note(ledger: &Ledger, id: &str, reply: &holdfast_tests::client::Reply) {
-    let answer = reply.answer.as_ref().map(|answer| format!("{} {:?}", answer.label, answer.confidence));
+    let answer =
+        reply.answer.as_ref().map(|answer| format!("{} {:?}", answer.label, answer.confidence));
     let mut ledger = ledger.lock().unwrap();
     ledger.entry(id.to_owned()).or_default().push(answer.unwrap_or_else(|| "none".to_owned()));
 }

@@ -28,8 +28,11 @@ fn the_demo_shows_all_that_it_promises() {
 fn the_demo_takes_real_recordings() {
     let Some(folder) = reference::reference("the demo over real recordings") else { return };
     let recordings = folder.join("data/kws_wav");
-    let output =
-        Command::new(super::program()).args(["--once", "--samples"]).arg(recordings).output().unwrap();
+    let output = Command::new(super::program())
+        .args(["--once", "--samples"])
+        .arg(recordings)
+        .output()
+        .unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{shown}\n{errors}");
@@ -39,8 +42,11 @@ fn the_demo_takes_real_recordings() {
 #[test]
 fn a_folder_without_samples_is_said_so() {
     let empty = tempfile::tempdir().unwrap();
-    let output =
-        Command::new(super::program()).args(["--once", "--samples"]).arg(empty.path()).output().unwrap();
+    let output = Command::new(super::program())
+        .args(["--once", "--samples"])
+        .arg(empty.path())
+        .output()
+        .unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("give --samples another folder"));
 }

@@ -27,11 +27,15 @@ struct Held {
 pub(super) async fn tell(dir: &Path, folder: Option<&Path>, once: bool) -> Result<()> {
     let samples = find_samples(folder)?;
     let program = std::env::current_exe()?;
-    println!("Starting a controller, a site agent and a device agent, each a process of its own ...");
+    println!(
+        "Starting a controller, a site agent and a device agent, each a process of its own ..."
+    );
     let site = Site::start(&program, dir).await?;
     introduce(&site).await?;
 
-    println!("\n1. The link is up: the device answers what it is sure of and asks the site the rest\n");
+    println!(
+        "\n1. The link is up: the device answers what it is sure of and asks the site the rest\n"
+    );
     let held = ask_all(&site, &samples, "internal", "auto").await?;
     ensure!(held.is_empty(), "{} requests were held although the link is up", held.len());
     restricted_stays(&site, &samples).await?;
@@ -42,7 +46,9 @@ pub(super) async fn tell(dir: &Path, folder: Option<&Path>, once: bool) -> Resul
     held.extend(hold_one_more(&site, &samples).await?);
     fleet_sees_held(&site, held.len()).await?;
 
-    println!("\n3. The link is back: what was held is answered, provisional answers are replaced\n");
+    println!(
+        "\n3. The link is back: what was held is answered, provisional answers are replaced\n"
+    );
     site.link.set(Weather::Up);
     settle(&site, &held).await?;
 
@@ -62,12 +68,19 @@ fn find_samples(folder: Option<&Path>) -> Result<Vec<Sample>> {
         }
     }
     let place = folder.map_or_else(|| "the bundles".into(), |folder| folder.display().to_string());
-    ensure!(!found.is_empty(), "no .wav, .jpg, .png or .webp in {place}; give --samples another folder");
+    ensure!(
+        !found.is_empty(),
+        "no .wav, .jpg, .png or .webp in {place}; give --samples another folder"
+    );
     Ok(found)
 }
 
 async fn introduce(site: &Site) -> Result<()> {
-    println!("\n  controller  http://{}/  mqtt {}", site.controller.address("http")?, site.controller.address("mqtt")?);
+    println!(
+        "\n  controller  http://{}/  mqtt {}",
+        site.controller.address("http")?,
+        site.controller.address("mqtt")?
+    );
     for (role, name, node) in [("site", SITE, &site.site), ("device", DEVICE, &site.device)] {
         let address = node.address("api")?;
         let (_, ready) = Client::new(address)?.get("/readyz").await?;
@@ -81,7 +94,12 @@ async fn introduce(site: &Site) -> Result<()> {
 }
 
 /// Asks about every sample, shows what came back, and returns what is held.
-async fn ask_all(site: &Site, samples: &[Sample], class: &str, escalate: &str) -> Result<Vec<Held>> {
+async fn ask_all(
+    site: &Site,
+    samples: &[Sample],
+    class: &str,
+    escalate: &str,
+) -> Result<Vec<Held>> {
     let client = site.client()?;
     let mut held = Vec::new();
     let mut table = table(&["FILE", "ANSWER", "CONFIDENCE", "WHERE", "TOOK", "WHY"]);
@@ -105,15 +123,27 @@ async fn ask_all(site: &Site, samples: &[Sample], class: &str, escalate: &str) -
 }
 
 fn hold(sample: &Sample, reply: Reply) -> Held {
-    let provisional = reply.answer.map(|answer| format!("{} ({:.2})", answer.label, answer.confidence));
+    let provisional =
+        reply.answer.map(|answer| format!("{} ({:.2})", answer.label, answer.confidence));
     Held { sample: sample.clone(), id: reply.id, provisional }
 }
 
 fn row(name: &str, reply: &Reply) -> Vec<String> {
     let Some(answer) = &reply.answer else {
-        return vec![name.to_owned(), "-".into(), "-".into(), reply.state.clone(), String::new(), reply.why()];
+        return vec![
+            name.to_owned(),
+            "-".into(),
+            "-".into(),
+            reply.state.clone(),
+            String::new(),
+            reply.why(),
+        ];
     };
-    let place = if reply.state == "held" { format!("{}, held", answer.place) } else { answer.place.clone() };
+    let place = if reply.state == "held" {
+        format!("{}, held", answer.place)
+    } else {
+        answer.place.clone()
+    };
     vec![
         name.to_owned(),
         answer.label.clone(),
@@ -170,8 +200,16 @@ async fn settle(site: &Site, held: &[Held]) -> Result<()> {
     let mut table = table(&["FILE", "WAS", "IS", "CONFIDENCE", "WHERE"]);
     for (at, request) in held.iter().enumerate() {
         let reply = client.settled(&request.id, SOON).await?;
-        let answer = reply.answer.as_ref().with_context(|| format!("{} has no answer: {}", request.id, reply.why()))?;
-        ensure!(reply.state == "answered" && !answer.provisional, "{} is {}", request.id, reply.state);
+        let answer = reply
+            .answer
+            .as_ref()
+            .with_context(|| format!("{} has no answer: {}", request.id, reply.why()))?;
+        ensure!(
+            reply.state == "answered" && !answer.provisional,
+            "{} is {}",
+            request.id,
+            reply.state
+        );
         ensure!(answer.place == "site", "{} was answered by {}", request.id, answer.place);
         if at < MAX_SHOWN {
             table.add_row([
@@ -195,7 +233,8 @@ async fn show_fleet(site: &Site) -> Result<()> {
         let settled = |json: &serde_json::Value| {
             let tasks = json["health"]["tasks"].as_array()?;
             let inferences: u64 = tasks.iter().filter_map(|task| task["inferences"].as_u64()).sum();
-            let is_done = json["state"] == "online" && queue_depth(json, "held") == 0 && inferences > 0;
+            let is_done =
+                json["state"] == "online" && queue_depth(json, "held") == 0 && inferences > 0;
             is_done.then(|| (json.clone(), inferences))
         };
         let path = format!("/api/v1/devices/{name}");
@@ -229,7 +268,11 @@ async fn farewell(site: &Site, samples: &[Sample], once: bool) -> Result<()> {
     let sample = samples.first().context("no samples")?;
     let api = site.device.address("api")?;
     println!("\nThe fleet's page:  http://{}/", site.controller.address("http")?);
-    println!("Ask the device:    curl -s --data-binary @{} -H 'Holdfast-Class: internal' http://{api}/v1/tasks/{}", sample.path.display(), sample.task);
+    println!(
+        "Ask the device:    curl -s --data-binary @{} -H 'Holdfast-Class: internal' http://{api}/v1/tasks/{}",
+        sample.path.display(),
+        sample.task
+    );
     if once {
         return Ok(());
     }

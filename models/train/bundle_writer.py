@@ -66,8 +66,12 @@ def quantise(
     inputs: Iterable[np.ndarray],
     method: CalibrationMethod = CalibrationMethod.MinMax,
     options: dict[str, Any] | None = None,
+    in_fp32: Iterable[str] = (),
 ) -> None:
-    """Write the QDQ form: int8 weights per channel, int8 activations ranged over `inputs`."""
+    """Write the QDQ form: int8 weights per channel, int8 activations ranged over `inputs`.
+
+    The nodes named in `in_fp32` stay as they are.
+    """
     name = onnx.load(fp32).graph.input[0].name
     quantize_static(
         str(fp32),
@@ -78,6 +82,7 @@ def quantise(
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=method,
+        nodes_to_exclude=list(in_fp32),
         extra_options=options or {},
     )
     model = onnx.load(int8)

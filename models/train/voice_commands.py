@@ -26,7 +26,7 @@ VERSION = "1.0.0"
 CLASSES = 16
 
 SMALL = [
-    ("conv", 40, (5, 5), (2, 2)),
+    ("conv", 32, (5, 5), (2, 2)),
     ("ds", 64, (2, 2)),
     ("ds", 64, (1, 1)),
     ("ds", 64, (1, 1)),
@@ -47,27 +47,23 @@ RESIDUAL = [
     ("pool",),
     ("dense", CLASSES),
 ]
-WIDE = [
-    ("conv", 48, (5, 5), (2, 2)),
-    ("res", 48, (1, 1)),
-    ("res", 96, (2, 2)),
-    ("res", 96, (1, 1)),
-    ("res", 128, (2, 2)),
-    ("band",),
-    ("pool",),
-    ("dense", CLASSES),
-]
 # name: blocks, seed, steps, (real, synthetic, silence) clips a step, masks a clip, learning rate
 RUNS = {
     "residual-a": (RESIDUAL, SEED, 2600, (60, 28, 8), 2, 3e-3),
     "residual-b": (RESIDUAL, SEED + 1, 2600, (60, 28, 8), 2, 3e-3),
-    "residual-c": (WIDE, SEED + 2, 2600, (60, 28, 8), 2, 3e-3),
-    "small": (SMALL, SEED + 3, 3600, (60, 28, 8), 1, 4e-3),
+    "small": (SMALL, SEED + 3, 2600, (60, 28, 8), 1, 4e-3),
 }
-MEMBERS = ["residual-a", "residual-b", "residual-c"]
+MEMBERS = ["residual-a", "residual-b"]
+TEACHERS = ["residual-a"]
 DESCRIPTIONS = {
     "voice-commands": "Ten spoken command words and four worksite words within one second of sound, small enough for any board.",
-    "voice-commands-large": "The words of voice-commands, heard by three larger networks together; for the machine at the site.",
+    "voice-commands-large": "The words of voice-commands, heard by two larger networks together; for the machine at the site.",
+}
+NETWORKS = {
+    "voice-commands": "A depthwise-separable convolutional network on 49 x 40 log-mel features. It learnt from the labels "
+    "and from one of the networks of voice-commands-large (distillation).",
+    "voice-commands-large": "Two residual convolutional networks on 49 x 40 log-mel features, in one graph; the logits are "
+    "their mean.",
 }
 
 
@@ -101,9 +97,9 @@ def run_one(name, cache, scale, teachers):
         shares=shares,
         masks=masks,
         rate=rate,
-        teacher=wise,
+        teachers=wise,
         dropout=0.0 if name == "small" else 0.2,
-        half=name != "small" and network.bf16_is_quick(),
+        half=network.bf16_is_quick(),
     )
     return trained.state()
 
@@ -125,11 +121,11 @@ def train(data, cache, scale, states):
         if (states / f"{name}.pkl").exists():
             trained[name] = pickle.loads((states / f"{name}.pkl").read_bytes())
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
-        jobs = {n: processes.submit(run_one, n, cache, scale, []) for n in MEMBERS if n not in trained}
-        for name, job in jobs.items():
-            keep(name, job.result())
-        if "small" not in trained:
-            keep("small", processes.submit(run_one, "small", cache, scale, [trained[m] for m in MEMBERS]).result())
+        for names in (TEACHERS, [n for n in RUNS if n not in TEACHERS]):
+            teachers = {n: [trained[t] for t in TEACHERS] if n == "small" else [] for n in names}
+            jobs = {n: processes.submit(run_one, n, cache, scale, teachers[n]) for n in names if n not in trained}
+            for name, job in jobs.items():
+                keep(name, job.result())
     return trained
 
 
@@ -142,84 +138,58 @@ def parts(blocks, state):
 
 def pack(trained, cache, data, test, out, minutes):
     """Both bundles' folders from the trained networks."""
+    import bundle_writer as writer
     import numpy as np
 
     from voice import card, dataset, network, packing, speech
 
     pool, held = dataset.prepared(data, SEED, 1.0, cache)
     rng = np.random.default_rng(SEED)
-    near = [held["noisy"][0][::3], held["voices"][0][::4]]
-    mixed = [part[0][rng.integers(len(part[0]), size=n)] for part, n in ((pool.real, 200), (pool.synthetic, 120), (pool.silence, 60))]
-    calibration = np.concatenate([x.astype(np.float32) for x in mixed])
+    near = np.concatenate([held["noisy"][0][::3], held["voices"][0][::4]])
+    drawn = [p[0][rng.integers(len(p[0]), size=n)] for p, n in ((pool.real, 200), (pool.synthetic, 120), (pool.silence, 60))]
+    calibration = np.concatenate(drawn).astype(np.float32)
     members = {"voice-commands": ["small"], "voice-commands-large": MEMBERS}
     sides = {}
     for name, networks in members.items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
         network.export([trained[n] for n in networks], CLASSES, folder / packing.FP32)
-        packing.quantise(folder / packing.FP32, folder / packing.INT8, calibration, np.concatenate(near))
-        scores = [packing.logits(folder / packing.INT8, held[s][0]) for s in ("speakers", "noisy")]
+        packing.quantise(folder / packing.FP32, folder / packing.INT8, calibration, near)
+        scores = np.concatenate([packing.logits(folder / packing.INT8, held[s][0]) for s in ("speakers", "noisy")])
         labels = np.concatenate([held[s][1] for s in ("speakers", "noisy")])
-        sides[name] = (folder, *packing.calibrate(np.concatenate(scores), labels))
+        temperature = writer.fit_temperature(scores, labels)
+        sides[name] = (folder, temperature, writer.fit_threshold(scores, labels, temperature, packing.WANTED_RIGHT))
         print(f"{name}: temperature {sides[name][1]}, threshold {sides[name][2]}", flush=True)
     chosen = packing.choose_samples(sides["voice-commands"], sides["voice-commands-large"])
     rows = speech.recordings(data)
-    kept, apart = speech.split(rows)
     sets = packing.test_sets(data, test)
     for name, (folder, temperature, threshold) in sides.items():
-        packing.write_samples(folder, chosen)
-        packing.write_golden(folder, chosen)
-        facts = {
-            "name": name,
-            "version": VERSION,
-            "description": DESCRIPTIONS[name],
-            "temperature": temperature,
-            "threshold": threshold,
-            "tolerance": {"int8": 0.5, "fp32": 0.001},
-            "chosen": chosen,
-            "seed": SEED,
-            "date": datetime.date.today().isoformat(),
-        }
-        packing.write_manifest(folder, accuracy={"int8": 0.0, "fp32": 0.0}, **facts)
+        samples = packing.write_samples(folder, chosen)
+        files = {"int8": packing.INT8, "fp32": packing.FP32}
+        writer.write_golden(folder, [s["file"] for s in samples], files, packing.sound_features)
+        table = packing.manifest(name, VERSION, DESCRIPTIONS[name], SEED, temperature, threshold, samples)
+        writer.write_bundle(folder, table)
         results = card.measure(folder, sets)
-        shown = results.get("recordings", results["speakers"])
-        packing.write_manifest(folder, accuracy={v: round(r["accuracy"], 4) for v, r in shown.items()}, **facts)
-        small = name == "voice-commands"
-        said = {r[2] for r in kept if r[1] != speech.SILENCE}, {r[2] for r in apart if r[1] != speech.SILENCE}
-        card.write(folder, results, {
-            "network": (
-                "A depthwise-separable convolutional network on 49 x 40 log-mel features, taught by the networks of "
-                "voice-commands-large (distillation) beside the labels."
-                if small
-                else "Three residual convolutional networks on 49 x 40 log-mel features; the "
-                "logits are their mean, in one graph."
-            ),
-            "parameters": sum(parts(*trained[n]) for n in members[name]),
-            "train_clips": len(kept),
-            "train_speakers": len(said[0]),
-            "held_clips": len(apart),
-            "held_speakers": len(said[1]),
-            "voices": len(speech.variants()[0]),
-            "held_voices": len(speech.variants()[1]),
-            "minutes": minutes,
-        })
+        for variant in table["variant"]:
+            variant["accuracy"] = round(results.get("recordings", results["speakers"])[variant["name"]]["accuracy"], 4)
+        writer.write_bundle(folder, table)
+        parameters = sum(parts(*trained[n]) for n in members[name])
+        card.write(folder, results, card.facts(NETWORKS[name], parameters, rows, minutes))
         print(f"{name}\n{card.table(results)}", flush=True)
 
 
 def evaluate(out, data, test):
     """Measures the committed bundles; 1 when a variant is under the accuracy that its bundle.toml states."""
     import numpy as np
-    import soundfile
 
-    from voice import card, frontend, packing, speech
+    from voice import card, packing, speech
 
     sets = packing.test_sets(data, test)
     bad = 0
     for name in DESCRIPTIONS:
         folder = out / name
         manifest = tomllib.loads((folder / "bundle.toml").read_text())
-        waves = [soundfile.read(folder / s["file"], dtype="float32")[0] for s in manifest["sample"]]
-        x = np.stack([frontend.features(w) for w in waves])
+        x = np.concatenate([packing.sound_features((folder / s["file"]).read_bytes())[0] for s in manifest["sample"]])
         y = np.array([speech.LABELS.index(s["label"]) for s in manifest["sample"]])
         print(f"\n{name}")
         for variant in manifest["variant"]:

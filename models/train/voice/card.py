@@ -5,6 +5,7 @@ Invariant: every number of the card comes from the committed files through ONNX 
 
 import tomllib
 
+import bundle_writer as writer
 import numpy as np
 
 from . import packing, speech
@@ -18,25 +19,19 @@ SETS = {
 
 
 def measure(folder, sets):
-    """{set: {variant: {accuracy, accepted, accepted_right, calibration_error, confusion, n}}} of a bundle's folder."""
+    """{set: {variant: what `bundle_writer.measure` gives, and n, right, confusion}} of a bundle's folder."""
     manifest = tomllib.loads((folder / "bundle.toml").read_text())
     output = manifest["output"][0]
     results = {}
     for name, (features, labels) in sets.items():
         results[name] = {}
         for variant in manifest["variant"]:
-            p = packing.softmax(packing.logits(folder / variant["file"], features), output["temperature"])
-            guess, sure = p.argmax(-1), p.max(-1) >= output["threshold"]
-            confusion = np.zeros((len(speech.LABELS),) * 2, int)
-            np.add.at(confusion, (labels, guess), 1)
+            scores = packing.logits(folder / variant["file"], features)
             results[name][variant["name"]] = {
+                **writer.measure(scores, labels, output["temperature"], output["threshold"]),
                 "n": len(labels),
-                "right": int(np.sum(guess == labels)),
-                "accuracy": float(np.mean(guess == labels)),
-                "accepted": float(np.mean(sure)),
-                "accepted_right": float(np.mean(guess[sure] == labels[sure])) if sure.any() else 1.0,
-                "calibration_error": packing.calibration_error(p, labels),
-                "confusion": confusion,
+                "right": int(np.sum(scores.argmax(-1) == labels)),
+                "confusion": writer.confusion(scores, labels, len(speech.LABELS)),
             }
     return results
 
@@ -51,7 +46,7 @@ def table(results):
         for variant, r in variants.items():
             lines.append(
                 f"| {SETS[name].format(n=r['n'])} | {variant} | {r['right']}/{r['n']} | {r['accuracy']:.1%} "
-                f"| {r['accepted']:.1%} | {r['accepted_right']:.1%} | {r['calibration_error']:.3f} |"
+                f"| {r['accepted']:.1%} | {r['accepted_accuracy']:.1%} | {r['calibration_error']:.3f} |"
             )
     return "\n".join(lines)
 
@@ -83,6 +78,27 @@ def picture(results, path, title):
     pyplot.close(figure)
 
 
+def facts(network, parameters, rows, minutes):
+    """What the card says beside the numbers; `rows` are the recordings of the training folder."""
+    kept, apart = speech.split(rows)
+    train_voices, held_voices = speech.variants()
+
+    def people(group):
+        return len({r[2] for r in group if r[1] != speech.SILENCE})
+
+    return {
+        "network": network,
+        "parameters": parameters,
+        "minutes": minutes,
+        "train_clips": len(kept),
+        "train_speakers": people(kept),
+        "held_clips": len(apart),
+        "held_speakers": people(apart),
+        "voices": len(train_voices),
+        "held_voices": len(held_voices),
+    }
+
+
 def write(folder, results, facts):
     """CARD.md and confusion.png."""
     manifest = tomllib.loads((folder / "bundle.toml").read_text())
@@ -108,7 +124,7 @@ Labels: {', '.join(output['labels'])}.
 
 Confidence is the largest of softmax(logits / {output['temperature']}); under {output['threshold']} the answer is not good enough and goes up where
 its data class lets it. Temperature and threshold were fitted on the held-out speakers, as recorded and in noise, so that about
-{packing.WANTED_RIGHT:.0%} of the answers at or over the threshold are right there. The calibration error is the expected one over ten bins.
+{packing.WANTED_RIGHT:.0%} of the answers at or over the threshold are right there. The calibration error is the expected one over 15 bins.
 On the recordings an answer of start, reset, help or emergency counts as wrong.
 
 ![confusion](confusion.png)

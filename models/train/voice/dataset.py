@@ -48,18 +48,20 @@ class Pool:
         features = np.concatenate(parts)
         return features, np.full(len(features), speech.SILENCE)
 
-    def batches(self, seed, shares, masks):
-        """Endless batches (features f32, targets [n, classes]); `shares` is how many of each part, `masks` of SpecAugment."""
+    def parts(self):
+        """The three parts, each (features, labels)."""
+        return [self.real, self.synthetic, self.silence]
+
+    def batches(self, seed, targets, shares, masks):
+        """Endless batches (features f32, targets [n, classes]).
+
+        `targets` has an array for each part, `shares` how many of each part; `masks` is how many of SpecAugment a clip.
+        """
         rng = np.random.default_rng(seed)
-        parts = [self.real, self.synthetic, self.silence]
         while True:
-            xs, ys = [], []
-            for (features, labels), share in zip(parts, shares):
-                pick = rng.integers(len(labels), size=share)
-                xs.append(features[pick])
-                ys.append(labels[pick])
-            x = np.concatenate(xs).astype(np.float32)
-            y = np.eye(len(speech.LABELS), dtype=np.float32)[np.concatenate(ys)]
+            picks = [rng.integers(len(labels), size=share) for (_, labels), share in zip(self.parts(), shares)]
+            x = np.concatenate([part[0][pick] for part, pick in zip(self.parts(), picks)]).astype(np.float32)
+            y = np.concatenate([target[pick] for target, pick in zip(targets, picks)]).astype(np.float32)
             yield disturb(rng, x, y, masks)
 
 
@@ -126,7 +128,7 @@ def prepared(folder, seed, scale, cache):
     began = time.time()
     rows = speech.recordings(folder)
     made = (Pool(rows, seed, scale), held_out(rows))
-    print(f"pool of {sum(len(p[1]) for p in (made[0].real, made[0].synthetic, made[0].silence))} clips in {time.time() - began:.0f} s", flush=True)
+    print(f"pool of {sum(len(p[1]) for p in made[0].parts())} clips in {time.time() - began:.0f} s", flush=True)
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with open(cache, "wb") as handle:

@@ -41,7 +41,7 @@ def bf16_is_quick():
 
 
 class Network:
-    """Weights (f32) and the forward pass of one list of blocks; `half` computes convolutions in bfloat16."""
+    """Weights (f32) and the forward pass of one list of blocks; `half` computes dense convolutions in bfloat16."""
 
     def __init__(self, blocks, seed, dropout=0.0, half=False):
         self.blocks = blocks
@@ -128,8 +128,8 @@ class Network:
                 x = tf.nn.relu(self._bn(x, name, training))
             elif kind == "ds":
                 _, out, (sh, sw) = block
-                y = tf.nn.depthwise_conv2d(x, self._kernel(name + "/dw"), (1, sh, sw, 1), "SAME")
-                y = tf.nn.relu(self._bn(y, name + "/d", training))
+                y = tf.nn.depthwise_conv2d(tf.cast(x, tf.float32), w[name + "/dw"], (1, sh, sw, 1), "SAME")
+                y = tf.cast(tf.nn.relu(self._bn(y, name + "/d", training)), x.dtype)
                 y = self._bn(tf.nn.conv2d(y, self._kernel(name + "/pw"), 1, "VALID"), name + "/p", training)
                 x = tf.nn.relu(y + x) if (sh, sw) == (1, 1) and x.shape[-1] == out else tf.nn.relu(y)
             elif kind == "res":
@@ -140,7 +140,7 @@ class Network:
                     x = self._bn(tf.nn.conv2d(x, self._kernel(name + "/ws"), block[2], "VALID"), name + "/s", training)
                 x = tf.nn.relu(x + y)
             elif kind == "band":
-                x = tf.nn.depthwise_conv2d(x, self._kernel(name + "/dw"), (1, 1, 1, 1), "VALID")
+                x = tf.nn.depthwise_conv2d(tf.cast(x, tf.float32), w[name + "/dw"], (1, 1, 1, 1), "VALID")
                 x = tf.nn.relu(self._bn(x, name, training))
             elif kind == "pool":
                 x = tf.cast(tf.reduce_mean(x, axis=(1, 2)), tf.float32)

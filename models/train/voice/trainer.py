@@ -15,7 +15,8 @@ from .network import Network
 SMOOTHING = 0.05
 WEIGHT_DECAY = 0.02
 AVERAGE_KEEP = 0.998
-TEACHER_HEAT = 2.0
+TEACHER_HEAT = 1.5
+TEACHER_SHARE = 0.7
 
 
 class _Adam:
@@ -48,39 +49,38 @@ def accuracy(network, features, labels):
     return right / len(labels)
 
 
-def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, teacher=(), dropout=0.0, half=False):
-    """The trained network; `teacher` is a list of networks whose mean logits it learns from."""
+def targets(pool, teachers):
+    """What each clip of the pool should be answered with: its label, smoothed, or for the most part what teachers say."""
+    classes = len(speech.LABELS)
+    ask = tf.function(lambda x: tf.nn.softmax(tf.add_n([t.forward(x, False) for t in teachers]) / (len(teachers) * TEACHER_HEAT)))
+    out = []
+    for features, labels in pool.parts():
+        hard = np.eye(classes, dtype=np.float32)[labels] * (1 - SMOOTHING) + SMOOTHING / classes
+        if teachers:
+            said = [ask(tf.constant(features[at : at + 128], tf.float32)) for at in range(0, len(labels), 128)]
+            hard = (1 - TEACHER_SHARE) * hard + TEACHER_SHARE * np.concatenate(said)
+        out.append(hard.astype(np.float16))
+    return out
+
+
+def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, teachers=(), dropout=0.0, half=False):
+    """The trained network; it learns from the labels and from the mean answer of `teachers`, if any."""
     tf.random.set_seed(seed)
     network = Network(blocks, seed, dropout, half)
     variables = list(network.weights.values())
     adam = _Adam(variables)
-    classes = len(speech.LABELS)
+    wanted = targets(pool, teachers)
     size = sum(shares)
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([size, None, None]),
-            tf.TensorSpec([size, classes]),
-            tf.TensorSpec([]),
-            tf.TensorSpec([]),
-        ]
-    )
+    @tf.function
     def step(x, y, learning_rate, number):
-        x = tf.ensure_shape(x, [size, 49, 40])
-        target = y * (1 - SMOOTHING) + SMOOTHING / classes
-        if teacher:
-            wise = tf.add_n([t.forward(x, False) for t in teacher]) / len(teacher)
-            soft = tf.nn.softmax(wise / TEACHER_HEAT)
         with tf.GradientTape() as tape:
             logits = network.forward(x, True)
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
-            if teacher:
-                near = tf.nn.softmax_cross_entropy_with_logits(soft, logits / TEACHER_HEAT)
-                loss = 0.3 * loss + 0.7 * TEACHER_HEAT**2 * tf.reduce_mean(near)
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(y, logits))
         adam.apply(tape.gradient(loss, variables), learning_rate, number)
         return loss
 
-    batches = pool.batches(seed, shares, masks)
+    batches = pool.batches(seed, wanted, shares, masks)
     began, warm, total = time.time(), max(1, steps // 20), 0.0
     print(f"{name}: {network.parameters()} parameters, {steps} steps of {size}", flush=True)
     for number in range(1, steps + 1):
@@ -93,14 +93,13 @@ def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, teacher
             total = 0.0
     for variable, average in zip(variables, adam.average):
         variable.assign(average)
-    settle(network, pool, seed, shares)
+    settle(network, pool.batches(seed + 1, wanted, shares, 0))
     print(f"{name}: averaged {({k: f'{accuracy(network, *held[k]):.4f}' for k in held})} {time.time() - began:.0f} s", flush=True)
     return network
 
 
-def settle(network, pool, seed, shares):
+def settle(network, batches):
     """Batch statistics of the averaged weights."""
     run = tf.function(lambda x: network.forward(x, True))
-    batches = pool.batches(seed + 1, shares, 0)
     for _ in range(150):
         run(tf.constant(next(batches)[0]))

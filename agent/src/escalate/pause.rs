@@ -117,3 +117,57 @@ impl Paused {
         (!left.is_zero()).then_some((hold, left))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::Credential;
+
+    async fn secret(text: &str) -> Secret {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, text).unwrap();
+        Secret::read(&Credential::File(path)).await.unwrap()
+    }
+
+    fn check(paused: &Paused, secret: Option<&Secret>) -> Option<&'static str> {
+        paused.check("cloud".to_owned(), secret, Instant::now()).err().map(|error| error.code())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttled_destination_is_asked_when_its_time_is_over() {
+        let paused = Paused::default();
+        assert_eq!(check(&paused, None), None);
+        let retry_after = Duration::from_secs(17);
+        let error = SendError::Throttled { destination: "cloud".to_owned(), retry_after };
+        paused.note(&error, None, Instant::now());
+        tokio::time::advance(Duration::from_secs(16)).await;
+        let left = Duration::from_secs(1);
+        assert_eq!(paused.get(Instant::now()), Some(Pause::Throttled { left }));
+        assert_eq!(check(&paused, None), Some("throttled"));
+        tokio::time::advance(left).await;
+        assert_eq!((check(&paused, None), paused.get(Instant::now())), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_credential_rests_and_a_new_one_does_not() {
+        let (old, new) = (secret("old").await, secret("new").await);
+        let paused = Paused::default();
+        let error = SendError::Unauthorised { destination: "cloud".to_owned(), status: 401 };
+        paused.note(&error, Some(&old), Instant::now());
+        for (secret, want) in [(Some(&old), Some("unauthorised")), (Some(&new), None), (None, None)]
+        {
+            assert_eq!(check(&paused, secret), want, "{secret:?}");
+        }
+        tokio::time::advance(OPERATOR_WAIT).await;
+        assert_eq!(check(&paused, Some(&old)), None, "tried again after a while");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_failures_pause_nothing() {
+        let paused = Paused::default();
+        let destination = "cloud".to_owned();
+        paused.note(&SendError::Busy { destination }, None, Instant::now());
+        assert_eq!(paused.get(Instant::now()), None);
+    }
+}

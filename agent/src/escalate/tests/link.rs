@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::super::fakes::{Fake, Recorder};
+use super::super::fakes::{Fake, Raw, Recorder, Then};
 use super::super::link::LinkState;
+use super::super::{get_json, probe};
 use super::{PLENTY, destination, escalator, request, send};
 use crate::destination::Protocol;
 use crate::request::DataClass;
@@ -72,4 +73,41 @@ async fn setting_up_and_a_refused_send_open_no_connection() {
     let error = send(&escalator, &destination, &request(DataClass::Internal)).await.unwrap_err();
     assert_eq!(error.code(), "link_down");
     assert_eq!(recorder.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_single_probe_tells_who_is_there() {
+    let fake = Fake::holdfast(vec![], None).await;
+    let there = destination(Protocol::Holdfast, fake.url.clone());
+    probe(&there, PLENTY).await.unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = destination(Protocol::Holdfast, format!("http://{nobody}"));
+    let error = probe(&gone, PLENTY).await.unwrap_err().to_string();
+    assert!(error.starts_with("site does not answer: "), "{error}");
+    let recorder = Recorder::new().await;
+    let mute = destination(Protocol::Holdfast, recorder.url.clone());
+    let error = probe(&mute, Duration::from_millis(50)).await.unwrap_err().to_string();
+    assert!(error.ends_with("nothing within 50 ms"), "{error}");
+}
+
+#[tokio::test]
+async fn the_local_agent_is_read_and_anything_else_is_named() {
+    let page = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"n\":\"x\"}".to_vec();
+    let body = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{\"n\":7}".to_vec();
+    let busy = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n".to_vec();
+    for (case, bytes, want) in [
+        ("an agent", body, Ok(7)),
+        ("another program", page, Err("is not what an agent of this version says")),
+        ("a busy agent", busy, Err("status 503")),
+        ("nobody", vec![], Err("is it running?")),
+    ] {
+        let raw = Raw::new(bytes, Then::Close).await;
+        let url = format!("{}/v1/requests", raw.url());
+        let got = get_json::<std::collections::BTreeMap<String, u8>>(&url).await;
+        match (got, want) {
+            (Ok(got), Ok(want)) => assert_eq!(got["n"], want, "{case}"),
+            (Err(error), Err(want)) => assert!(error.to_string().contains(want), "{case}: {error}"),
+            (got, want) => panic!("{case}: {got:?}, not {want:?}"),
+        }
+    }
 }

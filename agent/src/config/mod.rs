@@ -330,15 +330,15 @@ fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
 }
 
 fn read_destinations(sections: Vec<Section<'_>>) -> Vec<Destination> {
-    let mut found: Vec<Destination> = Vec::new();
+    let mut found = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for mut section in sections {
-        let name = section.required_text("name", "site");
-        if let Some(name) = &name
-            && (name == "device" || found.iter().any(|other| other.name == *name))
-        {
+        let name = section.required_text("name", "site").unwrap_or_default();
+        if name == "device" || names.contains(&name) {
             section.fault("name", format!("is \"{name}\", must be unique and not \"device\""));
         }
-        let destination = read_destination(&mut section, name.unwrap_or_default());
+        names.push(name.clone());
+        let destination = read_destination(&mut section, name);
         section.finish();
         found.extend(destination);
     }

@@ -1,6 +1,12 @@
 //! A request's life in the queue: accepted, leased, given back, ended once, forgotten; and all of it
 //! again after reopening.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test's helpers fail like the test"
+)]
+
 mod queue_kit;
 
 use bytes::Bytes;

@@ -4,7 +4,7 @@
 //! `<queue>/journal/` holds **segments** named by their number in 16 lower-case hexadecimal digits:
 //! `000000000000002a.seg`. Numbers start at 1 and grow; a number is never used twice. A segment that
 //! could not be read is renamed to `….seg.bad-N` and no longer belongs to the journal;
-//! `spare.seg` is preallocated space without meaning. All numbers are little endian. Files are
+//! `spare.seg` and `next.seg` are segments to be, without meaning until they are renamed. All numbers are little endian. Files are
 //! preallocated and written over, so that what follows the last record is zeros; a file may also be
 //! shorter than its capacity, down to the end of its last record.
 //!

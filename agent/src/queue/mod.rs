@@ -28,6 +28,9 @@ mod segments;
 mod shared;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

@@ -21,7 +21,7 @@ use super::{
     keys::{self, Mark},
     ledger::Ledger,
     scan::{self, End, Found},
-    segments::{self, Journal, SPARE, Setup, path_of},
+    segments::{self, Journal, Setup, path_of},
     shared::Shared,
     writer::Writer,
 };
@@ -55,7 +55,7 @@ pub(super) fn open(
     files::create_dir(dir)?;
     let lock = DirLock::take(dir)?;
     files::create_dir(&journal_dir)?;
-    files::remove(&journal_dir.join(SPARE))?;
+    segments::remove_prepared(&journal_dir)?;
     let mut report = OpenReport::default();
     let found = list_segments(&journal_dir, Some(config.keep_bad), &mut report)?;
     let clean = take_clean(dir)?;

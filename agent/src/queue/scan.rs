@@ -100,8 +100,11 @@ impl<'a> Window<'a> {
 
 /// Reads a segment's header.
 pub(super) fn read_header(file: &File) -> io::Result<Option<SegmentHeader>> {
-    let mut window = Window::new(file)?;
-    Ok(SegmentHeader::decode(window.at(0, SEGMENT_HEADER_LEN)?))
+    let mut block = vec![0; SEGMENT_HEADER_LEN];
+    match file.read_exact_at(&mut block, 0) {
+        Err(error) => short(error).map(|()| None),
+        Ok(()) => Ok(SegmentHeader::decode(&block)),
+    }
 }
 
 /// Passes every good record of a segment from `from` on to `found`, in order, and everything that is
@@ -198,12 +201,9 @@ fn read_record(
 
 /// Reads a record's meta, by its place. `None`: its bytes do not match.
 pub(super) fn read_meta(file: &File, place: &Place) -> io::Result<Option<Meta>> {
-    let len = HEADER + usize::try_from(place.meta_len).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; len];
-    if let Err(error) = file.read_exact_at(&mut bytes, place.offset) {
-        return short(error).map(|()| None);
-    }
-    let (header, meta) = bytes.split_at(HEADER);
+    let len = ALIGN + u64::from(place.meta_len);
+    let Some(bytes) = read_range(file, place.offset, len)? else { return Ok(None) };
+    let Some((header, meta)) = bytes.split_at_checked(HEADER) else { return Ok(None) };
     let tag = header.get(..8).and_then(|tag| tag.try_into().ok()).unwrap_or_default();
     let Some(record) = RecordHeader::decode(header, tag) else { return Ok(None) };
     if crc32c::crc32c(meta) != place.meta_crc {
@@ -215,11 +215,21 @@ pub(super) fn read_meta(file: &File, place: &Place) -> io::Result<Option<Meta>> 
 /// Reads a record's body, by its place. `None`: its bytes do not match.
 pub(super) fn read_body(file: &File, place: &Place) -> io::Result<Option<Vec<u8>>> {
     let at = place.offset + ALIGN + u64::from(place.meta_len);
-    let mut bytes = vec![0; usize::try_from(place.body_len).unwrap_or(usize::MAX)];
-    if let Err(error) = file.read_exact_at(&mut bytes, at) {
-        return short(error).map(|()| None);
+    let bytes = read_range(file, at, place.body_len)?;
+    Ok(bytes.filter(|bytes| crc32c::crc32c(bytes) == place.body_crc))
+}
+
+/// Bytes of a file; `None` when it is too short for them, which is seen before memory is asked for.
+fn read_range(file: &File, at: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
+    if at.saturating_add(len) > file.metadata()?.len() {
+        return Ok(None);
     }
-    Ok((crc32c::crc32c(&bytes) == place.body_crc).then_some(bytes))
+    let Ok(len) = usize::try_from(len) else { return Ok(None) };
+    let mut bytes = vec![0; len];
+    match file.read_exact_at(&mut bytes, at) {
+        Err(error) => short(error).map(|()| None),
+        Ok(()) => Ok(Some(bytes)),
+    }
 }
 
 /// A file that is too short is damage; anything else is an error.

@@ -328,7 +328,15 @@ impl Journal {
 }
 
 /// The name of the file that is prepared to be the next segment.
-pub(super) const SPARE: &str = "spare.seg";
+const SPARE: &str = "spare.seg";
+/// The name of the next segment until its header is on disk.
+const NEXT: &str = "next.seg";
+
+/// Deletes what an ended process prepared.
+pub(super) fn remove_prepared(dir: &Path) -> Result<(), QueueError> {
+    files::remove(&dir.join(SPARE))?;
+    files::remove(&dir.join(NEXT))
+}
 
 fn write_spare(path: PathBuf, bytes: u64, meter: &Meter) -> Spare {
     let file = files::create_allocated(&path, bytes)?;
@@ -390,22 +398,27 @@ fn create(
     spare: Option<(PathBuf, u64)>,
 ) -> Result<Active, QueueError> {
     let path = setup.dir.join(file_name(number));
-    let (file, capacity, ready_to) = match spare {
+    let (nameless, file, capacity, ready_to) = match spare {
         Some((spare, bytes)) => {
-            files::rename(&spare, &path)?;
-            (files::open(&path)?, bytes, bytes)
+            let file = files::open(&spare)?;
+            (spare, file, bytes, bytes)
         }
         None => {
             let bytes = size_for(setup, needed, purpose)?;
-            (files::create_allocated(&path, bytes)?, bytes, 0)
+            let nameless = setup.dir.join(NEXT);
+            let file = files::create_allocated(&nameless, bytes)?;
+            (nameless, file, bytes, 0)
         }
     };
     let mut tag = [0; 8];
     getrandom::fill(&mut tag)
         .map_err(|error| QueueError::storage("name", &path, std::io::Error::other(error)))?;
     let header = SegmentHeader { number, tag, store: setup.store };
+    // It gets its name when its header is on disk, so that a named segment has one.
     file.write_all_at(&header.encode(), 0)
-        .map_err(|source| QueueError::storage("write", &path, source))?;
+        .and_then(|()| files::sync_data(&file))
+        .map_err(|source| QueueError::storage("begin", &path, source))?;
+    files::rename(&nameless, &path)?;
     files::sync_dir(&setup.dir)?;
     let end = SEGMENT_HEADER;
     Ok(Active {

@@ -142,10 +142,8 @@ impl Writer {
                     next = commands.try_recv().ok();
                 }
             }
-            // Whoever waits was told; the next batch begins with the repair.
-            if let Err(failed) = self.commit() {
-                warn!(%failed, "queue: a batch was refused");
-            }
+            // Whoever waits for a batch that fails is told by it.
+            self.commit().ok();
             self.collect_garbage();
             if closer.is_some() {
                 break;

@@ -62,9 +62,8 @@ pub(crate) fn segments(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut found: Vec<_> = std::fs::read_dir(dir.join("journal"))
         .expect("a journal")
         .map(|found| found.expect("an entry").path())
-        .filter(|path| {
-            path.extension().is_some_and(|ext| ext == "seg") && !path.ends_with("spare.seg")
-        })
+        .filter(|path| path.extension().is_some_and(|ext| ext == "seg"))
+        .filter(|path| !path.ends_with("spare.seg") && !path.ends_with("next.seg"))
         .collect();
     found.sort();
     found

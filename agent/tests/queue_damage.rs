@@ -1,0 +1,291 @@
+//! Damage of every kind: torn ends, flipped bits, a broken or old index, broken segments. The queue
+//! opens, loses only what is itself damaged, and names it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test's helpers fail like the test"
+)]
+
+mod queue_kit;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, OpenOptions},
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use holdfast_agent::queue::{OpenReport, Queue, QueueError, RequestId, State, read_only};
+use queue_kit::{copy_dir, entry, open, segments, small};
+
+/// A closed queue with these bodies held, in this order.
+async fn filled(dir: &Path, bodies: &[&[u8]]) -> Vec<RequestId> {
+    let (queue, _) = open(dir);
+    let mut ids = Vec::new();
+    for body in bodies {
+        let new = entry(5, 1, body);
+        ids.push(new.id);
+        queue.accept(new).await.unwrap();
+    }
+    queue.close().await.unwrap();
+    ids
+}
+
+fn held_in(dir: &Path) -> (BTreeSet<RequestId>, OpenReport) {
+    let (stopped, report) = read_only(dir).unwrap();
+    let held = stopped.list(Some(State::Held), usize::MAX).unwrap();
+    (held.into_iter().map(|summary| summary.id).collect(), report)
+}
+
+/// Offset behind the last byte of a file that is not zero.
+fn used(path: &Path) -> u64 {
+    let bytes = fs::read(path).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1)
+}
+
+#[tokio::test]
+async fn end_torn_at_any_byte_loses_only_the_last_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = filled(dir.path(), &[b"first", b"second"]).await;
+    let segment = segments(dir.path()).pop().unwrap();
+    let start = used(&segment).next_multiple_of(64);
+    let third = filled(dir.path(), &[&[0xab; 100]]).await;
+    let whole = fs::read(&segment).unwrap();
+    let end = used(&segment);
+    let file = OpenOptions::new().write(true).open(&segment).unwrap();
+    for at in start..=end {
+        for how in ["zeroed", "truncated", "garbled"] {
+            match how {
+                "zeroed" => file.write_all_at(&vec![0; (end - at) as usize], at).unwrap(),
+                "garbled" => file.write_all_at(&vec![0x5a; (end - at) as usize], at).unwrap(),
+                _ => file.set_len(at).unwrap(),
+            }
+            let (held, report) = held_in(dir.path());
+            let mut want: BTreeSet<_> = ids.iter().copied().collect();
+            if at == end {
+                want.extend(&third);
+            }
+            assert_eq!(held, want, "{how} from byte {at} of {start}..{end}");
+            // Where nothing is left of the record, nothing is damaged.
+            let traces = at != end && !(at == start && how != "garbled");
+            assert_eq!(report.damaged > 0, traces, "{how} from byte {at}: {report:?}");
+            file.write_all_at(&whole, 0).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn torn_end_is_written_over_and_the_queue_goes_on() {
+    for cut in [1, 30, 64, 100, 150] {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = filled(dir.path(), &[b"first"]).await;
+        let segment = segments(dir.path()).pop().unwrap();
+        let start = used(&segment).next_multiple_of(64);
+        filled(dir.path(), &[&[0xcd; 300]]).await;
+        let len = fs::metadata(&segment).unwrap().len();
+        let file = OpenOptions::new().write(true).open(&segment).unwrap();
+        file.set_len(start + cut).unwrap();
+        file.set_len(len).unwrap();
+        // As after a power cut, when the index counts for nothing.
+        fs::remove_dir_all(dir.path().join("index")).unwrap();
+
+        let (queue, report) = open(dir.path());
+        assert_eq!((report.held, report.damaged), (1, 1), "cut {cut}: {report:?}");
+        let new = entry(5, 1, b"third");
+        let third = new.id;
+        queue.accept(new).await.unwrap();
+        queue.close().await.unwrap();
+        let (held, report) = held_in(dir.path());
+        assert_eq!(report.damaged, 0, "cut {cut}: the torn end is gone: {report:?}");
+        assert_eq!(held, BTreeSet::from([ids[0], third]));
+    }
+}
+
+#[tokio::test]
+async fn every_flipped_bit_is_noticed_and_costs_one_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let bodies: [&[u8]; 3] = [b"left", &[0x77; 150], b"right"];
+    let ids = filled(dir.path(), &bodies).await;
+    let segment = segments(dir.path()).pop().unwrap();
+    let whole = fs::read(&segment).unwrap();
+    let (good, _) = held_in(dir.path());
+    assert_eq!(good, ids.iter().copied().collect());
+    let file = OpenOptions::new().write(true).open(&segment).unwrap();
+    let mut costs: BTreeMap<usize, usize> = BTreeMap::new();
+    for at in 4096..used(&segment) {
+        let byte = whole[at as usize];
+        file.write_all_at(&[byte ^ (1 << (at % 8))], at).unwrap();
+        let (held, report) = held_in(dir.path());
+        let lost: Vec<_> = ids.iter().filter(|id| !held.contains(id)).collect();
+        assert!(lost.len() <= 1, "byte {at} cost {}", lost.len());
+        // Padding between records carries nothing.
+        assert_eq!(lost.is_empty(), report.damaged == 0, "byte {at}: {report:?}");
+        if let (Some(id), Some(named)) = (lost.first(), report.damage[..].first()) {
+            assert!(named.id.is_none_or(|named| named == **id), "byte {at}: wrong name");
+        }
+        *costs.entry(lost.len()).or_default() += 1;
+        file.write_all_at(&[byte], at).unwrap();
+    }
+    assert!(costs[&1] > 390, "hardly anything was flipped: {costs:?}");
+}
+
+#[tokio::test]
+async fn body_damaged_behind_an_intact_index_is_set_aside_when_its_turn_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = filled(dir.path(), &[&[1; 4000], b"good"]).await;
+    let segment = segments(dir.path()).pop().unwrap();
+    let file = OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(&[0xff; 8], 4096 + 3000).unwrap();
+    let (queue, report) = open(dir.path());
+    assert_eq!((report.rebuilt, report.held), (None, 2), "payloads are not read on opening");
+    let lease = queue.lease_next(2).await.unwrap().unwrap();
+    let damaged = lease.body().await.unwrap_err();
+    assert!(matches!(damaged, QueueError::Damaged { id, .. } if id == ids[0]), "{damaged}");
+    drop(lease);
+    // Damage in the envelope's record shows before the lease is given.
+    file.write_all_at(&[0xff; 8], 4096 + 70).unwrap();
+    let lease = queue.lease_next(2).await.unwrap().unwrap();
+    assert_eq!(lease.id(), ids[1]);
+    let failed = queue.list(Some(State::Failed), 9).await.unwrap();
+    assert_eq!(failed[0].id, ids[0]);
+    assert!(failed[0].last_reason.as_deref().unwrap().contains("damaged"));
+}
+
+#[tokio::test]
+async fn index_that_is_missing_damaged_or_old_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), &[b"a", b"b"]).await;
+    let old = tempfile::tempdir().unwrap();
+    copy_dir(&dir.path().join("index"), old.path());
+    let ids = filled(dir.path(), &[b"c", b"d"]).await;
+    {
+        let (queue, _) = open(dir.path());
+        queue.answer(ids[0], "done", 5).await.unwrap();
+        queue.close().await.unwrap();
+    }
+    type Damage = fn(&Path, &Path);
+    let table: [(&str, Damage); 6] = [
+        ("missing", |index, _| fs::remove_dir_all(index).unwrap()),
+        ("empty file", |index, _| fs::write(index.join("db"), b"").unwrap()),
+        ("noise", |index, _| fs::write(index.join("db"), vec![0x9c; 600_000]).unwrap()),
+        ("noise in the middle", |index, _| {
+            let file = OpenOptions::new().write(true).open(index.join("db")).unwrap();
+            file.write_all_at(&[0x9c; 5000], 300).unwrap();
+        }),
+        ("an older copy", |index, old| {
+            fs::remove_dir_all(index).unwrap();
+            copy_dir(old, index);
+        }),
+        ("a file in its place", |index, _| {
+            fs::remove_dir_all(index).unwrap();
+            fs::write(index, b"what").unwrap();
+        }),
+    ];
+    for (name, damage) in table {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(dir.path(), copy.path());
+        damage(&copy.path().join("index"), old.path());
+        let (queue, report) = open(copy.path());
+        assert_eq!(report.held, 3, "{name}: {report:?}");
+        let stats = queue.stats().await.unwrap();
+        assert_eq!((stats.held, stats.answered), (3, 1), "{name}");
+        let answer = queue.get(ids[0]).await.unwrap().unwrap().answer.unwrap();
+        assert_eq!(answer.as_ref(), b"done", "{name}");
+        let bodies: BTreeSet<_> = bodies(&queue).await;
+        assert_eq!(bodies, [b"a".to_vec(), b"b".to_vec(), b"d".to_vec()].into(), "{name}");
+        queue.close().await.unwrap();
+        let (_, report) = open(copy.path());
+        assert_eq!((report.rebuilt, report.held), (None, 3), "{name}: good again");
+    }
+}
+
+async fn bodies(queue: &Queue) -> BTreeSet<Vec<u8>> {
+    let mut leases = Vec::new();
+    let mut found = BTreeSet::new();
+    while let Some(lease) = queue.lease_next(1000).await.unwrap() {
+        found.insert(lease.body().await.unwrap().to_vec());
+        leases.push(lease);
+    }
+    found
+}
+
+#[tokio::test]
+async fn bad_indexes_are_kept_up_to_a_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), &[b"a"]).await;
+    for round in 1..=5 {
+        fs::write(dir.path().join("index/db"), vec![0x3c; 600_000]).unwrap();
+        let (queue, report) = open(dir.path());
+        assert!(report.rebuilt.is_some(), "round {round}");
+        assert_eq!((report.held, report.bad.len()), (1, 1), "round {round}: {report:?}");
+        assert!(report.bad[0].ends_with(format!("index.bad-{round}")));
+        queue.close().await.unwrap();
+    }
+    let kept = fs::read_dir(dir.path()).unwrap().filter(|found| {
+        found.as_ref().unwrap().file_name().to_string_lossy().starts_with("index.bad-")
+    });
+    assert_eq!(kept.count(), small().keep_bad);
+}
+
+#[tokio::test]
+async fn unreadable_segment_is_renamed_and_the_others_serve() {
+    let dir = tempfile::tempdir().unwrap();
+    let big = vec![9; 200 * 1024];
+    let ids = filled(dir.path(), &[&big, &big, &big]).await;
+    let all = segments(dir.path());
+    assert!(all.len() >= 3, "{all:?}");
+    let file = OpenOptions::new().write(true).open(&all[1]).unwrap();
+    // One copy of the header is enough.
+    file.write_all_at(&[0; 64], 0).unwrap();
+    assert_eq!(held_in(dir.path()).0.len(), 3);
+    file.write_all_at(&[0; 64], 2048).unwrap();
+    let (queue, report) = open(dir.path());
+    assert_eq!((report.held, report.bad.len()), (2, 2), "segment and index: {report:?}");
+    assert!(report.bad[0].to_string_lossy().ends_with(".seg.bad-1") && report.bad[0].exists());
+    assert!(report.rebuilt.is_some());
+    assert_eq!(queue.get(ids[1]).await.unwrap(), None);
+    assert!(queue.get(ids[2]).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn finished_requests_stay_finished_whatever_was_deleted_since() {
+    // The accepts of `done` lie beside that of `stuck`, so their segment stays; their finals lie in
+    // segments that would be free, but must outlive the accepts.
+    let dir = tempfile::tempdir().unwrap();
+    let stuck = filled(dir.path(), &[b"stuck"]).await;
+    let done = filled(dir.path(), &[b"1", b"2", b"3", b"4"]).await;
+    let (queue, _) = open(dir.path());
+    let filler = vec![5; 200 * 1024];
+    for id in &done {
+        let new = entry(1, 1, &filler);
+        let filler_id = new.id;
+        queue.accept(new).await.unwrap();
+        queue.answer(*id, "once", 5).await.unwrap();
+        queue.answer(filler_id, "", 5).await.unwrap();
+    }
+    queue.forget_before(100, 0).await.unwrap();
+    let stats = queue.stats().await.unwrap();
+    assert!(stats.segments > 1, "finals pinned: {stats:?}");
+    queue.close().await.unwrap();
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (queue, report) = open(dir.path());
+    assert_eq!(report.held, 1, "nothing came back to life: {report:?}");
+    queue.forget_before(100, 0).await.unwrap();
+    queue.answer(stuck[0], "at last", 6).await.unwrap();
+    queue.forget_before(100, 0).await.unwrap();
+    let stats = queue.stats().await.unwrap();
+    assert_eq!(stats.segments, 1, "with the last accept gone, all is: {stats:?}");
+}
+
+#[test]
+fn directory_that_cannot_be_used_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("queue");
+    fs::write(&path, b"a file").unwrap();
+    let refused = Queue::open(&path, small()).unwrap_err().to_string();
+    assert!(refused.contains("queue cannot create the directory"), "{refused}");
+    assert!(refused.contains("/queue"), "{refused}");
+    let refused = read_only(&dir.path().join("none")).unwrap_err().to_string();
+    assert!(refused.contains("none/journal"), "{refused}");
+}

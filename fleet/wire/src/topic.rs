@@ -15,8 +15,8 @@ use std::fmt;
 use crate::id::{DeviceId, Shard};
 
 const PREFIX: &str = "holdfast/1/";
-/// No topic is longer: prefix, shard, the longest device id, the longest kind.
-const MAX_TOPIC: usize = 128;
+/// No topic is longer, in bytes: prefix, shard, the longest device id, the longest kind.
+pub const MAX_TOPIC: usize = 128;
 
 /// What a topic under a device is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,160 @@
+//! The HTTP side: JSON, server-sent events and the page. It only reads.
+//!
+//! ```text
+//! GET /                     the page
+//! GET /api/v1/devices       every device; ?limit=1..=1000 &after={id}
+//! GET /api/v1/devices/{id}  one device
+//! GET /api/v1/events        changes as they happen (server-sent events)
+//! GET /api/v1/status        the controller itself
+//! GET /healthz /readyz      for probes
+//! ```
+//!
+//! **Invariant:** nothing here changes a device, and no answer holds a lock while it is sent.
+
+mod events;
+mod page;
+mod problem;
+pub(crate) mod view;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State as From};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use holdfast_wire::id::DeviceId;
+use holdfast_wire::sign::PublicKey;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::date;
+use crate::intake::{State, tally};
+use crate::link::Link;
+use problem::Problem;
+use view::{DeviceList, DeviceView, StatusView};
+
+/// Most devices in one answer.
+const MAX_LIMIT: usize = 1000;
+
+/// What the handlers read.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) state: Arc<State>,
+    pub(crate) link: Link,
+    pub(crate) broker: String,
+    pub(crate) public_key: PublicKey,
+    /// Ends the event streams, so that a stop does not wait for watchers.
+    pub(crate) cancel: CancellationToken,
+}
+
+/// Every route.
+pub(crate) fn router(api: Api) -> Router {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/assets/{name}", get(page::asset))
+        .route("/api/v1/devices", get(devices))
+        .route("/api/v1/devices/{id}", get(device))
+        .route("/api/v1/events", get(events::stream))
+        .route("/api/v1/status", get(status))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn(guard))
+        .with_state(api)
+}
+
+/// Headers that every answer carries.
+async fn guard(request: axum::extract::Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paging {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+async fn devices(
+    From(api): From<Api>,
+    paging: Result<Query<Paging>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<DeviceList>, Problem> {
+    let Query(paging) = paging.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let limit = paging.limit.unwrap_or(MAX_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit = {limit}: must be 1..={MAX_LIMIT}")));
+    }
+    let after = paging
+        .after
+        .map(DeviceId::parse)
+        .transpose()
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("after: {error}")))?;
+    let roster = api.state.roster();
+    let devices: Vec<DeviceView> = roster.page(after.as_ref(), limit).map(DeviceView::from).collect();
+    let next = match (devices.last(), roster.iter().last()) {
+        (Some(shown), Some(last)) if shown.id != last.id.as_str() => Some(shown.id.clone()),
+        _ => None,
+    };
+    Ok(Json(DeviceList { now: view::date(date()), devices, next }))
+}
+
+async fn device(From(api): From<Api>, Path(id): Path<String>) -> Result<Json<DeviceView>, Problem> {
+    let id = DeviceId::parse(id).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    match api.state.roster().get(&id) {
+        Some(device) => Ok(Json(DeviceView::from(device))),
+        None => Err(Problem::new(StatusCode::NOT_FOUND, format!("no device {id} ever said hello"))),
+    }
+}
+
+fn status_view(api: &Api) -> StatusView {
+    let (online, offline) = tally(&api.state.roster());
+    let refused = api
+        .state
+        .refused()
+        .map(|(reason, count)| (format!("{reason:?}").to_lowercase(), count))
+        .collect();
+    StatusView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: view::date(api.state.started.date),
+        public_key: api.public_key.to_string(),
+        broker: api.broker.clone(),
+        broker_connected: api.link.is_up(),
+        registry_writable: api.state.store_works(),
+        online,
+        offline,
+        refused,
+        dropped: api.link.dropped(),
+    }
+}
+
+async fn status(From(api): From<Api>) -> Json<StatusView> {
+    Json(status_view(&api))
+}
+
+async fn ready(From(api): From<Api>) -> Result<&'static str, Problem> {
+    let unavailable = |detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    if !api.link.is_up() {
+        return unavailable(format!("the broker at {} is not connected", api.broker));
+    }
+    if !api.state.store_works() {
+        return unavailable("the registry cannot be written".to_owned());
+    }
+    Ok("ready\n")
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("nothing is at {}; the API begins at /api/v1/devices", uri.path()))
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Response {
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} takes GET, not {method}", uri.path()));
+    ([(header::ALLOW, "GET, HEAD")], problem).into_response()
+}

@@ -117,7 +117,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(arguments) => serve_command(&arguments),
         Command::Devices(arguments) => devices_command(&arguments),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "holdfast-fleet", &mut io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "holdfast-fleet",
+                &mut io::stdout(),
+            );
             Ok(())
         }
     };
@@ -149,7 +154,10 @@ fn serve_command(arguments: &Serve) -> Result<(), Failure> {
     let file = arguments
         .config
         .as_ref()
-        .map(|path| std::fs::read_to_string(path).map_err(|source| Failure::ConfigFile { path: path.clone(), source }))
+        .map(|path| {
+            std::fs::read_to_string(path)
+                .map_err(|source| Failure::ConfigFile { path: path.clone(), source })
+        })
         .transpose()?;
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let given = [
@@ -159,8 +167,9 @@ fn serve_command(arguments: &Serve) -> Result<(), Failure> {
         ("mqtt.broker", arguments.broker.clone()),
     ];
     let given = given.into_iter().filter_map(|(key, value)| Some((key, value?)));
-    let environment = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    let environment = std::env::vars_os().map(|(name, value)| {
+        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+    });
     let config = Config::new(data_dir()).over(file.as_deref(), environment, given)?;
     log_to_stderr();
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
@@ -171,7 +180,10 @@ fn serve_command(arguments: &Serve) -> Result<(), Failure> {
 fn devices_command(arguments: &Devices) -> Result<(), Failure> {
     // The client is built for TLS too and wants to know with which library; a second installation changes nothing.
     let _installed = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
     let list = runtime.block_on(devices::fetch(&arguments.server))?;
     let text = if arguments.json {
         serde_json::to_string_pretty(&list).map_err(|error| Failure::Output(error.into()))?
@@ -186,7 +198,8 @@ fn devices_command(arguments: &Devices) -> Result<(), Failure> {
 
 /// Where data goes unless told otherwise: systemd's choice, then the user's.
 fn data_dir() -> PathBuf {
-    let directory = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory =
+        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     directory("STATE_DIRECTORY")
         .or_else(|| Some(directory("XDG_DATA_HOME")?.join("holdfast-fleet")))
         .or_else(|| Some(directory("HOME")?.join(".local/share/holdfast-fleet")))
@@ -194,9 +207,12 @@ fn data_dir() -> PathBuf {
 }
 
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("HOLDFAST_FLEET_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let filter =
+        EnvFilter::try_from_env("HOLDFAST_FLEET_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     // Already set when the process serves in another role as well.
     let _set = subscriber.try_init();
 }

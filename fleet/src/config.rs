@@ -90,7 +90,9 @@ const SETTINGS: [Setting; 5] = [
 ];
 
 fn address(text: &str, into: &mut SocketAddr) -> Result<(), &'static str> {
-    *into = text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8480 or [::1]:8480")?;
+    *into = text
+        .parse()
+        .map_err(|_| "must be an address and a port, such as 127.0.0.1:8480 or [::1]:8480")?;
     Ok(())
 }
 
@@ -99,7 +101,8 @@ fn host_and_port(text: &str) -> Result<(String, u16), &'static str> {
     let (host, port) = text.rsplit_once(':').ok_or(RULE)?;
     let port = port.parse().map_err(|_| RULE)?;
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let is_host = !bare.is_empty() && bare.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:".contains(c));
+    let is_host =
+        !bare.is_empty() && bare.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:".contains(c));
     // An IPv6 address without brackets would lose its last group to the port.
     let is_clear = bare.len() != host.len() || !host.contains(':');
     if is_host && is_clear && port != 0 { Ok((bare.to_owned(), port)) } else { Err(RULE) }
@@ -131,14 +134,16 @@ impl Config {
         let mut faults = Vec::new();
         match file.unwrap_or_default().parse::<Table>() {
             Ok(table) => self.put_table("", &table, &mut faults),
-            Err(error) => faults.push(format!("not TOML: {}", error.to_string().trim_end().replace('\n', "\n  "))),
+            Err(error) => faults
+                .push(format!("not TOML: {}", error.to_string().trim_end().replace('\n', "\n  "))),
         }
         for (name, value) in environment.filter(|(name, _)| is_setting(name)) {
             let found = SETTINGS.iter().find(|setting| variable(setting.key) == name);
             match found {
                 Some(setting) => self.put(&name, setting, &value, &mut faults),
                 None => {
-                    let known: Vec<String> = SETTINGS.iter().map(|setting| variable(setting.key)).collect();
+                    let known: Vec<String> =
+                        SETTINGS.iter().map(|setting| variable(setting.key)).collect();
                     faults.push(format!("{name} is no setting; there are {}", known.join(", ")));
                 }
             }
@@ -159,10 +164,18 @@ impl Config {
             let is_section = SETTINGS.iter().any(|setting| setting.key.starts_with(&section));
             match (setting, value) {
                 (Some(setting), Value::String(text)) => self.put(&key, setting, text, faults),
-                (Some(setting), Value::Integer(number)) => self.put(&key, setting, &number.to_string(), faults),
-                (Some(_), other) => faults.push(format!("{key} = {other}: must be a text or a number")),
-                (None, Value::Table(inner)) if is_section => self.put_table(&section, inner, faults),
-                (None, _) if is_section => faults.push(format!("{key}: must be a section, [{key}]")),
+                (Some(setting), Value::Integer(number)) => {
+                    self.put(&key, setting, &number.to_string(), faults)
+                }
+                (Some(_), other) => {
+                    faults.push(format!("{key} = {other}: must be a text or a number"))
+                }
+                (None, Value::Table(inner)) if is_section => {
+                    self.put_table(&section, inner, faults)
+                }
+                (None, _) if is_section => {
+                    faults.push(format!("{key}: must be a section, [{key}]"))
+                }
                 (None, _) => {
                     let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
                     faults.push(format!("{key} is no setting; there are {}", known.join(", ")));
@@ -190,7 +203,11 @@ fn is_setting(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(file: &str, environment: &[(&str, &str)], arguments: &[(&'static str, &str)]) -> Result<Config, ConfigError> {
+    fn read(
+        file: &str,
+        environment: &[(&str, &str)],
+        arguments: &[(&'static str, &str)],
+    ) -> Result<Config, ConfigError> {
         Config::new("data".into()).over(
             Some(file),
             environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
@@ -201,8 +218,18 @@ mod tests {
     #[test]
     fn the_narrower_place_wins() {
         let file = "data_dir = \"/f\"\n[http]\nlisten = \"127.0.0.1:1\"\n[mqtt]\nlisten = \"127.0.0.1:1\"\n[registry]\nmax_devices = 7";
-        let environment = [("HOLDFAST_FLEET_HTTP_LISTEN", "127.0.0.1:2"), ("HOLDFAST_FLEET_MQTT_LISTEN", "127.0.0.1:2"), ("PATH", "x"), ("HOLDFAST_FLEET_LOG", "debug")];
-        let got = read(file, &environment, &[("mqtt.listen", "[::1]:3"), ("mqtt.broker", "[fd00::1]:1884")]).unwrap();
+        let environment = [
+            ("HOLDFAST_FLEET_HTTP_LISTEN", "127.0.0.1:2"),
+            ("HOLDFAST_FLEET_MQTT_LISTEN", "127.0.0.1:2"),
+            ("PATH", "x"),
+            ("HOLDFAST_FLEET_LOG", "debug"),
+        ];
+        let got = read(
+            file,
+            &environment,
+            &[("mqtt.listen", "[::1]:3"), ("mqtt.broker", "[fd00::1]:1884")],
+        )
+        .unwrap();
         let want = Config {
             data_dir: "/f".into(),
             http_listen: "127.0.0.1:2".parse().unwrap(),
@@ -230,7 +257,10 @@ mod tests {
             "http.listen = \"nowhere\": must be an address",
         ];
         for start in starts {
-            assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start:?} is not in {faults:#?}");
+            assert!(
+                faults.iter().any(|fault| fault.starts_with(start)),
+                "{start:?} is not in {faults:#?}"
+            );
         }
         assert_eq!(faults.len(), starts.len(), "{faults:#?}");
     }

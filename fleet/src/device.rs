@@ -34,8 +34,12 @@ pub(crate) enum Why {
 }
 
 impl Presence {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Online, Self::Offline(Why::Bye), Self::Offline(Why::LastWill), Self::Offline(Why::Silence)];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Online,
+        Self::Offline(Why::Bye),
+        Self::Offline(Why::LastWill),
+        Self::Offline(Why::Silence),
+    ];
 
     /// As it is stored.
     pub(crate) fn text(self) -> &'static str {

@@ -13,7 +13,9 @@ use crate::api::view::{DeviceList, DeviceView};
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DevicesError {
-    #[error("no controller answers at {server}; is `holdfast-fleet serve` running there? name another with --server")]
+    #[error(
+        "no controller answers at {server}; is `holdfast-fleet serve` running there? name another with --server"
+    )]
     Unreachable { server: String, source: reqwest::Error },
     #[error("{server} answers, but not as a controller does (status {status}); check --server")]
     Foreign { server: String, status: u16 },
@@ -58,12 +60,23 @@ pub(crate) async fn fetch(server: &str) -> Result<DeviceList, DevicesError> {
 /// The table for people.
 pub(crate) fn table(list: &DeviceList) -> String {
     if list.devices.is_empty() {
-        return "no device has said hello yet; point an agent at this controller's MQTT address".to_owned();
+        return "no device has said hello yet; point an agent at this controller's MQTT address"
+            .to_owned();
     }
     let now = list.now.parse().unwrap_or(Timestamp::UNIX_EPOCH);
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["DEVICE", "STATE", "LAST SEEN", "BOARD", "MODELS", "QUEUE", "P95", "MEMORY", "TEMPERATURE"]);
+    table.set_header([
+        "DEVICE",
+        "STATE",
+        "LAST SEEN",
+        "BOARD",
+        "MODELS",
+        "QUEUE",
+        "P95",
+        "MEMORY",
+        "TEMPERATURE",
+    ]);
     for device in &list.devices {
         table.add_row(row(device, now).map(|cell| plain(&cell)));
     }
@@ -75,8 +88,11 @@ fn row(device: &DeviceView, now: Timestamp) -> [String; 9] {
         Some(reason) => format!("{} ({reason})", device.state),
         None => device.state.clone(),
     };
-    let models: Vec<String> =
-        device.models.iter().map(|model| format!("{} {} {}", model.name, model.version, model.variant)).collect();
+    let models: Vec<String> = device
+        .models
+        .iter()
+        .map(|model| format!("{} {} {}", model.name, model.version, model.variant))
+        .collect();
     let health = device.health.as_ref();
     let dash = || "-".to_owned();
     let slowest = health.and_then(|health| health.tasks.iter().map(|task| task.p95_us).max());
@@ -86,10 +102,14 @@ fn row(device: &DeviceView, now: Timestamp) -> [String; 9] {
         ago(&device.last_seen, now),
         device.board.clone(),
         if models.is_empty() { dash() } else { models.join(", ") },
-        health.map_or_else(dash, |health| health.queue.values().fold(0, |sum: u64, n| sum.saturating_add(*n)).to_string()),
+        health.map_or_else(dash, |health| {
+            health.queue.values().fold(0, |sum: u64, n| sum.saturating_add(*n)).to_string()
+        }),
         slowest.map_or_else(dash, micros),
         health.map_or_else(dash, |health| Bytes(health.memory_rss_bytes).to_string()),
-        health.and_then(|health| health.temperature_celsius).map_or_else(dash, |degrees| format!("{degrees:.1} °C")),
+        health
+            .and_then(|health| health.temperature_celsius)
+            .map_or_else(dash, |degrees| format!("{degrees:.1} °C")),
     ]
 }
 

@@ -100,11 +100,23 @@ struct Sequences {
 impl Intake {
     pub(crate) fn new(state: Arc<State>, store: Store, link: Link, signer: Signer) -> Self {
         let sequences = Sequences { next: 0, end: 0 };
-        Self { state, store, link, signer, sequences, unsaved: BTreeSet::new(), quiet: Quiet::new() }
+        Self {
+            state,
+            store,
+            link,
+            signer,
+            sequences,
+            unsaved: BTreeSet::new(),
+            quiet: Quiet::new(),
+        }
     }
 
     /// Runs until it is cancelled, then writes what is unsaved.
-    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Incoming>, cancel: CancellationToken) {
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Incoming>,
+        cancel: CancellationToken,
+    ) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
@@ -169,7 +181,10 @@ impl Intake {
     }
 
     fn refuse(&mut self, reason: Refused, topic: &str, now: Now) {
-        let count = Refused::ALL.iter().position(|other| *other == reason).and_then(|at| self.state.refused.get(at));
+        let count = Refused::ALL
+            .iter()
+            .position(|other| *other == reason)
+            .and_then(|at| self.state.refused.get(at));
         if let Some(count) = count {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -245,7 +260,7 @@ impl Intake {
 
     async fn next_sequence(&mut self) -> Option<u64> {
         if self.sequences.next == self.sequences.end {
-            let first = self.store.reserve_sequences(SEQUENCE_BLOCK).await;
+            let first = self.store.reserve_sequences(SEQUENCE_BLOCK, crate::clock::date()).await;
             self.note(&first);
             let first = first.ok()?;
             self.sequences = Sequences { next: first, end: first.saturating_add(SEQUENCE_BLOCK) };

@@ -12,7 +12,9 @@ use holdfast_wire::sign::Signer;
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyError {
-    #[error("controller key {path} cannot be read or written; check who owns {path} and whether the disk is full")]
+    #[error(
+        "controller key {path} cannot be read or written; check who owns {path} and whether the disk is full"
+    )]
     File { path: PathBuf, source: io::Error },
     #[error(
         "controller key {path} is damaged: it has {found} bytes instead of 32; restore it from a backup, or remove it \
@@ -43,7 +45,8 @@ pub(crate) fn load_or_make(data: &Path) -> Result<Signer, KeyError> {
 
 fn write_new(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
     let new = path.with_extension("key.new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(secret)?;
     file.sync_all()?;
     fs::rename(&new, path)?;

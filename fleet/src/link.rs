@@ -72,7 +72,8 @@ pub(crate) struct NotNow;
 impl Link {
     /// Sends one message, now or not at all.
     pub(crate) fn send(&self, topic: &Topic, payload: Vec<u8>) -> Result<(), NotNow> {
-        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(NotNow)?;
+        let client =
+            self.client.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(NotNow)?;
         client.try_publish(topic.to_string(), QoS::AtLeastOnce, false, payload).map_err(|_| NotNow)
     }
 
@@ -166,14 +167,16 @@ impl LinkTask {
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    let filters = Kind::UP.map(|kind| SubscribeFilter::new(filter_up(None, kind), QoS::AtLeastOnce));
+                    let filters = Kind::UP
+                        .map(|kind| SubscribeFilter::new(filter_up(None, kind), QoS::AtLeastOnce));
                     if client.try_subscribe_many(filters).is_err() {
                         return "no room for the subscription".into();
                     }
                 }
                 Ok(Event::Incoming(Packet::SubAck(_))) => {
                     tracing::info!(broker = %self.address, "broker connected");
-                    *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
+                    *self.client.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(client.clone());
                     self.is_up.send_replace(true);
                     self.hand_on(Incoming::Subscribed);
                 }

@@ -59,13 +59,22 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Topic, Self::Malformed, Self::Signature, Self::Key, Self::Replay, Self::Unknown, Self::Full];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Topic,
+        Self::Malformed,
+        Self::Signature,
+        Self::Key,
+        Self::Replay,
+        Self::Unknown,
+        Self::Full,
+    ];
 
     /// What it means for who reads the log.
     pub(crate) fn sentence(self) -> &'static str {
         match self {
-            Self::Topic => "message on a foreign topic refused; does something else use this broker?",
+            Self::Topic => {
+                "message on a foreign topic refused; does something else use this broker?"
+            }
             Self::Malformed => "damaged message refused; is the agent of another version?",
             Self::Signature => "wrongly signed message refused; somebody may be forging it",
             Self::Key => {
@@ -87,7 +96,10 @@ pub(crate) struct Roster {
 
 impl Roster {
     pub(crate) fn new(devices: Vec<Device>, max_devices: usize) -> Self {
-        Self { devices: devices.into_iter().map(|device| (device.id.clone(), device)).collect(), max_devices }
+        Self {
+            devices: devices.into_iter().map(|device| (device.id.clone(), device)).collect(),
+            max_devices,
+        }
     }
 
     pub(crate) fn get(&self, id: &DeviceId) -> Option<&Device> {
@@ -99,9 +111,16 @@ impl Roster {
     }
 
     /// At most `limit` devices behind `after`, by name.
-    pub(crate) fn page(&self, after: Option<&DeviceId>, limit: usize) -> impl Iterator<Item = &Device> {
+    pub(crate) fn page(
+        &self,
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> impl Iterator<Item = &Device> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.devices.range::<DeviceId, _>((from, Bound::Unbounded)).map(|(_, device)| device).take(limit)
+        self.devices
+            .range::<DeviceId, _>((from, Bound::Unbounded))
+            .map(|(_, device)| device)
+            .take(limit)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -112,7 +131,12 @@ impl Roster {
     ///
     /// # Errors
     /// [`Refused`] says why it changed nothing.
-    pub(crate) fn take(&mut self, topic: &str, envelope: &[u8], now: Now) -> Result<Taken, Refused> {
+    pub(crate) fn take(
+        &mut self,
+        topic: &str,
+        envelope: &[u8],
+        now: Now,
+    ) -> Result<Taken, Refused> {
         let topic = Topic::parse(topic).map_err(|_| Refused::Topic)?;
         let Topic::Device(id, kind) = &topic else { return Err(Refused::Topic) };
         let opened = sign::open(&topic, envelope).map_err(|error| match error {
@@ -133,23 +157,41 @@ impl Roster {
         Ok(Taken { device: id.clone(), sequence: opened.sequence, what })
     }
 
-    fn unknown(&mut self, key: PublicKey, sequence: u64, message: Up, now: Now) -> Result<What, Refused> {
+    fn unknown(
+        &mut self,
+        key: PublicKey,
+        sequence: u64,
+        message: Up,
+        now: Now,
+    ) -> Result<What, Refused> {
         let Up::Hello(hello) = message else { return Err(Refused::Unknown) };
         if self.devices.len() >= self.max_devices {
             return Err(Refused::Full);
         }
         let hello: Hello = hello;
-        self.devices.insert(hello.device.clone(), Device::new(key, LastSequence::new(sequence), hello, now));
+        self.devices.insert(
+            hello.device.clone(),
+            Device::new(key, LastSequence::new(sequence), hello, now),
+        );
         Ok(What::Appeared)
     }
 
     /// Time passes: the devices that have now been silent for too long.
     pub(crate) fn tick(&mut self, now: Now) -> Vec<DeviceId> {
-        self.devices.values_mut().filter_map(|device| device.tick(now).then(|| device.id.clone())).collect()
+        self.devices
+            .values_mut()
+            .filter_map(|device| device.tick(now).then(|| device.id.clone()))
+            .collect()
     }
 }
 
-fn known(device: &mut Device, key: PublicKey, sequence: u64, message: Up, now: Now) -> Result<What, Refused> {
+fn known(
+    device: &mut Device,
+    key: PublicKey,
+    sequence: u64,
+    message: Up,
+    now: Now,
+) -> Result<What, Refused> {
     if key != device.key {
         return Err(Refused::Key);
     }

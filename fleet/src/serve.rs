@@ -40,11 +40,15 @@ pub(crate) enum ServeError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    #[error("http.listen = {address} cannot be used; is another program listening there? choose another with --http")]
+    #[error(
+        "http.listen = {address} cannot be used; is another program listening there? choose another with --http"
+    )]
     Http { address: SocketAddr, source: io::Error },
     #[error("the embedded broker at {0} ended; start the controller again")]
     BrokerEnded(SocketAddr),
-    #[error("the embedded broker at {0} does not answer; is something between this program and that port?")]
+    #[error(
+        "the embedded broker at {0} does not answer; is something between this program and that port?"
+    )]
     BrokerMute(SocketAddr),
     #[error("ready file {path} cannot be written")]
     ReadyFile { path: PathBuf, source: io::Error },
@@ -93,7 +97,8 @@ pub(crate) async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(
         cancel: cancel.child_token(),
     };
     let link_cancel = CancellationToken::new();
-    let intake = tasks.spawn(Intake::new(state, store, link.clone(), signer).run(inbox, cancel.child_token()));
+    let intake = tasks
+        .spawn(Intake::new(state, store, link.clone(), signer).run(inbox, cancel.child_token()));
     tasks.spawn(link_task.run(link_cancel.clone()));
     let stop = cancel.child_token();
     let server = axum::serve(http, api::router(api)).with_graceful_shutdown(stop.cancelled_owned());
@@ -116,7 +121,10 @@ pub(crate) async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(
         tasks.wait().await;
     };
     if timeout(STOP_WITHIN, all_stopped).await.is_err() {
-        tracing::warn!(within_ms = STOP_WITHIN.as_millis(), "some work did not stop in time, it is left");
+        tracing::warn!(
+            within_ms = STOP_WITHIN.as_millis(),
+            "some work did not stop in time, it is left"
+        );
     }
     result
 }
@@ -176,7 +184,11 @@ async fn until_stopped(
     }
 }
 
-fn announce_ready(http: SocketAddr, broker: &Address, ready_file: Option<&Path>) -> Result<(), ServeError> {
+fn announce_ready(
+    http: SocketAddr,
+    broker: &Address,
+    ready_file: Option<&Path>,
+) -> Result<(), ServeError> {
     println!("ready: page http://{http}/  mqtt {broker}");
     let Some(path) = ready_file else { return Ok(()) };
     let failed = |source| ServeError::ReadyFile { path: path.to_path_buf(), source };

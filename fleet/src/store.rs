@@ -39,18 +39,26 @@ const SAVE: &str = "INSERT INTO devices
 /// Why the registry does not serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("data directory {path} cannot be used; create it, make it writable for this user, or choose another with --data")]
+    #[error(
+        "data directory {path} cannot be used; create it, make it writable for this user, or choose another with --data"
+    )]
     Directory { path: PathBuf, source: io::Error },
-    #[error("data directory {path} is in use by another controller; stop that one, or choose another with --data")]
+    #[error(
+        "data directory {path} is in use by another controller; stop that one, or choose another with --data"
+    )]
     InUse { path: PathBuf },
     #[error(
         "registry {path} is damaged: {found}; restore it from a backup, or move it away to begin with an empty one \
          (devices then appear anew with whatever key they show first)"
     )]
     Damaged { path: PathBuf, found: String },
-    #[error("registry {path} has schema {found}, this controller knows up to {known}; use the newer controller that wrote it")]
+    #[error(
+        "registry {path} has schema {found}, this controller knows up to {known}; use the newer controller that wrote it"
+    )]
     Newer { path: PathBuf, found: usize, known: usize },
-    #[error("registry {path} cannot be read or written; check that the disk is not full and who owns the file")]
+    #[error(
+        "registry {path} cannot be read or written; check that the disk is not full and who owns the file"
+    )]
     Database { path: PathBuf, source: sqlx::Error },
 }
 
@@ -84,12 +92,19 @@ impl Store {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        sqlx::query("PRAGMA journal_mode = WAL").execute(&self.pool).await.map_err(|error| self.failed(error))?;
+        sqlx::query("PRAGMA journal_mode = WAL")
+            .execute(&self.pool)
+            .await
+            .map_err(|error| self.failed(error))?;
         let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
             .fetch_one(&self.pool)
             .await
             .map_err(|error| self.failed(error))?;
-        if found == "ok" { Ok(()) } else { Err(StoreError::Damaged { path: self.path.clone(), found }) }
+        if found == "ok" {
+            Ok(())
+        } else {
+            Err(StoreError::Damaged { path: self.path.clone(), found })
+        }
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
@@ -98,9 +113,10 @@ impl Store {
             sqlx::query("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)")
                 .execute(&mut *transaction)
                 .await?;
-            let value: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'schema'")
-                .fetch_optional(&mut *transaction)
-                .await?;
+            let value: Option<String> =
+                sqlx::query_scalar("SELECT value FROM meta WHERE name = 'schema'")
+                    .fetch_optional(&mut *transaction)
+                    .await?;
             let found = value.and_then(|text| text.parse().ok()).unwrap_or(0);
             for step in MIGRATIONS.iter().skip(found) {
                 let step = step.replace("{bytes}", "BLOB");
@@ -114,7 +130,11 @@ impl Store {
         };
         let found = run.await.map_err(|error| self.failed(error))?;
         if found > MIGRATIONS.len() {
-            return Err(StoreError::Newer { path: self.path.clone(), found, known: MIGRATIONS.len() });
+            return Err(StoreError::Newer {
+                path: self.path.clone(),
+                found,
+                known: MIGRATIONS.len(),
+            });
         }
         Ok(())
     }
@@ -144,15 +164,22 @@ impl Store {
         run.await.map_err(|error| self.failed(error))
     }
 
-    /// Takes a block of sequences that were never used: the first of `count`.
-    pub(crate) async fn reserve_sequences(&self, count: u64) -> Result<u64, StoreError> {
+    /// Takes a block of sequences that were never used: the first of `count`. The date in ms is a
+    /// floor, so that a registry from a backup does not make the controller repeat numbers.
+    pub(crate) async fn reserve_sequences(
+        &self,
+        count: u64,
+        date: Millis,
+    ) -> Result<u64, StoreError> {
         let run = async {
             let mut transaction = self.pool.begin().await?;
-            let value: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'next_sequence'")
-                .fetch_optional(&mut *transaction)
+            let value: Option<String> =
+                sqlx::query_scalar("SELECT value FROM meta WHERE name = 'next_sequence'")
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+            let first = value.and_then(|text| text.parse().ok()).unwrap_or(1).max(date.0);
+            put_meta(&mut transaction, "next_sequence", &first.saturating_add(count).to_string())
                 .await?;
-            let first: u64 = value.and_then(|text| text.parse().ok()).unwrap_or(1);
-            put_meta(&mut transaction, "next_sequence", &first.saturating_add(count).to_string()).await?;
             transaction.commit().await?;
             Ok(first)
         };
@@ -184,7 +211,12 @@ fn failed(path: &Path, source: sqlx::Error) -> StoreError {
 fn lock(data: &Path) -> Result<File, StoreError> {
     let directory = |source| StoreError::Directory { path: data.to_path_buf(), source };
     std::fs::create_dir_all(data).map_err(directory)?;
-    let file = File::options().write(true).create(true).truncate(false).open(data.join("lock")).map_err(directory)?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(data.join("lock"))
+        .map_err(directory)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: data.to_path_buf() }),
@@ -194,7 +226,11 @@ fn lock(data: &Path) -> Result<File, StoreError> {
 
 type Transaction<'a> = sqlx::Transaction<'a, sqlx::Any>;
 
-async fn put_meta(transaction: &mut Transaction<'_>, name: &str, value: &str) -> Result<(), sqlx::Error> {
+async fn put_meta(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    value: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
         .bind(name.to_owned())
         .bind(value.to_owned())

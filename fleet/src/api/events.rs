@@ -35,7 +35,9 @@ struct Watcher {
     is_behind: bool,
 }
 
-pub(super) async fn stream(From(api): From<Api>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+pub(super) async fn stream(
+    From(api): From<Api>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let changes = api.state.watch();
     let mut status = interval(STATUS_EVERY);
     status.set_missed_tick_behavior(MissedTickBehavior::Delay);

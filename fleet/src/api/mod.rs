@@ -87,10 +87,14 @@ async fn devices(
     From(api): From<Api>,
     paging: Result<Query<Paging>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<DeviceList>, Problem> {
-    let Query(paging) = paging.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Query(paging) =
+        paging.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
     let limit = paging.limit.unwrap_or(MAX_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit = {limit}: must be 1..={MAX_LIMIT}")));
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            format!("limit = {limit}: must be 1..={MAX_LIMIT}"),
+        ));
     }
     let after = paging
         .after
@@ -98,7 +102,8 @@ async fn devices(
         .transpose()
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("after: {error}")))?;
     let roster = api.state.roster();
-    let devices: Vec<DeviceView> = roster.page(after.as_ref(), limit).map(DeviceView::from).collect();
+    let devices: Vec<DeviceView> =
+        roster.page(after.as_ref(), limit).map(DeviceView::from).collect();
     let next = match (devices.last(), roster.iter().last()) {
         (Some(shown), Some(last)) if shown.id != last.id.as_str() => Some(shown.id.clone()),
         _ => None,
@@ -107,7 +112,8 @@ async fn devices(
 }
 
 async fn device(From(api): From<Api>, Path(id): Path<String>) -> Result<Json<DeviceView>, Problem> {
-    let id = DeviceId::parse(id).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let id = DeviceId::parse(id)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     match api.state.roster().get(&id) {
         Some(device) => Ok(Json(DeviceView::from(device))),
         None => Err(Problem::new(StatusCode::NOT_FOUND, format!("no device {id} ever said hello"))),
@@ -151,10 +157,16 @@ async fn ready(From(api): From<Api>) -> Result<&'static str, Problem> {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("nothing is at {}; the API begins at /api/v1/devices", uri.path()))
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        format!("nothing is at {}; the API begins at /api/v1/devices", uri.path()),
+    )
 }
 
 async fn not_allowed(method: Method, uri: Uri) -> Response {
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} takes GET, not {method}", uri.path()));
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} takes GET, not {method}", uri.path()),
+    );
     ([(header::ALLOW, "GET, HEAD")], problem).into_response()
 }

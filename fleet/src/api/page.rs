@@ -15,7 +15,10 @@ const STYLE: &str = include_str!("../page/fleet.css");
 const SCRIPT: &str = include_str!("../page/fleet.js");
 
 pub(super) async fn index() -> Response {
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+    ];
     (headers, INDEX).into_response()
 }
 

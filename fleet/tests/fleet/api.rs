@@ -28,7 +28,8 @@ async fn problems_are_problem_json() {
         assert_eq!(problem["status"], status, "{path}");
         assert!(problem["detail"].as_str().unwrap().contains(detail), "{path}: {body}");
     }
-    let response = client().post(format!("{}/api/v1/devices", controller.http)).send().await.unwrap();
+    let response =
+        client().post(format!("{}/api/v1/devices", controller.http)).send().await.unwrap();
     assert_eq!(response.status(), 405);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     assert_eq!(controller.get("/healthz").await.0, 200);
@@ -74,7 +75,8 @@ async fn a_watcher_sees_the_fleet_and_then_each_change() {
         }
     };
     timeout(PATIENCE, watching).await.unwrap();
-    let first: Value = serde_json::from_str(text.lines().nth(1).unwrap().strip_prefix("data: ").unwrap()).unwrap();
+    let first: Value =
+        serde_json::from_str(text.lines().nth(1).unwrap().strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!(first["devices"][0]["id"], "cam-7");
 }
 

@@ -26,11 +26,20 @@ fn wrong_arguments_and_configurations_say_what_is_right() {
     fails(&[], 64, &["Usage"]);
     fails(&["sing"], 64, &["unrecognized subcommand"]);
     fails(&["serve", "--mqtt", "127.0.0.1:0", "--broker", "a:1"], 64, &["cannot be used with"]);
-    fails(&["serve", "--config", "/nowhere/fleet.toml"], 78, &["/nowhere/fleet.toml cannot be read", "because: No such file"]);
+    fails(
+        &["serve", "--config", "/nowhere/fleet.toml"],
+        78,
+        &["/nowhere/fleet.toml cannot be read", "because: No such file"],
+    );
     fails(
         &["serve", "--config", config, "--mqtt", "x"],
         78,
-        &["configuration has 3 faults", "http.listen = \"here\"", "http.speed is no setting", "mqtt.listen = \"x\""],
+        &[
+            "configuration has 3 faults",
+            "http.listen = \"here\"",
+            "http.speed is no setting",
+            "mqtt.listen = \"x\"",
+        ],
     );
     let (code, stdout, _) = run(&["--version"]);
     assert_eq!((code, stdout.starts_with("holdfast-fleet ")), (0, true));
@@ -52,7 +61,11 @@ fn ports_in_use_are_named() {
     fails(
         &["serve", "--data", data, "--http", "127.0.0.1:0", "--mqtt", &address],
         69,
-        &[&format!("mqtt.listen = {address} cannot be used"), "--mqtt", &format!("--broker {address}")],
+        &[
+            &format!("mqtt.listen = {address} cannot be used"),
+            "--mqtt",
+            &format!("--broker {address}"),
+        ],
     );
 }
 
@@ -88,7 +101,8 @@ async fn storage_that_cannot_serve_is_named() {
 async fn devices_are_listed_for_people_and_for_programs() {
     let data = tempfile::tempdir().unwrap();
     let controller = Controller::start(data.path(), &[]).await;
-    let list = |more: &[&str]| run(&[&["devices", "--server", &controller.http][..], more].concat());
+    let list =
+        |more: &[&str]| run(&[&["devices", "--server", &controller.http][..], more].concat());
     let (code, stdout, _) = list(&[]);
     assert_eq!((code, stdout.contains("no device has said hello yet")), (0, true), "{stdout}");
     let mut device = Device::connect("cam-7", 1, controller.mqtt_port(), 1).await;
@@ -97,7 +111,9 @@ async fn devices_are_listed_for_people_and_for_programs() {
     controller.device("cam-7", "health", |device| device["health"]["uptime_ms"] == 61_000).await;
     let (code, stdout, stderr) = list(&[]);
     assert_eq!(code, 0, "{stderr}");
-    for part in ["DEVICE", "cam-7", "online", "voice-commands 1.0.0 int8", "3.9 ms", "31.0 MiB", "51.5 °C"] {
+    for part in
+        ["DEVICE", "cam-7", "online", "voice-commands 1.0.0 int8", "3.9 ms", "31.0 MiB", "51.5 °C"]
+    {
         assert!(stdout.contains(part), "{part} is not in\n{stdout}");
     }
     let (code, stdout, _) = list(&["--json"]);
@@ -109,5 +125,9 @@ async fn devices_are_listed_for_people_and_for_programs() {
 fn a_server_that_is_not_there_is_named() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = format!("http://{free}");
-    fails(&["devices", "--server", &server], 69, &[&format!("no controller answers at {server}"), "--server"]);
+    fails(
+        &["devices", "--server", &server],
+        69,
+        &[&format!("no controller answers at {server}"), "--server"],
+    );
 }

@@ -41,7 +41,11 @@ impl Controller {
         let ready_file = data.join("ready.json");
         let _absent = std::fs::remove_file(&ready_file);
         let mut command = fleet();
-        command.args(["serve", "--http", "127.0.0.1:0", "--data"]).arg(data).arg("--ready-file").arg(&ready_file);
+        command
+            .args(["serve", "--http", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .arg("--ready-file")
+            .arg(&ready_file);
         if !arguments.iter().any(|argument| ["--mqtt", "--broker"].contains(argument)) {
             command.args(["--mqtt", "127.0.0.1:0"]);
         }
@@ -84,7 +88,11 @@ impl Controller {
     /// `GET`: status, content type, body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String, String) {
         let response = client().get(format!("{}{path}", self.http)).send().await.unwrap();
-        let kind = response.headers().get("content-type").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let kind = response
+            .headers()
+            .get("content-type")
+            .map(|v| v.to_str().unwrap().to_owned())
+            .unwrap_or_default();
         (response.status().as_u16(), kind, response.text().await.unwrap())
     }
 
@@ -93,7 +101,12 @@ impl Controller {
     }
 
     /// One device, as soon as it fits.
-    pub(crate) async fn device(&self, id: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn device(
+        &self,
+        id: &str,
+        what: &str,
+        fits: impl Fn(&Value) -> bool,
+    ) -> Value {
         until(what, async || {
             let device = self.json(&format!("/api/v1/devices/{id}")).await;
             fits(&device).then_some(device)

@@ -9,7 +9,9 @@ use holdfast_wire::message::{
 use holdfast_wire::sign::{self, Signer};
 use holdfast_wire::topic::{Kind, Topic, filters_down};
 use holdfast_wire::unit::{Bytes, Celsius, Micros, Millis};
-use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, Publish, QoS, SubscribeFilter};
+use rumqttc::{
+    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, Publish, QoS, SubscribeFilter,
+};
 use tokio::time::timeout;
 
 use crate::controller::PATIENCE;
@@ -37,10 +39,21 @@ impl Device {
             .set_keep_alive(Duration::from_secs(5))
             .set_max_packet_size(64 * 1024, 64 * 1024);
         let (client, events) = AsyncClient::new(options, 64);
-        let mut device = Self { id, signer, sequence: sequence + 1, interval: Millis(60_000), last_will: sequence, client, events };
-        let filters = filters_down(&device.id).map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
+        let mut device = Self {
+            id,
+            signer,
+            sequence: sequence + 1,
+            interval: Millis(60_000),
+            last_will: sequence,
+            client,
+            events,
+        };
+        let filters =
+            filters_down(&device.id).map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
         device.client.try_subscribe_many(filters).unwrap();
-        device.wait("the subscription", |packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
+        device
+            .wait("the subscription", |packet| matches!(packet, Packet::SubAck(_)).then_some(()))
+            .await;
         device
     }
 
@@ -72,7 +85,10 @@ impl Device {
     pub(crate) async fn greet(&mut self) {
         let hello = Up::Hello(self.hello());
         let sequence = self.send(&hello).await;
-        let Down::HelloAck(ack) = self.answer(|down| matches!(down, Down::HelloAck(_))).await else { unreachable!() };
+        let Down::HelloAck(ack) = self.answer(|down| matches!(down, Down::HelloAck(_))).await
+        else {
+            unreachable!()
+        };
         assert_eq!(ack.sequence, sequence);
     }
 
@@ -89,7 +105,10 @@ impl Device {
     /// Sends any bytes anywhere, and waits until the broker has them.
     pub(crate) async fn send_bytes(&mut self, topic: &str, bytes: Vec<u8>) {
         self.client.try_publish(topic, QoS::AtLeastOnce, false, bytes).unwrap();
-        self.wait("the broker's acknowledgement", |packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
+        self.wait("the broker's acknowledgement", |packet| {
+            matches!(packet, Packet::PubAck(_)).then_some(())
+        })
+        .await;
     }
 
     /// The next message of the controller that fits, whatever comes before it.

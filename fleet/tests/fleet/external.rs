@@ -15,15 +15,25 @@ struct Mosquitto(Child);
 impl Mosquitto {
     async fn start(directory: &Path, port: u16) -> Option<Self> {
         let config = directory.join("mosquitto.conf");
-        std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")).unwrap();
-        let program = ["mosquitto", "/usr/sbin/mosquitto"]
-            .into_iter()
-            .find(|program| Command::new(program).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok());
+        std::fs::write(
+            &config,
+            format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n"),
+        )
+        .unwrap();
+        let program = ["mosquitto", "/usr/sbin/mosquitto"].into_iter().find(|program| {
+            Command::new(program)
+                .arg("-h")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok()
+        });
         let Some(program) = program else {
             println!("LEFT OUT: a fleet behind Mosquitto (mosquitto is not installed)");
             return None;
         };
-        let child = Command::new(program).arg("-c").arg(config).stderr(Stdio::null()).spawn().unwrap();
+        let child =
+            Command::new(program).arg("-c").arg(config).stderr(Stdio::null()).spawn().unwrap();
         until("mosquitto", async || TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
         Some(Self(child))
     }
@@ -55,7 +65,8 @@ async fn devices_behind_mosquitto_outlive_controller_and_broker() {
 
     let next = device.sequence;
     drop(device);
-    let seen = controller.device("cam-7", "the last will", |device| device["state"] == "offline").await;
+    let seen =
+        controller.device("cam-7", "the last will", |device| device["state"] == "offline").await;
     assert_eq!(seen["reason"], "last-will");
 
     // The broker goes away and comes back: the controller is not ready meanwhile, and subscribes again.
@@ -72,7 +83,8 @@ async fn devices_behind_mosquitto_outlive_controller_and_broker() {
 async fn a_broker_that_is_not_there_does_not_stop_the_controller() {
     let data = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let controller = Controller::start(data.path(), &["--broker", &format!("127.0.0.1:{port}")]).await;
+    let controller =
+        Controller::start(data.path(), &["--broker", &format!("127.0.0.1:{port}")]).await;
     let (status, kind, body) = controller.get("/readyz").await;
     assert_eq!((status, kind.as_str()), (503, "application/problem+json"));
     assert!(body.contains(&format!("the broker at 127.0.0.1:{port} is not connected")), "{body}");

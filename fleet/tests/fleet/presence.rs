@@ -20,7 +20,9 @@ async fn a_device_appears_with_its_hello_and_shows_its_health() {
     assert_eq!(seen["started"], "2026-11-18T11:06:40Z");
 
     device.send(&Up::Health(health(Millis(61_000), 3))).await;
-    let seen = controller.device("cam-7", "health", |device| device["health"]["uptime_ms"] == 61_000).await;
+    let seen = controller
+        .device("cam-7", "health", |device| device["health"]["uptime_ms"] == 61_000)
+        .await;
     assert_eq!(seen["health"]["queue"]["held"], 3);
     assert_eq!(seen["health"]["temperature_celsius"], 51.5);
     assert_eq!(seen["health"]["tasks"][0]["p95_us"], 3900);
@@ -40,7 +42,8 @@ async fn a_broken_connection_is_known_by_the_last_will() {
     let next = device.sequence;
     // The socket closes without a goodbye.
     drop(device);
-    let seen = controller.device("cam-7", "the last will", |device| device["state"] == "offline").await;
+    let seen =
+        controller.device("cam-7", "the last will", |device| device["state"] == "offline").await;
     assert_eq!(seen["reason"], "last-will");
 
     let mut device = Device::connect("cam-7", 1, port, next).await;
@@ -64,7 +67,8 @@ async fn a_silent_device_is_offline_and_online_again_with_its_next_health() {
     let seen = controller.device("cam-7", "silence", |device| device["state"] == "offline").await;
     assert_eq!(seen["reason"], "silence");
     device.send(&Up::Health(health(Millis(5), 0))).await;
-    let seen = controller.device("cam-7", "health", |device| device["health"]["uptime_ms"] == 5).await;
+    let seen =
+        controller.device("cam-7", "health", |device| device["health"]["uptime_ms"] == 5).await;
     assert_eq!((&seen["state"], &seen["reason"]), (&"online".into(), &serde_json::Value::Null));
 }
 
@@ -75,7 +79,10 @@ async fn a_goodbye_is_acknowledged_and_is_not_a_failure() {
     let mut device = Device::connect("cam-7", 1, controller.mqtt_port(), 1).await;
     device.greet().await;
     let sequence = device.send(&Up::Bye).await;
-    assert_eq!(device.answer(|down| matches!(down, Down::Ack { .. })).await, Down::Ack { sequence });
+    assert_eq!(
+        device.answer(|down| matches!(down, Down::Ack { .. })).await,
+        Down::Ack { sequence }
+    );
     let seen = controller.json("/api/v1/devices/cam-7").await;
     assert_eq!((&seen["state"], &seen["reason"]), (&"offline".into(), &"bye".into()));
     // Its connection breaks afterwards; that it said goodbye is what remains.

@@ -58,8 +58,11 @@ async fn a_stop_is_quick_even_with_watchers_and_devices() {
     device.greet().await;
     device.send(&Up::Health(health(Millis(61_000), 3))).await;
     controller.device("cam-7", "health", |device| device["health"]["uptime_ms"] == 61_000).await;
-    let watcher =
-        crate::controller::client().get(format!("{}/api/v1/events", controller.http)).send().await.unwrap();
+    let watcher = crate::controller::client()
+        .get(format!("{}/api/v1/events", controller.http))
+        .send()
+        .await
+        .unwrap();
     let (code, took) = controller.stop().await;
     assert_eq!(code, 0);
     assert!(took < std::time::Duration::from_secs(5), "{took:?}");

@@ -163,7 +163,8 @@ mod tests {
         assert_eq!(got, GOLDEN);
     }
 
-    const GOLDEN: [(&str, u8); 5] = [("a", 45), ("cam-7", 37), ("press-12", 42), ("device-0001", 47), ("device-0002", 62)];
+    const GOLDEN: [(&str, u8); 5] =
+        [("a", 45), ("cam-7", 37), ("press-12", 42), ("device-0001", 47), ("device-0002", 62)];
 
     #[test]
     fn a_numbered_fleet_spreads_over_all_shards() {

@@ -284,7 +284,8 @@ impl Hello {
         }
         list("models", &self.models)?;
         for model in &self.models {
-            for value in [&model.name, &model.version, &model.task, &model.variant, &model.runtime] {
+            for value in [&model.name, &model.version, &model.task, &model.variant, &model.runtime]
+            {
                 text("models", value)?;
             }
         }
@@ -305,7 +306,9 @@ impl Health {
         list("links", &self.links)?;
         self.queue.iter().try_for_each(|depth| text("queue", &depth.state))?;
         self.tasks.iter().try_for_each(|task| text("tasks", &task.task))?;
-        self.links.iter().try_for_each(|link| text("links", &link.name).and(text("links", &link.zone)))
+        self.links
+            .iter()
+            .try_for_each(|link| text("links", &link.name).and(text("links", &link.zone)))
     }
 }
 

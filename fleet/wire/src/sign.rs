@@ -140,7 +140,9 @@ pub fn open<'a>(topic: &Topic, envelope: &'a [u8]) -> Result<Verified<'a>, Envel
         return Err(EnvelopeError::Version(*version));
     }
     VerifyingKey::from_bytes(key)
-        .and_then(|key| key.verify_strict(&signed_bytes(topic, signed), &Signature::from_bytes(signature)))
+        .and_then(|key| {
+            key.verify_strict(&signed_bytes(topic, signed), &Signature::from_bytes(signature))
+        })
         .map_err(|_| EnvelopeError::Signature)?;
     Ok(Verified { key: PublicKey(*key), sequence: u64::from_le_bytes(*sequence), payload })
 }
@@ -183,6 +185,10 @@ impl LastSequence {
     /// # Errors
     /// [`Stale`] if it is not above the last; then nothing changes.
     pub fn accept(self, sequence: u64) -> Result<Self, Stale> {
-        if sequence > self.0 { Ok(Self(sequence)) } else { Err(Stale { got: sequence, last: self.0 }) }
+        if sequence > self.0 {
+            Ok(Self(sequence))
+        } else {
+            Err(Stale { got: sequence, last: self.0 })
+        }
     }
 }

@@ -45,7 +45,9 @@ impl Kind {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Hello, Self::Health, Self::Status, Self::Down].into_iter().find(|kind| kind.text() == text)
+        [Self::Hello, Self::Health, Self::Status, Self::Down]
+            .into_iter()
+            .find(|kind| kind.text() == text)
     }
 }
 
@@ -79,7 +81,11 @@ impl Topic {
             (Some(device), Some(kind), None) => {
                 let device = DeviceId::parse(device).map_err(|_| NotATopic)?;
                 let kind = Kind::parse(kind).ok_or(NotATopic)?;
-                if device.shard() == shard { Ok(Self::Device(device, kind)) } else { Err(NotATopic) }
+                if device.shard() == shard {
+                    Ok(Self::Device(device, kind))
+                } else {
+                    Err(NotATopic)
+                }
             }
             _ => Err(NotATopic),
         }
@@ -89,7 +95,9 @@ impl Topic {
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device(device, kind) => write!(f, "{PREFIX}{}/{device}/{}", device.shard(), kind.text()),
+            Self::Device(device, kind) => {
+                write!(f, "{PREFIX}{}/{device}/{}", device.shard(), kind.text())
+            }
             Self::Announce(shard) => write!(f, "{PREFIX}{shard}/announce"),
         }
     }
@@ -113,7 +121,10 @@ pub fn filter_up(shard: Option<Shard>, kind: Kind) -> String {
 /// What a device subscribes to: its own answers and its shard's announcements.
 #[must_use]
 pub fn filters_down(device: &DeviceId) -> [String; 2] {
-    [Topic::Device(device.clone(), Kind::Down).to_string(), Topic::Announce(device.shard()).to_string()]
+    [
+        Topic::Device(device.clone(), Kind::Down).to_string(),
+        Topic::Announce(device.shard()).to_string(),
+    ]
 }
 
 #[cfg(test)]
@@ -123,9 +134,15 @@ mod tests {
     use super::*;
 
     fn topics() -> impl Strategy<Value = Topic> {
-        let kinds = prop_oneof![Just(Kind::Hello), Just(Kind::Health), Just(Kind::Status), Just(Kind::Down)];
+        let kinds = prop_oneof![
+            Just(Kind::Hello),
+            Just(Kind::Health),
+            Just(Kind::Status),
+            Just(Kind::Down)
+        ];
         prop_oneof![
-            ("[a-z0-9-]{1,64}", kinds).prop_map(|(id, kind)| Topic::Device(DeviceId::parse(id).unwrap(), kind)),
+            ("[a-z0-9-]{1,64}", kinds)
+                .prop_map(|(id, kind)| Topic::Device(DeviceId::parse(id).unwrap(), kind)),
             (0..Shard::COUNT).prop_map(|n| Topic::Announce(Shard::new(n).unwrap())),
         ]
     }

@@ -56,7 +56,12 @@ fn health() -> Health {
 
 #[test]
 fn version_1_from_devices() {
-    for (message, golden) in [(Up::Hello(hello()), HELLO), (Up::Health(health()), HEALTH), (Up::Bye, "0102"), (Up::Lost, "0103")] {
+    for (message, golden) in [
+        (Up::Hello(hello()), HELLO),
+        (Up::Health(health()), HEALTH),
+        (Up::Bye, "0102"),
+        (Up::Lost, "0103"),
+    ] {
         assert_eq!(hex::encode(message.encode().unwrap()), golden, "{message:?}");
         assert_eq!(Up::decode(&hex::decode(golden).unwrap()), Ok(message));
     }
@@ -80,7 +85,8 @@ fn version_1_envelope() {
     let topic = Topic::Device(DeviceId::parse("cam-7").unwrap(), Kind::Status);
     let envelope = signer.seal(&topic, 4096, &Up::Lost.encode().unwrap());
     assert_eq!(hex::encode(&envelope), ENVELOPE);
-    let opened = holdfast_wire::sign::open(&topic, &hex::decode(ENVELOPE).unwrap()).map(|v| (v.key, v.sequence, v.payload.to_vec()));
+    let opened = holdfast_wire::sign::open(&topic, &hex::decode(ENVELOPE).unwrap())
+        .map(|v| (v.key, v.sequence, v.payload.to_vec()));
     assert_eq!(opened, Ok((signer.public_key(), 4096, vec![1, 3])));
 }
 

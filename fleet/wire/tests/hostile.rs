@@ -12,7 +12,13 @@ fn topic(device: &str, kind: Kind) -> Topic {
 }
 
 fn hello(board: String, models: usize) -> Up {
-    let model = ModelState { name: "m".into(), version: "1".into(), task: "t".into(), variant: "v".into(), runtime: "r".into() };
+    let model = ModelState {
+        name: "m".into(),
+        version: "1".into(),
+        task: "t".into(),
+        variant: "v".into(),
+        runtime: "r".into(),
+    };
     Up::Hello(Hello {
         device: DeviceId::parse("cam-7").unwrap(),
         agent_version: "0.1.0".into(),
@@ -59,7 +65,10 @@ fn a_length_that_promises_gigabytes_is_refused() {
     let mut bytes = vec![VERSION, 0];
     bytes.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
     assert_eq!(Up::decode(&bytes), Err(MessageError::Malformed));
-    assert_eq!(Up::decode(&vec![VERSION; MAX_MESSAGE + 1]), Err(MessageError::TooLarge(MAX_MESSAGE + 1)));
+    assert_eq!(
+        Up::decode(&vec![VERSION; MAX_MESSAGE + 1]),
+        Err(MessageError::TooLarge(MAX_MESSAGE + 1))
+    );
 }
 
 #[test]
@@ -98,15 +107,25 @@ fn an_envelope_is_for_one_topic() {
     let signer = Signer::from_secret(&[1; 32]);
     let home = topic("cam-7", Kind::Health);
     let envelope = signer.seal(&home, 5, b"payload");
-    assert_eq!(sign::open(&home, &envelope).map(|v| (v.key, v.sequence, v.payload)), Ok((signer.public_key(), 5, &b"payload"[..])));
-    for other in [topic("cam-7", Kind::Hello), topic("cam-8", Kind::Health), Topic::Announce(Shard::new(0).unwrap())] {
+    assert_eq!(
+        sign::open(&home, &envelope).map(|v| (v.key, v.sequence, v.payload)),
+        Ok((signer.public_key(), 5, &b"payload"[..]))
+    );
+    for other in [
+        topic("cam-7", Kind::Hello),
+        topic("cam-8", Kind::Health),
+        Topic::Announce(Shard::new(0).unwrap()),
+    ] {
         assert_eq!(sign::open(&other, &envelope), Err(EnvelopeError::Signature), "{other}");
     }
     // A foreign key in the envelope does not help either.
     let mut stolen = envelope.clone();
     stolen[1..33].copy_from_slice(Signer::from_secret(&[2; 32]).public_key().as_bytes());
     assert_eq!(sign::open(&home, &stolen), Err(EnvelopeError::Signature));
-    assert_eq!(sign::open(&home, &envelope[..sign::OVERHEAD - 1]), Err(EnvelopeError::Size(sign::OVERHEAD - 1)));
+    assert_eq!(
+        sign::open(&home, &envelope[..sign::OVERHEAD - 1]),
+        Err(EnvelopeError::Size(sign::OVERHEAD - 1))
+    );
     let mut newer = envelope;
     newer[0] = 9;
     assert_eq!(sign::open(&home, &newer), Err(EnvelopeError::Version(9)));
@@ -125,7 +144,9 @@ fn a_weak_key_signs_nothing() {
 #[test]
 fn sequences_only_grow() {
     let last = LastSequence::default();
-    for (sequence, want) in [(0, Err(Stale { got: 0, last: 0 })), (1, Ok(1)), (u64::MAX, Ok(u64::MAX))] {
+    for (sequence, want) in
+        [(0, Err(Stale { got: 0, last: 0 })), (1, Ok(1)), (u64::MAX, Ok(u64::MAX))]
+    {
         assert_eq!(last.accept(sequence).map(LastSequence::get), want, "{sequence}");
     }
     let last = LastSequence::new(7);

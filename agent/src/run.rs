@@ -243,7 +243,9 @@ fn start_link(
     let (latest, health) = watch::channel(Health::default());
     let interval = fleet.interval / 2;
     tasks.spawn(watch_health(sources, interval, latest, stop.clone()));
-    tasks.spawn(link::run(link, identity, move || health.borrow().clone(), stop.clone()));
+    let (status, _) = watch::channel(link::State::Waiting { attempt: 0 });
+    let health = move || health.borrow().clone();
+    tasks.spawn(link::run(link, identity, health, status, stop.clone()));
 }
 
 /// Keeps the latest health at hand, so that the link never waits for it.

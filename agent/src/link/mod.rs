@@ -1,26 +1,361 @@
-//! stub
-use crate::identity::Identity;
-use holdfast_wire::message::{Health, ModelState};
+//! Owns the device's link to its controller, over any MQTT 3.1.1 broker. Only this module names
+//! rumqttc.
+//!
+//! Every connection is a new client, so that nothing of a broken one can be stuck. On every
+//! connection the device says hello until the controller acknowledges it, then reports its health.
+//! The broker is not trusted: both sides sign, and the first controller that acknowledges a hello
+//! is the only one trusted from then on.
+//!
+//! **Invariant:** the loop that polls does nothing else, nothing in here is waited for by the rest
+//! of the agent, and a broker that is not there costs one attempt every half minute.
+
+mod state;
+
 use std::time::Duration;
+
+use holdfast_wire::message::{Down, Health, Hello, ModelState, Up};
+use holdfast_wire::sign::{self, LastSequence, MAX_ENVELOPE, PublicKey};
+use holdfast_wire::topic::{Kind, Topic, filters_down};
+use holdfast_wire::unit::Millis;
+use rumqttc::{
+    AsyncClient, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet, Publish, QoS,
+    SubscribeFilter,
+};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-/// stub
-#[derive(Debug)]
-#[allow(missing_docs)]
+
+pub use self::state::{Event, State};
+use crate::identity::{Identity, IdentityError};
+
+/// Messages that may wait in the client; one that finds no room is made anew later.
+const OUTBOX: usize = 32;
+/// Messages that may wait to be looked at; a controller that sends more is not heard.
+const INBOX: usize = 32;
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const CONNECT_WITHIN_S: u64 = 5;
+/// A hello that is not acknowledged is said again after this time, and after three the connection
+/// is made anew.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(3);
+const HELLOS: u32 = 3;
+/// A goodbye is waited for at most so long.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the link needs to know.
+#[derive(Debug, Clone)]
 pub struct LinkConfig {
+    /// The broker's host.
     pub host: String,
+    /// The broker's port.
     pub port: u16,
+    /// Time between health reports.
     pub interval: Duration,
+    /// The board, by its profile's name.
     pub board: String,
+    /// Version of the agent.
     pub agent_version: String,
+    /// The models in service.
     pub models: Vec<ModelState>,
+    /// When the agent started, in milliseconds since 1970-01-01 UTC.
     pub started_ms: u64,
 }
-/// stub
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+enum Broken {
+    #[error("{0}")]
+    Connection(String),
+    #[error("the controller does not acknowledge")]
+    NoAnswer,
+    #[error("the client takes no more messages")]
+    Stuck,
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// What the polling half tells the other.
+enum Heard {
+    Subscribed,
+    Message(Publish),
+}
+
+/// Keeps the link until `cancel`, then says goodbye. `status` shows what it is doing.
 pub async fn run(
-    _c: LinkConfig,
-    _i: Identity,
-    _h: impl Fn() -> Health + Send + 'static,
-    stop: CancellationToken,
+    config: LinkConfig,
+    identity: Identity,
+    health: impl Fn() -> Health + Send,
+    status: watch::Sender<State>,
+    cancel: CancellationToken,
 ) {
-    stop.cancelled().await
+    let mut link = Link { config, identity, health, status, heard: LastSequence::default() };
+    let mut state = State::Waiting { attempt: 0 };
+    let mut warned = false;
+    while !cancel.is_cancelled() {
+        state = link.enter(state.step(Event::Due));
+        match link.connection(&mut state, &cancel).await {
+            Ok(()) => return,
+            Err(error) => {
+                let was_up = state == State::Up;
+                state = link.enter(state.step(Event::Broken));
+                let broker = format!("{}:{}", link.config.host, link.config.port);
+                // An outage is worth one line, not one an attempt.
+                if was_up || !warned {
+                    tracing::warn!(%broker, %error, "no link to the controller; the device goes on alone");
+                } else {
+                    tracing::debug!(%broker, %error, "still no link to the controller");
+                }
+                warned = true;
+            }
+        }
+        let wait = state.wait(crate::escalate::jitter());
+        if timeout(wait, cancel.cancelled()).await.is_ok() {
+            return;
+        }
+    }
+}
+
+struct Link<H> {
+    config: LinkConfig,
+    identity: Identity,
+    health: H,
+    status: watch::Sender<State>,
+    /// The newest sequence heard from the trusted controller.
+    heard: LastSequence,
+}
+
+impl<H: Fn() -> Health + Send> Link<H> {
+    /// Enters a state, for all to see.
+    fn enter(&self, state: State) -> State {
+        self.status.send_replace(state);
+        state
+    }
+
+    /// One connection, from its first packet to its end; `Ok` after a goodbye.
+    async fn connection(
+        &mut self,
+        state: &mut State,
+        cancel: &CancellationToken,
+    ) -> Result<(), Broken> {
+        let last_will = self.identity.next_sequence()?;
+        let (client, events) = self.client(last_will)?;
+        let (tell, heard) = mpsc::channel(INBOX);
+        let filters = filters_down(self.identity.device());
+        let polling = poll(client.clone(), events, filters, tell);
+        tokio::select! {
+            broken = polling => Err(Broken::Connection(broken)),
+            result = self.talk(state, &client, heard, last_will, cancel) => result,
+        }
+    }
+
+    fn client(&self, last_will: u64) -> Result<(AsyncClient, EventLoop), Broken> {
+        let device = self.identity.device();
+        let name = format!("holdfast-{device}");
+        let mut options = MqttOptions::new(name, &self.config.host, self.config.port);
+        let (topic, envelope) = self.identity.seal(&Up::Lost, last_will)?;
+        options
+            .set_clean_session(true)
+            .set_keep_alive(KEEP_ALIVE)
+            .set_max_packet_size(MAX_ENVELOPE + 256, MAX_ENVELOPE + 256)
+            .set_inflight(10)
+            .set_last_will(LastWill::new(topic.to_string(), envelope, QoS::AtLeastOnce, false));
+        let (client, mut events) = AsyncClient::new(options, OUTBOX);
+        events.network_options.set_connection_timeout(CONNECT_WITHIN_S);
+        Ok((client, events))
+    }
+
+    /// The half that decides what is said.
+    async fn talk(
+        &mut self,
+        state: &mut State,
+        client: &AsyncClient,
+        mut heard: mpsc::Receiver<Heard>,
+        last_will: u64,
+        cancel: &CancellationToken,
+    ) -> Result<(), Broken> {
+        let mut health = interval(self.config.interval);
+        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Until the first hello there is no sequence to acknowledge: none is ever 0.
+        let mut greeting = Greeting::of(0);
+        loop {
+            let is_greeting = matches!(state, State::Greeting { .. });
+            tokio::select! {
+                () = cancel.cancelled() => return self.say_goodbye(client, &mut heard).await,
+                next = heard.recv() => match next {
+                    // Then the polling half has ended too, and says why.
+                    None => std::future::pending::<()>().await,
+                    Some(Heard::Subscribed) => {
+                        *state = self.enter(state.step(Event::Subscribed));
+                        greeting = Greeting::of(self.greet(client, last_will)?);
+                    }
+                    Some(Heard::Message(publish)) => match self.take(&publish, greeting.sequence) {
+                        Some(Event::Acknowledged) => {
+                            *state = self.enter(state.step(Event::Acknowledged));
+                            tracing::info!(device = %self.identity.device(), "link to the controller is up");
+                            health.reset_immediately();
+                        }
+                        Some(Event::Announced) if *state == State::Up => {
+                            *state = self.enter(state.step(Event::Announced));
+                            greeting = Greeting::of(self.greet(client, last_will)?);
+                        }
+                        Some(_) | None => {}
+                    },
+                },
+                () = tokio::time::sleep_until(greeting.again_at), if is_greeting => {
+                    if greeting.said >= HELLOS {
+                        return Err(Broken::NoAnswer);
+                    }
+                    let sequence = self.greet(client, last_will)?;
+                    greeting = Greeting { said: greeting.said + 1, ..Greeting::of(sequence) };
+                }
+                _ = health.tick(), if *state == State::Up => {
+                    let report = Up::Health((self.health)());
+                    self.say(client, &report)?;
+                }
+            }
+        }
+    }
+
+    /// Says hello; returns its sequence.
+    fn greet(&mut self, client: &AsyncClient, last_will: u64) -> Result<u64, Broken> {
+        let interval = u64::try_from(self.config.interval.as_millis()).unwrap_or(u64::MAX);
+        let hello = Hello {
+            device: self.identity.device().clone(),
+            agent_version: self.config.agent_version.clone(),
+            board: self.config.board.clone(),
+            api: None,
+            started: Millis(self.config.started_ms),
+            health_interval: Millis(interval),
+            last_will,
+            models: self.config.models.clone(),
+        };
+        self.say(client, &Up::Hello(hello))
+    }
+
+    /// Sends one message, now or not at all; returns its sequence.
+    fn say(&mut self, client: &AsyncClient, message: &Up) -> Result<u64, Broken> {
+        let sequence = self.identity.next_sequence()?;
+        let (topic, envelope) = self.identity.seal(message, sequence)?;
+        // Health that is late is worthless: the next report is as good.
+        let quality = match message.kind() {
+            Kind::Health => QoS::AtMostOnce,
+            Kind::Hello | Kind::Status | Kind::Down => QoS::AtLeastOnce,
+        };
+        let sent = client.try_publish(topic.to_string(), quality, false, envelope);
+        sent.map(|()| sequence).map_err(|_| Broken::Stuck)
+    }
+
+    /// What a message means, if it is from the controller and new.
+    fn take(&mut self, publish: &Publish, hello: u64) -> Option<Event> {
+        let topic = Topic::parse(&publish.topic).ok()?;
+        let verified = sign::open(&topic, &publish.payload).ok()?;
+        let message = Down::decode(verified.payload).ok()?;
+        let answers_me = matches!(message, Down::HelloAck(ack) if ack.sequence == hello);
+        if !self.is_trusted(verified.key, answers_me) {
+            return None;
+        }
+        self.heard = self.heard.accept(verified.sequence).ok()?;
+        match message {
+            Down::HelloAck(_) => answers_me.then_some(Event::Acknowledged),
+            Down::Announce { .. } => Some(Event::Announced),
+            Down::Ack { .. } => None,
+        }
+    }
+
+    /// Whether `key` is the controller's; the first that answers a hello becomes it.
+    fn is_trusted(&mut self, key: PublicKey, answers_me: bool) -> bool {
+        match self.identity.controller() {
+            Some(trusted) if trusted == key => true,
+            Some(trusted) => {
+                tracing::warn!(%trusted, got = %key, "a controller with another key was not heard; if it replaced \
+                    the old one, remove controller.pub from the state folder");
+                false
+            }
+            None if answers_me => match self.identity.trust(key) {
+                Ok(()) => {
+                    tracing::info!(controller = %key, "this controller is trusted from now on");
+                    true
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the controller's key could not be written down");
+                    false
+                }
+            },
+            None => false,
+        }
+    }
+
+    /// Says goodbye and waits a moment for the controller to have it.
+    async fn say_goodbye(
+        &mut self,
+        client: &AsyncClient,
+        heard: &mut mpsc::Receiver<Heard>,
+    ) -> Result<(), Broken> {
+        let sequence = self.say(client, &Up::Bye)?;
+        let acknowledged = async {
+            while let Some(next) = heard.recv().await {
+                if let Heard::Message(publish) = next
+                    && self.acknowledges(&publish, sequence)
+                {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let was_heard = timeout(GOODBYE_WITHIN, acknowledged).await.is_ok();
+        tracing::debug!(was_heard, "said goodbye to the controller");
+        // Without this the broker would send the last will, which the goodbye has made needless.
+        if client.try_disconnect().is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    fn acknowledges(&self, publish: &Publish, sequence: u64) -> bool {
+        let Ok(topic) = Topic::parse(&publish.topic) else { return false };
+        let Ok(verified) = sign::open(&topic, &publish.payload) else { return false };
+        Some(verified.key) == self.identity.controller()
+            && matches!(Down::decode(verified.payload), Ok(Down::Ack { sequence: got }) if got == sequence)
+    }
+}
+
+/// A hello that waits for its acknowledgement.
+#[derive(Debug, Clone, Copy)]
+struct Greeting {
+    sequence: u64,
+    said: u32,
+    again_at: Instant,
+}
+
+impl Greeting {
+    fn of(sequence: u64) -> Self {
+        Self { sequence, said: 1, again_at: Instant::now() + ACKNOWLEDGED_WITHIN }
+    }
+}
+
+/// The half that polls one connection to its end, and says why it ended.
+async fn poll(
+    client: AsyncClient,
+    mut events: EventLoop,
+    filters: [String; 2],
+    tell: mpsc::Sender<Heard>,
+) -> String {
+    loop {
+        let heard = match events.poll().await {
+            Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
+                let filters =
+                    filters.clone().map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
+                if client.try_subscribe_many(filters).is_err() {
+                    return "no room for the subscription".to_owned();
+                }
+                continue;
+            }
+            Ok(MqttEvent::Incoming(Packet::SubAck(_))) => Heard::Subscribed,
+            Ok(MqttEvent::Incoming(Packet::Publish(publish))) => Heard::Message(publish),
+            Ok(_) => continue,
+            Err(error) => return error.to_string(),
+        };
+        // What finds no room is said again by the controller, or was not worth it.
+        drop(tell.try_send(heard));
+    }
 }

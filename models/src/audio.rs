@@ -64,9 +64,7 @@ impl AudioPipeline {
     pub fn features(&mut self, out: &mut Vec<f32>) {
         out.clear();
         out.reserve(self.front.frames() * self.front.columns());
-        for frame in
-            self.clip.windows(self.front.frame_samples).step_by(self.front.step_samples)
-        {
+        for frame in self.clip.windows(self.front.frame_samples).step_by(self.front.step_samples) {
             self.spectrum.run(frame, &mut self.bins);
             self.mel.run(&self.bins, out);
         }
@@ -76,9 +74,7 @@ impl AudioPipeline {
     /// on the way to the features, for those who compare with a reference.
     pub fn spectra(&mut self) -> Vec<f32> {
         let mut all = Vec::new();
-        for frame in
-            self.clip.windows(self.front.frame_samples).step_by(self.front.step_samples)
-        {
+        for frame in self.clip.windows(self.front.frame_samples).step_by(self.front.step_samples) {
             self.spectrum.run(frame, &mut self.bins);
             all.extend_from_slice(&self.bins);
         }

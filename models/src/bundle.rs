@@ -186,7 +186,8 @@ fn open(dir: &Path, faults: &Faults) -> Option<Bundle> {
         Err(why) => Err(Problem::Unreadable(why)),
     };
     let parsed = text.and_then(|text| {
-        text.parse::<toml::Table>().map_err(|e| Problem::Syntax(e.to_string().trim_end().to_owned()))
+        text.parse::<toml::Table>()
+            .map_err(|e| Problem::Syntax(e.to_string().trim_end().to_owned()))
     });
     let table = match parsed {
         Ok(table) => table,

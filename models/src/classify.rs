@@ -38,7 +38,10 @@ pub enum ClassifyError {
 }
 
 /// Sorts the classes of one output; equal ones keep the bundle's order.
-pub(crate) fn classify(values: &[f32], output: &Output) -> Result<Vec<Class>, ClassifyError> {
+///
+/// # Errors
+/// The values are not finite, not as many as the labels, or not what the bundle says they are.
+pub fn classify(values: &[f32], output: &Output) -> Result<Vec<Class>, ClassifyError> {
     if values.len() != output.labels.len() {
         return Err(ClassifyError::Count { want: output.labels.len(), got: values.len() });
     }
@@ -74,67 +77,4 @@ fn softmax(logits: &[f32], temperature: f32) -> Vec<f32> {
     let sum: f64 = powers.iter().sum();
     #[allow(clippy::cast_possible_truncation, reason = "a confidence needs no more than an f32")]
     powers.into_iter().map(|p| (p / sum) as f32).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bundle::Dtype;
-    use proptest::prelude::*;
-
-    fn output(count: usize, meaning: Meaning, temperature: f32) -> Output {
-        Output {
-            name: "y".to_owned(),
-            dtype: Dtype::F32,
-            shape: vec![1, count],
-            meaning,
-            labels: (0..count).map(|i| format!("l{i}")).collect(),
-            temperature,
-            threshold: 0.5,
-        }
-    }
-
-    #[test]
-    fn temperature_softens() {
-        let values = [2.0, 0.0, 1.0];
-        let top = |t| classify(&values, &output(3, Meaning::Logits, t)).unwrap()[0].clone();
-        assert_eq!(top(1.0).label, "l0");
-        assert!((top(1.0).confidence - 0.665_240_97).abs() < 1e-6);
-        assert!((top(2.0).confidence - 0.506_480_4).abs() < 1e-6);
-    }
-
-    #[test]
-    fn probabilities_stay_as_they_are_at_temperature_one() {
-        let classes =
-            classify(&[0.1, 0.0, 0.9], &output(3, Meaning::Probabilities, 1.0)).unwrap();
-        let got: Vec<_> = classes.iter().map(|c| (&*c.label, c.confidence)).collect();
-        assert_eq!(got.iter().map(|g| g.0).collect::<Vec<_>>(), ["l2", "l0", "l1"]);
-        assert!((got[0].1 - 0.9).abs() < 1e-6 && (got[1].1 - 0.1).abs() < 1e-6 && got[2].1 < 1e-6);
-    }
-
-    #[test]
-    fn what_is_no_answer_is_refused() {
-        let not_finite = |v: f32| {
-            let got = classify(&[0.0, v], &output(2, Meaning::Logits, 1.0));
-            matches!(got, Err(ClassifyError::NotFinite { label, .. }) if label == "l1")
-        };
-        assert!(not_finite(f32::NAN) && not_finite(f32::INFINITY) && not_finite(-f32::INFINITY));
-        let probabilities = output(2, Meaning::Probabilities, 1.0);
-        assert_eq!(classify(&[3.0, 1.0], &probabilities), Err(ClassifyError::NotProbabilities(4.0)));
-        let count = ClassifyError::Count { want: 2, got: 1 };
-        assert_eq!(classify(&[1.0], &probabilities), Err(count));
-    }
-
-    proptest! {
-        #[test]
-        fn confidences_sum_to_one_and_are_sorted(
-            values in prop::collection::vec(-1e30f32..1e30, 1..40), temperature in 0.01f32..100.0,
-        ) {
-            let classes =
-                classify(&values, &output(values.len(), Meaning::Logits, temperature)).unwrap();
-            let sum: f32 = classes.iter().map(|c| c.confidence).sum();
-            prop_assert!((sum - 1.0).abs() < 1e-4);
-            prop_assert!(classes.windows(2).all(|w| w[0].confidence >= w[1].confidence));
-        }
-    }
 }

@@ -11,7 +11,7 @@
 
 pub mod audio;
 pub mod bundle;
-mod classify;
+pub mod classify;
 mod clock;
 pub mod image;
 mod media;

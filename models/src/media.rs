@@ -164,35 +164,3 @@ impl fmt::Display for MediaType {
         })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bytes_decide_and_a_contradiction_is_told() {
-        let wav = b"RIFF\0\0\0\0WAVEfmt ".as_slice();
-        let jpeg = b"\xFF\xD8\xFF\xE0".as_slice();
-        let png = b"\x89PNG\r\n\x1A\n".as_slice();
-        let webp = b"RIFF\0\0\0\0WEBPVP8 ".as_slice();
-        let unknown = |text: &str| Err(MediaError::Unknown(text.to_owned()));
-        let mismatch = |said, found| Err(MediaError::Mismatch { said, found });
-        for (bytes, said, want) in [
-            (wav, None, Ok(MediaType::Wav)),
-            (wav, Some("audio/x-wav"), Ok(MediaType::Wav)),
-            (wav, Some("Audio/WAV; rate=16000"), Ok(MediaType::Wav)),
-            (jpeg, Some("application/octet-stream"), Ok(MediaType::Jpeg)),
-            (png, Some("image/png"), Ok(MediaType::Png)),
-            (webp, Some("*/*"), Ok(MediaType::Webp)),
-            (webp, Some("audio/wav"), mismatch(MediaType::Wav, MediaType::Webp)),
-            (wav, Some("text/plain"), Err(MediaError::ContentType("text/plain".to_owned()))),
-            (b"", None, Err(MediaError::Empty)),
-            (b"{\"a\":1}", None, unknown("{\\\"a\\\":1}")),
-            (b"RIFF", None, unknown("RIFF")),
-            (b"RIFF\0\0\0\0AVI ", Some("audio/wav"), unknown("RIFF\\x00\\x00\\x00\\x00")),
-        ] {
-            let got = Media::detect(bytes, said).map(|m| m.media_type());
-            assert_eq!(got, want, "{said:?}");
-        }
-    }
-}

@@ -87,8 +87,11 @@ fn bands(front: &AudioFront) -> Vec<Band> {
     let band = |b: usize| {
         let lower = low + step * b as f64;
         let weight = |mel: f64| ((mel - lower) / step).min((lower + 2.0 * step - mel) / step);
-        let weights: Vec<f64> =
-            centres.iter().enumerate().map(|(k, &m)| if k == 0 { 0.0 } else { weight(m) }).collect();
+        let weights: Vec<f64> = centres
+            .iter()
+            .enumerate()
+            .map(|(k, &m)| if k == 0 { 0.0 } else { weight(m) })
+            .collect();
         let first = weights.iter().position(|w| *w > 0.0).unwrap_or(0);
         let kept = weights[first..].iter().take_while(|w| **w > 0.0).map(|w| *w as f32);
         Band { first, weights: kept.collect() }
@@ -100,10 +103,7 @@ fn bands(front: &AudioFront) -> Vec<Band> {
 #[allow(clippy::cast_possible_truncation, reason = "computed in f64, used as f32")]
 fn dct(count: usize, bands: usize) -> Vec<f32> {
     let scale = (2.0 / bands as f64).sqrt();
-    let angle = |k: usize, m: usize| {
-        std::f64::consts::PI * (k * (2 * m + 1)) as f64 / (2 * bands) as f64
-    };
-    (0..count)
-        .flat_map(|k| (0..bands).map(move |m| (scale * angle(k, m).cos()) as f32))
-        .collect()
+    let angle =
+        |k: usize, m: usize| std::f64::consts::PI * (k * (2 * m + 1)) as f64 / (2 * bands) as f64;
+    (0..count).flat_map(|k| (0..bands).map(move |m| (scale * angle(k, m).cos()) as f32)).collect()
 }

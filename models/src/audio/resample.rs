@@ -52,10 +52,8 @@ impl Resampler {
         let room = self.out.len();
         let input = InterleavedSlice::new(&recording.samples, 1, len);
         let output = InterleavedSlice::new_mut(&mut self.out, 1, room);
-        let (input, mut output) = (
-            input.map_err(|e| fail(e.to_string()))?,
-            output.map_err(|e| fail(e.to_string()))?,
-        );
+        let (input, mut output) =
+            (input.map_err(|e| fail(e.to_string()))?, output.map_err(|e| fail(e.to_string()))?);
         plan.process_all_into_buffer(&input, &mut output, len, None)
             .map_err(|e| fail(e.to_string()))?;
         let want = (len as u64 * u64::from(to)).div_ceil(u64::from(from));

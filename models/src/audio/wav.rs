@@ -85,7 +85,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Recording, AudioError> {
         return Err(AudioError::Empty);
     }
     if u64::from(reader.duration()) > u64::from(MAX_SECONDS) * u64::from(spec.sample_rate) {
-        return Err(AudioError::TooLong(f64::from(reader.duration()) / f64::from(spec.sample_rate)));
+        return Err(AudioError::TooLong(
+            f64::from(reader.duration()) / f64::from(spec.sample_rate),
+        ));
     }
     // A sample takes at least a byte, so this bounds the memory by what was sent.
     let there = usize::try_from(reader.duration()).unwrap_or(usize::MAX).min(bytes.len());

@@ -227,9 +227,8 @@ pub(super) fn shape(section: &Section<'_>) -> Option<Vec<usize>> {
 
 /// The shape must be what the preprocessing makes; dimensions of 1 may stand anywhere in features.
 fn check_shape(section: &Section<'_>, front: &Front, shape: &[usize]) {
-    let without_ones = |dims: &[usize]| -> Vec<usize> {
-        dims.iter().copied().filter(|&d| d != 1).collect()
-    };
+    let without_ones =
+        |dims: &[usize]| -> Vec<usize> { dims.iter().copied().filter(|&d| d != 1).collect() };
     let (fits, want) = match front {
         Front::Audio(audio) => {
             let made = [audio.frames(), audio.columns()];
@@ -237,8 +236,7 @@ fn check_shape(section: &Section<'_>, front: &Front, shape: &[usize]) {
             (without_ones(shape) == without_ones(&made), want)
         }
         Front::Image(image) => {
-            let (c, h, w) =
-                (image.channels.count(), image.height as usize, image.width as usize);
+            let (c, h, w) = (image.channels.count(), image.height as usize, image.width as usize);
             let made = match image.layout {
                 Layout::Nchw => [1, c, h, w],
                 Layout::Nhwc => [1, h, w, c],
@@ -255,8 +253,7 @@ fn read_audio(section: Section<'_>) -> Option<AudioFront> {
     let sample_rate = section.whole("sample_rate_hz", 4_000..=192_000);
     let clip = section.whole("clip_samples", 16..=sample_rate.unwrap_or(192_000) * 60);
     let fit = section.choice("fit", &[("start", Fit::Start), ("loudest", Fit::Loudest)]);
-    let levels =
-        [("none", Normalise::None), ("max", Normalise::Max), ("peak", Normalise::Peak)];
+    let levels = [("none", Normalise::None), ("max", Normalise::Max), ("peak", Normalise::Peak)];
     let normalise = section.choice("normalise", &levels);
     let frame = section.whole("frame_samples", 16..=clip.unwrap_or(16_384).clamp(16, 16_384));
     let step = section.whole("step_samples", 1..=clip.unwrap_or(16_384).max(1));
@@ -318,13 +315,9 @@ fn read_audio(section: Section<'_>) -> Option<AudioFront> {
 fn read_image(section: Section<'_>) -> Option<ImageFront> {
     let width = section.whole("width", 1..=4096);
     let height = section.whole("height", 1..=4096);
-    let channels =
-        section.choice("channels", &[("rgb", Channels::Rgb), ("gray", Channels::Gray)]);
-    let shapes = [
-        ("stretch", Resize::Stretch),
-        ("crop", Resize::Crop),
-        ("letterbox", Resize::Letterbox(0)),
-    ];
+    let channels = section.choice("channels", &[("rgb", Channels::Rgb), ("gray", Channels::Gray)]);
+    let shapes =
+        [("stretch", Resize::Stretch), ("crop", Resize::Crop), ("letterbox", Resize::Letterbox(0))];
     let resize = match section.choice("resize", &shapes) {
         Some(Resize::Letterbox(_)) => section
             .need("pad_value", "a whole number 0..=255", |v| {

@@ -50,10 +50,6 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    pub(super) fn faults(&self) -> &'a Faults {
-        self.faults
-    }
-
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
@@ -128,9 +124,7 @@ impl<'a> Section<'a> {
         let allowed = format!("a list of 1 to {max} texts, none empty");
         self.need(key, &allowed, |v| {
             let list = v.as_array().filter(|l| !l.is_empty() && l.len() <= max)?;
-            list.iter()
-                .map(|v| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned))
-                .collect()
+            list.iter().map(|v| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned)).collect()
         })
     }
 

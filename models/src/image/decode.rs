@@ -35,7 +35,9 @@ pub enum ImageError {
     #[error("{0} truncated: its end is missing; send the whole file")]
     Truncated(MediaType),
     /// The picture is larger than the limits.
-    #[error("{media} of {width} x {height} pixels is too large: at most {MAX_PIXELS} pixels and {MAX_SIDE} a side, send a smaller one")]
+    #[error(
+        "{media} of {width} x {height} pixels is too large: at most {MAX_PIXELS} pixels and {MAX_SIDE} a side, send a smaller one"
+    )]
     TooLarge {
         /// What the file is.
         media: MediaType,
@@ -102,8 +104,7 @@ fn read(mut decoder: impl ImageDecoder, media: MediaType) -> Result<Pixels, Imag
         return Err(ImageError::Memory(media));
     }
     // Metadata that cannot be read says nothing about how the picture stands.
-    let orientation =
-        decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let size = usize::try_from(total).map_err(|_| ImageError::Memory(media))?;
     let mut data = vec![0; size];
     decoder.read_image(&mut data).map_err(|e| typed(e, media))?;

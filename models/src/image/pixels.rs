@@ -141,7 +141,8 @@ impl Pixels {
                 data.extend_from_slice(&self.data[at..at + self.channels]);
             }
         }
-        let (width, height) = if turned { (self.height, self.width) } else { (self.width, self.height) };
+        let (width, height) =
+            if turned { (self.height, self.width) } else { (self.width, self.height) };
         Self { width, height, channels: self.channels, data }
     }
 }

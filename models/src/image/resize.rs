@@ -123,7 +123,5 @@ fn resize(
     let source = source.map_err(|e| fail(&e))?;
     let (width, height) = (to.width(), to.height());
     let target = Image::from_slice_u8(width, height, to.data_mut(), kind);
-    resizer
-        .resize(&source, &mut target.map_err(|e| fail(&e))?, options)
-        .map_err(|e| fail(&e))
+    resizer.resize(&source, &mut target.map_err(|e| fail(&e))?, options).map_err(|e| fail(&e))
 }

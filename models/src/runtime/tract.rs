@@ -95,8 +95,7 @@ fn load(graph: &Graph<'_>) -> Result<TractSession, RuntimeError> {
     if let Some(inner) = proto.graph.as_mut() {
         unquantise_softmax(inner)?;
     }
-    let mut model =
-        onnx.model_for_proto_model(&proto).map_err(|e| malformed(format!("{e:#}")))?;
+    let mut model = onnx.model_for_proto_model(&proto).map_err(|e| malformed(format!("{e:#}")))?;
     drop(proto);
     let inputs = model.inputs.iter().map(|o| model.node(o.node).name.clone()).collect::<Vec<_>>();
     let outputs =
@@ -149,7 +148,10 @@ fn check_file(proto: &ModelProto) -> Result<(), String> {
         }
     }
     if let Some(tensor) = graph.initializer.iter().find(|t| !t.external_data.is_empty()) {
-        return Err(format!("the data of {} lies in another file, put it in this one", tensor.name));
+        return Err(format!(
+            "the data of {} lies in another file, put it in this one",
+            tensor.name
+        ));
     }
     Ok(())
 }
@@ -182,8 +184,7 @@ fn check_sizes(model: &TypedModel) -> Result<(), RuntimeError> {
     for node in model.nodes() {
         for output in &node.outputs {
             let dims = output.fact.shape.as_concrete();
-            let size =
-                dims.and_then(|d| d.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim)));
+            let size = dims.and_then(|d| d.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim)));
             if size.is_none_or(|size| size > MAX_ELEMENTS) {
                 let why = format!(
                     "operator {} makes a tensor of shape {:?}: must be pinned, with at most \

@@ -125,11 +125,11 @@ pub(super) fn read(table: &toml::Table, faults: &Faults) -> (Option<Manifest>, V
         }
     };
     let input = top.children("input", 1..=1).pop().and_then(input::read);
-    let output = top.children("output", 1..=1).pop().and_then(output::read);
+    let (output, labels) = top.children("output", 1..=1).pop().map_or((None, None), output::read);
     let variants = all(&top, "variant", 1..=16, variant);
     let samples = all(&top, "sample", 1..=1000, sample);
     let files = all(&top, "file", 1..=4000, file);
-    check_links(&output, &variants, &samples, &files, faults);
+    check_links(labels.as_deref(), &variants, &samples, &files, faults);
     top.finish();
     let manifest = || {
         format.zip(kind)?;
@@ -236,7 +236,7 @@ fn is_inside(path: &str) -> bool {
 
 /// The names in one section that must be found in another.
 fn check_links(
-    output: &Option<Output>,
+    labels: Option<&[String]>,
     variants: &[Variant],
     samples: &[Sample],
     files: &[FileEntry],
@@ -256,7 +256,7 @@ fn check_links(
         if !is_listed(&sample.file) {
             must("sample.file", &sample.file, "the path of a [[file]]");
         }
-        if output.as_ref().is_some_and(|o| !o.labels.contains(&sample.label)) {
+        if labels.is_some_and(|labels| !labels.contains(&sample.label)) {
             must("sample.label", &sample.label, "one of output[0].labels");
         }
     }

@@ -33,7 +33,9 @@ pub enum Meaning {
     Probabilities,
 }
 
-pub(super) fn read(section: Section<'_>) -> Option<Output> {
+/// Reads the section. The labels are given even when something else in it is wrong, so that the
+/// samples can be checked against them.
+pub(super) fn read(section: Section<'_>) -> (Option<Output>, Option<Vec<String>>) {
     let name = section.text("name", 200);
     let dtype = section.choice("dtype", &[("f32", Dtype::F32)]);
     let shape = shape(&section);
@@ -60,13 +62,16 @@ pub(super) fn read(section: Section<'_>) -> Option<Output> {
         }
     }
     section.finish();
-    Some(Output {
-        name: name?,
-        dtype: dtype?,
-        shape: shape?,
-        meaning: meaning?,
-        labels: labels?,
-        temperature: temperature?,
-        threshold: threshold?,
-    })
+    let output = |labels| {
+        Some(Output {
+            name: name?,
+            dtype: dtype?,
+            shape: shape?,
+            meaning: meaning?,
+            labels,
+            temperature: temperature?,
+            threshold: threshold?,
+        })
+    };
+    (labels.clone().and_then(output), labels)
 }

@@ -16,6 +16,8 @@ pub(super) struct Resizer {
     resize: Resize,
     options: fir::ResizeOptions,
     resizer: fir::Resizer,
+    /// Whether the filter overshoots, so that the order of the two directions shows.
+    overshoots: bool,
     last: Pixels,
 }
 
@@ -34,6 +36,7 @@ impl Resizer {
             resize: front.resize,
             options: fir::ResizeOptions::new().resize_alg(algorithm),
             resizer: fir::Resizer::new(),
+            overshoots: matches!(front.filter, Filter::Bicubic | Filter::Lanczos3),
             last: Pixels::filled(front.width, front.height, front.channels.count(), 0),
         }
     }
@@ -45,27 +48,40 @@ impl Resizer {
 
     pub(super) fn run(&mut self, mut pixels: Pixels) -> Result<&Pixels, ImageError> {
         let channels = pixels.channels();
-        if self.last.channels() != channels {
-            self.last = Pixels::filled(self.width, self.height, channels, 0);
+        let empty = Pixels::filled(0, 0, channels, 0);
+        let mut last = std::mem::replace(&mut self.last, empty);
+        if last.channels() != channels || last.width() != self.width {
+            last = Pixels::filled(self.width, self.height, channels, 0);
         }
         match self.resize {
             Resize::Stretch => {
-                resize(&mut self.resizer, &self.options, &pixels, &mut self.last)?;
+                self.resize(&pixels, &mut last)?;
             }
             Resize::Crop => {
                 let (width, height) = self.part(pixels.width(), pixels.height());
                 let (left, top) = ((pixels.width() - width) / 2, (pixels.height() - height) / 2);
                 pixels.crop(left, top, width, height);
-                resize(&mut self.resizer, &self.options, &pixels, &mut self.last)?;
+                self.resize(&pixels, &mut last)?;
             }
             Resize::Letterbox(pad) => {
                 let (width, height) = self.inside(pixels.width(), pixels.height());
                 let mut inner = Pixels::filled(width, height, channels, pad);
-                resize(&mut self.resizer, &self.options, &pixels, &mut inner)?;
-                self.frame(&inner, pad);
+                self.resize(&pixels, &mut inner)?;
+                frame(&inner, &mut last, pad);
             }
         }
+        self.last = last;
         Ok(&self.last)
+    }
+
+    fn resize(&mut self, from: &Pixels, to: &mut Pixels) -> Result<(), ImageError> {
+        if !self.overshoots || from.width() == to.width() || from.height() == to.height() {
+            return resize(&mut self.resizer, &self.options, from, to);
+        }
+        // Pillow goes along the rows first and cuts what overshoots before it goes down.
+        let mut rows = Pixels::filled(to.width(), from.height(), from.channels(), 0);
+        resize(&mut self.resizer, &self.options, from, &mut rows)?;
+        resize(&mut self.resizer, &self.options, &rows, to)
     }
 
     /// The size of the largest part of a picture that has the bundle's aspect ratio.
@@ -89,20 +105,20 @@ impl Resizer {
             (rounded(w * to_h, h, self.width), self.height)
         }
     }
+}
 
-    /// Puts `inner` in the middle of the last picture and fills the rest.
-    fn frame(&mut self, inner: &Pixels, pad: u8) {
-        let channels = inner.channels();
-        let row = inner.width() as usize * channels;
-        let full = self.width as usize * channels;
-        let left = ((self.width - inner.width()) / 2) as usize * channels;
-        let top = ((self.height - inner.height()) / 2) as usize;
-        let data = self.last.data_mut();
-        data.fill(pad);
-        for (y, line) in inner.data().chunks_exact(row).enumerate() {
-            let start = (top + y) * full + left;
-            data[start..start + row].copy_from_slice(line);
-        }
+/// Puts `inner` in the middle of `outer` and fills the rest.
+fn frame(inner: &Pixels, outer: &mut Pixels, pad: u8) {
+    let channels = inner.channels();
+    let row = inner.width() as usize * channels;
+    let full = outer.width() as usize * channels;
+    let left = ((outer.width() - inner.width()) / 2) as usize * channels;
+    let top = ((outer.height() - inner.height()) / 2) as usize;
+    let data = outer.data_mut();
+    data.fill(pad);
+    for (y, line) in inner.data().chunks_exact(row).enumerate() {
+        let start = (top + y) * full + left;
+        data[start..start + row].copy_from_slice(line);
     }
 }
 

@@ -179,6 +179,39 @@ fn pictures_are_stretched_cropped_or_framed() {
     assert_eq!(thin.data().len(), 8 * 8 * 3);
 }
 
+/// Noise that the expected files were made from, 41 x 29 pixels.
+fn noise() -> Vec<u8> {
+    let mut state = 1u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    std::iter::repeat_with(next).take(41 * 29 * 3).collect()
+}
+
+#[test]
+fn filters_are_pillows() {
+    // Image.resize of Pillow 10.4: smaller (17 x 11) and larger (50 x 40), one file each.
+    let cases: [(Filter, (u32, u32), &[u8]); 8] = [
+        (Filter::Nearest, (17, 11), include_bytes!("../data/nearest_17x11.rgb")),
+        (Filter::Nearest, (50, 40), include_bytes!("../data/nearest_50x40.rgb")),
+        (Filter::Bilinear, (17, 11), include_bytes!("../data/bilinear_17x11.rgb")),
+        (Filter::Bilinear, (50, 40), include_bytes!("../data/bilinear_50x40.rgb")),
+        (Filter::Bicubic, (17, 11), include_bytes!("../data/bicubic_17x11.rgb")),
+        (Filter::Bicubic, (50, 40), include_bytes!("../data/bicubic_50x40.rgb")),
+        (Filter::Lanczos3, (17, 11), include_bytes!("../data/lanczos3_17x11.rgb")),
+        (Filter::Lanczos3, (50, 40), include_bytes!("../data/lanczos3_50x40.rgb")),
+    ];
+    let file = png(41, 29, ExtendedColorType::Rgb8, &noise());
+    for (filter, (width, height), want) in cases {
+        let mut pipeline = ImagePipeline::new(&ImageFront { filter, ..front(width, height) });
+        let got = pipeline.fit(ImagePipeline::decode(&file, MediaType::Png).unwrap()).unwrap();
+        let off = got.data().iter().zip(want).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert_eq!(got.data().len(), want.len());
+        assert!(off <= 1, "{filter:?} to {width} x {height}: off by {off}");
+    }
+}
+
 #[test]
 fn grey_is_pillows_luma() {
     // What Pillow's convert("L") gives.
@@ -236,11 +269,11 @@ fn bombs_are_refused_before_they_are_decoded() {
     let frame = jpeg.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0xFF, 0xDC, 0xFF, 0xDC]);
     // VP8L: 14 bits of width less 1, 14 bits of height less 1, after the signature byte.
-    webp[21..25].copy_from_slice(&0x0FFF_FFFFu32.to_le_bytes());
+    webp[21..25].copy_from_slice(&(0x3FFE_u32 << 14 | 0x3FFE).to_le_bytes());
     for (media, file, side) in [
         (MediaType::Png, png, 50_000),
         (MediaType::Jpeg, jpeg, 65_500),
-        (MediaType::Webp, webp, 16_384),
+        (MediaType::Webp, webp, 16_383),
     ] {
         let largest = crate::hostile::largest_allocation(|| {
             let error = ImagePipeline::decode(&file, media).unwrap_err();

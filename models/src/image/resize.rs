@@ -133,11 +133,27 @@ fn resize(
     from: &Pixels,
     to: &mut Pixels,
 ) -> Result<(), ImageError> {
+    match from.channels() {
+        1 => resize_typed::<fir::pixels::U8>(resizer, options, from, to),
+        _ => resize_typed::<fir::pixels::U8x3>(resizer, options, from, to),
+    }
+}
+
+/// Of one kind of pixel: naming the two kinds keeps the kernels of all others out of the binary.
+fn resize_typed<P: fir::PixelTrait>(
+    resizer: &mut fir::Resizer,
+    options: &fir::ResizeOptions,
+    from: &Pixels,
+    to: &mut Pixels,
+) -> Result<(), ImageError> {
     let fail = |e: &dyn std::fmt::Display| ImageError::Resize(e.to_string());
-    let kind = if from.channels() == 1 { fir::PixelType::U8 } else { fir::PixelType::U8x3 };
-    let source = ImageRef::new(from.width(), from.height(), from.data(), kind);
+    let other = || fail(&"the picture has another kind of pixel");
+    let source = ImageRef::new(from.width(), from.height(), from.data(), P::pixel_type());
     let source = source.map_err(|e| fail(&e))?;
     let (width, height) = (to.width(), to.height());
-    let target = Image::from_slice_u8(width, height, to.data_mut(), kind);
-    resizer.resize(&source, &mut target.map_err(|e| fail(&e))?, options).map_err(|e| fail(&e))
+    let mut target = Image::from_slice_u8(width, height, to.data_mut(), P::pixel_type())
+        .map_err(|e| fail(&e))?;
+    let source = source.typed_image::<P>().ok_or_else(other)?;
+    let mut target = target.typed_image_mut::<P>().ok_or_else(other)?;
+    resizer.resize_typed(&source, &mut target, options).map_err(|e| fail(&e))
 }

@@ -6,6 +6,7 @@ mod classes;
 mod faults;
 mod kill;
 mod main_job;
+mod openai;
 
 use std::path::Path;
 use std::time::Duration;

@@ -118,8 +118,7 @@ fn read<S: hound::Sample>(
             other => AudioError::Encoding(other.to_string()),
         })?;
         let sample = scale(sample);
-        // Not `>`: what is not a number must not pass.
-        if !(sample.abs() <= MAX_FLOAT) {
+        if !sample.is_finite() || sample.abs() > MAX_FLOAT {
             return Err(AudioError::Sample(mono.samples.len()));
         }
         mono.push(sample);

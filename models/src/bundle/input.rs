@@ -265,10 +265,10 @@ fn read_audio(section: Section<'_>) -> Option<AudioFront> {
     let nyquist = sample_rate.map_or(96_000.0, |rate| rate as f32 / 2.0);
     let mel_low = section.number("mel_low_hz", 0.0..=nyquist);
     let mel_high = section.number("mel_high_hz", 0.0..=nyquist);
-    if let (Some(low), Some(high)) = (mel_low, mel_high) {
-        if low >= high {
-            section.invalid::<()>("mel_high_hz", high, "above mel_low_hz");
-        }
+    if let (Some(low), Some(high)) = (mel_low, mel_high)
+        && low >= high
+    {
+        section.invalid::<()>("mel_high_hz", high, "above mel_low_hz");
     }
     let mel_scale = section.choice("mel_scale", &[("htk", ())]);
     let log_floor = section.number("log_floor", 1e-12..=1.0);

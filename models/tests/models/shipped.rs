@@ -110,3 +110,17 @@ fn commands_of_other_speakers_are_heard_as_often_as_the_cards_say() {
         }
     }
 }
+
+#[test]
+fn a_command_takes_at_most_15_ms_of_compute() {
+    for bundle in shipped().iter().filter(|b| b.name() == "voice-commands") {
+        let bytes = bundle.read(&bundle.samples()[0].file).unwrap();
+        let media = Media::detect(bytes, None).unwrap();
+        for mut model in variants(bundle) {
+            let answers = (0..20).map(|_| model.infer(&media).unwrap().timings);
+            let best = answers.min_by_key(|timings| timings.total()).unwrap();
+            println!("{} {}: {best:?}", bundle.name(), model.variant());
+            assert!(best.total().as_millis() < 15, "{best:?}");
+        }
+    }
+}

@@ -4,6 +4,7 @@ Invariant: `Pool` is made of training speakers and training voices only; everyth
 """
 
 import pickle
+import shutil
 import time
 
 import numpy as np
@@ -52,17 +53,40 @@ class Pool:
         """The three parts, each (features, labels)."""
         return [self.real, self.synthetic, self.silence]
 
-    def batches(self, seed, targets, shares, masks):
+    def batches(self, seed, targets, shares, masks, bent):
         """Endless batches (features f32, targets [n, classes]).
 
-        `targets` has an array for each part, `shares` how many of each part; `masks` is how many of SpecAugment a clip.
+        `targets` has an array for each part, `shares` how many of each part; `masks` is how many of SpecAugment a clip;
+        `bent` clips are also stretched in time and along the bands.
         """
         rng = np.random.default_rng(seed)
         while True:
             picks = [rng.integers(len(labels), size=share) for (_, labels), share in zip(self.parts(), shares)]
             x = np.concatenate([part[0][pick] for part, pick in zip(self.parts(), picks)]).astype(np.float32)
             y = np.concatenate([target[pick] for target, pick in zip(targets, picks)]).astype(np.float32)
-            yield disturb(rng, x, y, masks)
+            yield disturb(rng, bend(rng, x) if bent else x, y, masks)
+
+
+def bend(rng, x):
+    """Clips stretched about their middle: time by up to a fifth, bands by some per cent and up to 1.5 bands; tilted."""
+    n, frames, bands = x.shape
+    time = (np.arange(frames) - frames / 2) * np.exp(rng.uniform(-0.2, 0.2, (n, 1))) + frames / 2
+    band = (np.arange(bands) - bands / 2) * np.exp(rng.uniform(-0.06, 0.06, (n, 1))) + bands / 2
+    band = band + rng.uniform(-1.5, 1.5, (n, 1))
+    out = np.empty_like(x)
+    for i in range(n):
+        at, part = _between(time[i], frames)
+        rows = x[i][at] * (1 - part[:, None]) + x[i][at + 1] * part[:, None]
+        at, part = _between(band[i], bands)
+        out[i] = rows[:, at] * (1 - part) + rows[:, at + 1] * part
+    return out + (rng.normal(0, 0.15, (n, 1, 1)) * np.linspace(-1, 1, bands)).astype(np.float32)
+
+
+def _between(position, size):
+    """The index below each position, and how far it lies towards the next."""
+    position = np.clip(position, 0, size - 1.001)
+    at = position.astype(int)
+    return at, (position - at).astype(np.float32)
 
 
 def disturb(rng, x, y, masks):
@@ -93,12 +117,14 @@ def held_out(rows):
     noisy = []
     for _ in range(3):
         noisy += [in_noise(rng, r[0], noises, rng.uniform(3, 25)) for r in held]
-    voices = synthetic_test()
-    return {
+    sets = {
         "speakers": (clean, labels),
         "noisy": (np.stack([frontend.features(w) for w in noisy]), np.tile(labels, 3)),
-        "voices": (np.stack([frontend.features(w) for w, _, _ in voices]), np.array([c[1] for c in voices])),
     }
+    if shutil.which("espeak-ng"):
+        voices = synthetic_test()
+        sets["voices"] = (np.stack([frontend.features(w) for w, _, _ in voices]), np.array([c[1] for c in voices]))
+    return sets
 
 
 def in_noise(rng, wave, noises, snr):

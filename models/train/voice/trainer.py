@@ -63,7 +63,7 @@ def targets(pool, teachers):
     return out
 
 
-def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, teachers=(), dropout=0.0, half=False):
+def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, bent=False, teachers=(), dropout=0.0, half=False):
     """The trained network; it learns from the labels and from the mean answer of `teachers`, if any."""
     tf.random.set_seed(seed)
     network = Network(blocks, seed, dropout, half)
@@ -80,7 +80,7 @@ def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, teacher
         adam.apply(tape.gradient(loss, variables), learning_rate, number)
         return loss
 
-    batches = pool.batches(seed, wanted, shares, masks)
+    batches = pool.batches(seed, wanted, shares, masks, bent)
     began, warm, total = time.time(), max(1, steps // 20), 0.0
     print(f"{name}: {network.parameters()} parameters, {steps} steps of {size}", flush=True)
     for number in range(1, steps + 1):
@@ -93,7 +93,7 @@ def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, teacher
             total = 0.0
     for variable, average in zip(variables, adam.average):
         variable.assign(average)
-    settle(network, pool.batches(seed + 1, wanted, shares, 0))
+    settle(network, pool.batches(seed + 1, wanted, shares, 0, False))
     print(f"{name}: averaged {({k: f'{accuracy(network, *held[k]):.4f}' for k in held})} {time.time() - began:.0f} s", flush=True)
     return network
 

@@ -1,0 +1,209 @@
+//! The agent as a guest on the board: how big, how soon ready, how much memory when idle.
+//!
+//! **Invariant:** every number is of the binary that is named, started anew with both small bundles.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+
+use crate::clock::now;
+use crate::report::{Report, ms, quantile};
+
+/// The agent idle, both small bundles loaded.
+const RSS_MIB: f64 = 40.0;
+/// From its start to the first answer of `/readyz`.
+const READY_MS: f64 = 200.0;
+/// No start takes longer, or something is wrong.
+const DEADLINE: Duration = Duration::from_secs(30);
+const SMALL: [&str; 2] = ["voice-commands", "part-inspection"];
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The agent's binary
+    #[arg(long)]
+    agent: PathBuf,
+    /// The folder of bundles
+    #[arg(long, default_value = "models/bundles")]
+    bundles: PathBuf,
+    /// Starts to measure
+    #[arg(long, default_value_t = 10)]
+    starts: usize,
+    /// Seconds after which an agent that was asked nothing counts as idle
+    #[arg(long, default_value_t = 3)]
+    idle_s: u64,
+}
+
+/// What the ready file says.
+#[derive(Deserialize)]
+struct Ready {
+    api: String,
+}
+
+/// A running agent; it ends with this value.
+struct Agent {
+    child: Child,
+    api: String,
+    ready_after: Duration,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is over.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+pub(crate) fn measure(options: &Options) -> anyhow::Result<Report> {
+    let mut report = Report::new("footprint", "The agent with both small bundles");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+    let folder = tempfile::tempdir()?;
+    let bundles = folder.path().join("bundles");
+    for name in SMALL {
+        copy(&options.bundles.join(name), &bundles.join(name))?;
+    }
+    let start = |state: &str| {
+        let place = folder.path().join(state);
+        runtime.block_on(started(&options.agent, &place, &bundles, &client))
+    };
+
+    let size = std::fs::metadata(&options.agent)
+        .with_context(|| format!("{}: no agent", options.agent.display()))?
+        .len();
+    report.add("binary", mib(size), "MiB");
+
+    let mut ready = Vec::new();
+    for _ in 0..options.starts.max(1) {
+        // The same state every time: the first start also makes keys, as on a new device.
+        ready.push(start("state")?.ready_after);
+    }
+    report.at_most("from start to ready, p50", ms(quantile(&ready, 0.5)), "ms", READY_MS);
+    report.at_most("from start to ready, slowest", ms(quantile(&ready, 1.0)), "ms", READY_MS);
+
+    let agent = start("state")?;
+    std::thread::sleep(Duration::from_secs(options.idle_s));
+    report.at_most("resident when idle", mib(memory(&agent, "status", "VmRSS:")?), "MiB", RSS_MIB);
+    report.add("of it its own share (PSS)", mib(memory(&agent, "smaps_rollup", "Pss:")?), "MiB");
+    let asked = runtime.block_on(ask(&agent, &client, &options.bundles))?;
+    let after = mib(memory(&agent, "status", "VmRSS:")?);
+    report.at_most(format!("resident after {asked} requests"), after, "MiB", RSS_MIB);
+    Ok(report)
+}
+
+/// Starts the agent and waits until it says that it is ready.
+async fn started(
+    binary: &Path,
+    place: &Path,
+    bundles: &Path,
+    client: &reqwest::Client,
+) -> anyhow::Result<Agent> {
+    std::fs::create_dir_all(place)?;
+    let config = place.join("agent.toml");
+    std::fs::write(&config, configuration(place, bundles))?;
+    let ready_file = place.join("ready.json");
+    std::fs::remove_file(&ready_file).ok();
+    let log = std::fs::File::create(place.join("log"))?;
+    let begun = now();
+    let child = Command::new(binary)
+        .args(["run", "--config"])
+        .arg(&config)
+        .arg("--ready-file")
+        .arg(&ready_file)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot start {}", binary.display()))?;
+    let mut agent = Agent { child, api: String::new(), ready_after: Duration::ZERO };
+    loop {
+        if agent.api.is_empty() {
+            let written = std::fs::read(&ready_file).unwrap_or_default();
+            // Half a file is not ready yet.
+            if let Ok(ready) = serde_json::from_slice::<Ready>(&written) {
+                agent.api = ready.api;
+            }
+        }
+        if !agent.api.is_empty() {
+            let answer = client.get(format!("{}/readyz", agent.api)).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                agent.ready_after = begun.elapsed();
+                return Ok(agent);
+            }
+        }
+        if let Some(status) = agent.child.try_wait()? {
+            let log = std::fs::read_to_string(place.join("log")).unwrap_or_default();
+            bail!("the agent ended with {status} before it was ready:\n{log}");
+        }
+        ensure!(begun.elapsed() < DEADLINE, "the agent was not ready after {DEADLINE:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn configuration(place: &Path, bundles: &Path) -> String {
+    format!(
+        "[api]\nlisten = \"127.0.0.1:0\"\n[storage]\ndir = {:?}\n[models]\nbundles = {:?}\n",
+        place.join("data"),
+        bundles
+    )
+}
+
+/// Sends every committed sample of the small bundles, several times; says how many that were.
+async fn ask(agent: &Agent, client: &reqwest::Client, bundles: &Path) -> anyhow::Result<usize> {
+    let mut asked = 0;
+    for task in SMALL {
+        let mut samples = Vec::new();
+        for entry in std::fs::read_dir(bundles.join(task).join("samples"))? {
+            let path = entry?.path();
+            let media = match path.extension().and_then(|end| end.to_str()) {
+                Some("wav") => "audio/wav",
+                Some("jpg" | "jpeg") => "image/jpeg",
+                Some("png") => "image/png",
+                Some("webp") => "image/webp",
+                _ => continue,
+            };
+            samples.push((media, std::fs::read(&path)?));
+        }
+        ensure!(!samples.is_empty(), "bundle {task} has no samples to send");
+        for (media, body) in samples.iter().cycle().take(100) {
+            let request = client.post(format!("{}/v1/tasks/{task}", agent.api));
+            let request = request.header("content-type", *media).body(body.clone());
+            let answer = request.send().await?;
+            ensure!(answer.status().is_success(), "{task}: {}", answer.text().await?);
+            asked += 1;
+        }
+    }
+    Ok(asked)
+}
+
+/// A number of KiB out of the process's own files, in bytes.
+fn memory(agent: &Agent, file: &str, key: &str) -> anyhow::Result<u64> {
+    let path = format!("/proc/{}/{file}", agent.child.id());
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find(|line| line.starts_with(key));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    let kib: u64 = kib.with_context(|| format!("{path} has no {key}"))?.parse()?;
+    Ok(kib * 1024)
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1024 * 1024)
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    let entries =
+        std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The benchmarks behind the README's table; `tests/bench` builds this and the agent for release.
+//!
+//! Each benchmark prints its rows (value, bar, value over bar), writes them to
+//! `target/bench/NAME.json`, and fails when a bar is missed. `readme` puts the written ones into the
+//! README.
+//!
+//! **Invariant:** a number that is printed was measured in this run, on the machine that is named.
+
+mod clock;
+mod footprint;
+mod models;
+mod queue;
+mod readme;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::Report;
+
+#[derive(Parser)]
+#[command(name = "bench", about = "Measures Holdfast against its bars")]
+struct Arguments {
+    /// Where the results are written
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    /// The day of the run, as it stands in the results
+    #[arg(long, default_value = "")]
+    date: String,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The agent idle: size, memory, time until it is ready
+    Footprint(footprint::Options),
+    /// Bundles on one core: compute for one input, by variant
+    Models(models::Options),
+    /// Durable requests a second, beside the disk's own limit
+    Queue(queue::Options),
+    /// Refresh the table in README.md from the written results
+    Readme {
+        /// The file with the two markers
+        #[arg(long, default_value = "README.md")]
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("bench: a bar was missed");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every bar was held.
+fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let report: Report = match &arguments.what {
+        What::Footprint(options) => footprint::measure(options)?,
+        What::Models(options) => models::measure(options)?,
+        What::Queue(options) => queue::measure(options, &arguments.out)?,
+        What::Readme { file } => {
+            readme::refresh(file, &arguments.out)?;
+            return Ok(true);
+        }
+    };
+    let report = report.on(&arguments.date);
+    println!("{}", report.table());
+    let written = report.write(&arguments.out)?;
+    println!("written to {}", written.display());
+    Ok(report.holds())
+}

@@ -74,7 +74,7 @@ impl Report {
     /// The table for a terminal.
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(["", "measured", "bar", "of the bar"]);
+        table.load_style(presets::NOTHING).set_header(["", "measured", "bar", "of the bar"]);
         for row in &self.rows {
             table.add_row([row.what.clone(), row.measured(), row.bar(), row.share()]);
         }

@@ -3,7 +3,7 @@
 Usage: compare.py BUNDLES AGENT OTHER_AGENT
 
 An agent is a command, split as a shell would: the other one usually runs under an emulator. Every
-bundle is tried alone, so that each answers its task itself. The top label must be the same, and no
+bundle and variant is tried alone, so that each answers its task itself. The top label must be the same, and no
 confidence may differ by more than 0.001.
 """
 
@@ -19,9 +19,10 @@ import tomllib
 MOST = 1e-3
 
 
-def infer(agent, task, files, bundles):
+def infer(agent, task, files, bundles, variant):
     """The answers of one agent, as `infer --json` prints them."""
-    command = [*shlex.split(agent), "infer", task, *map(str, files), "--json", "--bundles", str(bundles)]
+    chosen = ["--json", "--bundles", str(bundles), "--variant", variant]
+    command = [*shlex.split(agent), "infer", task, *map(str, files), *chosen]
     run = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     if run.returncode != 0:
         sys.exit(f"compare: {shlex.join(command[:4])} ... ended with {run.returncode}: {run.stderr.strip()}")
@@ -67,13 +68,16 @@ def main():
         files = [manifest.parent / sample["file"] for sample in bundle.get("sample", [])]
         if not files:
             sys.exit(f"compare: bundle {bundle['name']} has no samples")
-        with tempfile.TemporaryDirectory() as alone:
-            shutil.copytree(manifest.parent, pathlib.Path(alone) / bundle["name"])
-            answers = [infer(agent, bundle["task"], files, alone) for agent in (native, other)]
-        worst, wrong = compare(bundle["name"], files, *answers)
-        print(f"-- {bundle['name']}: {len(files)} inputs, confidences differ by at most {worst:.6f}")
-        faults += wrong
-        compared += len(files)
+        for variant in [variant["name"] for variant in bundle["variant"]]:
+            with tempfile.TemporaryDirectory() as alone:
+                shutil.copytree(manifest.parent, pathlib.Path(alone) / bundle["name"])
+                agents = (native, other)
+                answers = [infer(agent, bundle["task"], files, alone, variant) for agent in agents]
+            name = f"{bundle['name']} {variant}"
+            worst, wrong = compare(name, files, *answers)
+            print(f"-- {name}: {len(files)} inputs, confidences differ by at most {worst:.6f}", flush=True)
+            faults += wrong
+            compared += len(files)
     for fault in faults:
         print(f"   {fault}")
     if faults:

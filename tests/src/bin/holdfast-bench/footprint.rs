@@ -144,9 +144,8 @@ async fn started(
 
 fn configuration(place: &Path, bundles: &Path) -> String {
     format!(
-        "[api]\nlisten = \"127.0.0.1:0\"\n[storage]\ndir = {:?}\n[models]\nbundles = {:?}\n",
+        "[device]\nstate_dir = {:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[models]\nbundles = [{bundles:?}]\n",
         place.join("data"),
-        bundles
     )
 }
 

@@ -68,7 +68,8 @@ fn string(chars: &mut Peekable<Chars<'_>>, out: &mut String) {
     while let Some(c) = chars.next() {
         match c {
             '\\' => {
-                if chars.next() == Some('\n') {
+                let escaped = chars.next();
+                if escaped == Some('\n') {
                     out.push('\n');
                 }
             }

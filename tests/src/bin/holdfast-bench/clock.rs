@@ -5,7 +5,10 @@
 use std::time::{Duration, Instant};
 
 /// Now.
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time, never a paused clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark measures real time, never a paused clock"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -53,7 +53,8 @@ fn bundle(report: &mut Report, folder: &Path, inputs: usize) -> anyhow::Result<(
     // The small bundle that listens is the one with a bar; a site's bigger one has none.
     let command = bundle.expects() == MediaKind::Audio && bundle.name() == bundle.task();
     for variant in bundle.variants() {
-        let (loading, model) = timed(|| Model::load(&bundle, Some(variant.name()), &Tract));
+        let (loading, model) =
+            timed(|| anyhow::Ok(Model::load(&bundle, Some(variant.name()), &Tract)?));
         let mut model = model?;
         let times = run(&mut model, &samples, inputs)?;
         let name = format!("{} {}", bundle.name(), variant.name());
@@ -72,7 +73,11 @@ fn bundle(report: &mut Report, folder: &Path, inputs: usize) -> anyhow::Result<(
             let what = format!("{name}: of it the front end for 1 s of audio, p50");
             report.at_most(what, part(0.5, |t| t.features), "ms", AUDIO_MS);
         } else {
-            report.add(format!("{name}: of it the front end, p50"), part(0.5, |t| t.features), "ms");
+            report.add(
+                format!("{name}: of it the front end, p50"),
+                part(0.5, |t| t.features),
+                "ms",
+            );
         }
         report.add(format!("{name}: of it the graph, p50"), part(0.5, |t| t.infer), "ms");
         report.add(format!("{name}: load and check, once"), ms(loading), "ms");

@@ -51,7 +51,8 @@ fn markdown(reports: &[Report]) -> String {
         }
         line(&mut out, &format!("| **{}** | | | |", report.title));
         for row in &report.rows {
-            let cells = [&row.what, &row.measured(), &row.bar(), &row.share()].map(|c| c.replace('|', "/"));
+            let cells =
+                [&row.what, &row.measured(), &row.bar(), &row.share()].map(|c| c.replace('|', "/"));
             line(&mut out, &format!("| {} |", cells.join(" | ")));
         }
     }

@@ -44,12 +44,12 @@ def _scratch_lines(rng: np.random.Generator, scene: Scene, canvas: Canvas) -> np
             x, y = x0 + rng.normal(0, 0.03) * frame.pixels, y0 + rng.normal(0, 0.03) * frame.pixels
         angle = lead + rng.normal(0, 0.06 if scuff else 0.5)
         length = (0.16 + 0.55 * severity * rng.uniform(0.4, 1.0)) * frame.pixels
-        bend = rng.normal(0, 0.25)
+        bend = rng.normal(0, 0.15)
         t = np.linspace(-0.5, 0.5, 13)
         heading = angle + bend * t
         points = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1) * length / 12, 0)
         points += np.array([x, y]) - points[6]
-        wide = (0.0028 + 0.0050 * severity * rng.uniform(0.5, 1.0)) * frame.pixels * (0.7 if scuff else 1.0)
+        wide = (0.0044 + 0.0056 * severity * rng.uniform(0.5, 1.0)) * frame.pixels * (0.7 if scuff else 1.0)
         taper = np.clip(1.6 * (1 - np.abs(2 * t) ** 2), 0.15, 1)
         pressure = np.clip(taper * (1 + rng.normal(0, 0.15, 13)), 0.1, 1)
         stroke(field, points, wide * taper, pressure)
@@ -59,9 +59,9 @@ def _scratch_lines(rng: np.random.Generator, scene: Scene, canvas: Canvas) -> np
 def _scratched(rng: np.random.Generator, scene: Scene, canvas: Canvas) -> None:
     """Thin, nearly straight, tapering lines across the tool marks: bright burrs or dark furrows."""
     frame, severity = canvas.frame, scene.severity
-    field = _seen(canvas, lambda: _scratch_lines(rng, scene, canvas))
-    depth = 0.35 + 0.55 * severity
-    if rng.random() < 0.65:  # bare bright metal
+    field = canvas.defect = _seen(canvas, lambda: _scratch_lines(rng, scene, canvas))
+    depth = 0.45 + 0.5 * severity
+    if rng.random() < 0.8:  # bare bright metal
         canvas.luminance += field * F(depth) * (F(rng.uniform(0.55, 0.85)) + 0.15 * canvas.luminance)
     else:
         canvas.luminance *= 1 - field * F(min(0.9, depth))
@@ -84,9 +84,10 @@ def _dented(rng: np.random.Generator, scene: Scene, canvas: Canvas) -> None:
         uneven = 1 + F(0.2) * smooth_noise(rng, frame.shape, 12)
         steep = rng.uniform(0.9, 1.6)
         bowl = np.exp(-(r2 ** F(steep)) * uneven)
+        np.maximum(canvas.defect, bowl, out=canvas.defect)
         lip = np.exp(-((np.sqrt(r2) - F(1.25)) ** 2) / F(0.06)) * F(rng.uniform(0.1, 0.4))
         slope = slope_towards_light(frame, (bowl - lip) * F(size * frame.pixels))
-        depth = (0.35 + 0.65 * severity) * np.tan(np.pi / 2 - scene.elevation) ** 0.5
+        depth = (0.45 + 0.6 * severity) * np.tan(np.pi / 2 - scene.elevation) ** 0.5
         flat = canvas.luminance.mean()
         canvas.luminance += bowl * F(0.45) * (flat - canvas.luminance)
         lit = -slope * F(depth)
@@ -114,7 +115,7 @@ def _stained(rng: np.random.Generator, scene: Scene, canvas: Canvas) -> None:
         soft = F(rng.uniform(0.12, 0.5))
         np.maximum(cover, np.clip(inside / soft, 0, 1), out=cover)
         np.maximum(rim, np.exp(-((inside - F(0.06)) ** 2) / F(0.006)), out=rim)
-    strength = 0.35 + 0.5 * severity
+    strength = 0.42 + 0.45 * severity
     mottle = 1 + F(0.25) * smooth_noise(rng, frame.shape, 30)
     if kind == "oil":
         colour = np.array([0.62, 0.52, 0.36]) * rng.uniform(0.5, 1.0)
@@ -128,6 +129,7 @@ def _stained(rng: np.random.Generator, scene: Scene, canvas: Canvas) -> None:
         colour = np.array([0.70, 0.76, 0.74]) * rng.uniform(0.6, 1.0)
         amount = cover * F(0.45 * strength) + rim * F(0.75 * strength)
     amount = np.clip(amount * mottle, 0, 1) * canvas.part
+    canvas.defect = np.clip(amount * 2, 0, 1)
     # A film evens out the tool marks and takes the shine.
     flat = canvas.luminance.mean()
     canvas.luminance += amount * F(0.5) * (np.minimum(canvas.luminance, flat) - canvas.luminance)
@@ -147,10 +149,10 @@ def _crack_lines(rng: np.random.Generator, scene: Scene, canvas: Canvas) -> np.n
     field = np.zeros(frame.shape, F)
     start = np.array(canvas.place(rng, 0.2))
     heading = rng.uniform(0, 2 * np.pi)
-    length = (0.22 + 0.55 * severity * rng.uniform(0.5, 1.0)) * frame.pixels
+    length = (0.28 + 0.52 * severity * rng.uniform(0.5, 1.0)) * frame.pixels
     steps = max(10, int(length / (0.018 * frame.pixels)))
-    unrest = rng.uniform(0.45, 0.8)
-    wide = (0.0035 + 0.0060 * severity * rng.uniform(0.5, 1.0)) * frame.pixels
+    unrest = rng.uniform(0.6, 0.95)
+    wide = (0.0056 + 0.0068 * severity * rng.uniform(0.5, 1.0)) * frame.pixels
 
     def taper(n: int, first: float) -> np.ndarray:
         body = np.linspace(first, 0.25, n) * rng.uniform(0.6, 1.3, n)
@@ -173,8 +175,8 @@ def _crack_lines(rng: np.random.Generator, scene: Scene, canvas: Canvas) -> np.n
 def _cracked(rng: np.random.Generator, scene: Scene, canvas: Canvas) -> None:
     """A dark, jagged, branching line that grows thinner towards its ends."""
     frame = canvas.frame
-    field = _seen(canvas, lambda: _crack_lines(rng, scene, canvas))
-    canvas.luminance *= 1 - field * F(0.5 + 0.4 * scene.severity)
+    field = canvas.defect = _seen(canvas, lambda: _crack_lines(rng, scene, canvas))
+    canvas.luminance *= 1 - field * F(0.6 + 0.35 * scene.severity)
     canvas.luminance *= np.clip(1 - F(0.25) * slope_towards_light(frame, field), 0.5, 1.4)
 
 

@@ -69,6 +69,7 @@ class Canvas:
         self.luminance = luminance
         self.tint: np.ndarray | None = None  # height x width x 3, multiplies the colour
         self.part = np.ones(frame.shape, F)  # 1 on the part, 0 on background and in holes
+        self.defect = np.zeros(frame.shape, F)  # 1 where the defect is; only training looks at it
 
     def place(self, rng: np.random.Generator, margin: float = 0.12) -> tuple[float, float]:
         """A spot on the part, in pixels, where something can be seen."""

@@ -54,7 +54,7 @@ class Ranges:
 
 
 TRAINING = Ranges(
-    frame_height=((300, 400),),
+    frame_height=((240, 340),),
     magnification=((0.8, 1.25),),
     rotation=((0, 360),),
     tilt=((0, 8),),
@@ -70,7 +70,7 @@ TRAINING = Ranges(
     noise=((0.003, 0.014),),
     jpeg_quality=((72, 95),),
     features=((0, 3),),
-    severity=((0.15, 1.0),),
+    severity=((0.3, 1.0),),
     metals=("steel", "aluminium", "brass", "titanium"),
 )
 
@@ -91,7 +91,7 @@ TEST = Ranges(
     noise=((0.014, 0.024),),
     jpeg_quality=((50, 72),),
     features=((1, 4),),
-    severity=((0.15, 1.0),),
+    severity=((0.3, 1.0),),
     metals=("steel", "aluminium", "copper", "tool steel"),
 )
 

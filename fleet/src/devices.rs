@@ -102,9 +102,7 @@ fn row(device: &DeviceView, now: Timestamp) -> [String; 9] {
         ago(&device.last_seen, now),
         device.board.clone(),
         if models.is_empty() { dash() } else { models.join(", ") },
-        health.map_or_else(dash, |health| {
-            health.queue.values().fold(0, |sum: u64, n| sum.saturating_add(*n)).to_string()
-        }),
+        health.map_or_else(dash, |health| health.queue_waiting.to_string()),
         slowest.map_or_else(dash, micros),
         health.map_or_else(dash, |health| Bytes(health.memory_rss_bytes).to_string()),
         health

@@ -123,6 +123,11 @@ impl Roster {
             .take(limit)
     }
 
+    /// The last one, by name.
+    pub(crate) fn last(&self) -> Option<&Device> {
+        self.devices.values().next_back()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.devices.len()
     }

@@ -21,10 +21,10 @@ use serde::Serialize;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::view::{DeviceList, DeviceView, date};
-use super::{Api, status_view};
+use super::view::DeviceView;
+use super::{Api, list, status_view};
 
-/// Devices in the `fleet` event; a page that has more to show asks for them.
+/// Devices in the `fleet` event; whoever wants more asks for the next page.
 const MOST: usize = 2000;
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
@@ -76,9 +76,7 @@ impl Watcher {
     }
 
     fn everything(&self) -> Event {
-        let roster = self.api.state.roster();
-        let devices = roster.page(None, MOST).map(DeviceView::from).collect();
-        event("fleet", &DeviceList { now: date(crate::clock::date()), devices, next: None })
+        event("fleet", &list(&self.api, None, MOST))
     }
 }
 

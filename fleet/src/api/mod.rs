@@ -101,14 +101,18 @@ async fn devices(
         .map(DeviceId::parse)
         .transpose()
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("after: {error}")))?;
+    Ok(Json(list(&api, after.as_ref(), limit)))
+}
+
+/// At most `limit` devices behind `after`, and where to go on.
+fn list(api: &Api, after: Option<&DeviceId>, limit: usize) -> DeviceList {
     let roster = api.state.roster();
-    let devices: Vec<DeviceView> =
-        roster.page(after.as_ref(), limit).map(DeviceView::from).collect();
-    let next = match (devices.last(), roster.iter().last()) {
+    let devices: Vec<DeviceView> = roster.page(after, limit).map(DeviceView::from).collect();
+    let next = match (devices.last(), roster.last()) {
         (Some(shown), Some(last)) if shown.id != last.id.as_str() => Some(shown.id.clone()),
         _ => None,
     };
-    Ok(Json(DeviceList { now: view::date(date()), devices, next }))
+    DeviceList { now: view::date(date()), devices, next }
 }
 
 async fn device(From(api): From<Api>, Path(id): Path<String>) -> Result<Json<DeviceView>, Problem> {
@@ -128,6 +132,7 @@ fn status_view(api: &Api) -> StatusView {
         .map(|(reason, count)| (format!("{reason:?}").to_lowercase(), count))
         .collect();
     StatusView {
+        now: view::date(date()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: view::date(api.state.started.date),
         public_key: api.public_key.to_string(),

@@ -63,7 +63,10 @@ pub(crate) struct HealthView {
     pub(crate) disk_total_bytes: u64,
     pub(crate) temperature_celsius: Option<f64>,
     pub(crate) load: f64,
+    /// Requests by state
     pub(crate) queue: BTreeMap<String, u64>,
+    /// Those of them that still wait for an answer
+    pub(crate) queue_waiting: u64,
     pub(crate) tasks: Vec<TaskView>,
     pub(crate) escalations: EscalationsView,
     pub(crate) links: Vec<LinkView>,
@@ -101,6 +104,7 @@ pub(crate) struct LinkView {
 /// `GET /api/v1/status`
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StatusView {
+    pub(crate) now: String,
     pub(crate) version: String,
     pub(crate) started: String,
     pub(crate) public_key: String,
@@ -172,6 +176,7 @@ impl From<&Health> for HealthView {
             temperature_celsius: health.temperature.map(|temperature| temperature.degrees()),
             load: f64::from(health.load_milli) / 1000.0,
             queue: health.queue.iter().map(|depth| (depth.state.clone(), depth.requests)).collect(),
+            queue_waiting: health.waiting(),
             tasks: health
                 .tasks
                 .iter()

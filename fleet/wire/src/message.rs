@@ -22,6 +22,8 @@ pub const MAX_MESSAGE: usize = 15 * 1024;
 pub const MAX_TEXT: usize = 128;
 /// Longest list in a message.
 pub const MAX_LIST: usize = 64;
+/// States of the queue in which nothing is waited for any more.
+const FINAL: [&str; 4] = ["answered", "failed", "expired", "cancelled"];
 /// How often a device may be told to report: the range of [`Hello::health_interval`].
 pub const HEALTH_INTERVAL: std::ops::RangeInclusive<Millis> = Millis(100)..=Millis::secs(3600);
 
@@ -294,10 +296,11 @@ impl Hello {
 }
 
 impl Health {
-    /// Everything that waits in the queue, whatever its state.
+    /// Requests that still wait for an answer.
     #[must_use]
-    pub fn queued(&self) -> u64 {
-        self.queue.iter().fold(0, |sum, depth| sum.saturating_add(depth.requests))
+    pub fn waiting(&self) -> u64 {
+        let waiting = self.queue.iter().filter(|depth| !FINAL.contains(&depth.state.as_str()));
+        waiting.fold(0, |sum, depth| sum.saturating_add(depth.requests))
     }
 
     fn check(&self) -> Result<(), MessageError> {

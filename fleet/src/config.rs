@@ -20,8 +20,9 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 const ENVIRONMENT: &str = "HOLDFAST_FLEET_";
-/// Variables with our prefix that are not settings.
-const NOT_SETTINGS: [&str; 1] = ["HOLDFAST_FLEET_LOG"];
+/// Beginnings of variables with our prefix that are not our settings: the log's, and those of the
+/// agent's section `fleet`.
+const NOT_SETTINGS: [&str; 2] = ["HOLDFAST_FLEET_LOG", "HOLDFAST_FLEET__"];
 const MAX_DEVICES: std::ops::RangeInclusive<usize> = 1..=10_000_000;
 
 /// What `serve` goes by.
@@ -196,7 +197,7 @@ fn variable(key: &str) -> String {
 }
 
 fn is_setting(name: &str) -> bool {
-    name.starts_with(ENVIRONMENT) && !NOT_SETTINGS.contains(&name)
+    name.starts_with(ENVIRONMENT) && !NOT_SETTINGS.iter().any(|other| name.starts_with(other))
 }
 
 #[cfg(test)]
@@ -223,6 +224,7 @@ mod tests {
             ("HOLDFAST_FLEET_MQTT_LISTEN", "127.0.0.1:2"),
             ("PATH", "x"),
             ("HOLDFAST_FLEET_LOG", "debug"),
+            ("HOLDFAST_FLEET__BROKER", "a:1"),
         ];
         let got = read(
             file,
@@ -263,6 +265,12 @@ mod tests {
             );
         }
         assert_eq!(faults.len(), starts.len(), "{faults:#?}");
+    }
+
+    #[test]
+    fn the_file_that_ships_holds_the_defaults() {
+        let got = read(include_str!("../fleet.toml"), &[], &[]).unwrap();
+        assert_eq!(got, Config::new("/var/lib/holdfast-fleet".into()));
     }
 
     #[test]

@@ -10,11 +10,13 @@
 //! of the agent, and a broker that is not there costs one attempt every half minute.
 
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use holdfast_wire::message::{Down, Health, Hello, ModelState, Up};
-use holdfast_wire::sign::{self, LastSequence, MAX_ENVELOPE, PublicKey};
+use holdfast_wire::sign::{self, LastSequence, MAX_ENVELOPE, PublicKey, Verified};
 use holdfast_wire::topic::{Kind, Topic, filters_down};
 use holdfast_wire::unit::Millis;
 use rumqttc::{
@@ -39,6 +41,8 @@ const CONNECT_WITHIN_S: u64 = 5;
 /// is made anew.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(3);
 const HELLOS: u32 = 3;
+/// A hello is said again after this time, to see whether the controller is still there.
+const RENEWED_AFTER: Duration = Duration::from_secs(300);
 /// A goodbye is waited for at most so long.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -88,7 +92,8 @@ pub async fn run(
     status: watch::Sender<State>,
     cancel: CancellationToken,
 ) {
-    let mut link = Link { config, identity, health, status, heard: LastSequence::default() };
+    let heard = LastSequence::default();
+    let mut link = Link { config, identity, health, status, heard, foreign: None };
     let mut state = State::Waiting { attempt: 0 };
     let mut warned = false;
     while !cancel.is_cancelled() {
@@ -122,6 +127,8 @@ struct Link<H> {
     status: watch::Sender<State>,
     /// The newest sequence heard from the trusted controller.
     heard: LastSequence,
+    /// The foreign controller that was warned of last; it is worth one line.
+    foreign: Option<PublicKey>,
 }
 
 impl<H: Fn() -> Health + Send> Link<H> {
@@ -180,7 +187,10 @@ impl<H: Fn() -> Health + Send> Link<H> {
         loop {
             let is_greeting = matches!(state, State::Greeting { .. });
             tokio::select! {
-                () = cancel.cancelled() => return self.say_goodbye(client, &mut heard).await,
+                () = cancel.cancelled() => match state {
+                    State::Greeting { .. } | State::Up => return self.say_goodbye(client, &mut heard).await,
+                    State::Waiting { .. } | State::Connecting { .. } => return Ok(()),
+                },
                 next = heard.recv() => match next {
                     // Then the polling half has ended too, and says why.
                     None => std::future::pending::<()>().await,
@@ -207,6 +217,11 @@ impl<H: Fn() -> Health + Send> Link<H> {
                     }
                     let sequence = self.greet(client, last_will)?;
                     greeting = Greeting { said: greeting.said + 1, ..Greeting::of(sequence) };
+                }
+                // Health is not acknowledged: a hello now and then shows that it still arrives.
+                () = tokio::time::sleep_until(greeting.renew_at), if *state == State::Up => {
+                    *state = self.enter(state.step(Event::Announced));
+                    greeting = Greeting::of(self.greet(client, last_will)?);
                 }
                 _ = health.tick(), if *state == State::Up => {
                     let report = Up::Health((self.health)());
@@ -247,9 +262,7 @@ impl<H: Fn() -> Health + Send> Link<H> {
 
     /// What a message means, if it is from the controller and new.
     fn take(&mut self, publish: &Publish, hello: u64) -> Option<Event> {
-        let topic = Topic::parse(&publish.topic).ok()?;
-        let verified = sign::open(&topic, &publish.payload).ok()?;
-        let message = Down::decode(verified.payload).ok()?;
+        let (verified, message) = self.read(publish)?;
         let answers_me = matches!(message, Down::HelloAck(ack) if ack.sequence == hello);
         if !self.is_trusted(verified.key, answers_me) {
             return None;
@@ -262,11 +275,26 @@ impl<H: Fn() -> Health + Send> Link<H> {
         }
     }
 
+    /// A signed message to this device or its shard, from whomever.
+    fn read<'a>(&self, publish: &'a Publish) -> Option<(Verified<'a>, Down)> {
+        let topic = Topic::parse(&publish.topic).ok()?;
+        let device = self.identity.device();
+        let mine = [Topic::Device(device.clone(), Kind::Down), Topic::Announce(device.shard())];
+        // The broker is not trusted to deliver only what was subscribed to.
+        if !mine.contains(&topic) {
+            return None;
+        }
+        let verified = sign::open(&topic, &publish.payload).ok()?;
+        Some((verified, Down::decode(verified.payload).ok()?))
+    }
+
     /// Whether `key` is the controller's; the first that answers a hello becomes it.
     fn is_trusted(&mut self, key: PublicKey, answers_me: bool) -> bool {
         match self.identity.controller() {
             Some(trusted) if trusted == key => true,
+            Some(_) if self.foreign == Some(key) => false,
             Some(trusted) => {
+                self.foreign = Some(key);
                 tracing::warn!(%trusted, got = %key, "a controller with another key was not heard; if it replaced \
                     the old one, remove controller.pub from the state folder");
                 false
@@ -312,10 +340,9 @@ impl<H: Fn() -> Health + Send> Link<H> {
     }
 
     fn acknowledges(&self, publish: &Publish, sequence: u64) -> bool {
-        let Ok(topic) = Topic::parse(&publish.topic) else { return false };
-        let Ok(verified) = sign::open(&topic, &publish.payload) else { return false };
+        let Some((verified, message)) = self.read(publish) else { return false };
         Some(verified.key) == self.identity.controller()
-            && matches!(Down::decode(verified.payload), Ok(Down::Ack { sequence: got }) if got == sequence)
+            && matches!(message, Down::Ack { sequence: got } if got == sequence)
     }
 }
 
@@ -325,11 +352,18 @@ struct Greeting {
     sequence: u64,
     said: u32,
     again_at: Instant,
+    renew_at: Instant,
 }
 
 impl Greeting {
     fn of(sequence: u64) -> Self {
-        Self { sequence, said: 1, again_at: Instant::now() + ACKNOWLEDGED_WITHIN }
+        let now = Instant::now();
+        Self {
+            sequence,
+            said: 1,
+            again_at: now + ACKNOWLEDGED_WITHIN,
+            renew_at: now + RENEWED_AFTER,
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
+use axum::{Json, Router};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -27,14 +27,18 @@ async fn endpoint(inbox: Inbox) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let routes = Router::new()
-        .route("/v1/models", get(|| async { axum::Json(json!({ "object": "list", "data": [] })) }))
+        .route("/v1/models", get(|| async { Json(json!({ "object": "list", "data": [] })) }))
         .route("/v1/chat/completions", post(complete))
         .with_state(inbox);
     tokio::spawn(async move { axum::serve(listener, routes).await });
     url
 }
 
-async fn complete(State(inbox): State<Inbox>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
+async fn complete(
+    State(inbox): State<Inbox>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, Json<Value>) {
     let checked = check(&headers, &body);
     let reply = match &checked {
         Ok((_, label)) => {
@@ -47,11 +51,11 @@ async fn complete(State(inbox): State<Inbox>, headers: HeaderMap, body: Bytes) -
                 }],
                 "usage": { "prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12 },
             });
-            (StatusCode::OK, reply.to_string())
+            (StatusCode::OK, Json(reply))
         }
         Err(why) => {
             let error = json!({ "error": { "message": why, "type": "invalid_request_error", "param": null, "code": null } });
-            (StatusCode::BAD_REQUEST, error.to_string())
+            (StatusCode::BAD_REQUEST, Json(error))
         }
     };
     inbox.lock().unwrap().push(checked.map(|(input, _)| input));
@@ -68,25 +72,46 @@ fn check(headers: &HeaderMap, body: &[u8]) -> Result<(Vec<u8>, String), String> 
         return Err("the body must be application/json".into());
     }
     let body: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let known = ["model", "messages", "response_format", "temperature", "max_completion_tokens", "n", "modalities", "store", "stream", "user", "metadata"];
-    if let Some(key) = body.as_object().and_then(|map| map.keys().find(|key| !known.contains(&key.as_str()))) {
+    let known = [
+        "model",
+        "messages",
+        "response_format",
+        "temperature",
+        "max_completion_tokens",
+        "n",
+        "modalities",
+        "store",
+        "stream",
+        "user",
+        "metadata",
+    ];
+    if let Some(key) =
+        body.as_object().and_then(|map| map.keys().find(|key| !known.contains(&key.as_str())))
+    {
         return Err(format!("Unrecognized request argument supplied: {key}"));
     }
     if body["model"] != "gpt-test" {
         return Err(format!("the model {} does not exist", body["model"]));
     }
     let schema = &body["response_format"]["json_schema"]["schema"];
-    let labels = schema["properties"]["label"]["enum"].as_array().ok_or("no labels in the schema")?;
+    let labels =
+        schema["properties"]["label"]["enum"].as_array().ok_or("no labels in the schema")?;
     let label = labels.last().and_then(Value::as_str).ok_or("no label")?;
     let messages = body["messages"].as_array().ok_or("messages is not an array")?;
     let parts = messages.iter().filter(|message| message["role"] == "user");
-    let parts: Vec<_> = parts.filter_map(|message| message["content"].as_array()).flatten().collect();
+    let parts: Vec<_> =
+        parts.filter_map(|message| message["content"].as_array()).flatten().collect();
     let data = parts.iter().find_map(|part| match part["type"].as_str()? {
-        "image_url" => part["image_url"]["url"].as_str()?.split_once(";base64,").map(|(_, data)| data),
-        "input_audio" if part["input_audio"]["format"] == "wav" => part["input_audio"]["data"].as_str(),
+        "image_url" => {
+            part["image_url"]["url"].as_str()?.split_once(";base64,").map(|(_, data)| data)
+        }
+        "input_audio" if part["input_audio"]["format"] == "wav" => {
+            part["input_audio"]["data"].as_str()
+        }
         _ => None,
     });
-    let input = BASE64_STANDARD.decode(data.ok_or("no input")?).map_err(|error| error.to_string())?;
+    let input =
+        BASE64_STANDARD.decode(data.ok_or("no input")?).map_err(|error| error.to_string())?;
     Ok((input, label.to_owned()))
 }
 
@@ -113,14 +138,21 @@ async fn recordings_and_pictures_are_answered_by_an_openai_endpoint() {
     for base in [url.clone(), format!("{url}/v1")] {
         let mut device = device(dir.path(), &base).await;
         let client = Client::new(device.address("api").unwrap()).unwrap();
-        for (task, bundle) in [("voice-commands", "voice-commands"), ("part-inspection", "part-inspection")] {
+        for (task, bundle) in
+            [("voice-commands", "voice-commands"), ("part-inspection", "part-inspection")]
+        {
             let body = super::sample(bundle, |_| true);
             let terms = [("holdfast-class", "public"), ("holdfast-escalate", "always")];
             let reply = client.ask(task, body.clone(), &terms).await.unwrap();
             let arrived = inbox.lock().unwrap().pop().expect("it was sent").expect("as documented");
             assert_eq!(arrived, body, "{base} {task}: the input arrives as it is");
+            let why = reply.why();
             let answer = reply.answer.unwrap();
-            assert_eq!((reply.state.as_str(), answer.zone.as_str()), ("answered", "public"), "{base} {task}");
+            assert_eq!(
+                (reply.state.as_str(), answer.zone.as_str()),
+                ("answered", "public"),
+                "{base} {task}: {why}"
+            );
             assert_eq!(answer.place, "cloud");
         }
         device.kill().unwrap();

@@ -5,11 +5,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::{Json, Router};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use holdfast_tests::client::Client;

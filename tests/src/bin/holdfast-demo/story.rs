@@ -189,9 +189,7 @@ async fn fleet_sees_held(site: &Site, count: usize) -> Result<()> {
 }
 
 fn queue_depth(device: &serde_json::Value, state: &str) -> u64 {
-    let depths = device["health"]["queue"].as_array().cloned().unwrap_or_default();
-    let depth = depths.iter().find(|depth| depth["state"] == state);
-    depth.and_then(|depth| depth["requests"].as_u64()).unwrap_or(0)
+    device["health"]["queue"][state].as_u64().unwrap_or(0)
 }
 
 /// Waits for the final answer of everything that was held.
@@ -239,14 +237,14 @@ async fn show_fleet(site: &Site) -> Result<()> {
         };
         let path = format!("/api/v1/devices/{name}");
         let (device, inferences) = fleet.until(&path, SOON, settled).await?;
-        let rss = device["health"]["memory_rss"].as_u64().unwrap_or(0) >> 20;
+        let rss = device["health"]["memory_rss_bytes"].as_u64().unwrap_or(0) >> 20;
         let models = device["models"].as_array().map_or(0, Vec::len);
         let tasks = device["health"]["tasks"].as_array().cloned().unwrap_or_default();
         let medians: Vec<_> = tasks
             .iter()
             .filter(|task| task["inferences"].as_u64().unwrap_or(0) > 0)
             .filter_map(|task| {
-                let micros = u32::try_from(task["p50"].as_u64()?).ok()?;
+                let micros = u32::try_from(task["p50_us"].as_u64()?).ok()?;
                 Some(format!("{} {:.1} ms", task["task"].as_str()?, f64::from(micros) / 1000.0))
             })
             .collect();

@@ -13,7 +13,7 @@
 //!
 //! Tasks and who waits for whom, without a cycle: the HTTP server reads the roster; `intake` owns the roster's
 //! changes and waits for the store; the link's poll task waits for the network only and drops (and counts) what
-//! intake cannot take. [`serve`] alone wires them.
+//! intake cannot take. `serve` alone wires them.
 //!
 //! **Invariant:** a message that is not rightly signed by the device it speaks for changes nothing.
 

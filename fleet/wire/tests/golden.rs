@@ -1,4 +1,5 @@
 //! The bytes of every message, by version. What is here is in the field: a change is a new version, not an edit.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use holdfast_wire::id::DeviceId;
 use holdfast_wire::message::*;

@@ -59,7 +59,7 @@ impl Lane {
     ) -> Result<Self, String> {
         let task = TaskName::parse(bundle.task())
             .ok_or_else(|| format!("task {} is not a task name", bundle.task()))?;
-        let model = Model::load(&bundle, variant, &Tract::default())
+        let model = Model::load(&bundle, variant, &Tract)
             .map_err(|error| crate::error_chain(&error))?;
         let (jobs, waiting) = sync_channel(max_waiting);
         let latency = Arc::new(Latency::default());
@@ -219,7 +219,7 @@ fn serve(bundle: &Bundle, mut model: Model, jobs: &Receiver<Job>) {
                     "the model panicked on an input; reloading it"
                 );
                 // Its buffers may be half written: only a fresh one may go on.
-                if let Ok(fresh) = Model::load(bundle, Some(model.variant()), &Tract::default()) {
+                if let Ok(fresh) = Model::load(bundle, Some(model.variant()), &Tract) {
                     model = fresh;
                 }
                 Err(EngineError::Model(format!("{} panicked on this input", bundle.name())))

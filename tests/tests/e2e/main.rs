@@ -1,4 +1,5 @@
 //! The promises, proved on real processes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod bad_input;
 mod bundles;

@@ -60,6 +60,8 @@ impl Drop for Agent {
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new("footprint", "The agent with both small bundles");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Only an earlier call can make this fail, and that one did the same.
+    rustls::crypto::ring::default_provider().install_default().ok();
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
     let folder = tempfile::tempdir()?;
     let bundles = folder.path().join("bundles");

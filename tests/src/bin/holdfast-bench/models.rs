@@ -53,6 +53,7 @@ fn bundle(report: &mut Report, folder: &Path, inputs: usize) -> anyhow::Result<(
     // The small bundle that listens is the one with a bar; a site's bigger one has none.
     let command = bundle.expects() == MediaKind::Audio && bundle.name() == bundle.task();
     for variant in bundle.variants() {
+        eprintln!("measuring {} {}", bundle.name(), variant.name());
         let (loading, model) =
             timed(|| anyhow::Ok(Model::load(&bundle, Some(variant.name()), &Tract)?));
         let mut model = model?;

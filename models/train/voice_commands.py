@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 
 SEED = 17
@@ -47,26 +47,26 @@ RESIDUAL = [
     ("pool",),
     ("dense", CLASSES),
 ]
-# name: blocks, seed, steps, (real, synthetic, silence) clips a step, masks a clip, learning rate, whether clips are bent
+# name: blocks, seed, steps, (real, synthetic, silence) clips a step, masks a clip, learning rate, whether clips are bent,
+# teachers, and the network whose weights it starts from
 RUNS = {
-    "residual-a": (RESIDUAL, SEED, 2600, (60, 28, 8), 2, 3e-3, False),
-    "residual-b": (RESIDUAL, SEED + 1, 2600, (60, 28, 8), 2, 3e-3, False),
-    "residual-c": (RESIDUAL, SEED + 2, 2600, (64, 24, 8), 2, 3e-3, True),
-    "small": (SMALL, SEED + 3, 2600, (60, 28, 8), 1, 4e-3, False),
+    "residual-a": (RESIDUAL, SEED, 2600, (60, 28, 8), 2, 3e-3, False, [], None),
+    "residual-b": (RESIDUAL, SEED + 1, 2600, (60, 28, 8), 2, 3e-3, False, [], None),
+    "residual-c": (RESIDUAL, SEED + 2, 2600, (64, 24, 8), 2, 3e-3, True, [], None),
+    "small": (SMALL, SEED + 3, 2600, (60, 28, 8), 1, 4e-3, False, ["residual-a"], None),
+    "taught-a": (RESIDUAL, SEED + 4, 800, (64, 24, 8), 2, 1e-3, True, ["residual-a", "residual-b", "residual-c"], "residual-a"),
+    "taught-b": (RESIDUAL, SEED + 5, 800, (64, 24, 8), 2, 1e-3, True, ["residual-a", "residual-b", "residual-c"], "residual-b"),
 }
-MEMBERS = ["residual-a", "residual-b", "residual-c"]
-TEACHERS = ["residual-a"]
-# the large bundle's networks look at the features as they are, a band lower and a band higher
-VIEWS = {"voice-commands": ((0, 0),), "voice-commands-large": ((0, 0), (0, 1), (0, -1))}
+MEMBERS = ["taught-a", "taught-b"]
 DESCRIPTIONS = {
     "voice-commands": "Ten spoken command words and four worksite words within one second of sound, small enough for any board.",
-    "voice-commands-large": "The words of voice-commands, heard by three larger networks together; for the machine at the site.",
+    "voice-commands-large": "The words of voice-commands, heard by two larger networks together; for the machine at the site.",
 }
 NETWORKS = {
     "voice-commands": "A depthwise-separable convolutional network on 49 x 40 log-mel features. It learnt from the labels "
-    "and from one of the networks of voice-commands-large (distillation).",
-    "voice-commands-large": "Three residual convolutional networks on 49 x 40 log-mel features, in one graph. Each looks at "
-    "the features as they are, a band lower and a band higher; the logits are the mean of the nine.",
+    "and from a larger, residual one (distillation).",
+    "voice-commands-large": "Two residual convolutional networks on 49 x 40 log-mel features, each taught by three earlier "
+    "ones, in one graph; the logits are their mean.",
 }
 
 
@@ -79,18 +79,18 @@ def one_thread():
     tensorflow.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def run_one(name, cache, scale, teachers):
-    """Trains one network in a process of its own; returns its state."""
+def run_one(name, cache, scale, trained):
+    """Trains one network in a process of its own; returns its state. `trained` has the networks that it needs."""
     one_thread()
     from voice import dataset, network, trainer
 
     pool, held = dataset.prepared(None, SEED, scale, cache)
+    blocks, seed, steps, shares, masks, rate, bent, teachers, start = RUNS[name]
     wise = []
-    for blocks, state in teachers:
-        wise.append(network.Network(blocks, 0, half=network.bf16_is_quick()))
-        wise[-1].load(state)
-    blocks, seed, steps, shares, masks, rate, bent = RUNS[name]
-    trained = trainer.train(
+    for teacher in teachers:
+        wise.append(network.Network(trained[teacher][0], 0, half=network.bf16_is_quick()))
+        wise[-1].load(trained[teacher][1])
+    made = trainer.train(
         name,
         blocks,
         pool,
@@ -102,10 +102,11 @@ def run_one(name, cache, scale, teachers):
         rate=rate,
         bent=bent,
         teachers=wise,
+        start=trained[start][1] if start else None,
         dropout=0.0 if name == "small" else 0.2,
         half=network.bf16_is_quick(),
     )
-    return trained.state()
+    return made.state()
 
 
 def train(data, cache, scale, states):
@@ -125,11 +126,15 @@ def train(data, cache, scale, states):
         if (states / f"{name}.pkl").exists():
             trained[name] = pickle.loads((states / f"{name}.pkl").read_bytes())
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
-        for names in (TEACHERS, [n for n in RUNS if n not in TEACHERS]):
-            teachers = {n: [trained[t] for t in TEACHERS] if n == "small" else [] for n in names}
-            jobs = {n: processes.submit(run_one, n, cache, scale, teachers[n]) for n in names if n not in trained}
-            for name, job in jobs.items():
-                keep(name, job.result())
+        jobs = {}
+        while len(trained) < len(RUNS):
+            for name, run in RUNS.items():
+                needs = {n: trained.get(n) for n in [*run[7], run[8]] if n}
+                if name not in trained and name not in jobs and None not in needs.values():
+                    jobs[name] = processes.submit(run_one, name, cache, scale, needs)
+            wait(jobs.values(), return_when=FIRST_COMPLETED)
+            for name in [n for n, job in jobs.items() if job.done()]:
+                keep(name, jobs.pop(name).result())
     return trained
 
 
@@ -157,7 +162,7 @@ def pack(trained, cache, data, test, out, minutes):
     for name, networks in members.items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
-        network.export([trained[n] for n in networks], CLASSES, folder / packing.FP32, VIEWS[name])
+        network.export([trained[n] for n in networks], CLASSES, folder / packing.FP32)
         packing.quantise(folder / packing.FP32, folder / packing.INT8, calibration, near)
         scores = np.concatenate([packing.logits(folder / packing.INT8, held[s][0]) for s in ("speakers", "noisy")])
         labels = np.concatenate([held[s][1] for s in ("speakers", "noisy")])

@@ -26,7 +26,7 @@ class Pool:
         clips = speech.synthesise(speech.variants()[0], int(240 * scale), max(1, int(14 * scale)), seed)
         self.real = self._spoken(rng, noises, [r[:2] for r in said], max(1, int(24 * scale)), False)
         self.synthetic = self._spoken(rng, noises, [c[:2] for c in clips], 4, True)
-        self.silence = self._silence(rng, noises, silences, int(3000 * scale))
+        self.silence = self._silence(rng, noises, silences, max(60, int(3000 * scale)))
 
     @staticmethod
     def _spoken(rng, noises, clips, copies, synthetic):

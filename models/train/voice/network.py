@@ -168,7 +168,7 @@ class _Graph:
     """ONNX nodes and initialisers as they are added."""
 
     def __init__(self):
-        self.nodes, self.initialisers, self.count, self.shared = [], [], 0, {}
+        self.nodes, self.initialisers, self.count = [], [], 0
 
     def add(self, kind, inputs, **attributes):
         self.count += 1
@@ -176,15 +176,10 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, inputs, [out], name=out, **attributes))
         return out
 
-    def constant(self, value, key=None):
-        """An initialiser; one of the same key is used again."""
-        if key in self.shared:
-            return self.shared[key]
+    def constant(self, value):
         self.count += 1
         name = f"w{self.count}"
         self.initialisers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        if key is not None:
-            self.shared[key] = name
         return name
 
 
@@ -195,24 +190,21 @@ def _folded(state, name, weight, out_axis):
     return weight * scale.reshape(shape), state[name + "/beta"] - state[name + "/mean"] * scale
 
 
-def _conv(g, x, size, state, weight, norm, stride, padding="same", depthwise=False, relu=True, moved=(0, 0)):
-    """One convolution with its batch norm folded in; returns the tensor and its (height, width).
-
-    `moved` moves what it sees by so many frames and bands, by way of its padding.
-    """
+def _conv(g, x, size, state, weight, norm, stride, padding="same", depthwise=False, relu=True):
+    """One convolution with its batch norm folded in; returns the tensor and its (height, width)."""
     kernel = state[weight]
     axis = 2 if depthwise else 3
     kernel, bias = _folded(state, norm, kernel, axis)
     kh, kw = kernel.shape[:2]
     if padding == "same":
         (h, top), (w, left) = same_pads(size[0], kh, stride[0]), same_pads(size[1], kw, stride[1])
-        pads = [top[0] + moved[0], left[0] + moved[1], top[1] - moved[0], left[1] - moved[1]]
+        pads = [top[0], left[0], top[1], left[1]]
     else:
         h, w, pads = size[0] - kh + 1, size[1] - kw + 1, [0, 0, 0, 0]
     onnx_kernel = kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(3, 2, 0, 1)
     out = g.add(
         "Conv",
-        [x, g.constant(onnx_kernel.astype(np.float32), (id(state), weight)), g.constant(bias.astype(np.float32))],
+        [x, g.constant(onnx_kernel.astype(np.float32)), g.constant(bias.astype(np.float32))],
         kernel_shape=[kh, kw],
         strides=list(stride),
         pads=pads,
@@ -223,13 +215,13 @@ def _conv(g, x, size, state, weight, norm, stride, padding="same", depthwise=Fal
     return out, (h, w)
 
 
-def _blocks(g, x, blocks, state, scale, moved):
-    """The nodes of one network that sees the features `moved`; its logits are scaled by `scale`."""
+def _blocks(g, x, blocks, state, scale):
+    """The nodes of one network; its logits are scaled by `scale`."""
     size, channels = (FRAMES, BANDS), 1
     for i, block in enumerate(blocks):
         name, kind = f"b{i}", block[0]
         if kind == "conv":
-            x, size = _conv(g, x, size, state, name + "/w", name, block[3], moved=moved if i == 0 else (0, 0))
+            x, size = _conv(g, x, size, state, name + "/w", name, block[3])
             channels = block[1]
         elif kind == "ds":
             stride = block[2]
@@ -252,18 +244,14 @@ def _blocks(g, x, blocks, state, scale, moved):
         else:
             weight = (state[name + "/w"].T * scale).astype(np.float32)
             bias = (state[name + "/bias"] * scale).astype(np.float32)
-            x = g.add("Gemm", [x, g.constant(weight, (id(state), name)), g.constant(bias)], transB=1)
+            x = g.add("Gemm", [x, g.constant(weight), g.constant(bias)], transB=1)
     return x
 
 
-def export(members, classes, path, views=((0, 0),)):
-    """Writes one graph whose logits are the mean of the members' [(blocks, state)] logits over all views.
-
-    A view is the features moved by so many frames and bands; the weights are there once.
-    """
+def export(members, classes, path):
+    """Writes one graph whose logits are the mean of the members' [(blocks, state)] logits."""
     g = _Graph()
-    scale = 1.0 / (len(members) * len(views))
-    logits = [_blocks(g, "features", blocks, state, scale, view) for blocks, state in members for view in views]
+    logits = [_blocks(g, "features", blocks, state, 1.0 / len(members)) for blocks, state in members]
     total = logits[0]
     for other in logits[1:]:
         total = g.add("Add", [total, other])

@@ -63,10 +63,15 @@ def targets(pool, teachers):
     return out
 
 
-def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, bent=False, teachers=(), dropout=0.0, half=False):
-    """The trained network; it learns from the labels and from the mean answer of `teachers`, if any."""
+def train(name, blocks, pool, held, *, seed, steps, shares, masks, rate, bent=False, teachers=(), start=None, dropout=0.0, half=False):
+    """The trained network; it learns from the labels and from the mean answer of `teachers`, if any.
+
+    `start` is the state of a network of the same blocks to go on from.
+    """
     tf.random.set_seed(seed)
     network = Network(blocks, seed, dropout, half)
+    if start is not None:
+        network.load(start)
     variables = list(network.weights.values())
     adam = _Adam(variables)
     wanted = targets(pool, teachers)

@@ -107,19 +107,20 @@ impl Drain {
         loop {
             changes.borrow_and_update();
             links.borrow_and_update();
-            let wait = match self.fill(&mut under_way).await {
-                Ok(wait) => wait,
+            let (wait, reads) = match self.fill(&mut under_way).await {
+                Ok(wait) => (wait, true),
                 Err(QueueError::Closed) => break,
                 Err(error) => {
                     tracing::warn!(%error, "the queue cannot be read; trying again");
-                    DISK_WAIT
+                    (DISK_WAIT, false)
                 }
             };
             tokio::select! {
                 () = cancel.cancelled() => break,
                 Some(()) = under_way.next() => {}
-                changed = changes.changed() => if changed.is_err() { break },
-                _ = links.changed() => {}
+                // A failed read changes the queue itself; a disk that fails is left in peace.
+                changed = changes.changed(), if reads => if changed.is_err() { break },
+                _ = links.changed(), if reads => {}
                 () = sleep(wait) => {}
                 _ = expiry.tick() => self.expire().await,
             }

@@ -2,14 +2,38 @@
 //!
 //! **Invariant:** the list holds no input and no answer, only what is needed to find one.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::envelope::Envelope;
-use crate::queue::{Queue, QueueError, Record, Stats, StoppedQueue};
+use crate::queue::{Queue, QueueError, Record, State, Stats, StoppedQueue, Summary};
 
 /// At most this many requests are listed.
 pub const MAX_LISTED: usize = 1000;
+
+/// What waits comes first, so that kept answers never hide it.
+const ORDER: [State; 6] = [
+    State::InFlight,
+    State::Held,
+    State::Failed,
+    State::Answered,
+    State::Expired,
+    State::Cancelled,
+];
+
+/// A record, also when its own bytes are damaged; `None` when it is gone meanwhile.
+fn readable(
+    read: Result<Option<Record>, QueueError>,
+    summary: Summary,
+) -> Result<Option<Record>, QueueError> {
+    match read {
+        Err(QueueError::Damaged { .. }) => {
+            Ok(Some(Record { summary, envelope: Bytes::new(), answer: None }))
+        }
+        other => other,
+    }
+}
 
 /// What the queue holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +46,7 @@ pub struct Listing {
     pub answered: u64,
     /// Requests that were given up.
     pub failed: u64,
-    /// The requests, the oldest first; at most [`MAX_LISTED`].
+    /// The requests, what waits first and then the oldest first; at most [`MAX_LISTED`].
     pub requests: Vec<Row>,
 }
 
@@ -54,9 +78,13 @@ pub struct Row {
 /// # Errors
 /// When the queue cannot be read.
 pub async fn of_queue(queue: &Queue) -> Result<Listing, QueueError> {
+    let mut summaries = Vec::new();
+    for state in ORDER {
+        summaries.extend(queue.list(Some(state), MAX_LISTED - summaries.len()).await?);
+    }
     let mut records = Vec::new();
-    for summary in queue.list(None, MAX_LISTED).await? {
-        records.extend(queue.get(summary.id).await?);
+    for summary in summaries {
+        records.extend(readable(queue.get(summary.id).await, summary)?);
     }
     Ok(of_records(&queue.stats().await?, &records))
 }
@@ -66,9 +94,13 @@ pub async fn of_queue(queue: &Queue) -> Result<Listing, QueueError> {
 /// # Errors
 /// When the queue cannot be read.
 pub fn of_stopped_queue(queue: &StoppedQueue) -> Result<Listing, QueueError> {
+    let mut summaries = Vec::new();
+    for state in ORDER {
+        summaries.extend(queue.list(Some(state), MAX_LISTED - summaries.len())?);
+    }
     let mut records = Vec::new();
-    for summary in queue.list(None, MAX_LISTED)? {
-        records.extend(queue.get(summary.id)?);
+    for summary in summaries {
+        records.extend(readable(queue.get(summary.id), summary)?);
     }
     Ok(of_records(&queue.stats()?, &records))
 }

@@ -31,8 +31,12 @@ use crate::service::{Service, Slot};
 
 /// The agent stops within this time.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// The API, the tasks and the queue, one after the other, get this long each.
+const PART_WITHIN: Duration = Duration::from_millis(1600);
 /// The queue's disk is tried again after this time.
 const REOPEN_AFTER: Duration = Duration::from_secs(5);
+/// Metrics are folded together this often.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Answers past their time are looked for this often.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
@@ -110,6 +114,8 @@ pub async fn run(
     tasks.spawn(service.escalator.clone().probe_task(stop_behind.clone()));
     start_link(&config, &service, started, &tasks, &stop_behind);
 
+    tasks.spawn(upkeep(metrics.clone(), stop_behind.clone()));
+
     let api = Api::new(service.clone(), config.api.clone(), config.requests, metrics);
     tracing::info!(%address, models = service.engine.lanes().count(), ready_ms = started.elapsed().as_millis(), "ready");
     ready(address)?;
@@ -121,20 +127,20 @@ pub async fn run(
     };
     stop_behind.cancel();
     tasks.close();
-    if tokio::time::timeout(STOP_WITHIN / 2, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(PART_WITHIN, tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not stop in time; what is held is on disk");
     }
     if let Some(queue) = service.queue.get()
-        && let Err(error) = queue.close().await
+        && !matches!(tokio::time::timeout(PART_WITHIN, queue.close()).await, Ok(Ok(())))
     {
-        tracing::warn!(%error, "the queue was not closed in good order; nothing is lost");
+        tracing::warn!("the queue was not closed in good order; nothing is lost");
     }
     served
 }
 
 async fn stopped_for_long(stop: &CancellationToken) {
     stop.cancelled().await;
-    tokio::time::sleep(STOP_WITHIN / 2).await;
+    tokio::time::sleep(PART_WITHIN).await;
 }
 
 fn recorder() -> Result<PrometheusHandle, BuildError> {
@@ -142,6 +148,17 @@ fn recorder() -> Result<PrometheusHandle, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?
         .install_recorder()
+}
+
+/// Folds what was recorded into the histograms' buckets; without it, it would pile up.
+async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
+    let mut every = tokio::time::interval(UPKEEP_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => metrics.run_upkeep(),
+        }
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {

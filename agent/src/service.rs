@@ -164,10 +164,18 @@ impl Service {
 
     /// The reply to a request that was made before under the same key.
     async fn known(&self, request: &Request) -> Result<Option<Reply>, AskError> {
-        let Some(name) = idempotency(request) else { return Ok(None) };
-        match self.queue.open()?.find_key(&name).await? {
-            Some(summary) => self.reply(summary.id).await.map(Some),
-            None => Ok(None),
+        let (Some(name), Some(queue)) = (idempotency(request), self.queue.get()) else {
+            return Ok(None);
+        };
+        match queue.find_key(&name).await {
+            Ok(Some(summary)) => self.reply(summary.id).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(error @ QueueError::KeyConflict { .. }) => Err(error.into()),
+            // A disk that cannot be read does not stop the answer.
+            Err(error) => {
+                tracing::warn!(%error, "earlier requests cannot be looked up");
+                Ok(None)
+            }
         }
     }
 
@@ -269,20 +277,41 @@ impl Service {
         outcome: &'static str,
     ) -> Result<Reply, AskError> {
         let Journey { request, reasons, .. } = journey;
-        count(&request.task, outcome);
+        self.count(&request.task, outcome);
         let (task, class) = (request.task.clone(), request.class);
-        let stored = Final { task: task.clone(), class, answer, reasons };
+        let mut stored = Final { task: task.clone(), class, answer, reasons };
         if request.key.is_some() {
-            let envelope = Envelope::of(request, None, Vec::new());
-            let entry = entry(request, &envelope, Bytes::new());
-            let accepted = self.queue.open()?.accept_answered(entry, stored.to_bytes()).await?;
-            if let Accepted::Known { id, .. } = accepted {
-                return self.reply(id).await;
+            match self.keep(request, &stored).await {
+                Ok(Accepted::New) => {}
+                Ok(Accepted::Known { id, .. }) => return self.reply(id).await,
+                Err(error @ AskError::Queue(QueueError::KeyConflict { .. })) => return Err(error),
+                // The answer is there; that it cannot be kept does not take it away.
+                Err(error) => {
+                    tracing::warn!(%error, "an answer could not be kept under its key");
+                    stored.reasons.push(Reason::NotHeld { error: error.to_string() });
+                }
             }
         }
         let Final { answer, reasons, .. } = stored;
         let (id, state) = (request.id, State::Answered);
         Ok(Reply { id, task, class, state, answer: Some(answer), reasons, note: None })
+    }
+
+    /// Keeps a final answer under the request's key.
+    async fn keep(&self, request: &Request, stored: &Final) -> Result<Accepted, AskError> {
+        let envelope = Envelope::of(request, None, Vec::new());
+        let entry = entry(request, &envelope, Bytes::new());
+        Ok(self.queue.open()?.accept_answered(entry, stored.to_bytes()).await?)
+    }
+
+    /// Counts a request; tasks that nothing here names by itself share one label, since anybody
+    /// can invent them.
+    fn count(&self, task: &TaskName, outcome: &'static str) {
+        let is_known = self.engine.lane(task).is_some()
+            || self.destinations.iter().any(|destination| destination.tasks.contains(task));
+        let task = if is_known { task.to_string() } else { "other".to_owned() };
+        metrics::counter!("holdfast_requests_total", "task" => task, "outcome" => outcome)
+            .increment(1);
     }
 
     async fn hold(&self, journey: Journey<'_>) -> Result<Reply, AskError> {
@@ -297,7 +326,7 @@ impl Service {
             Err(error) => Err(error),
         };
         match accepted {
-            Ok(Accepted::New) => count(&request.task, "held"),
+            Ok(Accepted::New) => self.count(&request.task, "held"),
             Ok(Accepted::Known { id, .. }) => return self.reply(id).await,
             Err(error) => {
                 // Whoever asked for a bigger model in any case is told that it cannot be had.
@@ -391,11 +420,6 @@ fn digest(request: &Request) -> [u8; 32] {
     }
     hash.update(request.media.bytes());
     hash.finalize().into()
-}
-
-fn count(task: &TaskName, outcome: &'static str) {
-    metrics::counter!("holdfast_requests_total", "task" => task.to_string(), "outcome" => outcome)
-        .increment(1);
 }
 
 /// The JSON form of a [`Reply`].

@@ -314,7 +314,7 @@ impl Model {
     /// Answers one request.
     ///
     /// # Errors
-    /// The media is refused, or the model fails; `InferError::blame` says which.
+    /// The media is refused ([`InferError::Media`]), or the model fails (all others).
     pub fn infer(&mut self, media: &Media) -> Result<Inference, InferError> {
         let mut timings = self.run(media)?;
         let began = clock::now();

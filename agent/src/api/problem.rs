@@ -81,7 +81,7 @@ impl From<AskError> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "queue_full", detail).retry_after(30)
             }
             AskError::Queue(QueueError::NoSpace { .. }) => {
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", detail)
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", detail).retry_after(30)
             }
             AskError::NoQueue(_) => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_queue", detail).retry_after(10)

@@ -14,7 +14,7 @@ pub(super) struct QueueArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum QueueCommand {
-    /// List the requests on disk, the oldest first
+    /// List the requests on disk, what waits first
     Ls {
         #[command(flatten)]
         config: ConfigArgs,

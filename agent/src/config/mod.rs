@@ -70,7 +70,7 @@ pub struct ModelsConfig {
     pub bundles: Vec<PathBuf>,
     /// The variant to run where a bundle has it; the bundle's first otherwise.
     pub variant: Option<String>,
-    /// Requests that may wait for one model; more are refused with 503.
+    /// Requests that may wait for one model; more go up as if the model had failed.
     pub max_waiting: usize,
 }
 

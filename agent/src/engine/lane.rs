@@ -59,8 +59,8 @@ impl Lane {
     ) -> Result<Self, String> {
         let task = TaskName::parse(bundle.task())
             .ok_or_else(|| format!("task {} is not a task name", bundle.task()))?;
-        let model = Model::load(&bundle, variant, &Tract)
-            .map_err(|error| crate::error_chain(&error))?;
+        let model =
+            Model::load(&bundle, variant, &Tract).map_err(|error| crate::error_chain(&error))?;
         let (jobs, waiting) = sync_channel(max_waiting);
         let latency = Arc::new(Latency::default());
         let lane = Self {
@@ -201,31 +201,50 @@ impl Lane {
 }
 
 /// The thread: one job after the other until the lane is dropped.
-fn serve(bundle: &Bundle, mut model: Model, jobs: &Receiver<Job>) {
+fn serve(bundle: &Bundle, model: Model, jobs: &Receiver<Job>) {
+    let variant = model.variant().to_owned();
+    let mut model = Some(model);
     while let Ok(job) = jobs.recv() {
         if job.reply.is_closed() || Instant::now() >= job.give_up_at {
             continue;
         }
-        let result = catch_unwind(AssertUnwindSafe(|| model.infer(&job.media)));
-        let reply = match result {
-            Ok(Ok(inference)) => Ok(inference),
-            Ok(Err(InferError::Media(error))) => {
-                Err(EngineError::Input(crate::error_chain(&error)))
-            }
-            Ok(Err(error)) => Err(EngineError::Model(crate::error_chain(&error))),
-            Err(_) => {
-                tracing::error!(
-                    bundle = bundle.name(),
-                    "the model panicked on an input; reloading it"
-                );
-                // Its buffers may be half written: only a fresh one may go on.
-                if let Ok(fresh) = Model::load(bundle, Some(model.variant()), &Tract) {
-                    model = fresh;
-                }
-                Err(EngineError::Model(format!("{} panicked on this input", bundle.name())))
-            }
-        };
+        if model.is_none() {
+            model = load_again(bundle, &variant);
+        }
+        let reply = answer_one(bundle, &mut model, &job.media);
         // The caller may be gone; then nobody wants the answer.
         drop(job.reply.send(reply));
     }
+}
+
+/// One answer; a model that panics is dropped, since its buffers may be half written.
+fn answer_one(
+    bundle: &Bundle,
+    model: &mut Option<Model>,
+    media: &Media,
+) -> Result<Inference, EngineError> {
+    let Some(mut ready) = model.take() else {
+        return Err(EngineError::Model(format!("{} could not be loaded again", bundle.name())));
+    };
+    let Ok(result) = catch_unwind(AssertUnwindSafe(|| ready.infer(media))) else {
+        tracing::error!(
+            bundle = bundle.name(),
+            "the model panicked on an input; it is loaded anew"
+        );
+        return Err(EngineError::Model(format!("{} panicked on this input", bundle.name())));
+    };
+    *model = Some(ready);
+    result.map_err(|error| match error {
+        InferError::Media(error) => EngineError::Input(crate::error_chain(&error)),
+        error => EngineError::Model(crate::error_chain(&error)),
+    })
+}
+
+/// The model once more, or nothing until the next request.
+fn load_again(bundle: &Bundle, variant: &str) -> Option<Model> {
+    let loaded = catch_unwind(|| Model::load(bundle, Some(variant), &Tract));
+    if loaded.as_ref().is_ok_and(Result::is_ok) {
+        tracing::info!(bundle = bundle.name(), "the model is loaded again");
+    }
+    loaded.ok()?.ok()
 }

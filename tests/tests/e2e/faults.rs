@@ -186,8 +186,10 @@ async fn on_a_full_disk_the_device_answers_and_refuses_to_hold_until_there_is_sp
     };
     assert_eq!(refused.0.as_u16(), 507, "{}", refused.1);
     // Whoever did not insist gets the local answer.
-    let reply = client.ask("voice-commands", wav(), &[]).await.unwrap();
-    assert_eq!(reply.state, "answered");
+    for terms in [&[][..], &[("idempotency-key", "on-a-full-disk")]] {
+        let reply = client.ask("voice-commands", wav(), terms).await.unwrap();
+        assert_eq!(reply.state, "answered", "{terms:?}");
+    }
     // It starts on the full disk too, with all that it has.
     device.kill().unwrap();
     let device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();

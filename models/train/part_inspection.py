@@ -56,7 +56,6 @@ class Plan:
     batch: int
     rate: float
     dropout: float
-    smallest: str
 
 
 SMALL = Plan(
@@ -71,7 +70,6 @@ SMALL = Plan(
     batch=32,
     rate=3e-3,
     dropout=0.1,
-    smallest="1/150",
 )
 LARGE = Plan(
     name="part-inspection-large",
@@ -85,7 +83,6 @@ LARGE = Plan(
     batch=32,
     rate=3e-3,
     dropout=0.1,
-    smallest="1/300",
 )
 PLANS = (SMALL, LARGE)
 
@@ -270,7 +267,6 @@ def finish(model: Trained, samples: list[tuple[str, str, bytes]], pair: str) -> 
         "training_count": TRAINING_COUNT,
         "training_seed": TRAINING_SEED,
         "epochs": plan.epochs,
-        "smallest": plan.smallest,
     }
     (folder / "CARD.md").write_text(card(plan.title, facts, model.measured, pair), encoding="utf-8")
     bw.write_bundle(folder, _description(model, samples))

@@ -36,7 +36,7 @@ fn readable(
 }
 
 /// What the queue holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     /// Requests that wait.
     pub held: u64,
@@ -46,6 +46,10 @@ pub struct Listing {
     pub answered: u64,
     /// Requests that were given up.
     pub failed: u64,
+    /// Requests whose time to live ended.
+    pub expired: u64,
+    /// Requests that were taken back.
+    pub cancelled: u64,
     /// The requests, what waits first and then the oldest first; at most [`MAX_LISTED`].
     pub requests: Vec<Row>,
 }
@@ -112,6 +116,8 @@ fn of_records(stats: &Stats, records: &[Record]) -> Listing {
         in_flight: stats.in_flight,
         answered: stats.answered,
         failed: stats.failed,
+        expired: stats.expired,
+        cancelled: stats.cancelled,
         requests: records.iter().map(|record| row(record, now_ms)).collect(),
     }
 }
@@ -129,6 +135,7 @@ fn row(record: &Record, now_ms: u64) -> Row {
         attempts: summary.attempts,
         age_ms: now_ms.saturating_sub(summary.accepted_at_ms),
         bytes: summary.bytes,
-        note: summary.last_reason.clone(),
+        // Why it was sent more than once is of no interest once it is answered.
+        note: summary.last_reason.clone().filter(|_| summary.state != State::Answered),
     }
 }

@@ -68,9 +68,6 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
-    /// The server ended by itself.
-    #[error("the API ended")]
-    Serve(#[source] std::io::Error),
 }
 
 /// Runs the agent until `stop` is cancelled.
@@ -119,12 +116,10 @@ pub async fn run(
     let api = Api::new(service.clone(), config.api.clone(), config.requests, metrics);
     tracing::info!(%address, models = service.engine.lanes().count(), ready_ms = started.elapsed().as_millis(), "ready");
     ready(address)?;
-    let serve =
-        axum::serve(listener, api.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let served = tokio::select! {
-        served = serve.into_future() => served.map_err(RunError::Serve),
-        () = stopped_for_long(&stop) => Ok(()),
-    };
+    tokio::select! {
+        () = crate::api::serve(listener, api.router(), &config.api, stop.clone()) => {}
+        () = stopped_for_long(&stop) => {}
+    }
     stop_behind.cancel();
     tasks.close();
     if tokio::time::timeout(PART_WITHIN, tasks.wait()).await.is_err() {
@@ -135,7 +130,7 @@ pub async fn run(
     {
         tracing::warn!("the queue was not closed in good order; nothing is lost");
     }
-    served
+    Ok(())
 }
 
 async fn stopped_for_long(stop: &CancellationToken) {

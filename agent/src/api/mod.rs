@@ -4,6 +4,7 @@
 //! else to [`Service`]; no body larger than the limit is ever in memory.
 
 mod problem;
+mod server;
 mod terms;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 pub use self::problem::Problem;
+pub use self::server::serve;
 use self::terms::TermsQuery;
 use crate::config::{ApiConfig, RequestDefaults};
 use crate::queue::RequestId;
@@ -231,6 +233,11 @@ struct TaskBody<'a> {
     threshold: f32,
 }
 
+#[derive(Debug, Serialize)]
+struct TasksBody<'a> {
+    tasks: Vec<TaskBody<'a>>,
+}
+
 async fn list_tasks(State(api): State<Api>) -> Response {
     let lanes = api.service.engine.lanes();
     let tasks: Vec<_> = lanes
@@ -248,7 +255,7 @@ async fn list_tasks(State(api): State<Api>) -> Response {
             threshold: lane.threshold(),
         })
         .collect();
-    Json(serde_json::json!({ "tasks": tasks })).into_response()
+    Json(TasksBody { tasks }).into_response()
 }
 
 async fn queue_list(State(api): State<Api>) -> Result<Response, Problem> {

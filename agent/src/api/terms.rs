@@ -33,7 +33,30 @@ pub(super) struct Terms {
     pub(super) hops: u8,
 }
 
+/// Every header of ours.
+const HEADERS: [&str; 6] = [
+    "holdfast-class",
+    "holdfast-priority",
+    "holdfast-deadline-ms",
+    "holdfast-ttl-ms",
+    "holdfast-escalate",
+    "holdfast-hops",
+];
+
+/// Reads the terms.
+///
+/// # Errors
+/// A term that cannot be read, is given with two meanings, or is not known.
 pub(super) fn read(headers: &HeaderMap, query: &TermsQuery) -> Result<Terms, Problem> {
+    let foreign = headers
+        .keys()
+        .map(|name| name.as_str())
+        .find(|name| name.starts_with("holdfast-") && !HEADERS.contains(name));
+    if let Some(name) = foreign {
+        // A mistyped class must not be taken for none.
+        let known = HEADERS.join(", ");
+        return Err(Problem::bad_term(format!("header {name} is not known; known: {known}")));
+    }
     let number = |text: &str, low: u64, high: u64| {
         text.parse::<u64>().ok().filter(|value| (low..=high).contains(value))
     };
@@ -108,7 +131,7 @@ fn term<T>(
             }
         },
         _ => Err(Problem::bad_term(format!(
-            "{header} and ?{parameter}= are given with different values; give one of them"
+            "{header} (or ?{parameter}=) is given more than once with different values; give it once"
         ))),
     }
 }
@@ -150,6 +173,7 @@ mod tests {
             ("holdfast-escalate", "maybe"),
             ("idempotency-key", "two words"),
             ("holdfast-hops", "256"),
+            ("holdfast-clas", "restricted"),
         ] {
             assert!(read(&headers(&[pair]), &TermsQuery::default()).is_err(), "{pair:?}");
         }

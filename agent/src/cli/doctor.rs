@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ConfigArgs, Exit, Failure};
+use super::{ConfigArgs, Exit, Failure, output};
 use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
@@ -99,6 +99,7 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::fine("destinations", found));
     }
     findings.push(of_fleet(config).await);
+    findings.extend(of_key(&config.state_dir.join("device.key")));
 }
 
 fn of_configuration(error: &ConfigError) -> Vec<Finding> {
@@ -196,6 +197,18 @@ async fn of_destination(destination: &Destination) -> Finding {
     }
 }
 
+/// The device's key, once there is one.
+fn of_key(path: &Path) -> Option<Finding> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let check = format!("key {}", path.display());
+    if metadata.len() == 32 {
+        return Some(Finding::fine(check, "there"));
+    }
+    let advice =
+        "restore it, or remove it for a new one, which the controller takes for another device";
+    Some(Finding::fault(check, format!("has {} bytes instead of 32", metadata.len()), advice))
+}
+
 async fn of_fleet(config: &Config) -> Finding {
     let Some(fleet) = &config.fleet else {
         return Finding::fine("fleet", "not part of one");
@@ -227,10 +240,7 @@ fn of_clock(now_s: u64) -> Finding {
 
 fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
     if json {
-        let text = serde_json::to_string_pretty(findings)
-            .map_err(|error| Failure::new(Exit::Bug, error.to_string()))?;
-        println!("{text}");
-        return Ok(());
+        return output::print_json(&findings);
     }
     for finding in findings {
         let mark = match finding.health {
@@ -238,9 +248,9 @@ fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
             Health::Warn => "warn ",
             Health::Fault => "FAULT",
         };
-        println!("{mark}  {}: {}", finding.check, finding.found);
+        output::print(&format!("{mark}  {}: {}", finding.check, finding.found))?;
         if let Some(advice) = &finding.advice {
-            println!("       → {advice}");
+            output::print(&format!("       → {advice}"))?;
         }
     }
     Ok(())

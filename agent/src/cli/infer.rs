@@ -9,7 +9,7 @@ use holdfast_models::Media;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{ConfigArgs, Exit, Failure, table};
+use super::{ConfigArgs, Exit, Failure, output, table};
 use crate::answer::Class;
 use crate::engine::{Engine, Lane};
 use crate::request::TaskName;
@@ -51,6 +51,8 @@ enum Outcome {
 
 /// A file that takes longer than this is stuck.
 const WITHIN: Duration = Duration::from_secs(60);
+/// As much as the API takes at most.
+const MAX_FILE_BYTES: u64 = 64 << 20;
 /// A bar is worth its lines from this many files on.
 const BAR_FROM: usize = 20;
 
@@ -128,9 +130,9 @@ async fn answer_all(engine: &Engine, task: &TaskName, files: &[PathBuf]) -> Vec<
 
 async fn answer(engine: &Engine, task: &TaskName, file: &Path) -> Outcome {
     let failed = |error: String| Outcome::Failed { error };
-    let bytes = match tokio::fs::read(file).await {
+    let bytes = match read(file).await {
         Ok(bytes) => bytes,
-        Err(error) => return failed(format!("cannot read it: {error}")),
+        Err(why) => return failed(why),
     };
     let media = match Media::detect(Bytes::from(bytes), None) {
         Ok(media) => media,
@@ -148,12 +150,22 @@ async fn answer(engine: &Engine, task: &TaskName, file: &Path) -> Outcome {
     }
 }
 
+/// The bytes of a regular file that is not too large to be an input.
+async fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let unreadable = |error: std::io::Error| format!("cannot read it: {error}");
+    let metadata = tokio::fs::metadata(file).await.map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err("is not a file; give a recording or a picture".to_owned());
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(format!("has {} bytes, at most {MAX_FILE_BYTES} are taken", metadata.len()));
+    }
+    tokio::fs::read(file).await.map_err(unreadable)
+}
+
 fn print(rows: &[Row], json: bool) -> Result<(), Failure> {
     if json {
-        let text = serde_json::to_string_pretty(rows)
-            .map_err(|error| Failure::new(Exit::Bug, error.to_string()))?;
-        println!("{text}");
-        return Ok(());
+        return output::print_json(&rows);
     }
     let mut table = table::table(&["FILE", "ANSWER", "CONFIDENCE", "", "TOOK"]);
     for row in rows {
@@ -171,6 +183,5 @@ fn print(rows: &[Row], json: bool) -> Result<(), Failure> {
             }
         };
     }
-    table::print(&table);
-    Ok(())
+    output::print(&table::lines(&table))
 }

@@ -5,6 +5,7 @@
 
 mod doctor;
 mod infer;
+mod output;
 mod queue;
 mod run;
 mod table;

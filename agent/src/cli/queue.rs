@@ -1,6 +1,6 @@
 //! `holdfast-agent queue`
 
-use super::{ConfigArgs, Exit, Failure, table};
+use super::{ConfigArgs, Exit, Failure, output, table};
 use crate::config::Config;
 use crate::listing::{self, Listing};
 use crate::queue::{self, QueueError};
@@ -29,11 +29,9 @@ pub(super) fn queue(args: &QueueArgs) -> Result<Exit, Failure> {
     let config = config.load()?;
     let listing = list(&config)?;
     if *json {
-        let text = serde_json::to_string_pretty(&listing)
-            .map_err(|error| Failure::new(Exit::Bug, error.to_string()))?;
-        println!("{text}");
+        output::print_json(&listing)?;
     } else {
-        print(&listing);
+        print(&listing)?;
     }
     Ok(Exit::Fine)
 }
@@ -41,6 +39,9 @@ pub(super) fn queue(args: &QueueArgs) -> Result<Exit, Failure> {
 /// From the running agent, or else from the disk.
 fn list(config: &Config) -> Result<Listing, Failure> {
     let dir = queue_dir(&config.state_dir);
+    if !dir.exists() {
+        return Ok(Listing::default());
+    }
     let listing = match queue::read_only(&dir) {
         Ok((stopped, _)) => listing::of_stopped_queue(&stopped),
         Err(QueueError::InUse { .. }) => return from_agent(config),
@@ -64,11 +65,14 @@ fn from_agent(config: &Config) -> Result<Listing, Failure> {
     })
 }
 
-fn print(listing: &Listing) {
-    let Listing { held, in_flight, answered, failed, requests } = listing;
-    println!("{held} held, {in_flight} in flight, {answered} answered, {failed} failed");
+fn print(listing: &Listing) -> Result<(), Failure> {
+    let Listing { held, in_flight, answered, failed, expired, cancelled, requests } = listing;
+    output::print(&format!(
+        "{held} held, {in_flight} in flight, {answered} answered, {failed} failed, {expired} expired, \
+         {cancelled} cancelled"
+    ))?;
     if requests.is_empty() {
-        return;
+        return Ok(());
     }
     let mut table = table::table(&[
         "ID", "STATE", "TASK", "CLASS", "PRIORITY", "TRIES", "AGE", "BYTES", "NOTE",
@@ -86,7 +90,7 @@ fn print(listing: &Listing) {
             row.note.clone().unwrap_or_default(),
         ]);
     }
-    table::print(&table);
+    output::print(&table::lines(&table))
 }
 
 fn age(ms: u64) -> String {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigArgs, Exit, Failure};
+use super::{ConfigArgs, Exit, Failure, output};
 use crate::run::RunError;
 
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,8 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
                 announce(path, address)
                     .map_err(|source| RunError::ReadyFile { path: path.clone(), source })?;
             }
-            println!("ready: http://{address}");
+            // Nobody may be reading; the agent runs all the same.
+            drop(output::print(&format!("ready: http://{address}")));
             Ok(())
         };
         crate::run::run(config, stop, ready).await
@@ -50,7 +51,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
             RunError::Listen { .. } | RunError::Queue(_) => Exit::Unavailable,
             RunError::Escalate(_) => Exit::Config,
             RunError::ReadyFile { .. } => Exit::Storage,
-            RunError::Metrics(_) | RunError::Serve(_) => Exit::Bug,
+            RunError::Metrics(_) => Exit::Bug,
         };
         Failure::new(exit, crate::error_chain(&error))
     })

@@ -12,9 +12,7 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Prints `table` without spaces at the ends of lines.
-pub(super) fn print(table: &Table) {
-    for line in table.lines() {
-        println!("{}", line.trim_end());
-    }
+/// The lines of `table`, without spaces at their ends.
+pub(super) fn lines(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }

@@ -59,6 +59,10 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Requests under way at once; more are refused with 503.
     pub max_concurrent: usize,
+    /// Connections open at once; more wait.
+    pub max_connections: usize,
+    /// Limit for receiving a request's header, from the connection's start or the answer before.
+    pub header_timeout: Duration,
     /// Limit for receiving a body.
     pub read_timeout: Duration,
 }
@@ -262,6 +266,12 @@ fn read_api(mut section: Section<'_>) -> ApiConfig {
         listen,
         max_body_bytes: bytes(section.integer("max_body_mib", 1..=64, 20) << 20),
         max_concurrent: bytes(section.integer("max_concurrent", 1..=4096, 64)),
+        max_connections: bytes(section.integer("max_connections", 1..=65_536, 512)),
+        header_timeout: Duration::from_millis(section.integer(
+            "header_timeout_ms",
+            100..=600_000,
+            30_000,
+        )),
         read_timeout: Duration::from_millis(section.integer(
             "read_timeout_ms",
             100..=600_000,

@@ -242,9 +242,14 @@ fn answer_one(
 
 /// The model once more, or nothing until the next request.
 fn load_again(bundle: &Bundle, variant: &str) -> Option<Model> {
-    let loaded = catch_unwind(|| Model::load(bundle, Some(variant), &Tract));
-    if loaded.as_ref().is_ok_and(Result::is_ok) {
-        tracing::info!(bundle = bundle.name(), "the model is loaded again");
+    let load =
+        || Model::load(bundle, Some(variant), &Tract).map_err(|error| crate::error_chain(&error));
+    match catch_unwind(load) {
+        Ok(Ok(model)) => Some(model),
+        Ok(Err(error)) => {
+            tracing::error!(bundle = bundle.name(), %error, "the model could not be loaded again");
+            None
+        }
+        Err(_) => None,
     }
-    loaded.ok()?.ok()
 }

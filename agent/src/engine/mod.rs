@@ -51,7 +51,7 @@ pub enum EngineError {
         waiting: usize,
     },
     /// The caller's deadline ended first.
-    #[error("no local answer for {task} within {waited:?}")]
+    #[error("no local answer for {task} within {} ms", waited.as_millis())]
     Late {
         /// The task.
         task: TaskName,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_tests::client::Client;
 use holdfast_tests::node::Node;
-use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent};
+use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent, start_agent_with};
 use reqwest::StatusCode;
 
 async fn device(dir: &std::path::Path) -> Node {
@@ -141,4 +141,24 @@ async fn a_body_that_stops_halfway_holds_nobody_up() {
     cut.read_to_end(&mut reply).unwrap();
     let reply = String::from_utf8_lossy(&reply);
     assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 400"), "{reply}");
+}
+
+#[tokio::test]
+async fn connections_that_do_nothing_are_closed_and_keep_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent =
+        Agent { name: DEVICE, bundles: bundles(&["voice-commands"]), site: None, broker: None };
+    let limits = "[api]\nmax_connections = 8\nheader_timeout_ms = 500\n";
+    let toml = agent.toml(dir.path()).replace("[api]\n", limits);
+    let device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let address = device.address("api").unwrap();
+    let mut idle: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for stream in &mut idle {
+        stream.write_all(b"POST /v1/tasks/voice-commands HTTP/1.1\r\nHost: x\r\n").unwrap();
+    }
+    let client = Client::new(address).unwrap();
+    client.ask("voice-commands", wav(), &[]).await.expect("served once the idle ones are closed");
+    let first = idle.first_mut().unwrap();
+    first.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    first.read_to_end(&mut Vec::new()).expect("closed, not left open");
 }

@@ -33,16 +33,37 @@ fn main() -> ExitCode {
     let program = args.next().unwrap_or_default();
     let rest = || std::iter::once(program.clone()).chain(std::env::args_os().skip(2));
     match args.next().as_deref().and_then(|role| role.to_str()) {
-        Some("agent") => return holdfast_agent::cli::main(rest()),
-        Some("fleet") => return holdfast_fleet::cli::main(rest()),
+        Some(role @ ("agent" | "fleet")) => {
+            end_with_parent();
+            return match role {
+                "agent" => holdfast_agent::cli::main(rest()),
+                _ => holdfast_fleet::cli::main(rest()),
+            };
+        }
         _ => {}
     }
-    match tell(&Args::parse()) {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing can be done about a closed terminal.
+            drop(error.print());
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
+    match tell(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nthe demo did not go as it should: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A part does not outlive the demo or the test that started it, however that ended.
+fn end_with_parent() {
+    let signal = rustix::process::Signal::TERM;
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(signal)) {
+        eprintln!("cannot be told of the parent's end: {error}");
     }
 }
 

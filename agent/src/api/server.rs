@@ -1,0 +1,95 @@
+//! Owns the connections of the API: how many there are, and how long one may take.
+//!
+//! **Invariant:** a connection that does not bring a whole request header in time is closed, and
+//! no more are open than configured; so nobody can keep the others out by doing nothing.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::ApiConfig;
+
+/// After a failed accept (no file descriptor is left, say) the next one waits this long.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Request headers at most; more are refused with 431.
+const MAX_HEADERS: usize = 64;
+
+/// Serves `router` on `listener` until `stop`, then ends when the requests under way are answered.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    config: &ApiConfig,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(config.max_connections));
+    let connections = TaskTracker::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_headers(MAX_HEADERS);
+    loop {
+        // A connection without a place waits in the kernel's queue.
+        let place = tokio::select! {
+            () = stop.cancelled() => break,
+            place = places.clone().acquire_owned() => place,
+        };
+        let stream = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the API could not be accepted");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            },
+        };
+        let (http, router, stop) = (http.clone(), router.clone(), stop.clone());
+        connections.spawn(async move {
+            connection(stream, http, router, stop).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// One connection to its end; after `stop` it ends with the request under way.
+async fn connection(
+    stream: TcpStream,
+    http: http1::Builder,
+    router: Router,
+    stop: CancellationToken,
+) {
+    // Answers are small: they are not held back to be filled up.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection to the API broke");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

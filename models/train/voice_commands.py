@@ -80,8 +80,7 @@ def one_thread():
 
 
 def run_one(name, cache, scale, trained):
-    """Trains one network in a process of its own; returns its state. `trained` has the networks that it needs."""
-    one_thread()
+    """Trains one network, in a process of the pool; returns its state. `trained` has the networks that it needs."""
     from voice import dataset, network, trainer
 
     pool, held = dataset.prepared(None, SEED, scale, cache)
@@ -125,7 +124,7 @@ def train(data, cache, scale, states):
     for name in RUNS:
         if (states / f"{name}.pkl").exists():
             trained[name] = pickle.loads((states / f"{name}.pkl").read_bytes())
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=one_thread) as processes:
         jobs = {}
         while len(trained) < len(RUNS):
             for name, run in RUNS.items():

@@ -32,15 +32,14 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     let rest = || std::iter::once(program.clone()).chain(std::env::args_os().skip(2));
-    match args.next().as_deref().and_then(|role| role.to_str()) {
-        Some(role @ ("agent" | "fleet")) => {
-            end_with_parent();
-            return match role {
-                "agent" => holdfast_agent::cli::main(rest()),
-                _ => holdfast_fleet::cli::main(rest()),
-            };
-        }
-        _ => {}
+    let role = args.next().unwrap_or_default();
+    if role == "agent" || role == "fleet" {
+        end_with_parent();
+        return if role == "agent" {
+            holdfast_agent::cli::main(rest())
+        } else {
+            holdfast_fleet::cli::main(rest())
+        };
     }
     let args = match Args::try_parse() {
         Ok(args) => args,

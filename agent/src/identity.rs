@@ -72,9 +72,9 @@ impl Identity {
         let signer = load_or_make_key(&dir.join("device.key"))?;
         let device = device.or_else(host_name).unwrap_or_else(|| name_from(&signer.public_key()));
         let controller = read_key(&dir.join("controller.pub"))?;
-        // A lost file must not lead back to used numbers: microseconds since 1970 grow faster than
+        // A lost file must not lead back to used numbers: nanoseconds since 1970 grow faster than
         // any device sends or restarts.
-        let first = || clock::now_ms().saturating_mul(1000).max(1);
+        let first = || clock::now_ms().saturating_mul(1_000_000).max(1);
         let next = read_number(&dir.join("device.sequence"))?.unwrap_or_else(first);
         Ok(Self { device, signer, controller, next, reserved: next, dir: dir.to_owned() })
     }

@@ -18,14 +18,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use holdfast_models::{Media, MediaError, MediaKind};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::problem::Problem;
 pub use self::server::serve;
-use self::terms::TermsQuery;
+use self::terms::{Terms, TermsQuery};
 use crate::config::{ApiConfig, RequestDefaults};
 use crate::queue::RequestId;
 use crate::request::{Request, TaskName};
@@ -47,6 +48,10 @@ pub struct Api {
 
 /// The longest that `GET /v1/requests/{id}?wait_ms=` waits, in milliseconds.
 const MAX_WAIT_MS: u64 = 60_000;
+
+/// Of a refused body, at most this much is taken, for at most this long.
+const DISCARD_BYTES: usize = 64 << 20;
+const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
 impl Api {
     /// An API over `service`.
@@ -83,14 +88,13 @@ async fn ask(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let task = known_task(&api, &task)?;
-    let Query(query) = query.map_err(|error| Problem::bad_term(error.body_text()))?;
-    let terms = terms::read(&headers, &query)?;
-    let _place = api.places.try_acquire().map_err(|_| {
-        let limit = api.config.max_concurrent;
-        let detail = format!("{limit} requests are under way already; try again shortly");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(1)
-    })?;
+    let (task, terms, _place) = match admit(&api, &task, query, &headers) {
+        Ok(admitted) => admitted,
+        Err(problem) => {
+            discard(body).await;
+            return Err(problem);
+        }
+    };
     let bytes = read_body(&api, &headers, body).await?;
     let media = read_media(&api, &task, &headers, bytes)?;
     let request = Request {
@@ -112,6 +116,41 @@ async fn ask(
     }
     let location = format!("/v1/requests/{}", reply.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
+}
+
+/// What can be said of a request before its body is read.
+fn admit<'a>(
+    api: &'a Api,
+    task: &str,
+    query: Result<Query<TermsQuery>, QueryRejection>,
+    headers: &HeaderMap,
+) -> Result<(TaskName, Terms, SemaphorePermit<'a>), Problem> {
+    let task = known_task(api, task)?;
+    let Query(query) = query.map_err(|error| Problem::bad_term(error.body_text()))?;
+    let terms = terms::read(headers, &query)?;
+    let place = api.places.try_acquire().map_err(|_| {
+        let limit = api.config.max_concurrent;
+        let detail = format!("{limit} requests are under way already; try again shortly");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(1)
+    })?;
+    Ok((task, terms, place))
+}
+
+/// Takes what is left of a refused body, within bounds: a connection that is closed with bytes
+/// unread can lose the refusal on its way.
+async fn discard(body: Body) {
+    let mut data = body.into_data_stream();
+    let mut left = DISCARD_BYTES;
+    let all = async {
+        while let Some(Ok(chunk)) = data.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // What did not come in time is not waited for.
+    drop(tokio::time::timeout(DISCARD_WITHIN, all).await);
 }
 
 /// A task that something here or above serves.
@@ -138,6 +177,7 @@ async fn read_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, 
     };
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if declared.and_then(|text| text.parse().ok()).is_some_and(|length: usize| length > limit) {
+        discard(body).await;
         return Err(too_large());
     }
     let read = tokio::time::timeout(api.config.read_timeout, to_bytes(body, limit));

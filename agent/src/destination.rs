@@ -23,7 +23,7 @@ pub struct Destination {
     pub url: String,
     /// Where the API key comes from; none for an open endpoint.
     pub credential: Option<Credential>,
-    /// The tasks that it is asked; empty for all.
+    /// The tasks that it is asked; empty for those of the bundles on this device.
     pub tasks: Vec<TaskName>,
     /// Limit for connecting.
     pub connect_timeout: Duration,

@@ -33,6 +33,7 @@ pub mod request;
 pub mod route;
 pub mod run;
 pub mod service;
+mod supervise;
 
 /// An error with all its causes, in one line.
 pub(crate) fn error_chain(error: &dyn Error) -> String {

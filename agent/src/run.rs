@@ -28,6 +28,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkConfig};
 use crate::queue::{Queue, QueueError};
 use crate::service::{Service, Slot};
+use crate::supervise::supervise;
 
 /// The agent stops within this time.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -107,10 +108,8 @@ pub async fn run(
     let tasks = TaskTracker::new();
     // What still works while the rest stops is stopped after it.
     let stop_behind = CancellationToken::new();
-    tasks.spawn(hold_task(config.clone(), service.clone(), stop_behind.clone()));
-    tasks.spawn(service.escalator.clone().probe_task(stop_behind.clone()));
-    start_link(&config, &service, started, &tasks, &stop_behind);
-
+    let parts = Parts { config: config.clone(), service: service.clone(), started };
+    parts.spawn(&tasks, &stop_behind);
     tasks.spawn(upkeep(metrics.clone(), stop_behind.clone()));
 
     let api = Api::new(service.clone(), config.api.clone(), config.requests, metrics);
@@ -131,6 +130,32 @@ pub async fn run(
         tracing::warn!("the queue was not closed in good order; nothing is lost");
     }
     Ok(())
+}
+
+/// What runs behind the API.
+struct Parts {
+    config: Config,
+    service: Service,
+    started: Instant,
+}
+
+impl Parts {
+    /// Starts every part, each begun again should it panic.
+    fn spawn(self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let parts = Arc::new(self);
+        let (this, token) = (parts.clone(), stop.clone());
+        tasks.spawn(supervise("queue", stop.clone(), move || {
+            hold_task(this.config.clone(), this.service.clone(), token.clone())
+        }));
+        let (this, token) = (parts.clone(), stop.clone());
+        tasks.spawn(supervise("probes", stop.clone(), move || {
+            this.service.escalator.clone().probe_task(token.clone())
+        }));
+        let token = stop.clone();
+        tasks.spawn(supervise("fleet", stop.clone(), move || {
+            link_task(parts.config.clone(), parts.service.clone(), parts.started, token.clone())
+        }));
+    }
 }
 
 async fn stopped_for_long(stop: &CancellationToken) {
@@ -227,22 +252,15 @@ async fn hold_task(config: Config, service: Service, stop: CancellationToken) {
     }
 }
 
-/// Starts the link to the fleet's controller, if there is one.
-fn start_link(
-    config: &Config,
-    service: &Service,
-    started: Instant,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) {
+/// Reports to the fleet's controller, if there is one.
+async fn link_task(config: Config, service: Service, started: Instant, stop: CancellationToken) {
     let Some(fleet) = &config.fleet else { return };
     let identity = match Identity::load(&config.state_dir, config.device.clone()) {
         Ok(identity) => identity,
         Err(error) => return no_link(&error),
     };
     let board = holdfast_targets::detect(&board_facts());
-    let sources =
-        Sources { started, state_dir: config.state_dir.clone(), board, service: service.clone() };
+    let sources = Sources { started, state_dir: config.state_dir.clone(), board, service };
     let link = LinkConfig {
         host: fleet.host.clone(),
         port: fleet.port,
@@ -253,11 +271,12 @@ fn start_link(
         started_ms: clock::now_ms(),
     };
     let (latest, health) = watch::channel(Health::default());
-    let interval = fleet.interval / 2;
-    tasks.spawn(watch_health(sources, interval, latest, stop.clone()));
     let (status, _) = watch::channel(link::State::Waiting { attempt: 0 });
     let health = move || health.borrow().clone();
-    tasks.spawn(link::run(link, identity, health, status, stop.clone()));
+    tokio::join!(
+        watch_health(sources, fleet.interval / 2, latest, stop.clone()),
+        link::run(link, identity, health, status, stop),
+    );
 }
 
 /// Keeps the latest health at hand, so that the link never waits for it.

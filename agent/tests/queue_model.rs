@@ -421,9 +421,10 @@ impl Run {
                 assert!(self.model.contains_key(&summary.id), "never accepted: {summary:?}");
             }
         }
-        for (id, known) in back {
+        // The newest first: of several that had a key one after the other, the last one has it again.
+        for (id, known) in back.into_iter().rev() {
             self.forgotten.remove(&id);
-            // Another request may have the key by now; this one lives without it then.
+            // A request that is not forgotten may have the key by now; this one lives without it then.
             let key = known.key.clone().filter(|key| self.owner_of(key).is_none());
             self.model.insert(id, Known { key, ..known });
         }

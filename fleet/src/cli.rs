@@ -23,7 +23,12 @@ const LOG: &str = "info,rumqttd=off,rumqttc=off,sqlx=warn,hyper=warn";
 
 /// The controller of a fleet of Holdfast devices.
 #[derive(Debug, Parser)]
-#[command(name = "holdfast-fleet", version, disable_help_subcommand = true)]
+#[command(
+    name = "holdfast-fleet",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -95,6 +100,7 @@ impl Failure {
         match self {
             Self::ConfigFile { .. } | Self::Config(_) => Exit::Config,
             Self::Serve(error) => error.exit(),
+            Self::Devices(DevicesError::Address { .. }) => Exit::Usage,
             Self::Devices(_) => Exit::Unavailable,
             Self::Runtime(_) => Exit::Bug,
             Self::Output(_) => Exit::Storage,

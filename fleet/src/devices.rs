@@ -17,6 +17,8 @@ pub(crate) enum DevicesError {
         "no controller answers at {server}; is `holdfast-fleet serve` running there? name another with --server"
     )]
     Unreachable { server: String, source: reqwest::Error },
+    #[error("--server {server}: {why}; give a URL such as http://127.0.0.1:8480")]
+    Address { server: String, why: String },
     #[error("{server} answers, but not as a controller does (status {status}); check --server")]
     Foreign { server: String, status: u16 },
 }
@@ -24,6 +26,11 @@ pub(crate) enum DevicesError {
 /// Every device of a controller.
 pub(crate) async fn fetch(server: &str) -> Result<DeviceList, DevicesError> {
     let server = server.trim_end_matches('/');
+    let address = |why: String| DevicesError::Address { server: server.to_owned(), why };
+    let base = reqwest::Url::parse(server).map_err(|error| address(error.to_string()))?;
+    if !matches!(base.scheme(), "http" | "https") {
+        return Err(address(format!("{}:// is not spoken here", base.scheme())));
+    }
     let unreachable = |source| DevicesError::Unreachable { server: server.to_owned(), source };
     let client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))

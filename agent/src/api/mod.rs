@@ -7,6 +7,7 @@ mod problem;
 mod server;
 mod terms;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ fn admit<'a>(
     headers: &HeaderMap,
 ) -> Result<(TaskName, Terms, SemaphorePermit<'a>), Problem> {
     let task = known_task(api, task)?;
-    let Query(query) = query.map_err(|error| Problem::bad_term(error.body_text()))?;
+    let Query(query) = query.map_err(|error| bad_query(&error, TermsQuery::KEYS))?;
     let terms = terms::read(headers, &query)?;
     let place = api.places.try_acquire().map_err(|_| {
         let limit = api.config.max_concurrent;
@@ -134,6 +135,13 @@ fn admit<'a>(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(1)
     })?;
     Ok((task, terms, place))
+}
+
+/// A query with a parameter that is not known, is there twice, or is no number where one must be.
+fn bad_query(error: &QueryRejection, known: &str) -> Problem {
+    let why = error.body_text();
+    let why = why.rsplit(": ").next().unwrap_or_default();
+    Problem::bad_term(format!("the query cannot be used: {why}; known parameters: {known}"))
 }
 
 /// Takes what is left of a refused body, within bounds: a connection that is closed with bytes
@@ -153,19 +161,25 @@ async fn discard(body: Body) {
     drop(tokio::time::timeout(DISCARD_WITHIN, all).await);
 }
 
-/// A task that something here or above serves.
+/// A task that a bundle here does or a destination names.
+///
+/// A destination that names no tasks is asked those of the bundles here: otherwise every mistyped
+/// task would wait in the queue for somebody who knows it.
 fn known_task(api: &Api, text: &str) -> Result<TaskName, Problem> {
-    let engine = &api.service.engine;
-    let task = TaskName::parse(text).filter(|task| {
-        engine.lane(task).is_some() || api.service.destinations.iter().any(|d| d.serves(task))
-    });
-    task.ok_or_else(|| {
-        let known: Vec<_> = engine.lanes().map(|lane| lane.task().as_str()).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        let shown: String = text.chars().take(64).collect();
-        let detail = format!("no task \"{shown}\" here; known tasks: {known}");
-        Problem::new(StatusCode::NOT_FOUND, "unknown_task", detail)
-    })
+    let bundled = api.service.engine.lanes().map(|lane| lane.task());
+    let named = api.service.destinations.iter().flat_map(|destination| &destination.tasks);
+    let known: BTreeSet<&TaskName> = bundled.chain(named).collect();
+    if let Some(task) = known.iter().find(|task| task.as_str() == text) {
+        return Ok((*task).clone());
+    }
+    let names: Vec<_> = known.iter().map(|task| task.as_str()).collect();
+    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let shown: String = text.chars().take(64).collect();
+    let detail = format!(
+        "no task \"{shown}\" here; known tasks: {known}; a task that only a destination does is \
+         named in its `tasks`"
+    );
+    Err(Problem::new(StatusCode::NOT_FOUND, "unknown_task", detail))
 }
 
 async fn read_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
@@ -248,7 +262,7 @@ async fn look_up(
     Path(id): Path<String>,
     query: Result<Query<LookUpQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_term(error.body_text()))?;
+    let Query(query) = query.map_err(|error| bad_query(&error, "wait_ms in 0..=60000"))?;
     let unknown = || {
         let detail = "no such request; answers given in the call itself are not kept unless an \
                       idempotency key was sent, others for queue.keep_answers_s";

@@ -21,6 +21,11 @@ pub(super) struct TermsQuery {
     key: Option<String>,
 }
 
+impl TermsQuery {
+    /// The parameters, for who mistyped one.
+    pub(super) const KEYS: &str = "class, priority, deadline_ms, ttl_ms, escalate, key";
+}
+
 /// The terms of one request, as far as the caller gave them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Terms {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ConfigArgs, Exit, Failure, output};
+use super::{ConfigArgs, Exit, Failure, Places, output};
 use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
@@ -133,9 +133,7 @@ fn of_bundles(engine: &Engine, config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::fault(check, &*refused.why, "replace the bundle by an intact one"));
     }
     if engine.lanes().count() == 0 {
-        let places: Vec<_> =
-            config.models.bundles.iter().map(|p| p.display().to_string()).collect();
-        let found = format!("no bundle in service; looked in {}", places.join(", "));
+        let found = format!("no bundle in service; looked in {}", Places(&config.models.bundles));
         let advice = "set models.bundles to folders that hold bundles";
         findings.push(Finding::fault("bundles", found, advice));
     }
@@ -143,20 +141,28 @@ fn of_bundles(engine: &Engine, config: &Config, findings: &mut Vec<Finding>) {
 
 fn of_state_dir(dir: &Path) -> Finding {
     let check = format!("storage {}", dir.display());
-    let probe = dir.join(".doctor");
-    let written = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, b"probe"));
-    drop(std::fs::remove_file(&probe));
+    // Looking at a device changes nothing on it: a folder that is not there yet is not made.
+    let there = dir.ancestors().find(|folder| folder.exists()).unwrap_or(dir);
+    let written = probe_writing(there);
     if let Err(error) = written {
         let advice =
             "set device.state_dir to a folder that this user can write, on a disk with space";
         return Finding::fault(check, format!("cannot be written: {error}"), advice);
     }
-    let free = rustix::fs::statvfs(dir).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-    let found = format!("{} MiB free", free >> 20);
+    let free = rustix::fs::statvfs(there).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    let made = if there == dir { "" } else { ", made at the first start" };
+    let found = format!("{} MiB free{made}", free >> 20);
     if free < LOW_DISK_BYTES {
         return Finding::warn(check, found, "free some space, or requests will not be held");
     }
     Finding::fine(check, found)
+}
+
+fn probe_writing(dir: &Path) -> std::io::Result<()> {
+    let probe = dir.join(format!(".holdfast-doctor-{}", std::process::id()));
+    let written = std::fs::write(&probe, b"probe");
+    drop(std::fs::remove_file(&probe));
+    written
 }
 
 fn of_queue(config: &Config) -> Finding {
@@ -242,14 +248,16 @@ fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
     if json {
         return output::print_json(&findings);
     }
-    for finding in findings {
+    for (at, finding) in findings.iter().enumerate() {
         let mark = match finding.health {
             Health::Fine => "ok   ",
             Health::Warn => "warn ",
             Health::Fault => "FAULT",
         };
         output::print(&format!("{mark}  {}: {}", finding.check, finding.found))?;
-        if let Some(advice) = &finding.advice {
+        // Advice for several findings in a row stands behind the last.
+        let next = findings.get(at + 1).and_then(|next| next.advice.as_ref());
+        if let Some(advice) = finding.advice.as_ref().filter(|advice| next != Some(advice)) {
             output::print(&format!("       → {advice}"))?;
         }
     }
@@ -272,6 +280,9 @@ mod tests {
         assert_eq!(of_state_dir(&file.path().join("inside-a-file")).health, Health::Fault);
         let dir = tempfile::tempdir().unwrap();
         assert_ne!(of_state_dir(dir.path()).health, Health::Fault);
-        assert!(!dir.path().join(".doctor").exists(), "the probe was left behind");
+        let new = dir.path().join("not/yet");
+        assert_ne!(of_state_dir(&new).health, Health::Fault);
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+        assert!(left.is_empty(), "left behind: {left:?}");
     }
 }

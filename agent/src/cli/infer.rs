@@ -9,7 +9,7 @@ use holdfast_models::Media;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{ConfigArgs, Exit, Failure, output, table};
+use super::{ConfigArgs, Exit, Failure, Places, output, table};
 use crate::answer::Class;
 use crate::engine::{Engine, Lane};
 use crate::request::TaskName;
@@ -93,8 +93,7 @@ fn no_model(engine: &Engine, task: &TaskName, places: &[PathBuf]) -> Failure {
     for refused in engine.refused().iter().filter(|refused| !refused.is_spare) {
         sentence += &format!("\n  {} was refused: {}", refused.path.display(), refused.why);
     }
-    let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-    sentence += &format!("\n  looked in {}; name others with --bundles DIR", places.join(", "));
+    sentence += &format!("\n  looked in {}; name others with --bundles DIR", Places(places));
     Failure::new(Exit::Unavailable, sentence)
 }
 
@@ -102,7 +101,11 @@ fn check_variant(lane: &Lane, wanted: Option<&str>) -> Result<(), Failure> {
     match wanted {
         Some(wanted) if wanted != lane.variant() => Err(Failure::new(
             Exit::Unavailable,
-            format!("{} has no variant {wanted}; it would run {}", lane.name(), lane.variant()),
+            format!(
+                "{} has no variant \"{wanted}\"; it has {}",
+                lane.name(),
+                lane.variants().join(", ")
+            ),
         )),
         _ => Ok(()),
     }

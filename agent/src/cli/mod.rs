@@ -11,7 +11,8 @@ mod run;
 mod table;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -114,6 +115,24 @@ impl ConfigArgs {
         let environment = std::env::vars_os()
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Config::load(self.config.as_deref(), environment)
+    }
+}
+
+/// Folders that were searched, each with what is wrong with it.
+struct Places<'a>(&'a [PathBuf]);
+
+impl fmt::Display for Places<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, place) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", place.display())?;
+            match std::fs::read_dir(place) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => write!(f, " (is not there)")?,
+                Err(error) => write!(f, " ({error})")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -174,10 +174,14 @@ impl Config {
         let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
             ConfigError::Syntax { origin: origin.to_owned(), message: error.to_string() }
         })?;
-        for (name, value) in environment {
-            override_key(&mut table, &name, &value);
-        }
         let faults = Faults::default();
+        for (name, value) in environment {
+            if !override_key(&mut table, &name, &value) {
+                let what = "overrides nothing; a key is HOLDFAST_<TABLE>__<KEY>, such as \
+                            HOLDFAST_API__LISTEN";
+                faults.add(name, what.to_owned());
+            }
+        }
         let config = read(Section::root(table, &faults));
         let faults = faults.into_vec();
         if faults.is_empty() {
@@ -188,29 +192,37 @@ impl Config {
     }
 }
 
-/// Applies one environment variable; names without `__` are not configuration.
-fn override_key(table: &mut Table, name: &str, value: &str) {
-    let Some(path) = name.strip_prefix("HOLDFAST_").filter(|path| path.contains("__")) else {
-        return;
+/// Variables of ours that are no keys: arguments of the command line, and the tests' own.
+const NO_KEYS: [&str; 3] = ["HOLDFAST_CONFIG", "HOLDFAST_LOG", "HOLDFAST_REFERENCE"];
+
+/// Applies one environment variable; says whether it can be ours, or is somebody else's.
+fn override_key(table: &mut Table, name: &str, value: &str) -> bool {
+    let Some(path) = name.strip_prefix("HOLDFAST_").filter(|_| !NO_KEYS.contains(&name)) else {
+        return true;
     };
+    // The controller's.
     if path.starts_with("FLEET_") && !path.starts_with("FLEET__") {
-        return;
+        return true;
+    }
+    if !path.contains("__") {
+        return false;
     }
     let lower = path.to_ascii_lowercase();
     let mut keys: Vec<&str> = lower.split("__").collect();
-    let Some(last) = keys.pop() else { return };
+    let Some(last) = keys.pop() else { return false };
     let mut place = table;
     for key in keys {
         let entry = place.entry(key).or_insert_with(|| Value::Table(Table::new()));
         match entry {
             Value::Table(inner) => place = inner,
-            _ => return,
+            _ => return false,
         }
     }
     // A value that reads as TOML (a number, a list, true) is that; everything else is a text.
     let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
     let parsed = parsed.filter(|value| !matches!(value, Value::Table(_) | Value::Datetime(_)));
     place.insert(last.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
+    true
 }
 
 fn read(mut root: Section<'_>) -> Config {

@@ -90,6 +90,8 @@ fn the_environment_overrides_the_file() {
     assert_eq!(config.models.bundles.len(), 2);
     let faults = with_environment("", &[("HOLDFAST_API__LISTN", "x")]).unwrap_err();
     assert!(faults.join("").contains("api.listn: is not known"), "{faults:?}");
+    let faults = with_environment("", &[("HOLDFAST_API_LISTEN", "127.0.0.1:2")]).unwrap_err();
+    assert!(faults.join("").contains("HOLDFAST_API_LISTEN: overrides nothing"), "{faults:?}");
 }
 
 #[test]

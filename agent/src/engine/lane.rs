@@ -25,6 +25,7 @@ pub struct Lane {
     name: String,
     version: String,
     variant: String,
+    variants: Vec<String>,
     labels: Vec<String>,
     description: String,
     threshold: f32,
@@ -68,6 +69,7 @@ impl Lane {
             name: bundle.name().to_owned(),
             version: bundle.version().to_string(),
             variant: model.variant().to_owned(),
+            variants: bundle.variants().iter().map(|v| v.name().to_owned()).collect(),
             labels: bundle.labels().to_vec(),
             description: bundle.description().to_owned(),
             threshold: bundle.threshold(),
@@ -82,6 +84,11 @@ impl Lane {
             .spawn(move || serve(&bundle, model, &waiting))
             .map_err(|error| format!("cannot start a thread for inference: {error}"))?;
         Ok(lane)
+    }
+
+    /// Every variant that the bundle has.
+    pub fn variants(&self) -> &[String] {
+        &self.variants
     }
 
     /// The task that it does.

@@ -7,7 +7,8 @@ mod lane;
 mod latency;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_models::{Bundle, Media};
@@ -67,44 +68,55 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// Loads every bundle, each on its own thread, and waits for all of them.
+    /// Checks every bundle and loads one for each task, side by side; waits for all of them.
     ///
     /// A bundle that cannot be used is refused and reported in [`Engine::refused`]; the others
-    /// serve. Where two bundles do one task, the first in the configured order serves.
+    /// serve. Where several bundles do one task, the first in the configured order that loads
+    /// serves, and the ones behind it are not loaded.
     pub async fn start(config: &ModelsConfig) -> Self {
-        let mut starting = Vec::new();
-        let mut refused = Vec::new();
-        for path in bundle_folders(&config.bundles) {
-            let (variant, waiting) = (config.variant.clone(), config.max_waiting);
+        let folders = bundle_folders(&config.bundles);
+        let opening = folders.into_iter().map(|path| {
             let folder = path.clone();
-            let start =
-                tokio::task::spawn_blocking(move || open(&folder, variant.as_deref(), waiting));
-            starting.push((path, start));
-        }
-        let mut lanes = BTreeMap::new();
-        for (path, start) in starting {
-            let lane = match start.await {
-                Ok(Ok(lane)) => lane,
-                Ok(Err(why)) => {
-                    tracing::warn!(bundle = %path.display(), %why, "bundle refused");
-                    refused.push(RefusedBundle { path, why, is_spare: false });
-                    continue;
+            (path, tokio::task::spawn_blocking(move || Bundle::open(&folder)))
+        });
+        let mut engine = Self { lanes: BTreeMap::new(), refused: Vec::new() };
+        let mut candidates: BTreeMap<String, Vec<(PathBuf, Bundle)>> = BTreeMap::new();
+        for (path, opening) in opening.collect::<Vec<_>>() {
+            match opening.await {
+                Ok(Ok(bundle)) => {
+                    candidates.entry(bundle.task().to_owned()).or_default().push((path, bundle));
                 }
-                Err(panic) => {
-                    let why = format!("loading panicked: {panic}; report this as a bug");
-                    refused.push(RefusedBundle { path, why, is_spare: false });
-                    continue;
-                }
-            };
-            if let Some(first) = lanes.get(lane.task()).map(Lane::model) {
-                let why = format!("{first} does task {} already", lane.task());
-                tracing::info!(bundle = %path.display(), %why, "bundle not needed");
-                refused.push(RefusedBundle { path, why, is_spare: true });
-            } else {
-                lanes.insert(lane.task().clone(), lane);
+                Ok(Err(error)) => engine.refuse(path, crate::error_chain(&error)),
+                Err(panic) => engine.refuse(path, panicked(&panic)),
             }
         }
-        Self { lanes, refused }
+        let loading = candidates.into_values().map(|bundles| {
+            let (variant, waiting) = (config.variant.clone(), config.max_waiting);
+            tokio::task::spawn_blocking(move || load_first(bundles, variant.as_deref(), waiting))
+        });
+        for loading in loading.collect::<Vec<_>>() {
+            match loading.await {
+                Ok((lane, refused)) => {
+                    engine.lanes.extend(lane.map(|lane| (lane.task().clone(), lane)));
+                    for RefusedBundle { path, why, is_spare } in refused {
+                        if is_spare {
+                            tracing::info!(bundle = %path.display(), %why, "bundle not needed");
+                            engine.refused.push(RefusedBundle { path, why, is_spare });
+                        } else {
+                            engine.refuse(path, why);
+                        }
+                    }
+                }
+                // load_first catches what a bundle can do.
+                Err(panic) => tracing::error!(why = panicked(&panic), "bundles were not loaded"),
+            }
+        }
+        engine
+    }
+
+    fn refuse(&mut self, path: PathBuf, why: String) {
+        tracing::warn!(bundle = %path.display(), %why, "bundle refused");
+        self.refused.push(RefusedBundle { path, why, is_spare: false });
     }
 
     /// The models in service, by task.
@@ -137,10 +149,38 @@ impl Engine {
     }
 }
 
-fn open(folder: &Path, variant: Option<&str>, waiting: usize) -> Result<Lane, String> {
-    let bundle = Bundle::open(folder).map_err(|error| crate::error_chain(&error))?;
-    let variant = variant.filter(|name| bundle.variants().iter().any(|v| v.name() == *name));
-    Lane::start(bundle, variant, waiting)
+fn panicked(panic: &tokio::task::JoinError) -> String {
+    format!("loading panicked: {panic}; report this as a bug")
+}
+
+/// Loads the first of `bundles`, which all do one task, that can be loaded; says of the others why
+/// they are not in service.
+fn load_first(
+    bundles: Vec<(PathBuf, Bundle)>,
+    variant: Option<&str>,
+    waiting: usize,
+) -> (Option<Lane>, Vec<RefusedBundle>) {
+    let mut first: Option<Lane> = None;
+    let mut refused = Vec::new();
+    for (path, bundle) in bundles {
+        if let Some(first) = &first {
+            let why = format!("{} does task {} already", first.model(), first.task());
+            refused.push(RefusedBundle { path, why, is_spare: true });
+            continue;
+        }
+        let variant = variant.filter(|name| bundle.variants().iter().any(|v| v.name() == *name));
+        let loaded = catch_unwind(AssertUnwindSafe(|| Lane::start(bundle, variant, waiting)));
+        let why = match loaded {
+            Ok(Ok(lane)) => {
+                first = Some(lane);
+                continue;
+            }
+            Ok(Err(why)) => why,
+            Err(_) => "loading panicked; report this as a bug".to_owned(),
+        };
+        refused.push(RefusedBundle { path, why, is_spare: false });
+    }
+    (first, refused)
 }
 
 /// The bundle folders among `places` and directly inside of them, each place sorted by name.

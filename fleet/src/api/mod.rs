@@ -26,7 +26,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use holdfast_wire::id::DeviceId;
 use holdfast_wire::sign::PublicKey;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::date;
@@ -87,20 +87,16 @@ async fn devices(
     From(api): From<Api>,
     paging: Result<Query<Paging>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<DeviceList>, Problem> {
-    let Query(paging) =
-        paging.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Query(paging) = paging.map_err(|error| Problem::bad_parameter(error.body_text()))?;
     let limit = paging.limit.unwrap_or(MAX_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            format!("limit = {limit}: must be 1..={MAX_LIMIT}"),
-        ));
+        return Err(Problem::bad_parameter(format!("limit = {limit}: must be 1..={MAX_LIMIT}")));
     }
     let after = paging
         .after
         .map(DeviceId::parse)
         .transpose()
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("after: {error}")))?;
+        .map_err(|error| Problem::bad_parameter(format!("after: {error}")))?;
     Ok(Json(list(&api, after.as_ref(), limit)))
 }
 
@@ -116,11 +112,13 @@ fn list(api: &Api, after: Option<&DeviceId>, limit: usize) -> DeviceList {
 }
 
 async fn device(From(api): From<Api>, Path(id): Path<String>) -> Result<Json<DeviceView>, Problem> {
-    let id = DeviceId::parse(id)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let id = DeviceId::parse(id).map_err(|error| Problem::bad_parameter(error.to_string()))?;
     match api.state.roster().get(&id) {
         Some(device) => Ok(Json(DeviceView::from(device))),
-        None => Err(Problem::new(StatusCode::NOT_FOUND, format!("no device {id} ever said hello"))),
+        None => {
+            let detail = format!("no device {id} ever said hello");
+            Err(Problem::new(StatusCode::NOT_FOUND, "unknown_device", detail))
+        }
     }
 }
 
@@ -150,20 +148,29 @@ async fn status(From(api): From<Api>) -> Json<StatusView> {
     Json(status_view(&api))
 }
 
-async fn ready(From(api): From<Api>) -> Result<&'static str, Problem> {
-    let unavailable = |detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+/// What `/readyz` answers as long as all is well.
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+}
+
+async fn ready(From(api): From<Api>) -> Result<Json<Ready>, Problem> {
+    let unavailable =
+        |code, detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
     if !api.link.is_up() {
-        return unavailable(format!("the broker at {} is not connected", api.broker));
+        let detail = format!("the broker at {} is not connected", api.broker);
+        return unavailable("no_broker", detail);
     }
     if !api.state.store_works() {
-        return unavailable("the registry cannot be written".to_owned());
+        return unavailable("no_registry", "the registry cannot be written".to_owned());
     }
-    Ok("ready\n")
+    Ok(Json(Ready { ready: true }))
 }
 
 async fn not_found(uri: Uri) -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
+        "unknown_path",
         format!("nothing is at {}; the API begins at /api/v1/devices", uri.path()),
     )
 }
@@ -171,6 +178,7 @@ async fn not_found(uri: Uri) -> Problem {
 async fn not_allowed(method: Method, uri: Uri) -> Response {
     let problem = Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
+        "wrong_method",
         format!("{} takes GET, not {method}", uri.path()),
     );
     ([(header::ALLOW, "GET, HEAD")], problem).into_response()

@@ -26,7 +26,10 @@ pub(super) async fn asset(Path(name): Path<String>) -> Response {
     let (kind, content) = match name.as_str() {
         "fleet.css" => ("text/css; charset=utf-8", STYLE),
         "fleet.js" => ("text/javascript; charset=utf-8", SCRIPT),
-        _ => return Problem::new(StatusCode::NOT_FOUND, "no such asset").into_response(),
+        _ => {
+            return Problem::new(StatusCode::NOT_FOUND, "unknown_path", "no such asset")
+                .into_response();
+        }
     };
     ([(header::CONTENT_TYPE, kind)], content).into_response()
 }

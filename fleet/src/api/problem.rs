@@ -9,15 +9,24 @@ use serde::Serialize;
 /// One problem.
 #[derive(Debug, Serialize)]
 pub(crate) struct Problem {
+    r#type: &'static str,
     title: &'static str,
     status: u16,
     detail: String,
+    /// A stable name, for programs.
+    code: &'static str,
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
-        Self { title, status: status.as_u16(), detail: detail.into() }
+        let (r#type, status) = ("about:blank", status.as_u16());
+        Self { r#type, title, status, detail: detail.into(), code }
+    }
+
+    /// 400: a parameter that cannot be used.
+    pub(crate) fn bad_parameter(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_parameter", detail)
     }
 }
 

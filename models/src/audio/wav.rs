@@ -69,6 +69,7 @@ pub enum AudioError {
 /// Decodes to mono, each sample the mean over the channels.
 pub(super) fn decode(bytes: &[u8]) -> Result<Recording, AudioError> {
     let malformed = |why: &str| AudioError::Malformed(why.to_owned());
+    check_encoding(bytes)?;
     let mut reader = WavReader::new(Cursor::new(bytes)).map_err(|e| match e {
         hound::Error::Unsupported => AudioError::Encoding("a compressed or unknown format".into()),
         hound::Error::FormatError(why) => malformed(why),
@@ -104,6 +105,32 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Recording, AudioError> {
         }
     }
     Ok(Recording { samples: mono.samples, rate: spec.sample_rate })
+}
+
+/// Refuses what is a WAV of another encoding, which the reader would call damaged.
+///
+/// The format chunk begins with the encoding (1 PCM, 3 float, 0xFFFE: stated further on) and ends,
+/// for these, with the bits of a sample; all numbers are of 16 bits, little-endian.
+fn check_encoding(bytes: &[u8]) -> Result<(), AudioError> {
+    let Some(start) = bytes.get(12..).and_then(|b| b.windows(4).position(|w| w == b"fmt ")) else {
+        return Ok(());
+    };
+    let number = |at: usize| -> Option<u16> {
+        let field = bytes.get(12 + start + 8 + at..)?.first_chunk()?;
+        Some(u16::from_le_bytes(*field))
+    };
+    let (Some(encoding), Some(bits)) = (number(0), number(14)) else { return Ok(()) };
+    let name = match (encoding, bits) {
+        (1, 8 | 16 | 24 | 32) | (3, 32) | (0xFFFE, _) => return Ok(()),
+        (1, _) => format!("PCM of {bits} bits"),
+        (3, _) => format!("float of {bits} bits"),
+        (2 | 0x11, _) => "ADPCM".to_owned(),
+        (6, _) => "A-law".to_owned(),
+        (7, _) => "mu-law".to_owned(),
+        (0x55, _) => "MP3".to_owned(),
+        (other, _) => format!("format {other:#06x}"),
+    };
+    Err(AudioError::Encoding(name))
 }
 
 fn read<S: hound::Sample>(

@@ -46,6 +46,16 @@ pub enum ImageError {
         /// Height in pixels as the header states.
         height: u32,
     },
+    /// The picture has no pixels.
+    #[error("{media} of {width} x {height} pixels is empty: send one with at least 1 x 1")]
+    Empty {
+        /// What the file is.
+        media: MediaType,
+        /// Width in pixels as the header states.
+        width: u32,
+        /// Height in pixels as the header states.
+        height: u32,
+    },
     /// The picture needs more memory than is allowed.
     #[error("{0} needs more than 256 MiB to decode; send a smaller one")]
     Memory(MediaType),
@@ -114,9 +124,10 @@ fn read(mut decoder: impl ImageDecoder, media: MediaType) -> Result<Pixels, Imag
 }
 
 fn check_size((width, height): (u32, u32), media: MediaType) -> Result<(), ImageError> {
-    let fits = (1..=MAX_SIDE).contains(&width)
-        && (1..=MAX_SIDE).contains(&height)
-        && u64::from(width) * u64::from(height) <= MAX_PIXELS;
+    if width == 0 || height == 0 {
+        return Err(ImageError::Empty { media, width, height });
+    }
+    let fits = width.max(height) <= MAX_SIDE && u64::from(width) * u64::from(height) <= MAX_PIXELS;
     if fits { Ok(()) } else { Err(ImageError::TooLarge { media, width, height }) }
 }
 

@@ -52,7 +52,7 @@ fn what_is_wrong_with_a_recording_is_said() {
     };
     let float = |x: f32| wav_of(16_000, 1, 32, SampleFormat::Float, &[0.0, x]);
     let is_malformed = |e: &AudioError| matches!(e, AudioError::Malformed(_));
-    let cases: [(&str, Vec<u8>, &dyn Fn(&AudioError) -> bool); 14] = [
+    let cases: [(&str, Vec<u8>, &dyn Fn(&AudioError) -> bool); 15] = [
         ("nothing", Vec::new(), &is_malformed),
         ("no WAV", b"not a recording at all, just text".to_vec(), &is_malformed),
         ("a header alone", good[..20].to_vec(), &is_malformed),
@@ -62,7 +62,10 @@ fn what_is_wrong_with_a_recording_is_said() {
         ("a rate of 0", patched(24, &[0; 8]), &|e| *e == AudioError::Rate(0)),
         ("too slow", wav(3_999, 1, &[1]), &|e| *e == AudioError::Rate(3_999)),
         ("too fast", wav(192_001, 1, &[1]), &|e| *e == AudioError::Rate(192_001)),
-        ("compressed", patched(20, &[2, 0]), &|e| matches!(e, AudioError::Encoding(_))),
+        ("compressed", patched(20, &[2, 0]), &|e| *e == AudioError::Encoding("ADPCM".into())),
+        ("of 7 bits", patched(34, &[7, 0]), &|e| {
+            *e == AudioError::Encoding("PCM of 7 bits".into())
+        }),
         ("33 channels", wav(16_000, 33, &[1; 33]), &|e| *e == AudioError::Channels(33)),
         // 4 GiB of samples in a file of 244 bytes: refused by its length, nothing allocated.
         ("a lying length", patched(40, &[0xFE, 0xFF, 0xFF, 0xFF]), &|e| {

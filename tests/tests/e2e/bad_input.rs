@@ -105,6 +105,23 @@ async fn every_bad_request_is_refused_with_a_problem_and_the_agent_goes_on() {
 }
 
 #[tokio::test]
+async fn a_task_that_nobody_names_does_not_wait_for_somebody_who_knows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundles = bundles(&["voice-commands"]);
+    let agent = Agent { name: DEVICE, bundles, site: None, broker: None };
+    let site = "name = \"site\"\nzone = \"site\"\nurl = \"http://127.0.0.1:9\"";
+    let other = site.replace("\"site\"\nz", "\"other\"\nz") + "\ntasks = [\"part-inspection\"]";
+    let toml =
+        agent.toml(dir.path()) + &format!("\n[[destination]]\n{site}\n[[destination]]\n{other}\n");
+    let device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let client = Client::new(device.address("api").unwrap()).unwrap();
+    for (task, want) in [("voice-comands", 404), ("part-inspection", 202)] {
+        let (status, text) = client.post(task, jpeg(), &[]).await.unwrap();
+        assert_eq!(status.as_u16(), want, "{task}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn one_key_is_one_request() {
     let dir = tempfile::tempdir().unwrap();
     let mut device = device(dir.path()).await;

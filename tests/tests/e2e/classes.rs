@@ -17,6 +17,7 @@ struct World {
 }
 
 const ZONES: [&str; 3] = ["site", "private", "public"];
+const TASKS: [&str; 2] = ["voice-commands", "part-inspection"];
 
 impl World {
     async fn new() -> Self {
@@ -43,7 +44,8 @@ impl World {
         for (zone, link) in self.links.iter().rev() {
             let url = link.address();
             toml += &format!(
-                "\n[[destination]]\nname = \"{zone}\"\nzone = \"{zone}\"\nurl = \"http://{url}\"\n"
+                "\n[[destination]]\nname = \"{zone}\"\nzone = \"{zone}\"\nurl = \"http://{url}\"\n\
+                 tasks = {TASKS:?}\n"
             );
         }
         start_agent_with(super::program(), self.dir.path(), DEVICE, &toml).await.unwrap()

@@ -68,20 +68,20 @@ fn bundle(report: &mut Report, folder: &Path, inputs: usize) -> anyhow::Result<(
         } else {
             report.add(format!("{name}: one input, p50"), total, "ms");
         }
-        report.add(format!("{name}: p99"), part(0.99, Timings::total), "ms");
-        report.add(format!("{name}: of it decoding, p50"), part(0.5, |t| t.decode), "ms");
+        report.detail(format!("{name}: p99"), part(0.99, Timings::total), "ms");
+        report.detail(format!("{name}: of it decoding, p50"), part(0.5, |t| t.decode), "ms");
         if bundle.expects() == MediaKind::Audio {
             let what = format!("{name}: of it the front end for 1 s of audio, p50");
             report.at_most(what, part(0.5, |t| t.features), "ms", AUDIO_MS);
         } else {
-            report.add(
+            report.detail(
                 format!("{name}: of it the front end, p50"),
                 part(0.5, |t| t.features),
                 "ms",
             );
         }
-        report.add(format!("{name}: of it the graph, p50"), part(0.5, |t| t.infer), "ms");
-        report.add(format!("{name}: load and check, once"), ms(loading), "ms");
+        report.detail(format!("{name}: of it the graph, p50"), part(0.5, |t| t.infer), "ms");
+        report.detail(format!("{name}: load and check, once"), ms(loading), "ms");
     }
     Ok(())
 }

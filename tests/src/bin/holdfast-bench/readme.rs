@@ -50,7 +50,7 @@ fn markdown(reports: &[Report]) -> String {
             line(&mut out, "| | measured | bar | of the bar |\n|---|---:|---:|---:|");
         }
         line(&mut out, &format!("| **{}** | | | |", report.title));
-        for row in &report.rows {
+        for row in report.rows.iter().filter(|row| !row.detail) {
             let cells =
                 [&row.what, &row.measured(), &row.bar(), &row.share()].map(|c| c.replace('|', "/"));
             line(&mut out, &format!("| {} |", cells.join(" | ")));

@@ -21,6 +21,8 @@ pub(crate) struct Row {
     pub(crate) unit: String,
     /// The most it may be.
     pub(crate) bar: Option<f64>,
+    /// For who looks closer; the README leaves it out.
+    pub(crate) detail: bool,
 }
 
 /// One benchmark's rows.
@@ -58,12 +60,20 @@ impl Report {
 
     /// Adds a number without a bar.
     pub(crate) fn add(&mut self, what: impl Into<String>, value: f64, unit: &str) {
-        self.rows.push(Row { what: what.into(), value, unit: unit.into(), bar: None });
+        let (what, unit) = (what.into(), unit.into());
+        self.rows.push(Row { what, value, unit, bar: None, detail: false });
+    }
+
+    /// Adds a number for who looks closer.
+    pub(crate) fn detail(&mut self, what: impl Into<String>, value: f64, unit: &str) {
+        let (what, unit) = (what.into(), unit.into());
+        self.rows.push(Row { what, value, unit, bar: None, detail: true });
     }
 
     /// Adds a number that must not be over its bar.
     pub(crate) fn at_most(&mut self, what: impl Into<String>, value: f64, unit: &str, bar: f64) {
-        self.rows.push(Row { what: what.into(), value, unit: unit.into(), bar: Some(bar) });
+        let (what, unit) = (what.into(), unit.into());
+        self.rows.push(Row { what, value, unit, bar: Some(bar), detail: false });
     }
 
     /// Whether no bar was missed.

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Reason};
-use crate::clock;
+use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::envelope::{Envelope, EnvelopeError, Final};
 use crate::escalate::{Escalator, Next, SendError, jitter, link};
@@ -52,10 +52,11 @@ pub async fn run(
     escalator: Arc<Escalator>,
     destinations: Arc<[Destination]>,
     policy: Arc<Policy>,
+    clock: Clock,
     cancel: CancellationToken,
 ) {
     let refusals = Mutex::default();
-    Drain { queue, escalator, destinations, policy, refusals }.work(cancel).await;
+    Drain { queue, escalator, destinations, policy, clock, refusals }.work(cancel).await;
 }
 
 struct Drain {
@@ -63,6 +64,7 @@ struct Drain {
     escalator: Arc<Escalator>,
     destinations: Arc<[Destination]>,
     policy: Arc<Policy>,
+    clock: Clock,
     /// Who will never answer which request.
     refusals: Mutex<HashMap<RequestId, Vec<Refusal>>>,
 }
@@ -141,7 +143,7 @@ impl Drain {
         }
         let places: usize = self.destinations.iter().map(|each| each.concurrency.max(1)).sum();
         while under_way.len() < places.min(MOST_AT_ONCE) {
-            let now_ms = clock::now_ms();
+            let now_ms = self.clock.now_ms();
             let Some(lease) = self.queue.lease_next(now_ms).await? else {
                 let due_ms = self.queue.next_due(now_ms).await?;
                 let wait = due_ms.map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
@@ -181,15 +183,15 @@ impl Drain {
         match outcome {
             Outcome::Answer(stored) => {
                 let bytes = Bytes::from(stored.to_bytes());
-                self.record(id, || self.queue.answer(id, bytes.clone(), clock::now_ms())).await;
+                self.record(id, || self.queue.answer(id, bytes.clone(), self.clock.now_ms())).await;
             }
             Outcome::Fail(why) => {
                 tracing::warn!(%id, %why, "a held request failed for good");
-                self.record(id, || self.queue.fail(id, &why, clock::now_ms())).await;
+                self.record(id, || self.queue.fail(id, &why, self.clock.now_ms())).await;
             }
             Outcome::Later { after, why } => {
                 let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-                let at_ms = clock::now_ms().saturating_add(after_ms);
+                let at_ms = self.clock.now_ms().saturating_add(after_ms);
                 if let Err(error) = self.queue.retry_at(id, at_ms, &why).await {
                     tracing::warn!(%id, %error, "a retry could not be noted");
                     // The lease gives the request back; not in a circle as fast as the disk fails.
@@ -230,7 +232,7 @@ impl Drain {
     }
 
     async fn expire(&self) {
-        match self.queue.expire(clock::now_ms()).await {
+        match self.queue.expire(self.clock.now_ms()).await {
             Ok(ids) if ids.is_empty() => {}
             Ok(ids) => {
                 metrics::counter!("holdfast_expired_total").increment(ids.len() as u64);
@@ -251,7 +253,7 @@ impl Drain {
         };
         if let Some(expires_at_ms) = lease.expires_at_ms() {
             // What is left of its time is what the next agent may keep it for.
-            request.ttl_ms = expires_at_ms.saturating_sub(clock::now_ms());
+            request.ttl_ms = expires_at_ms.saturating_sub(self.clock.now_ms());
             if request.ttl_ms == 0 {
                 return Outcome::Expired;
             }

@@ -7,9 +7,8 @@
 //!
 //! **Invariant:** a file is complete or absent; a sequence is never used twice, also after kill -9.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use holdfast_wire::id::DeviceId;
@@ -18,7 +17,7 @@ use holdfast_wire::sign::{PublicKey, Signer};
 use holdfast_wire::topic::Topic;
 use thiserror::Error;
 
-use crate::clock;
+use crate::{clock, whole_file};
 
 /// Sequences reserved on disk at once.
 const BLOCK: u64 = 4096;
@@ -74,7 +73,7 @@ impl Identity {
         let controller = read_key(&dir.join("controller.pub"))?;
         // A lost file must not lead back to used numbers: nanoseconds since 1970 grow faster than
         // any device sends or restarts.
-        let first = || clock::now_ms().saturating_mul(1_000_000).max(1);
+        let first = || clock::date_ms().saturating_mul(1_000_000).max(1);
         let next = read_number(&dir.join("device.sequence"))?.unwrap_or_else(first);
         Ok(Self { device, signer, controller, next, reserved: next, dir: dir.to_owned() })
     }
@@ -97,7 +96,7 @@ impl Identity {
         if self.next >= self.reserved {
             let reserved = self.next.saturating_add(BLOCK);
             let path = self.dir.join("device.sequence");
-            write_whole(&path, reserved.to_string().as_bytes(), 0o644)
+            whole_file::write(&path, reserved.to_string().as_bytes(), 0o644)
                 .map_err(|source| file_error(&path, source))?;
             self.reserved = reserved;
         }
@@ -122,7 +121,7 @@ impl Identity {
     /// When it cannot be written down; then it is not trusted.
     pub fn trust(&mut self, key: PublicKey) -> Result<(), IdentityError> {
         let path = self.dir.join("controller.pub");
-        write_whole(&path, key.to_string().as_bytes(), 0o644)
+        whole_file::write(&path, key.to_string().as_bytes(), 0o644)
             .map_err(|source| file_error(&path, source))?;
         self.controller = Some(key);
         Ok(())
@@ -142,7 +141,7 @@ fn load_or_make_key(path: &Path) -> Result<Signer, IdentityError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut secret = [0; 32];
             getrandom::fill(&mut secret).map_err(IdentityError::Random)?;
-            write_whole(path, &secret, 0o600).map_err(|source| file_error(path, source))?;
+            whole_file::write(path, &secret, 0o600).map_err(|source| file_error(path, source))?;
             Ok(Signer::from_secret(&secret))
         }
         Err(error) => Err(file_error(path, error)),
@@ -168,18 +167,6 @@ fn read_key(path: &Path) -> Result<Option<PublicKey>, IdentityError> {
     hex::decode_to_slice(text.trim(), &mut bytes)
         .map_err(|error| file_error(path, io::Error::new(io::ErrorKind::InvalidData, error)))?;
     Ok(Some(PublicKey::from_bytes(bytes)))
-}
-
-/// Writes beside, syncs, renames, syncs the folder.
-fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// The host's name, as far as it can be a device's.

@@ -34,6 +34,7 @@ pub mod route;
 pub mod run;
 pub mod service;
 mod supervise;
+mod whole_file;
 
 /// An error with all its causes, in one line.
 pub(crate) fn error_chain(error: &dyn Error) -> String {

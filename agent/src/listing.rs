@@ -5,7 +5,6 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::clock;
 use crate::envelope::Envelope;
 use crate::queue::{Queue, QueueError, Record, State, Stats, StoppedQueue, Summary};
 
@@ -77,11 +76,11 @@ pub struct Row {
     pub note: Option<String>,
 }
 
-/// The list of an open queue.
+/// The list of an open queue at a moment of its clock.
 ///
 /// # Errors
 /// When the queue cannot be read.
-pub async fn of_queue(queue: &Queue) -> Result<Listing, QueueError> {
+pub async fn of_queue(queue: &Queue, now_ms: u64) -> Result<Listing, QueueError> {
     let mut summaries = Vec::new();
     for state in ORDER {
         summaries.extend(queue.list(Some(state), MAX_LISTED - summaries.len()).await?);
@@ -90,14 +89,14 @@ pub async fn of_queue(queue: &Queue) -> Result<Listing, QueueError> {
     for summary in summaries {
         records.extend(readable(queue.get(summary.id).await, summary)?);
     }
-    Ok(of_records(&queue.stats().await?, &records))
+    Ok(of_records(&queue.stats().await?, &records, now_ms))
 }
 
-/// The list of a queue that no agent has.
+/// The list of a queue that no agent has, at a moment of its clock.
 ///
 /// # Errors
 /// When the queue cannot be read.
-pub fn of_stopped_queue(queue: &StoppedQueue) -> Result<Listing, QueueError> {
+pub fn of_stopped_queue(queue: &StoppedQueue, now_ms: u64) -> Result<Listing, QueueError> {
     let mut summaries = Vec::new();
     for state in ORDER {
         summaries.extend(queue.list(Some(state), MAX_LISTED - summaries.len())?);
@@ -106,11 +105,10 @@ pub fn of_stopped_queue(queue: &StoppedQueue) -> Result<Listing, QueueError> {
     for summary in summaries {
         records.extend(readable(queue.get(summary.id), summary)?);
     }
-    Ok(of_records(&queue.stats()?, &records))
+    Ok(of_records(&queue.stats()?, &records, now_ms))
 }
 
-fn of_records(stats: &Stats, records: &[Record]) -> Listing {
-    let now_ms = clock::now_ms();
+fn of_records(stats: &Stats, records: &[Record], now_ms: u64) -> Listing {
     Listing {
         held: stats.held,
         in_flight: stats.in_flight,

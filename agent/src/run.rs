@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::drain;
 use crate::engine::Engine;
@@ -26,7 +26,7 @@ use crate::escalate::{EscalateError, Escalator, TaskHints};
 use crate::health::Sources;
 use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkConfig};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Forgotten, Queue, QueueError};
 use crate::service::{Service, Slot};
 use crate::supervise::supervise;
 
@@ -104,6 +104,7 @@ pub async fn run(
         escalator,
         destinations: config.destinations.clone().into(),
         policy: Arc::new(config.policy.clone()),
+        clock: Clock::resume(&config.state_dir),
     };
     let tasks = TaskTracker::new();
     // What still works while the rest stops is stopped after it.
@@ -151,6 +152,8 @@ impl Parts {
         tasks.spawn(supervise("probes", stop.clone(), move || {
             this.service.escalator.clone().probe_task(token.clone())
         }));
+        let (clock, token) = (parts.service.clock.clone(), stop.clone());
+        tasks.spawn(supervise("clock", stop.clone(), move || clock.clone().keep(token.clone())));
         let token = stop.clone();
         tasks.spawn(supervise("fleet", stop.clone(), move || {
             link_task(parts.config.clone(), parts.service.clone(), parts.started, token.clone())
@@ -235,20 +238,38 @@ async fn hold_task(config: Config, service: Service, stop: CancellationToken) {
         service.escalator.clone(),
         service.destinations.clone(),
         service.policy.clone(),
+        service.clock.clone(),
         stop.clone(),
     );
+    let clock = &service.clock;
     let tidy = async {
         let mut every = tokio::time::interval(TIDY_EVERY);
         loop {
             every.tick().await;
-            if let Err(error) = queue.forget_before(clock::now_ms(), config.keep_answers_ms).await {
-                tracing::warn!(%error, "answers past their time could not be removed");
+            match queue.forget_before(clock.now_ms(), config.keep_answers_ms).await {
+                Ok(forgotten) => note_forgotten(forgotten),
+                Err(error) => tracing::warn!(%error, "kept answers could not be removed"),
             }
         }
     };
     tokio::select! {
         () = drain => {}
         () = tidy => {}
+    }
+}
+
+fn note_forgotten(Forgotten { by_age, by_count }: Forgotten) {
+    let forgotten =
+        |rule: &'static str| metrics::counter!("holdfast_forgotten_total", "rule" => rule);
+    forgotten("age").increment(by_age);
+    forgotten("count").increment(by_count);
+    if by_count > 0 {
+        let limit = "queue.max_answers";
+        tracing::warn!(
+            by_count,
+            limit,
+            "answers were removed before their time: too many are kept"
+        );
     }
 }
 
@@ -268,7 +289,7 @@ async fn link_task(config: Config, service: Service, started: Instant, stop: Can
         board: board.name().to_owned(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         models: sources.models(),
-        started_ms: clock::now_ms(),
+        started_ms: clock::date_ms(),
     };
     let (latest, health) = watch::channel(Health::default());
     let (status, _) = watch::channel(link::State::Waiting { attempt: 0 });

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Reason};
-use crate::clock;
+use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::engine::{Engine, EngineError};
 use crate::envelope::{Envelope, EnvelopeError, Final};
@@ -36,6 +36,8 @@ pub struct Service {
     pub destinations: Arc<[Destination]>,
     /// The policy in force.
     pub policy: Arc<Policy>,
+    /// What stored times are in.
+    pub clock: Clock,
 }
 
 /// The queue's place: empty while its disk cannot be used, which the device outlives.
@@ -300,8 +302,22 @@ impl Service {
     /// Keeps a final answer under the request's key.
     async fn keep(&self, request: &Request, stored: &Final) -> Result<Accepted, AskError> {
         let envelope = Envelope::of(request, None, Vec::new());
-        let entry = entry(request, &envelope, Bytes::new());
+        let entry = self.entry(request, &envelope, Bytes::new());
         Ok(self.queue.open()?.accept_answered(entry, stored.to_bytes()).await?)
+    }
+
+    fn entry(&self, request: &Request, envelope: &Envelope, body: Bytes) -> NewEntry {
+        let now_ms = self.clock.now_ms();
+        NewEntry {
+            id: request.id,
+            idempotency: idempotency(request),
+            priority: request.priority.get(),
+            accepted_at_ms: now_ms,
+            not_before_ms: now_ms,
+            expires_at_ms: Some(now_ms.saturating_add(request.ttl_ms)),
+            envelope: envelope.to_bytes().into(),
+            body,
+        }
     }
 
     /// Counts a request; tasks that nothing here names by itself share one label, since anybody
@@ -319,7 +335,7 @@ impl Service {
         let provisional = local.map(|answer| Answer { provisional: true, ..answer });
         reasons.push(Reason::Held);
         let envelope = Envelope::of(request, provisional, reasons);
-        let entry = entry(request, &envelope, request.media.bytes().clone());
+        let entry = self.entry(request, &envelope, request.media.bytes().clone());
         let Envelope { provisional, mut reasons, .. } = envelope;
         let accepted = match self.queue.open() {
             Ok(queue) => queue.accept(entry).await.map_err(AskError::from),
@@ -390,20 +406,6 @@ fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
         reasons,
         note: record.summary.last_reason,
     })
-}
-
-fn entry(request: &Request, envelope: &Envelope, body: Bytes) -> NewEntry {
-    let now_ms = clock::now_ms();
-    NewEntry {
-        id: request.id,
-        idempotency: idempotency(request),
-        priority: request.priority.get(),
-        accepted_at_ms: now_ms,
-        not_before_ms: now_ms,
-        expires_at_ms: Some(now_ms.saturating_add(request.ttl_ms)),
-        envelope: envelope.to_bytes().into(),
-        body,
-    }
 }
 
 fn idempotency(request: &Request) -> Option<Idempotency> {

@@ -11,8 +11,8 @@ mod queue_kit;
 
 use bytes::Bytes;
 use holdfast_agent::queue::{
-    Accepted, FullRule, NewEntry, Queue, QueueConfig, QueueError, Recorded, RequestId, State,
-    read_only,
+    Accepted, Forgotten, FullRule, NewEntry, Queue, QueueConfig, QueueError, Recorded, RequestId,
+    State, read_only,
 };
 use queue_kit::{entry, keyed, open, segments, small};
 
@@ -48,8 +48,9 @@ async fn request_is_answered_once_and_its_answer_kept_over_restarts() {
     assert_eq!(record.answer, Some(Bytes::from_static(b"a cat")));
     assert_eq!(record.envelope.as_ref(), b"envelope");
     assert!(queue.lease_next(100).await.unwrap().is_none());
-    assert_eq!(queue.forget_before(20, 9).await.unwrap(), 0, "its keep time is not over");
-    assert_eq!(queue.forget_before(20, 8).await.unwrap(), 1);
+    let early = queue.forget_before(20, 9).await.unwrap();
+    assert_eq!(early, Forgotten::default(), "its keep time is not over");
+    assert_eq!(queue.forget_before(20, 8).await.unwrap(), Forgotten { by_age: 1, by_count: 0 });
     assert_eq!(queue.get(id).await.unwrap(), None);
     assert!(matches!(queue.answer(id, "x", 30).await, Err(QueueError::Unknown { .. })));
 }
@@ -201,10 +202,33 @@ async fn disk_headroom_is_left_free() {
     let dir = tempfile::tempdir().unwrap();
     let config = QueueConfig { headroom_bytes: u64::MAX / 2, ..small() };
     let (queue, _) = Queue::open(dir.path(), config).unwrap();
-    // The first segment is there; what does not fit into it is refused.
+    // The first segment is there, and as small as can be; what does not fit into it is refused.
     let refused = queue.accept(entry(5, 1, &vec![1; 300 * 1024])).await.unwrap_err();
     assert!(refused.is_no_space(), "{refused}");
     assert_eq!(queue.accept(entry(5, 1, b"small")).await.unwrap(), Accepted::New);
+    let stats = queue.stats().await.unwrap();
+    assert!(stats.allocated_bytes <= 256 * 1024, "{stats:?}");
+}
+
+#[tokio::test]
+async fn of_too_many_answers_the_oldest_are_forgotten_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = Queue::open(dir.path(), QueueConfig { max_finals: 3, ..small() }).unwrap();
+    let held = entry(5, 1, b"waits");
+    queue.accept(held.clone()).await.unwrap();
+    let mut ids = Vec::new();
+    for at in 0..5 {
+        let new = entry(5, at, b"");
+        ids.push(new.id);
+        queue.accept_answered(new, "at once").await.unwrap();
+    }
+    let forgotten = queue.forget_before(10, 100).await.unwrap();
+    assert_eq!(forgotten, Forgotten { by_age: 0, by_count: 2 });
+    for (at, id) in ids.iter().enumerate() {
+        assert_eq!(queue.get(*id).await.unwrap().is_some(), at >= 2, "{at}");
+    }
+    assert!(queue.get(held.id).await.unwrap().is_some(), "what waits is not an answer");
+    assert_eq!(queue.forget_before(10, 100).await.unwrap(), Forgotten::default());
 }
 
 #[tokio::test]

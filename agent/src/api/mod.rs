@@ -313,7 +313,8 @@ async fn list_tasks(State(api): State<Api>) -> Response {
 }
 
 async fn queue_list(State(api): State<Api>) -> Result<Response, Problem> {
-    let listing = crate::listing::of_queue(api.service.queue.open()?).await;
+    let now_ms = api.service.clock.now_ms();
+    let listing = crate::listing::of_queue(api.service.queue.open()?, now_ms).await;
     let listing = listing.map_err(|error| Problem::from(crate::service::AskError::from(error)))?;
     Ok(Json(listing).into_response())
 }

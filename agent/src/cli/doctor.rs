@@ -81,7 +81,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Exit, Failure> {
         }
         Err(error) => findings.extend(of_configuration(&error)),
     }
-    findings.push(of_clock(clock::now_ms() / 1000));
+    findings.push(of_clock(clock::date_ms() / 1000, clock::date_is_trusted()));
     report(&findings, args.json)?;
     let faulty = findings.iter().any(|finding| finding.health == Health::Fault);
     Ok(if faulty { Exit::Found } else { Exit::Fine })
@@ -235,13 +235,18 @@ async fn of_fleet(config: &Config) -> Finding {
     }
 }
 
-fn of_clock(now_s: u64) -> Finding {
-    if now_s < BUILT_AFTER_S {
-        let found = format!("{now_s} s since 1970, which is before this agent was built");
-        return Finding::warn("clock", found, "set the clock, or let NTP or chrony set it");
+fn of_clock(date_s: u64, trusted: bool) -> Finding {
+    if date_s < BUILT_AFTER_S {
+        let found = format!("{date_s} s since 1970, which is before this agent was built");
+        return Finding::warn("clock", found, "set the date, or let NTP or chrony set it");
     }
-    let now = i64::try_from(now_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
-    Finding::fine("clock", now.map(|now| now.to_string()).unwrap_or_default())
+    let date = i64::try_from(date_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+    let date = date.map(|date| date.to_string()).unwrap_or_default();
+    if trusted {
+        return Finding::fine("clock", format!("{date}, kept by NTP"));
+    }
+    let found = format!("{date}, kept by nobody: time that the machine is off does not count");
+    Finding::fine("clock", found)
 }
 
 fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
@@ -270,8 +275,8 @@ mod tests {
 
     #[test]
     fn a_clock_from_before_the_build_is_noticed() {
-        assert_eq!(of_clock(0).health, Health::Warn);
-        assert_eq!(of_clock(BUILT_AFTER_S + 1).health, Health::Fine);
+        assert_eq!(of_clock(0, true).health, Health::Warn);
+        assert_eq!(of_clock(BUILT_AFTER_S + 1, false).health, Health::Fine);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `holdfast-agent queue`
 
 use super::{ConfigArgs, Exit, Failure, output, table};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::listing::{self, Listing};
 use crate::queue::{self, QueueError};
@@ -42,8 +43,9 @@ fn list(config: &Config) -> Result<Listing, Failure> {
     if !dir.exists() {
         return Ok(Listing::default());
     }
+    let now_ms = Clock::resume(&config.state_dir).now_ms();
     let listing = match queue::read_only(&dir) {
-        Ok((stopped, _)) => listing::of_stopped_queue(&stopped),
+        Ok((stopped, _)) => listing::of_stopped_queue(&stopped, now_ms),
         Err(QueueError::InUse { .. }) => return from_agent(config),
         Err(error) => Err(error),
     };

@@ -338,6 +338,7 @@ fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
     let queue = QueueConfig {
         max_requests: section.integer("max_requests", 1..=10_000_000, defaults.max_requests),
         max_bytes: section.integer("max_mib", 1..=1_048_576, defaults.max_bytes >> 20) << 20,
+        max_finals: section.integer("max_answers", 1..=10_000_000, defaults.max_finals),
         segment_bytes: section.integer("segment_mib", 1..=1024, defaults.segment_bytes >> 20) << 20,
         headroom_bytes: section.integer(
             "headroom_mib",

@@ -118,6 +118,7 @@ struct Bench {
     escalator: Arc<Escalator>,
     destinations: Arc<[Destination]>,
     policy: Policy,
+    clock: Clock,
     cancel: CancellationToken,
 }
 
@@ -128,12 +129,14 @@ impl Bench {
             QueueConfig { segment_bytes: 1024 * 1024, headroom_bytes: 0, ..QueueConfig::default() };
         let (queue, _) = Queue::open(dir.path(), config).unwrap();
         let escalator = Arc::new(Escalator::new(&destinations, Hints::default()).unwrap());
+        let clock = Clock::resume(dir.path());
         Self {
             _dir: dir,
             queue,
             escalator,
             destinations: destinations.into(),
             policy: Policy::default(),
+            clock,
             cancel: CancellationToken::new(),
         }
     }
@@ -141,7 +144,8 @@ impl Bench {
     fn start(&self) -> JoinHandle<()> {
         let (queue, escalator) = (self.queue.clone(), self.escalator.clone());
         let policy = Arc::new(self.policy.clone());
-        tokio::spawn(run(queue, escalator, self.destinations.clone(), policy, self.cancel.clone()))
+        let (destinations, clock) = (self.destinations.clone(), self.clock.clone());
+        tokio::spawn(run(queue, escalator, destinations, policy, clock, self.cancel.clone()))
     }
 
     async fn hold(&self, class: DataClass, priority: u8, provisional: bool) -> RequestId {
@@ -173,7 +177,7 @@ impl Bench {
     }
 
     async fn put(&self, id: RequestId, priority: u8, envelope: Vec<u8>, ttl_ms: u64) {
-        let now_ms = clock::now_ms();
+        let now_ms = self.clock.now_ms();
         let entry = NewEntry {
             id,
             idempotency: None,
@@ -251,7 +255,7 @@ async fn the_first_answer_wins() {
     let next = bench.hold(DataClass::Internal, 1, false).await;
     bench.start();
     let asked = site.next().await;
-    bench.queue.cancel(id, clock::now_ms()).await.unwrap();
+    bench.queue.cancel(id, bench.clock.now_ms()).await.unwrap();
     asked.reply.send((200, stop())).unwrap();
     site.says(200, stop()).await;
     bench.answer(next).await;
@@ -426,7 +430,7 @@ async fn stopping_gives_back_what_is_under_way() {
     tokio::time::timeout(Duration::from_secs(5), drain).await.expect("it stops in time").unwrap();
     let record = bench.queue.get(id).await.unwrap().unwrap();
     assert_eq!((record.summary.state, record.summary.attempts), (Place::Held, 0));
-    let lease = bench.queue.lease_next(clock::now_ms()).await.unwrap().unwrap();
+    let lease = bench.queue.lease_next(bench.clock.now_ms()).await.unwrap().unwrap();
     assert_eq!(lease.id(), id);
 }
 

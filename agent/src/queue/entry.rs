@@ -222,6 +222,15 @@ pub struct Record {
     pub answer: Option<Bytes>,
 }
 
+/// How many kept requests were forgotten, and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Their keep time was over.
+    pub by_age: u64,
+    /// They were the oldest of too many.
+    pub by_count: u64,
+}
+
 /// The queue in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {

@@ -116,8 +116,8 @@ pub enum QueueError {
         #[source]
         source: Arc<io::Error>,
     },
-    /// The index failed; the journal is untouched and the index is rebuilt from it on the next open.
-    #[error("queue index failed: {detail}; restart to rebuild it from the journal")]
+    /// The index failed; the journal is untouched and the index is made anew from it.
+    #[error("queue index failed: {detail}; it is made anew from the journal, try again shortly")]
     Index {
         /// What it said.
         detail: String,

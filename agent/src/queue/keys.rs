@@ -109,6 +109,11 @@ pub(super) struct Totals {
 }
 
 impl Totals {
+    /// All that came to an end.
+    pub(super) fn finals(&self) -> u64 {
+        self.answered + self.failed + self.expired + self.cancelled
+    }
+
     /// The count of one end.
     pub(super) fn of(&mut self, state: FinalState) -> &mut u64 {
         match state {

@@ -40,8 +40,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use entry::{
-    Accepted, Idempotency, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_KEY_BYTES, MAX_REASON_BYTES,
-    NewEntry, Record, Recorded, RequestId, State, Stats, Summary,
+    Accepted, Forgotten, Idempotency, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_KEY_BYTES,
+    MAX_REASON_BYTES, NewEntry, Record, Recorded, RequestId, State, Stats, Summary,
 };
 pub use error::{FullRule, QueueError};
 pub use lease::Lease;
@@ -65,6 +65,8 @@ pub struct QueueConfig {
     pub max_requests: u64,
     /// Bytes of held requests at most.
     pub max_bytes: u64,
+    /// Requests that came to their end and are kept at most; beyond, the oldest are forgotten.
+    pub max_finals: u64,
     /// Bytes that new requests leave free on the file system.
     pub headroom_bytes: u64,
     /// Size of a journal segment; a larger record gets a segment of its own size.
@@ -79,6 +81,7 @@ impl Default for QueueConfig {
         QueueConfig {
             max_requests: 1_000_000,
             max_bytes: 8 * 1024 * MIB,
+            max_finals: 100_000,
             headroom_bytes: 256 * MIB,
             segment_bytes: 16 * MIB,
             keep_bad: 3,
@@ -252,12 +255,13 @@ impl Queue {
         Ok(expired)
     }
 
-    /// Forgets what came to its end `keep_ms` before `now_ms` or earlier; its space comes back.
+    /// Forgets what came to its end `keep_ms` before `now_ms` or earlier, and the oldest beyond
+    /// `max_finals`; their space comes back.
     ///
     /// # Errors
     /// The storage's.
-    pub async fn forget_before(&self, now_ms: u64, keep_ms: u64) -> Result<u64, QueueError> {
-        let Some(to_ms) = now_ms.checked_sub(keep_ms) else { return Ok(0) };
+    pub async fn forget_before(&self, now_ms: u64, keep_ms: u64) -> Result<Forgotten, QueueError> {
+        let to_ms = now_ms.checked_sub(keep_ms);
         self.ask(|reply| Command::Forget { to_ms, reply }).await
     }
 

@@ -300,7 +300,7 @@ fn check_mark(dir: &Path, found: &[SegmentHeader], mark: &Mark) -> Result<(), Di
     if same { Ok(()) } else { Err(Distrust::Rebuild("it is not of this journal's age".into())) }
 }
 
-/// Makes the index anew: in sled, or in memory when sled has no room or fails.
+/// Makes the index anew: in sled, or in memory when its place on disk cannot be used.
 fn rebuild(
     dir: &Path,
     found: &[SegmentHeader],
@@ -320,12 +320,8 @@ fn rebuild(
         let (ledger, tail) = replay(&journal_dir, found, &index, boot, report)?;
         Ok(Opened { index, ledger, tail, store })
     };
-    match attempt() {
-        Err(failed) if matches!(failed, QueueError::Index { .. }) || failed.is_no_space() => {
-            in_memory(&journal_dir, found, boot, failed, report)
-        }
-        other => other,
-    }
+    // Whatever is wrong with the index's place, the journal may still be read.
+    attempt().or_else(|failed| in_memory(&journal_dir, found, boot, failed, report))
 }
 
 fn in_memory(

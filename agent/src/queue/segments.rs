@@ -442,7 +442,9 @@ fn size_for(setup: &Setup, needed: u64, purpose: Purpose) -> Result<u64, QueueEr
     let free = files::free_bytes(&setup.dir)?;
     let least = needed.saturating_add(SEGMENT_HEADER).next_multiple_of(ALIGN * ALIGN);
     let mut bytes = setup.segment_bytes.max(least);
-    while bytes / 2 >= least.max(SMALLEST_SEGMENT) && free < bytes.saturating_add(headroom) {
+    // What may use the headroom uses as little of it as it can: room in a segment is for everybody.
+    let spared = setup.headroom;
+    while bytes / 2 >= least.max(SMALLEST_SEGMENT) && free < bytes.saturating_add(spared) {
         bytes /= 2;
     }
     if free < bytes.saturating_add(headroom) {

@@ -9,7 +9,10 @@ use std::{
     collections::HashMap,
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -62,6 +65,7 @@ pub(super) struct Shared {
     pub(super) meter: Arc<Meter>,
     pub(super) changed: watch::Sender<u64>,
     index: RwLock<Option<Arc<Index>>>,
+    closed: AtomicBool,
     in_flight: Mutex<InFlight>,
     published: Mutex<Published>,
 }
@@ -84,15 +88,25 @@ impl Shared {
             meter,
             changed: watch::Sender::new(0),
             index: RwLock::new(Some(Arc::new(index))),
+            closed: AtomicBool::new(false),
             in_flight: Mutex::default(),
             published: Mutex::default(),
         }
     }
 
-    /// The index, unless the queue is closed.
+    /// The index, unless the queue is closed or the index waits to be made anew.
     pub(super) fn index(&self) -> Result<Arc<Index>, QueueError> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        index.clone().ok_or(QueueError::Closed)
+        index.clone().ok_or_else(|| match self.closed.load(Ordering::Acquire) {
+            true => QueueError::Closed,
+            false => QueueError::Index { detail: "the journal cannot be read now".into() },
+        })
+    }
+
+    /// Closes the queue for everybody, and returns the index.
+    pub(super) fn close(&self) -> Option<Arc<Index>> {
+        self.closed.store(true, Ordering::Release);
+        self.replace_index(None)
     }
 
     /// Puts another index in place, or none, and returns the old one.

@@ -2,8 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
+use bytes::Bytes;
+
 use super::{
-    Idempotency, RequestId,
+    Idempotency, NewEntry, Queue, QueueConfig, QueueError, RequestId,
     files::Meter,
     journal::{
         AcceptMeta, FinalMeta, FinalState, Kind, Meta, RecordHeader, RetryMeta, SegmentHeader,
@@ -189,4 +191,32 @@ fn record_inside_a_body_is_not_taken_for_one() {
     std::fs::write(&path, bytes).unwrap();
     let (ids, _, damaged) = found(other.path(), 1);
     assert_eq!((ids, damaged), (vec![last], 1), "{carrier} is lost, and nothing of it found");
+}
+
+#[tokio::test]
+async fn an_index_that_could_not_be_made_anew_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = Queue::open(dir.path(), QueueConfig::default()).unwrap();
+    let held = RequestId::new();
+    let entry = |id| NewEntry {
+        id,
+        idempotency: None,
+        priority: 5,
+        accepted_at_ms: 1,
+        not_before_ms: 0,
+        expires_at_ms: None,
+        envelope: Bytes::from_static(b"envelope"),
+        body: Bytes::from_static(b"body"),
+    };
+    queue.accept(entry(held)).await.unwrap();
+    // As after an index that failed while the journal could not be read.
+    drop(queue.shared.replace_index(None));
+    let read = queue.get(held).await;
+    assert!(matches!(read, Err(QueueError::Index { .. })), "not closed: {read:?}");
+    let next = RequestId::new();
+    queue.accept(entry(next)).await.unwrap();
+    let ids: Vec<_> = queue.list(None, 10).await.unwrap().iter().map(|s| s.id).collect();
+    assert_eq!(ids, [held, next]);
+    queue.close().await.unwrap();
+    assert!(matches!(queue.get(held).await, Err(QueueError::Closed)));
 }

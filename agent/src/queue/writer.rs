@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 use super::{
-    Accepted, FullRule, NewEntry, QueueError, Recorded, RequestId,
+    Accepted, Forgotten, FullRule, NewEntry, QueueError, Recorded, RequestId,
     entry::cut_reason,
     files::{self, DirLock},
     journal::{AcceptMeta, FinalMeta, FinalState, Meta, RetryMeta, span},
@@ -53,8 +53,8 @@ pub(super) enum Command {
     Finish { finish: Box<Finish>, reply: Reply<Option<Recorded>> },
     /// Give a request back.
     Retry { id: RequestId, not_before_ms: u64, reason: String, reply: Reply<()> },
-    /// Forget finals up to this time.
-    Forget { to_ms: u64, reply: Reply<u64> },
+    /// Forget finals up to this time, and those that are too many.
+    Forget { to_ms: Option<u64>, reply: Reply<Forgotten> },
     /// Close in good order.
     Close { reply: Reply<()> },
 }
@@ -64,7 +64,7 @@ enum Ack {
     Accepted(Reply<Accepted>, Accepted),
     Finished(Reply<Option<Recorded>>, Option<Recorded>),
     Retried(Reply<()>),
-    Forgot(Reply<u64>, u64),
+    Forgot(Reply<Forgotten>, Forgotten),
 }
 
 impl Ack {
@@ -130,6 +130,7 @@ impl Writer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut closer = None;
         while let Some(first) = commands.blocking_recv() {
+            self.restore_index();
             let mut next = Some(first);
             let mut taken = 0;
             while let Some(command) = next.take() {
@@ -178,7 +179,7 @@ impl Writer {
                 }
             }
             Command::Forget { to_ms, reply } => match self.forget(to_ms) {
-                Ok(count) => self.acks.waiting.push(Ack::Forgot(reply, count)),
+                Ok(done) => self.acks.waiting.push(Ack::Forgot(reply, done)),
                 Err(refused) => drop(reply.send(Err(refused))),
             },
             Command::Close { .. } => {}
@@ -337,22 +338,33 @@ impl Writer {
         Ok(())
     }
 
-    fn forget(&mut self, to_ms: u64) -> Result<u64, QueueError> {
+    fn forget(&mut self, to_ms: Option<u64>) -> Result<Forgotten, QueueError> {
+        let by_age = to_ms.map_or(Ok(0), |to_ms| self.forget_oldest(to_ms, u64::MAX))?;
+        let kept = self.ledger.totals.finals();
+        let surplus = kept.saturating_sub(self.shared.config.max_finals);
+        let by_count = self.forget_oldest(u64::MAX, surplus)?;
+        Ok(Forgotten { by_age, by_count })
+    }
+
+    /// Forgets the oldest finals up to a time, at most so many.
+    fn forget_oldest(&mut self, to_ms: u64, most: u64) -> Result<u64, QueueError> {
         let mut forgotten = 0;
-        loop {
+        while forgotten < most {
             // What this batch ends is in the index only after its commit.
             self.commit()?;
             let index = self.shared.index()?;
-            let ids = self.shared.up_to(b'f', to_ms, FORGET)?;
+            let limit = usize::try_from(most - forgotten).unwrap_or(FORGET).min(FORGET);
+            let ids = self.shared.up_to(b'f', to_ms, limit)?;
             let mut now = 0;
             for id in &ids {
                 now += u64::from(self.ledger.forget(&index, *id)?);
             }
             forgotten += now;
             if now == 0 {
-                return Ok(forgotten);
+                break;
             }
         }
+        Ok(forgotten)
     }
 
     /// Appends a record and takes it into the ledger; a batch that fills its segment is committed
@@ -461,6 +473,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Tries again to make an index that could not be made anew when it failed.
+    fn restore_index(&mut self) {
+        if matches!(self.shared.index(), Err(QueueError::Index { .. })) {
+            match self.rebuild_index() {
+                Ok(()) => warn!("queue: the index is there again"),
+                Err(failed) => error!(%failed, "queue: there is no index; nothing is lost"),
+            }
+        }
+    }
+
     fn mark(&self) -> Mark {
         let position = self.journal.position();
         Mark {
@@ -505,7 +527,7 @@ impl Writer {
     fn close(mut self) -> Result<(), QueueError> {
         self.commit()?;
         let mark = self.mark();
-        let index = self.shared.replace_index(None);
+        let index = self.shared.close();
         if let Some(index) = index.filter(|index| index.is_on_disk()) {
             index
                 .apply(&[(super::keys::MARK.to_vec(), Some(super::keys::encode(&mark)?))].into())?;

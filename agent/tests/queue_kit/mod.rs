@@ -10,6 +10,7 @@ use holdfast_agent::queue::{Idempotency, NewEntry, OpenReport, Queue, QueueConfi
 pub(crate) fn small() -> QueueConfig {
     QueueConfig {
         max_requests: 100_000,
+        max_finals: 100_000,
         max_bytes: 1 << 30,
         headroom_bytes: 0,
         segment_bytes: 256 * 1024,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use holdfast_tests::client::Client;
 use holdfast_tests::link::{Link, Weather};
@@ -80,6 +81,44 @@ fn a_configuration_with_several_faults_lists_them_all() {
         }
         let want = if command == "run" { 78 } else { 1 };
         assert_eq!(output.status.code(), Some(want), "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_to_live_follows_the_devices_count_and_not_the_date() {
+    const DAY_MS: u64 = 86_400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let toml = device_toml(dir.path(), Some(format!("http://{nobody}")), None);
+    let mut device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let client = Client::new(device.address("api").unwrap()).unwrap();
+    let terms = [("holdfast-escalate", "always"), ("holdfast-ttl-ms", "8640000000")];
+    let held = client.ask("voice-commands", wav(), &terms).await.unwrap();
+    // The count is noted when the agent stops.
+    assert_eq!(device.stop().await.unwrap().code(), Some(0));
+    let path = dir.path().join(DEVICE).join("clock.toml");
+    let noted = std::fs::read_to_string(&path).unwrap();
+    let count = noted.lines().find_map(|line| line.strip_prefix("count_ms = "));
+    let count: u64 = count.unwrap().parse().unwrap();
+    // The machine was restarted with a date of 1970, after the count lost a year, after half of the
+    // hundred days, after two hundred.
+    for (count_ms, want) in [
+        (count, "held"),
+        (count - 365 * DAY_MS, "held"),
+        (count + 50 * DAY_MS, "held"),
+        (count + 200 * DAY_MS, "expired"),
+    ] {
+        let note = format!(
+            "count_ms = {count_ms}\n[at]\nboot = \"one before\"\nsince_boot_ms = 1000\n\
+             date_ms = 1000\ntrusted = false\n"
+        );
+        std::fs::write(&path, note).unwrap();
+        device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+        let client = Client::new(device.address("api").unwrap()).unwrap();
+        // What is past its time ends within a second.
+        let reply = client.look_up(&held.id, Duration::from_secs(2)).await.unwrap();
+        assert_eq!(reply.state, want, "{count_ms} {}", device.log_tail());
+        device.kill().unwrap();
     }
 }
 

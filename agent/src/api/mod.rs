@@ -141,6 +141,7 @@ fn admit<'a>(
 fn bad_query(error: &QueryRejection, known: &str) -> Problem {
     let why = error.body_text();
     let why = why.rsplit(": ").next().unwrap_or_default();
+    let why = why.split(", expected").next().unwrap_or_default();
     Problem::bad_term(format!("the query cannot be used: {why}; known parameters: {known}"))
 }
 
@@ -324,6 +325,7 @@ async fn ready(State(api): State<Api>) -> Response {
     let refused: Vec<_> = engine
         .refused()
         .iter()
+        .filter(|bundle| !bundle.is_spare)
         .map(|bundle| serde_json::json!({ "bundle": bundle.path.display().to_string(), "why": bundle.why }))
         .collect();
     let models: Vec<_> = engine.lanes().map(|lane| lane.model()).collect();

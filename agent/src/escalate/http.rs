@@ -3,7 +3,6 @@
 //! **Invariant:** bytes go to the configured host alone: no redirect is followed and no proxy is
 //! taken from the environment; an answer is read up to [`MAX_ANSWER`] bytes and up to a deadline.
 
-use std::error::Error as _;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -112,7 +111,7 @@ impl Http {
         }
         let client = builder
             .build()
-            .map_err(|error| EscalateError::Setup { name: name.clone(), cause: chain(error) })?;
+            .map_err(|error| EscalateError::Setup { name: name.clone(), cause: cause(error) })?;
         Ok(Self { client })
     }
 
@@ -128,8 +127,8 @@ impl Http {
         let sent = timeout_at(deadline, self.client.execute(request));
         let response = match sent.await {
             Err(_) => return Err(HttpError::NoAnswer),
-            Ok(Err(error)) if error.is_connect() => return Err(HttpError::Connect(chain(error))),
-            Ok(Err(error)) => return Err(HttpError::Cut(chain(error))),
+            Ok(Err(error)) if error.is_connect() => return Err(HttpError::Connect(cause(error))),
+            Ok(Err(error)) => return Err(HttpError::Cut(cause(error))),
             Ok(Ok(response)) => response,
         };
         on_head();
@@ -156,7 +155,7 @@ impl Http {
             headers.insert(reqwest::header::AUTHORIZATION, value);
         }
         builder = builder.headers(headers);
-        builder.build().map_err(chain)
+        builder.build().map_err(cause)
     }
 }
 
@@ -170,7 +169,7 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, HttpError> {
     let retry_after = retry_after(response.headers());
     let mut body = BytesMut::new();
     loop {
-        let chunk = response.chunk().await.map_err(|error| HttpError::Unfinished(chain(error)))?;
+        let chunk = response.chunk().await.map_err(|error| HttpError::Unfinished(cause(error)))?;
         let Some(chunk) = chunk else { break };
         if body.len() + chunk.len() > MAX_ANSWER {
             return Err(HttpError::TooLong);
@@ -207,17 +206,14 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(LONGEST_RETRY_AFTER))
 }
 
-/// The error with its causes in one line, without the URL.
-fn chain(error: reqwest::Error) -> String {
+/// What the error comes from, without the layers of client that it went through, and without the URL.
+fn cause(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        source = cause.source();
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
     }
-    super::error::clean(&line)
+    super::error::clean(&innermost.to_string())
 }
 
 /// One provider serves the whole process; whoever installed one first is right too.

@@ -119,7 +119,9 @@ async fn a_bad_bundle_leaves_the_others_in_service() {
     let client = Client::new(device.address("api").unwrap()).unwrap();
     let (status, ready) = client.get("/readyz").await.unwrap();
     assert_eq!(status, 200, "{ready}");
-    assert!(ready.contains("sha256"), "the refused bundle is reported: {ready}");
+    let json: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    let why = json["refused"][0]["why"].as_str().unwrap();
+    assert!(why.contains("sha256"), "the refused bundle is reported: {ready}");
     let picture = super::sample("part-inspection", |_| true);
     client.ask("part-inspection", picture, &[]).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! What the demo shows, step by step; each step fails when it did not happen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +24,12 @@ struct Held {
     provisional: Option<String>,
 }
 
+/// What became of the files that were asked about.
+struct Asked {
+    held: Vec<Held>,
+    refused: Vec<PathBuf>,
+}
+
 pub(super) async fn tell(dir: &Path, folder: Option<&Path>, once: bool) -> Result<()> {
     let samples = find_samples(folder)?;
     let program = std::env::current_exe()?;
@@ -36,13 +42,16 @@ pub(super) async fn tell(dir: &Path, folder: Option<&Path>, once: bool) -> Resul
     println!(
         "\n1. The link is up: the device answers what it is sure of and asks the site the rest\n"
     );
-    let held = ask_all(&site, &samples, "internal", "auto").await?;
+    let Asked { held, refused } = ask_all(&site, &samples, "internal", "auto").await?;
     ensure!(held.is_empty(), "{} requests were held although the link is up", held.len());
+    let usable = samples.into_iter().filter(|sample| !refused.contains(&sample.path));
+    let samples: Vec<Sample> = usable.collect();
+    ensure!(!samples.is_empty(), "none of the files can be used");
     restricted_stays(&site, &samples).await?;
 
     println!("\n2. The link is cut: the device goes on alone, and holds what it is not sure of\n");
     site.link.set(Weather::Cut);
-    let mut held = ask_all(&site, &samples, "internal", "auto").await?;
+    let Asked { mut held, .. } = ask_all(&site, &samples, "internal", "auto").await?;
     held.extend(hold_one_more(&site, &samples).await?);
     fleet_sees_held(&site, held.len()).await?;
 
@@ -94,19 +103,20 @@ async fn introduce(site: &Site) -> Result<()> {
 }
 
 /// Asks about every sample, shows what came back, and returns what is held.
-async fn ask_all(
-    site: &Site,
-    samples: &[Sample],
-    class: &str,
-    escalate: &str,
-) -> Result<Vec<Held>> {
+async fn ask_all(site: &Site, samples: &[Sample], class: &str, escalate: &str) -> Result<Asked> {
     let client = site.client()?;
-    let mut held = Vec::new();
+    let (mut held, mut refused) = (Vec::new(), Vec::new());
     let mut table = table(&["FILE", "ANSWER", "CONFIDENCE", "WHERE", "TOOK", "WHY"]);
     for (at, sample) in samples.iter().enumerate() {
         let terms = [("holdfast-class", class), ("holdfast-escalate", escalate)];
-        let reply = client.ask(sample.task, sample.read()?, &terms).await;
-        let reply = reply.with_context(|| sample.path.display().to_string())?;
+        let (status, text) = client.post(sample.task, sample.read()?, &terms).await?;
+        if status.is_client_error() {
+            table.add_row(refusal(&sample.name(), &text));
+            refused.push(sample.path.clone());
+            continue;
+        }
+        ensure!(status.is_success(), "{}: {status}: {text}", sample.path.display());
+        let reply: Reply = serde_json::from_str(&text).with_context(|| text.clone())?;
         if at < MAX_SHOWN {
             table.add_row(row(&sample.name(), &reply));
         }
@@ -118,8 +128,18 @@ async fn ask_all(
     if samples.len() > MAX_SHOWN {
         println!("  ... and {} more", samples.len() - MAX_SHOWN);
     }
-    println!("\n  {} asked, {} held", samples.len(), held.len());
-    Ok(held)
+    let bad =
+        if refused.is_empty() { String::new() } else { format!(", {} refused", refused.len()) };
+    println!("\n  {} asked, {} held{bad}", samples.len(), held.len());
+    Ok(Asked { held, refused })
+}
+
+/// The row of a file that is no recording or picture, or a damaged one.
+fn refusal(name: &str, problem: &str) -> Vec<String> {
+    let problem: serde_json::Value = serde_json::from_str(problem).unwrap_or_default();
+    let why = problem["detail"].as_str().unwrap_or("no reason given").to_owned();
+    let none = || "-".to_owned();
+    vec![name.to_owned(), none(), none(), "refused".to_owned(), String::new(), why]
 }
 
 fn hold(sample: &Sample, reply: Reply) -> Held {
@@ -159,7 +179,8 @@ async fn restricted_stays(site: &Site, samples: &[Sample]) -> Result<()> {
     let sample = samples.first().context("no samples")?;
     let before = site.link.seen().upward.len();
     println!("\n  The same file as restricted data, with the site asked for:\n");
-    let held = ask_all(site, std::slice::from_ref(sample), "restricted", "always").await?;
+    let Asked { held, .. } =
+        ask_all(site, std::slice::from_ref(sample), "restricted", "always").await?;
     ensure!(held.is_empty(), "a restricted request was held for the site");
     let after = site.link.seen().upward.len();
     ensure!(before == after, "{} bytes went over the link", after - before);
@@ -171,7 +192,8 @@ async fn restricted_stays(site: &Site, samples: &[Sample]) -> Result<()> {
 async fn hold_one_more(site: &Site, samples: &[Sample]) -> Result<Vec<Held>> {
     let sample = samples.first().context("no samples")?;
     println!("\n  The first file once more, with the site asked for in any case:\n");
-    let held = ask_all(site, std::slice::from_ref(sample), "internal", "always").await?;
+    let Asked { held, .. } =
+        ask_all(site, std::slice::from_ref(sample), "internal", "always").await?;
     ensure!(held.len() == 1, "a request for the site was not held although the link is cut");
     Ok(held)
 }

@@ -76,6 +76,24 @@ pub struct Row {
     pub note: Option<String>,
 }
 
+/// The queue in numbers, as `queue stats` and `GET /v1/queue/stats` show it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// What the queue counts.
+    #[serde(flatten)]
+    pub stats: Stats,
+    /// Milliseconds since the oldest waiting request was accepted.
+    pub oldest_age_ms: Option<u64>,
+}
+
+impl Numbers {
+    /// The numbers at a moment of the queue's clock.
+    pub fn of(stats: Stats, now_ms: u64) -> Self {
+        let oldest_age_ms = stats.oldest_accepted_at_ms.map(|at| now_ms.saturating_sub(at));
+        Self { stats, oldest_age_ms }
+    }
+}
+
 /// The list of an open queue at a moment of its clock.
 ///
 /// # Errors

@@ -388,7 +388,10 @@ impl Service {
 }
 
 /// A stored record, as the caller is told of it.
-fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
+///
+/// # Errors
+/// When its bytes do not read back.
+pub fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
     let envelope = Envelope::from_bytes(&record.envelope)?;
     let (answer, reasons) = match &record.answer {
         Some(bytes) => {

@@ -484,7 +484,7 @@ fn mix(before: &Path, to: &Path, seed: u64) {
 }
 
 fn cases() -> u32 {
-    std::env::var("HOLDFAST_QUEUE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
+    std::env::var("HOLDFAST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
 }
 
 proptest! {

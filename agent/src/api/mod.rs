@@ -29,9 +29,10 @@ pub use self::problem::Problem;
 pub use self::server::serve;
 use self::terms::{Terms, TermsQuery};
 use crate::config::{ApiConfig, RequestDefaults};
-use crate::queue::RequestId;
+use crate::listing::Numbers;
+use crate::queue::{QueueError, Recorded, RequestId};
 use crate::request::{Request, TaskName};
-use crate::service::{ReplyBody, Service};
+use crate::service::{AskError, ReplyBody, Service};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -71,8 +72,9 @@ impl Api {
         Router::new()
             .route("/v1/tasks", get(list_tasks))
             .route("/v1/tasks/{task}", post(ask))
-            .route("/v1/requests/{id}", get(look_up))
+            .route("/v1/requests/{id}", get(look_up).delete(cancel))
             .route("/v1/queue", get(queue_list))
+            .route("/v1/queue/stats", get(queue_stats))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(render_metrics))
@@ -260,18 +262,43 @@ struct LookUpQuery {
 
 async fn look_up(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Path(text): Path<String>,
     query: Result<Query<LookUpQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| bad_query(&error, "wait_ms in 0..=60000"))?;
-    let unknown = || {
-        let detail = "no such request; answers given in the call itself are not kept unless an \
-                      idempotency key was sent, others for queue.keep_answers_s";
-        Problem::new(StatusCode::NOT_FOUND, "unknown_request", detail)
-    };
-    let id: RequestId = id.parse().map_err(|_| unknown())?;
+    let id = known_id(&text)?;
     let wait = Duration::from_millis(query.wait_ms.unwrap_or(0).min(MAX_WAIT_MS));
-    let reply = api.service.look_up(id, wait).await?.ok_or_else(unknown)?;
+    let reply = api.service.look_up(id, wait).await?.ok_or_else(|| unknown_request(&text))?;
+    Ok(Json(ReplyBody::from(&reply)).into_response())
+}
+
+fn known_id(text: &str) -> Result<RequestId, Problem> {
+    text.parse().map_err(|_| unknown_request(text))
+}
+
+fn unknown_request(text: &str) -> Problem {
+    let shown: String = text.chars().take(64).collect();
+    let detail = format!(
+        "no request {shown} here; answers given in the call itself are not kept unless an \
+         idempotency key was sent, others for queue.keep_answers_s"
+    );
+    Problem::new(StatusCode::NOT_FOUND, "unknown_request", detail)
+}
+
+async fn cancel(State(api): State<Api>, Path(text): Path<String>) -> Result<Response, Problem> {
+    let id = known_id(&text)?;
+    let now_ms = api.service.clock.now_ms();
+    match api.service.queue.open()?.cancel(id, now_ms).await {
+        Ok(Recorded::Stored) => {}
+        Ok(Recorded::AlreadyFinal(state)) => {
+            let detail = format!("request {id} is {state} already");
+            return Err(Problem::new(StatusCode::CONFLICT, "already_final", detail));
+        }
+        Err(QueueError::Unknown { .. }) => return Err(unknown_request(&text)),
+        Err(error) => return Err(AskError::from(error).into()),
+    }
+    let reply = api.service.look_up(id, Duration::ZERO).await?;
+    let reply = reply.ok_or_else(|| unknown_request(&text))?;
     Ok(Json(ReplyBody::from(&reply)).into_response())
 }
 
@@ -316,8 +343,13 @@ async fn list_tasks(State(api): State<Api>) -> Response {
 async fn queue_list(State(api): State<Api>) -> Result<Response, Problem> {
     let now_ms = api.service.clock.now_ms();
     let listing = crate::listing::of_queue(api.service.queue.open()?, now_ms).await;
-    let listing = listing.map_err(|error| Problem::from(crate::service::AskError::from(error)))?;
+    let listing = listing.map_err(AskError::from)?;
     Ok(Json(listing).into_response())
+}
+
+async fn queue_stats(State(api): State<Api>) -> Result<Response, Problem> {
+    let stats = api.service.queue.open()?.stats().await.map_err(AskError::from)?;
+    Ok(Json(Numbers::of(stats, api.service.clock.now_ms())).into_response())
 }
 
 async fn ready(State(api): State<Api>) -> Response {

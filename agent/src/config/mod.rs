@@ -192,20 +192,18 @@ impl Config {
     }
 }
 
-/// Variables of ours that are no keys: arguments of the command line, and the tests' own.
-const NO_KEYS: [&str; 3] = ["HOLDFAST_CONFIG", "HOLDFAST_LOG", "HOLDFAST_REFERENCE"];
+/// Tables whose keys can be overridden: `HOLDFAST_API_LISTEN` misses an underscore, and is noticed.
+const TABLES: [&str; 6] = ["API_", "DEVICE_", "MODELS_", "POLICY_", "QUEUE_", "REQUESTS_"];
 
-/// Applies one environment variable; says whether it can be ours, or is somebody else's.
+/// Applies one environment variable; false when it looks like a key of ours and is none.
 fn override_key(table: &mut Table, name: &str, value: &str) -> bool {
-    let Some(path) = name.strip_prefix("HOLDFAST_").filter(|_| !NO_KEYS.contains(&name)) else {
-        return true;
-    };
+    let Some(path) = name.strip_prefix("HOLDFAST_") else { return true };
     // The controller's.
     if path.starts_with("FLEET_") && !path.starts_with("FLEET__") {
         return true;
     }
     if !path.contains("__") {
-        return false;
+        return !TABLES.iter().any(|table| path.starts_with(table));
     }
     let lower = path.to_ascii_lowercase();
     let mut keys: Vec<&str> = lower.split("__").collect();

@@ -81,6 +81,7 @@ fn the_environment_overrides_the_file() {
             ("HOLDFAST_API__MAX_BODY_MIB", "3"),
             ("HOLDFAST_MODELS__BUNDLES", "[\"a\", \"b\"]"),
             ("HOLDFAST_REFERENCE", "/elsewhere"),
+            ("HOLDFAST_LOG", "debug"),
             ("HOLDFAST_FLEET_HTTP__X", "for the controller"),
         ],
     )

@@ -37,11 +37,13 @@ pub(super) struct Call<'a> {
 
 /// The methods that the protocols need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
+pub enum Method {
     /// Reads.
     Get,
     /// Asks.
     Post,
+    /// Takes back.
+    Delete,
 }
 
 /// What came back, read whole.
@@ -141,6 +143,7 @@ impl Http {
         let mut builder = match call.method {
             Method::Get => self.client.get(call.url),
             Method::Post => self.client.post(call.url).body(call.body),
+            Method::Delete => self.client.delete(call.url),
         };
         let mut headers = HeaderMap::new();
         for (name, value) in call.headers {

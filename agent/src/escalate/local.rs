@@ -1,6 +1,6 @@
 //! Owns asking the agent that runs on this device, for the command line.
 //!
-//! **Invariant:** it reads, and sends nothing but the question.
+//! **Invariant:** it sends nothing but the question.
 
 use std::time::Duration;
 
@@ -32,12 +32,14 @@ pub enum LocalError {
         cause: String,
     },
     /// It refused.
-    #[error("{url} answered with status {status}")]
+    #[error("{url} answered with status {status}: {detail}")]
     Refused {
         /// What was asked.
         url: String,
         /// The status.
         status: u16,
+        /// What its problem says.
+        detail: String,
     },
     /// Somebody else is there, or an agent of another version.
     #[error("what {url} answered is not what an agent of this version says: {what}")]
@@ -49,11 +51,11 @@ pub enum LocalError {
     },
 }
 
-/// Reads JSON from the local agent's own API, in a few seconds at most.
+/// Asks the local agent's own API, which answers with JSON in a few seconds at most.
 ///
 /// # Errors
 /// When nobody is there, or somebody else.
-pub async fn get_json<T: DeserializeOwned>(url: &str) -> Result<T, LocalError> {
+pub async fn ask_agent<T: DeserializeOwned>(method: Method, url: &str) -> Result<T, LocalError> {
     let agent = Destination {
         name: "agent".to_owned(),
         zone: Zone::Site,
@@ -67,13 +69,7 @@ pub async fn get_json<T: DeserializeOwned>(url: &str) -> Result<T, LocalError> {
     };
     let http = Http::new(&agent)?;
     let url = || url.to_owned();
-    let call = Call {
-        method: Method::Get,
-        url: url(),
-        headers: Vec::new(),
-        secret: None,
-        body: Bytes::new(),
-    };
+    let call = Call { method, url: url(), headers: Vec::new(), secret: None, body: Bytes::new() };
     let reply = http.exchange(call, Instant::now() + WITHIN, || ()).await.map_err(|error| {
         let cause = match error {
             HttpError::Connect(cause) | HttpError::Cut(cause) | HttpError::Unfinished(cause) => {
@@ -85,7 +81,9 @@ pub async fn get_json<T: DeserializeOwned>(url: &str) -> Result<T, LocalError> {
         LocalError::Silent { url: url(), cause }
     })?;
     if reply.status != 200 {
-        return Err(LocalError::Refused { url: url(), status: reply.status });
+        let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        let detail = clean(problem["detail"].as_str().unwrap_or("it does not say why"));
+        return Err(LocalError::Refused { url: url(), status: reply.status, detail });
     }
     serde_json::from_slice(&reply.body)
         .map_err(|error| LocalError::Foreign { url: url(), what: clean(&error.to_string()) })

@@ -232,7 +232,7 @@ pub struct Forgotten {
 }
 
 /// The queue in numbers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Requests that wait.
     pub held: u64,
@@ -255,6 +255,7 @@ pub struct Stats {
     /// Segments on disk.
     pub segments: u64,
     /// When the oldest waiting request was accepted (of the first thousand of each priority).
+    #[serde(skip)]
     pub oldest_accepted_at_ms: Option<u64>,
     /// fdatasync calls on journal segments since the queue was opened.
     pub syncs: u64,

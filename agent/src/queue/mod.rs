@@ -14,6 +14,7 @@
 //! **Invariant:** a caller that got `Ok` finds its record again after any crash, and a request has one
 //! final state, the first that was recorded. Memory follows the number of requests, not their bytes.
 
+mod command;
 mod entry;
 mod error;
 mod files;
@@ -47,9 +48,9 @@ pub use error::{FullRule, QueueError};
 pub use lease::Lease;
 pub use scan::Damage;
 
+use command::{Command, Finish};
 use journal::FinalState;
 use shared::Shared;
-use writer::{Command, Finish};
 
 /// Commands that wait for the writer at most; callers beyond wait to hand theirs over.
 const WAITING: usize = 4096;
@@ -406,6 +407,16 @@ impl StoppedQueue {
     /// As there.
     pub fn stats(&self) -> Result<Stats, QueueError> {
         self.shared.stats()
+    }
+
+    /// Reads every byte of a request; one that is not there is intact.
+    ///
+    /// # Errors
+    /// [`QueueError::Damaged`], or the storage's.
+    pub fn check(&self, id: RequestId) -> Result<(), QueueError> {
+        let Some(entry) = self.shared.entry(id)? else { return Ok(()) };
+        let (_, file) = self.shared.read_meta(id, &entry.place)?;
+        self.shared.read_body(&file, id, &entry.place).map(drop)
     }
 }
 

@@ -3,7 +3,7 @@
 //! **Invariant:** bytes on disk are hostile: whatever they are, a scan ends, holds no more than one
 //! meta and one window in memory, and passes on only records whose every byte matches its checksum.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{fmt, fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::{
     QueueError, RequestId,
@@ -25,6 +25,17 @@ pub struct Damage {
     pub bytes: u64,
     /// Whose record it is, where its header can still be read.
     pub id: Option<RequestId>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment, offset, bytes, id } = self;
+        write!(f, "segment {segment}, offset {offset}: {bytes} bytes are no whole record")?;
+        match id {
+            Some(id) => write!(f, ", they are of request {id}"),
+            None => f.write_str(", a write that was cut off or damage"),
+        }
+    }
 }
 
 /// A record that a scan came by.

@@ -7,11 +7,12 @@
 use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::{
     Accepted, Forgotten, FullRule, NewEntry, QueueError, Recorded, RequestId,
+    command::{Ack, Command, Finish},
     entry::cut_reason,
     files::{self, DirLock},
     journal::{AcceptMeta, FinalMeta, FinalState, Meta, RetryMeta, span},
@@ -28,57 +29,6 @@ const BATCH: usize = 1024;
 const BATCH_BYTES: u64 = 16 * 1024 * 1024;
 /// Finals forgotten in one commit at most.
 const FORGET: usize = 4096;
-
-/// What a final state is to be recorded with.
-#[derive(Debug)]
-pub(super) struct Finish {
-    pub(super) id: RequestId,
-    pub(super) state: FinalState,
-    pub(super) answer: Bytes,
-    pub(super) answer_crc: u32,
-    pub(super) reason: Option<String>,
-    pub(super) now_ms: u64,
-    /// Leave a request alone that a worker has.
-    pub(super) spare_in_flight: bool,
-}
-
-type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
-
-/// What callers ask of the writer.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Put a request in, or a request with its answer.
-    Accept { entry: Box<NewEntry>, crc: u32, answer: Option<(Bytes, u32)>, reply: Reply<Accepted> },
-    /// End a request. `None`: it was left alone.
-    Finish { finish: Box<Finish>, reply: Reply<Option<Recorded>> },
-    /// Give a request back.
-    Retry { id: RequestId, not_before_ms: u64, reason: String, reply: Reply<()> },
-    /// Forget finals up to this time, and those that are too many.
-    Forget { to_ms: Option<u64>, reply: Reply<Forgotten> },
-    /// Close in good order.
-    Close { reply: Reply<()> },
-}
-
-#[derive(Debug)]
-enum Ack {
-    Accepted(Reply<Accepted>, Accepted),
-    Finished(Reply<Option<Recorded>>, Option<Recorded>),
-    Retried(Reply<()>),
-    Forgot(Reply<Forgotten>, Forgotten),
-}
-
-impl Ack {
-    /// A caller that no longer listens is no fault: what it asked for is done.
-    fn send(self, result: &Result<(), QueueError>) {
-        let result = result.clone();
-        match self {
-            Ack::Accepted(reply, value) => drop(reply.send(result.map(|()| value))),
-            Ack::Finished(reply, value) => drop(reply.send(result.map(|()| value))),
-            Ack::Retried(reply) => drop(reply.send(result)),
-            Ack::Forgot(reply, value) => drop(reply.send(result.map(|()| value))),
-        }
-    }
-}
 
 /// The writer's state.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod faults;
 mod kill;
 mod main_job;
 mod openai;
+mod queue_commands;
 
 use std::path::Path;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::fakes::{Fake, Raw, Recorder, Then};
 use super::super::link::LinkState;
-use super::super::{get_json, probe};
+use super::super::{Method, ask_agent, probe};
 use super::{PLENTY, destination, escalator, request, send};
 use crate::destination::Protocol;
 use crate::request::DataClass;
@@ -103,7 +103,7 @@ async fn the_local_agent_is_read_and_anything_else_is_named() {
     ] {
         let raw = Raw::new(bytes, Then::Close).await;
         let url = format!("{}/v1/requests", raw.url());
-        let got = get_json::<std::collections::BTreeMap<String, u8>>(&url).await;
+        let got = ask_agent::<std::collections::BTreeMap<String, u8>>(Method::Get, &url).await;
         match (got, want) {
             (Ok(got), Ok(want)) => assert_eq!(got["n"], want, "{case}"),
             (Err(error), Err(want)) => assert!(error.to_string().contains(want), "{case}: {error}"),

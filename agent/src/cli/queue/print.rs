@@ -1,0 +1,129 @@
+//! How the queue's commands print for people.
+//!
+//! **Invariant:** pure; text from records reaches the terminal without control characters.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::verify::Verified;
+use crate::cli::table;
+use crate::listing::{Listing, Numbers};
+
+/// What became of one cancellation.
+#[derive(Debug, Serialize)]
+pub(super) struct Cancelled {
+    pub(super) id: String,
+    pub(super) cancelled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) problem: Option<String>,
+}
+
+pub(super) fn listing(listing: &Listing) -> String {
+    let Listing { held, in_flight, answered, failed, expired, cancelled, requests } = listing;
+    let counts = format!(
+        "{held} held, {in_flight} in flight, {answered} answered, {failed} failed, {expired} expired, \
+         {cancelled} cancelled"
+    );
+    if requests.is_empty() {
+        return counts;
+    }
+    let mut table = table::table(&[
+        "ID", "STATE", "TASK", "CLASS", "PRIORITY", "TRIES", "AGE", "BYTES", "NOTE",
+    ]);
+    for row in requests {
+        table.add_row([
+            row.id.clone(),
+            row.state.clone(),
+            row.task.clone(),
+            row.class.clone(),
+            row.priority.to_string(),
+            row.attempts.to_string(),
+            span(row.age_ms),
+            row.bytes.to_string(),
+            plain(row.note.as_deref().unwrap_or_default()),
+        ]);
+    }
+    format!("{counts}\n{}", table::lines(&table))
+}
+
+pub(super) fn request(request: &Value) -> String {
+    let text = |value: &Value| value.as_str().map(plain).unwrap_or_default();
+    let mut lines = Vec::new();
+    for key in ["id", "task", "state", "class"] {
+        lines.push(format!("{key:<10}  {}", text(&request[key])));
+    }
+    let answer = &request["answer"];
+    if answer.is_object() {
+        let kind = if answer["provisional"] == true { ", provisional" } else { "" };
+        lines.push(format!(
+            "{:<10}  {} ({:.2}{kind}) by {} at {}",
+            "answer",
+            text(&answer["label"]),
+            answer["confidence"].as_f64().unwrap_or_default(),
+            text(&answer["model"]),
+            text(&answer["place"]),
+        ));
+    }
+    for reason in request["reasons"].as_array().into_iter().flatten() {
+        lines.push(format!("{:<10}  {}", "because", text(&reason["text"])));
+    }
+    if request["note"].is_string() {
+        lines.push(format!("{:<10}  {}", "note", text(&request["note"])));
+    }
+    lines.join("\n")
+}
+
+pub(super) fn numbers(Numbers { stats, oldest_age_ms }: &Numbers) -> String {
+    let oldest = oldest_age_ms.map_or_else(|| "none".to_owned(), span);
+    let rows = [
+        ("held", stats.held.to_string()),
+        ("in flight", stats.in_flight.to_string()),
+        ("answered", stats.answered.to_string()),
+        ("failed", stats.failed.to_string()),
+        ("expired", stats.expired.to_string()),
+        ("cancelled", stats.cancelled.to_string()),
+        ("oldest that waits", oldest),
+        ("bytes held", stats.held_bytes.to_string()),
+        ("bytes needed", stats.live_bytes.to_string()),
+        ("bytes on disk", stats.allocated_bytes.to_string()),
+        ("segments", stats.segments.to_string()),
+        ("records appended", stats.appended.to_string()),
+        ("bytes written", stats.written_bytes.to_string()),
+        ("syncs", stats.syncs.to_string()),
+        ("records damaged", stats.damaged.to_string()),
+    ];
+    rows.map(|(name, value)| format!("{name:<18}  {value}")).join("\n")
+}
+
+pub(super) fn cancelled(rows: &[Cancelled]) -> String {
+    let row = |row: &Cancelled| match &row.problem {
+        None => format!("{}  cancelled", row.id),
+        Some(problem) => format!("{}  not cancelled: {}", row.id, plain(problem)),
+    };
+    rows.iter().map(row).collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn verified(found: &Verified) -> String {
+    let Verified { requests, bytes, damage } = found;
+    let mut lines = vec![format!("{requests} requests, {bytes} bytes read")];
+    lines.extend(damage.iter().map(|what| format!("damaged: {}", plain(what))));
+    lines.push(match damage.len() {
+        0 => "all intact".to_owned(),
+        count => format!("{count} damaged: check the disk; everything else is intact"),
+    });
+    lines.join("\n")
+}
+
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+fn span(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}

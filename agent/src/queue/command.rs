@@ -1,0 +1,64 @@
+//! What callers ask of the writer, and how they are answered.
+//!
+//! **Invariant:** every command has one reply, and it is sent when the batch it is in has its outcome.
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{Accepted, Forgotten, NewEntry, QueueError, Recorded, RequestId, journal::FinalState};
+
+/// What a final state is to be recorded with.
+#[derive(Debug)]
+pub(super) struct Finish {
+    pub(super) id: RequestId,
+    pub(super) state: FinalState,
+    pub(super) answer: Bytes,
+    pub(super) answer_crc: u32,
+    pub(super) reason: Option<String>,
+    pub(super) now_ms: u64,
+    /// Leave a request alone that a worker has.
+    pub(super) spare_in_flight: bool,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
+
+/// What callers ask of the writer.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Put a request in, or a request with its answer.
+    Accept { entry: Box<NewEntry>, crc: u32, answer: Option<(Bytes, u32)>, reply: Reply<Accepted> },
+    /// End a request. `None`: it was left alone.
+    Finish { finish: Box<Finish>, reply: Reply<Option<Recorded>> },
+    /// Give a request back.
+    Retry { id: RequestId, not_before_ms: u64, reason: String, reply: Reply<()> },
+    /// Forget finals up to this time, and those that are too many.
+    Forget { to_ms: Option<u64>, reply: Reply<Forgotten> },
+    /// Close in good order.
+    Close { reply: Reply<()> },
+}
+
+/// Who waits for a batch, and what they are told when it is durable.
+#[derive(Debug)]
+pub(super) enum Ack {
+    /// A request is in.
+    Accepted(Reply<Accepted>, Accepted),
+    /// One ended, or was left alone.
+    Finished(Reply<Option<Recorded>>, Option<Recorded>),
+    /// One was given back.
+    Retried(Reply<()>),
+    /// Some are forgotten.
+    Forgot(Reply<Forgotten>, Forgotten),
+}
+
+impl Ack {
+    /// Tells; a caller that no longer listens is no fault: what it asked for is done.
+    pub(super) fn send(self, result: &Result<(), QueueError>) {
+        let result = result.clone();
+        match self {
+            Ack::Accepted(reply, value) => drop(reply.send(result.map(|()| value))),
+            Ack::Finished(reply, value) => drop(reply.send(result.map(|()| value))),
+            Ack::Retried(reply) => drop(reply.send(result)),
+            Ack::Forgot(reply, value) => drop(reply.send(result.map(|()| value))),
+        }
+    }
+}

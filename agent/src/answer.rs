@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Zone;
+use crate::destination::Zone;
 use crate::request::DataClass;
 
 /// One class of a classification.

@@ -5,10 +5,55 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::policy::Zone;
+use serde::{Deserialize, Serialize};
+
 use crate::request::TaskName;
+
+/// How far from the device a destination lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Zone {
+    /// This device.
+    Device,
+    /// The local network: a bigger agent, Ollama, Triton.
+    Site,
+    /// A cloud under contract, in a pinned region.
+    Private,
+    /// Anybody's cloud.
+    Public,
+}
+
+impl Zone {
+    /// Every zone, nearest first.
+    pub const ALL: [Self; 4] = [Self::Device, Self::Site, Self::Private, Self::Public];
+
+    /// The word used in configuration and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Site => "site",
+            Self::Private => "private",
+            Self::Public => "public",
+        }
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Zone {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|zone| zone.as_str() == text).ok_or(())
+    }
+}
 
 /// A configured endpoint that requests can be escalated to.
 #[derive(Debug, Clone, PartialEq, Eq)]

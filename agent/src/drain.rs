@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Reason};
 use crate::clock::Clock;
-use crate::destination::Destination;
+use crate::destination::{Destination, Zone};
 use crate::envelope::{Envelope, EnvelopeError, Final};
 use crate::escalate::{Escalator, Next, SendError, jitter, link};
-use crate::policy::{Denied, Policy, Zone};
+use crate::policy::{Denied, Policy};
 use crate::queue::{Lease, Queue, QueueError, Recorded, RequestId};
 use crate::request::{Escalate, Request};
 

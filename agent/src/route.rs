@@ -4,7 +4,8 @@
 //! so that a decision can be replayed.
 
 use crate::answer::Reason;
-use crate::policy::{Policy, Zone};
+use crate::destination::Zone;
+use crate::policy::Policy;
 use crate::request::{DataClass, Escalate, MAX_HOPS};
 
 /// What a decision is made of.

@@ -77,6 +77,24 @@ async fn leases_come_by_priority_then_age_and_not_before_their_time() {
 }
 
 #[tokio::test]
+async fn waiting_makes_urgent_so_that_nothing_starves() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = QueueConfig { ageing_ms: 100, ..small() };
+    let (queue, _) = Queue::open(dir.path(), config).unwrap();
+    queue.accept(entry(2, 1000, b"patient")).await.unwrap();
+    let mut served = Vec::new();
+    for round in 0..8 {
+        let now = 1000 + round * 100 + 1;
+        queue.accept(entry(7, now, b"urgent")).await.unwrap();
+        let lease = queue.lease_next(now).await.unwrap().unwrap();
+        served.push(lease.body().await.unwrap() == b"patient".as_slice());
+        queue.answer(lease.id(), "done", now).await.unwrap();
+    }
+    // Five priorities lower: after five times the ageing.
+    assert_eq!(served, [false, false, false, false, false, true, false, false]);
+}
+
+#[tokio::test]
 async fn request_given_back_waits_and_counts_its_attempts() {
     let dir = tempfile::tempdir().unwrap();
     let (queue, _) = open(dir.path());

@@ -12,6 +12,7 @@
 mod queue_kit;
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
@@ -19,10 +20,11 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_agent::queue::{
-    Accepted, Idempotency, NewEntry, Queue, QueueError, Recorded, RequestId, State,
+    Accepted, Idempotency, NewEntry, OpenReport, Queue, QueueConfig, QueueError, Recorded,
+    RequestId, State,
 };
 use proptest::prelude::*;
-use queue_kit::{copy_dir, open, segments};
+use queue_kit::{copy_dir, segments, small};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -105,6 +107,7 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Debug, Clone, PartialEq)]
 struct Known {
     order: u64,
+    accepted: u64,
     priority: u8,
     not_before: u64,
     expires: Option<u64>,
@@ -123,6 +126,13 @@ struct Run {
     model: BTreeMap<RequestId, Known>,
     /// Forgotten finals, which a rebuild may bring back until they are forgotten again.
     forgotten: BTreeMap<RequestId, Known>,
+}
+
+/// So short that it matters within a run.
+const AGEING_MS: u64 = 40;
+
+fn open(dir: &Path) -> (Queue, OpenReport) {
+    Queue::open(dir, QueueConfig { ageing_ms: AGEING_MS, ..small() }).unwrap()
 }
 
 fn body(seed: u64, size: usize) -> Vec<u8> {
@@ -169,6 +179,7 @@ impl Run {
         };
         let known = Known {
             order: self.counter,
+            accepted: self.now,
             priority: 5,
             not_before: 0,
             expires: None,
@@ -185,20 +196,23 @@ impl Run {
         owners.map(|(id, _)| *id).next()
     }
 
-    /// What the model says comes next: most urgent, then oldest of those that never wait and the first
-    /// due of those that do.
+    /// What the model says comes next: of each priority the oldest that never waits and the first due
+    /// of those that do; of these, the first by priority and age.
     fn next(&self) -> Option<RequestId> {
         let waiting = self.model.iter().filter(|(_, known)| known.end.is_none());
         let may: Vec<_> = waiting.filter(|(_, known)| known.not_before <= self.now).collect();
-        let priority = may.iter().map(|(_, known)| known.priority).max()?;
-        let of = |timed: bool| {
+        let head = |priority: u8, timed: bool| {
             may.iter()
                 .filter(|(_, known)| known.priority == priority)
                 .filter(|(_, known)| (known.not_before > 0) == timed)
                 .min_by_key(|(_, known)| (known.not_before, known.order))
         };
-        let oldest = of(false).into_iter().chain(of(true)).min_by_key(|(_, known)| known.order)?;
-        Some(*oldest.0)
+        let heads = (0..=9).flat_map(|priority| [head(priority, false), head(priority, true)]);
+        let urgency =
+            |known: &Known| u64::from(known.priority) * AGEING_MS + self.now - known.accepted;
+        let first =
+            heads.flatten().max_by_key(|(_, known)| (urgency(known), Reverse(known.order)))?;
+        Some(*first.0)
     }
 
     async fn step(&mut self, op: &Op) {

@@ -20,8 +20,8 @@ use toml::{Table, Value};
 
 pub use self::reader::Fault;
 use self::reader::{Faults, Section};
-use crate::destination::{Credential, Destination, Protocol};
-use crate::policy::{Policy, Zone, ceiling};
+use crate::destination::{Credential, Destination, Protocol, Zone};
+use crate::policy::{Policy, ceiling};
 use crate::queue::QueueConfig;
 use crate::request::{DataClass, TaskName};
 
@@ -337,6 +337,7 @@ fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
         max_requests: section.integer("max_requests", 1..=10_000_000, defaults.max_requests),
         max_bytes: section.integer("max_mib", 1..=1_048_576, defaults.max_bytes >> 20) << 20,
         max_finals: section.integer("max_answers", 1..=10_000_000, defaults.max_finals),
+        ageing_ms: section.integer("ageing_s", 1..=31_536_000, defaults.ageing_ms / 1000) * 1000,
         segment_bytes: section.integer("segment_mib", 1..=1024, defaults.segment_bytes >> 20) << 20,
         headroom_bytes: section.integer(
             "headroom_mib",

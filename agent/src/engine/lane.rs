@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::EngineError;
 use super::latency::{Latency, Quantiles};
 use crate::answer::{Answer, Class, MAX_CLASSES};
-use crate::policy::Zone;
+use crate::destination::Zone;
 use crate::request::TaskName;
 
 /// One bundle in service.

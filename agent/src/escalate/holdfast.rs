@@ -14,7 +14,7 @@ use super::error::{Fault, SendError, clean};
 use super::exchange::Exchange;
 use super::http::{Method, Reply};
 use crate::answer::{Answer, Class, MAX_CLASSES};
-use crate::policy::Zone;
+use crate::destination::Zone;
 use crate::request::Request;
 
 /// Two polls are at least this far apart, also when the site does not wait as it is asked to.

@@ -11,8 +11,7 @@ use tokio::time::Instant;
 
 use super::error::{EscalateError, clean};
 use super::http::{Call, Http, HttpError, Method};
-use crate::destination::{Destination, Protocol};
-use crate::policy::Zone;
+use crate::destination::{Destination, Protocol, Zone};
 
 /// A local agent that needs longer is not well.
 const WITHIN: Duration = Duration::from_secs(3);

@@ -37,6 +37,8 @@ const OUTBOX: usize = 32;
 const INBOX: usize = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const CONNECT_WITHIN_S: u64 = 5;
+/// From the first packet to the confirmed subscription.
+const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(15);
 /// A hello that is not acknowledged is said again after this time, and after three the connection
 /// is made anew.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(3);
@@ -70,6 +72,8 @@ pub struct LinkConfig {
 enum Broken {
     #[error("{0}")]
     Connection(String),
+    #[error("the broker does not confirm the subscription")]
+    NotSubscribed,
     #[error("the controller does not acknowledge")]
     NoAnswer,
     #[error("the client takes no more messages")]
@@ -184,7 +188,9 @@ impl<H: Fn() -> Health + Send> Link<H> {
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Until the first hello there is no sequence to acknowledge: none is ever 0.
         let mut greeting = Greeting::of(0);
+        let subscribed_by = Instant::now() + SUBSCRIBED_WITHIN;
         loop {
+            let is_connecting = matches!(state, State::Connecting { .. });
             let is_greeting = matches!(state, State::Greeting { .. });
             tokio::select! {
                 () = cancel.cancelled() => match state {
@@ -211,6 +217,9 @@ impl<H: Fn() -> Health + Send> Link<H> {
                         Some(_) | None => {}
                     },
                 },
+                () = tokio::time::sleep_until(subscribed_by), if is_connecting => {
+                    return Err(Broken::NotSubscribed);
+                }
                 () = tokio::time::sleep_until(greeting.again_at), if is_greeting => {
                     if greeting.said >= HELLOS {
                         return Err(Broken::NoAnswer);

@@ -302,3 +302,35 @@ async fn the_first_controller_that_answers_is_the_only_one() {
     controller.acknowledge(fourth).await;
     link.becomes("online", |state| *state == State::Up).await;
 }
+
+/// Speaks just enough to be subscribed to, and never confirms it. Says when it was asked to.
+fn deaf_broker() -> (SocketAddr, std::sync::mpsc::Receiver<()>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut bytes = [0; 1024];
+        // CONNECT, answered by CONNACK; then SUBSCRIBE.
+        assert_eq!(socket.read(&mut bytes).map(|_| bytes[0]).unwrap(), 0x10);
+        socket.write_all(&[0x20, 2, 0, 0]).unwrap();
+        assert_eq!(socket.read(&mut bytes).map(|_| bytes[0]).unwrap(), 0x82);
+        tell.send(()).unwrap();
+        while socket.read(&mut bytes).is_ok_and(|read| read > 0) {}
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_broker_that_never_confirms_the_subscription_is_left() {
+    let state = tempfile::tempdir().unwrap();
+    let (broker, asked) = deaf_broker();
+    let mut link = Running::start(state.path(), broker);
+    tokio::task::spawn_blocking(move || asked.recv_timeout(PATIENCE).unwrap()).await.unwrap();
+    let begun = Instant::now();
+    tokio::time::pause();
+    link.becomes("left", |state| matches!(state, State::Waiting { attempt: 1.. })).await;
+    // Before the keep-alive would notice, which an answering broker satisfies for ever.
+    assert!(begun.elapsed() < KEEP_ALIVE * 2, "{:?}", begun.elapsed());
+}

@@ -68,6 +68,9 @@ pub struct QueueConfig {
     pub max_bytes: u64,
     /// Requests that came to their end and are kept at most; beyond, the oldest are forgotten.
     pub max_finals: u64,
+    /// A waiting request becomes as urgent as a new one of the next higher priority after this many
+    /// milliseconds, and so on.
+    pub ageing_ms: u64,
     /// Bytes that new requests leave free on the file system.
     pub headroom_bytes: u64,
     /// Size of a journal segment; a larger record gets a segment of its own size.
@@ -83,6 +86,7 @@ impl Default for QueueConfig {
             max_requests: 1_000_000,
             max_bytes: 8 * 1024 * MIB,
             max_finals: 100_000,
+            ageing_ms: 15 * 60 * 1000,
             headroom_bytes: 256 * MIB,
             segment_bytes: 16 * MIB,
             keep_bad: 3,
@@ -163,6 +167,7 @@ impl Queue {
     }
 
     /// The most urgent request that may be worked on now, then the oldest; `None` when there is none.
+    /// Waiting makes urgent, see [`QueueConfig::ageing_ms`].
     /// It stays in flight until it is answered, failed, given back, or the lease is dropped. A request
     /// whose bytes are damaged is set aside as failed on the way.
     ///

@@ -6,6 +6,7 @@
 //! requests out only after the index says that they are.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     fs::File,
     path::{Path, PathBuf},
@@ -163,25 +164,26 @@ impl Shared {
         }
     }
 
-    /// The most urgent, then oldest request that may be leased now, marked as in flight.
+    /// The request that is the first to be leased now (see [`rank`]), marked as in flight.
     pub(super) fn pick(&self, now_ms: u64) -> Result<Option<Picked>, QueueError> {
         let index = self.index()?;
         let mut in_flight = locked(&self.in_flight);
+        let mut first: Option<(Rank, RequestId, Entry)> = None;
         for priority in (0..=9).rev() {
-            let ready = first_free(&index, &in_flight, priority, 0, 0)?;
-            let due = first_free(&index, &in_flight, priority, 1, now_ms)?;
-            let picked = match (ready, due) {
-                (Some(ready), Some(due)) if due.1.order < ready.1.order => Some(due),
-                (ready, due) => ready.or(due),
-            };
-            if let Some((id, entry)) = picked {
-                in_flight.next_token += 1;
-                let token = in_flight.next_token;
-                in_flight.leases.insert(id, token);
-                return Ok(Some(Picked { id, entry, token }));
+            for (from_due, to_due) in [(0, 0), (1, now_ms)] {
+                let found = first_free(&index, &in_flight, priority, from_due, to_due)?;
+                let Some((id, entry)) = found else { continue };
+                let rank = rank(&entry, now_ms, self.config.ageing_ms);
+                if first.as_ref().is_none_or(|(before, ..)| rank > *before) {
+                    first = Some((rank, id, entry));
+                }
             }
         }
-        Ok(None)
+        let Some((_, id, entry)) = first else { return Ok(None) };
+        in_flight.next_token += 1;
+        let token = in_flight.next_token;
+        in_flight.leases.insert(id, token);
+        Ok(Some(Picked { id, entry, token }))
     }
 
     /// When the next request may be leased; `now_ms` when one may be leased at once.
@@ -362,6 +364,17 @@ impl Shared {
         let Some((_, id)) = oldest else { return Ok(None) };
         Ok(read_entry(&index, id)?.map(|entry| entry.accepted_at_ms))
     }
+}
+
+/// What decides who is first: priority and age in one number, then the order of acceptance.
+type Rank = (u64, Reverse<u64>);
+
+/// A request that waited for `ageing_ms` is as urgent as a new one that is one priority higher, so that
+/// none waits for ever behind more urgent ones that keep coming.
+fn rank(entry: &Entry, now_ms: u64, ageing_ms: u64) -> Rank {
+    let age = now_ms.saturating_sub(entry.accepted_at_ms);
+    let urgency = u64::from(entry.priority).saturating_mul(ageing_ms).saturating_add(age);
+    (urgency, Reverse(entry.order))
 }
 
 fn first_free(

@@ -11,6 +11,7 @@ pub(crate) fn small() -> QueueConfig {
     QueueConfig {
         max_requests: 100_000,
         max_finals: 100_000,
+        ageing_ms: 1_000_000,
         max_bytes: 1 << 30,
         headroom_bytes: 0,
         segment_bytes: 256 * 1024,

@@ -9,8 +9,8 @@ use super::super::fakes::{Fake, Raw, Recorder, Then};
 use super::super::http::LONGEST_RETRY_AFTER;
 use super::super::{EscalateError, Escalator, Next, SendError};
 use super::{PLENTY, destination, escalator, hints, request, send};
-use crate::destination::{Destination, Protocol};
-use crate::policy::{Policy, Zone};
+use crate::destination::{Destination, Protocol, Zone};
+use crate::policy::Policy;
 use crate::request::DataClass;
 
 const RETRY: Next = Next::Retry { after: None };

@@ -9,7 +9,8 @@ use super::super::{Next, SendError};
 use super::{PLENTY, credential, destination, escalator, request, send};
 use crate::answer::Answer;
 use crate::destination::Protocol;
-use crate::policy::{Policy, Zone};
+use crate::destination::Zone;
+use crate::policy::Policy;
 use crate::request::{DataClass, MAX_HOPS};
 
 const ID: &str = "0199d0a0-0000-7000-8000-000000000001";

@@ -12,8 +12,8 @@ use holdfast_models::Media;
 
 use super::{Escalator, Hints, SendError, TaskHints};
 use crate::answer::Answer;
-use crate::destination::{Credential, Destination, Protocol};
-use crate::policy::{Policy, Zone};
+use crate::destination::{Credential, Destination, Protocol, Zone};
+use crate::policy::Policy;
 use crate::queue::RequestId;
 use crate::request::{DataClass, Escalate, Priority, Request, TaskName};
 

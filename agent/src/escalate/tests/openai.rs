@@ -8,8 +8,8 @@ use super::super::fakes::{Fake, Scripted};
 use super::super::{Escalator, Fault, Hints, Next, Pause, SendError};
 use super::{PLENTY, credential, destination, escalator, hints, request, send};
 use crate::answer::Answer;
-use crate::destination::{Destination, Protocol};
-use crate::policy::{Policy, Zone};
+use crate::destination::{Destination, Protocol, Zone};
+use crate::policy::Policy;
 use crate::request::DataClass;
 
 const KEY: &str = "sk-test-0123456789abcdef";

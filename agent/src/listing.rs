@@ -12,9 +12,11 @@ use crate::queue::{Queue, QueueError, Record, State, Stats, StoppedQueue, Summar
 pub const MAX_LISTED: usize = 1000;
 
 /// What waits comes first, so that kept answers never hide it.
-const ORDER: [State; 6] = [
+const ORDER: [State; 8] = [
     State::InFlight,
     State::Held,
+    State::WaitingForBudget,
+    State::SetAside,
     State::Failed,
     State::Answered,
     State::Expired,
@@ -41,6 +43,12 @@ pub struct Listing {
     pub held: u64,
     /// Requests that are being sent.
     pub in_flight: u64,
+    /// Requests that wait until a destination may cost something again.
+    #[serde(default)]
+    pub waiting_for_budget: u64,
+    /// Requests that were tried too often and wait for the operator.
+    #[serde(default)]
+    pub set_aside: u64,
     /// Answers that can be fetched.
     pub answered: u64,
     /// Requests that were given up.
@@ -130,6 +138,8 @@ fn of_records(stats: &Stats, records: &[Record], now_ms: u64) -> Listing {
     Listing {
         held: stats.held,
         in_flight: stats.in_flight,
+        waiting_for_budget: stats.waiting_for_budget,
+        set_aside: stats.set_aside,
         answered: stats.answered,
         failed: stats.failed,
         expired: stats.expired,

@@ -379,8 +379,9 @@ impl Service {
         let mut changes = self.queue.open()?.changes();
         loop {
             let Some(record) = self.queue.open()?.get(id).await? else { return Ok(None) };
-            let is_open = matches!(record.summary.state, State::Held | State::InFlight);
-            if !is_open || tokio::time::timeout_at(until, changes.changed()).await.is_err() {
+            if record.summary.state.is_final()
+                || tokio::time::timeout_at(until, changes.changed()).await.is_err()
+            {
                 return Ok(Some(reply_of(record)?));
             }
         }

@@ -45,7 +45,7 @@ pub(super) async fn ask(exchange: &Exchange<'_>, request: &Request) -> Result<An
         let reply = exchange.call(Method::Get, url, Vec::new(), Bytes::new()).await;
         let reply = reply.map_err(forgotten)?;
         told = read(exchange, request, &reply)?;
-        if matches!(told.state, State::Held | State::InFlight) {
+        if told.state.is_open() {
             sleep_until(next_poll).await;
         }
     }
@@ -97,10 +97,18 @@ struct Told {
 enum State {
     Held,
     InFlight,
+    WaitingForBudget,
+    SetAside,
     Answered,
     Failed,
     Expired,
     Cancelled,
+}
+
+impl State {
+    fn is_open(self) -> bool {
+        matches!(self, State::Held | State::InFlight | State::WaitingForBudget | State::SetAside)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,7 +150,7 @@ fn settle(exchange: &Exchange<'_>, told: Told) -> Result<Option<Answer>, SendErr
         Err(SendError::GaveUp { destination: exchange.name(), detail: clean(why) })
     };
     match told.state {
-        State::Held | State::InFlight => Ok(None),
+        State::Held | State::InFlight | State::WaitingForBudget | State::SetAside => Ok(None),
         State::Failed => gave_up("it failed there"),
         State::Expired => gave_up("its time to live ended there"),
         State::Cancelled => gave_up("it was cancelled there"),

@@ -5,7 +5,10 @@
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Accepted, Forgotten, NewEntry, QueueError, Recorded, RequestId, journal::FinalState};
+use super::{
+    Accepted, Forgotten, NewEntry, QueueError, Recorded, RequestId, entry::GivenBack,
+    journal::FinalState,
+};
 
 /// What a final state is to be recorded with.
 #[derive(Debug)]
@@ -29,10 +32,12 @@ pub(super) enum Command {
     Accept { entry: Box<NewEntry>, crc: u32, answer: Option<(Bytes, u32)>, reply: Reply<Accepted> },
     /// End a request. `None`: it was left alone.
     Finish { finish: Box<Finish>, reply: Reply<Option<Recorded>> },
-    /// Give a request back.
-    Retry { id: RequestId, not_before_ms: u64, reason: String, reply: Reply<()> },
+    /// Give a request back, or let one go that nobody has.
+    Retry { id: RequestId, back: GivenBack, spare_in_flight: bool, reply: Reply<Recorded> },
     /// Forget finals up to this time, and those that are too many.
     Forget { to_ms: Option<u64>, reply: Reply<Forgotten> },
+    /// Forget one final.
+    ForgetOne { id: RequestId, reply: Reply<bool> },
     /// Close in good order.
     Close { reply: Reply<()> },
 }
@@ -45,9 +50,11 @@ pub(super) enum Ack {
     /// One ended, or was left alone.
     Finished(Reply<Option<Recorded>>, Option<Recorded>),
     /// One was given back.
-    Retried(Reply<()>),
+    Retried(Reply<Recorded>, Recorded),
     /// Some are forgotten.
     Forgot(Reply<Forgotten>, Forgotten),
+    /// One is forgotten, or was not there.
+    ForgotOne(Reply<bool>, bool),
 }
 
 impl Ack {
@@ -57,8 +64,9 @@ impl Ack {
         match self {
             Ack::Accepted(reply, value) => drop(reply.send(result.map(|()| value))),
             Ack::Finished(reply, value) => drop(reply.send(result.map(|()| value))),
-            Ack::Retried(reply) => drop(reply.send(result)),
+            Ack::Retried(reply, value) => drop(reply.send(result.map(|()| value))),
             Ack::Forgot(reply, value) => drop(reply.send(result.map(|()| value))),
+            Ack::ForgotOne(reply, value) => drop(reply.send(result.map(|()| value))),
         }
     }
 }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::journal::Wait;
+
 /// Largest envelope.
 pub const MAX_ENVELOPE_BYTES: usize = 64 * 1024;
 /// Largest body, and largest answer.
@@ -114,6 +116,10 @@ pub enum State {
     Held,
     /// Given to a worker of this process. Not durable: after a restart it is `Held`.
     InFlight,
+    /// On disk, waiting until its destinations may cost something again.
+    WaitingForBudget,
+    /// On disk, tried too often: it waits for the operator to retry or drop it.
+    SetAside,
     /// It has its answer.
     Answered,
     /// Set aside for good.
@@ -126,9 +132,11 @@ pub enum State {
 
 impl State {
     /// Every state, in the order of a request's life.
-    pub const ALL: [State; 6] = [
+    pub const ALL: [State; 8] = [
         State::Held,
         State::InFlight,
+        State::WaitingForBudget,
+        State::SetAside,
         State::Answered,
         State::Failed,
         State::Expired,
@@ -138,7 +146,10 @@ impl State {
     /// Whether nothing more happens to the request.
     #[must_use]
     pub fn is_final(self) -> bool {
-        !matches!(self, State::Held | State::InFlight)
+        match self {
+            State::Held | State::InFlight | State::WaitingForBudget | State::SetAside => false,
+            State::Answered | State::Failed | State::Expired | State::Cancelled => true,
+        }
     }
 
     /// The state's name, as in JSON and metrics.
@@ -147,6 +158,8 @@ impl State {
         match self {
             State::Held => "held",
             State::InFlight => "in_flight",
+            State::WaitingForBudget => "waiting_for_budget",
+            State::SetAside => "set_aside",
             State::Answered => "answered",
             State::Failed => "failed",
             State::Expired => "expired",
@@ -184,6 +197,30 @@ pub enum Recorded {
     AlreadyFinal(State),
 }
 
+/// How a request that is given back goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GivenBack {
+    /// What becomes of the count of its attempts.
+    pub(super) attempts: Attempts,
+    /// Milliseconds; 0: at once.
+    pub(super) not_before_ms: u64,
+    /// Why; `None` leaves the last reason.
+    pub(super) reason: Option<String>,
+    /// What it waits for.
+    pub(super) wait: Wait,
+}
+
+/// What becomes of the count of attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempts {
+    /// One more.
+    Counted,
+    /// As it was.
+    Kept,
+    /// None were made.
+    Reset,
+}
+
 /// A request without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
@@ -193,7 +230,7 @@ pub struct Summary {
     pub state: State,
     /// 0..=9, 9 is the most urgent.
     pub priority: u8,
-    /// Leases that were given back by [`super::Queue::retry_at`].
+    /// Leases that were given back by [`super::Queue::retry_at`], since the operator retried it.
     pub attempts: u32,
     /// Why it was given back, or ended, last.
     pub last_reason: Option<String>,
@@ -238,6 +275,10 @@ pub struct Stats {
     pub held: u64,
     /// Requests that a worker has.
     pub in_flight: u64,
+    /// Requests that wait for budget.
+    pub waiting_for_budget: u64,
+    /// Requests that were tried too often and wait for the operator.
+    pub set_aside: u64,
     /// Answers that are kept.
     pub answered: u64,
     /// Failed requests that are kept.

@@ -1,4 +1,4 @@
-//! The journal's format on disk, version 1. This page is enough to write another reader.
+//! The journal's format on disk, version 2. This page is enough to write another reader.
 //!
 //! # Files
 //! `<queue>/journal/` holds **segments** named by their number in 16 lower-case hexadecimal digits:
@@ -30,7 +30,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0..8 | the segment's tag |
-//! | 8 | version of meta, 1 |
+//! | 8 | version of meta: 2 is written; 1 is read too, see `version1.rs` |
 //! | 9 | kind: 1 accept, 2 retry, 3 final |
 //! | 10..12 | zero |
 //! | 12..16 | length of meta, at most 1 MiB |
@@ -56,7 +56,7 @@
 //! length. Then, by request id:
 //! - **accept**: an unknown id is held; for a held one this is its new place (records may be written
 //!   again further on, the later one counts); for a final one it is left over;
-//! - **retry**: sets attempts, reason and due time of a held id; otherwise it is left over;
+//! - **retry**: sets attempts, reason, due time and what it waits for of a held id; otherwise it is left over;
 //! - **final**: ends the id, known or not: it carries all that is kept of a request. For an id that
 //!   is final already this is its new place with the same content.
 //!
@@ -74,10 +74,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RequestId, State, entry::Idempotency};
+use super::{RequestId, State, entry::Idempotency, version1};
 
-/// The version written.
-pub(super) const VERSION: u8 = 1;
+/// The version of meta that is written.
+pub(super) const VERSION: u8 = 2;
+/// The version of a segment's header.
+const SEGMENT_VERSION: u8 = 1;
 /// Bytes of the segment header.
 pub(super) const SEGMENT_HEADER: u64 = 4096;
 /// [`SEGMENT_HEADER`] as a length.
@@ -122,7 +124,19 @@ impl Kind {
     }
 }
 
-/// Meta of an accept record, version 1.
+/// What a request that came to no end waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Wait {
+    /// Its turn, and its time if it has one.
+    #[default]
+    Turn,
+    /// Money: its time is when there is some again.
+    Budget,
+    /// The operator: it was tried too often, and its time is never (the largest number).
+    Operator,
+}
+
+/// Meta of an accept record, version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AcceptMeta {
     /// The caller's key.
@@ -141,11 +155,13 @@ pub(super) struct AcceptMeta {
     pub(super) attempts: u32,
     /// As of this record.
     pub(super) reason: Option<String>,
+    /// As of this record.
+    pub(super) wait: Wait,
     /// Opaque.
     pub(super) envelope: Vec<u8>,
 }
 
-/// Meta of a retry record, version 1.
+/// Meta of a retry record, version 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RetryMeta {
     /// Attempts made so far.
@@ -154,15 +170,19 @@ pub(super) struct RetryMeta {
     pub(super) not_before_ms: u64,
     /// Why.
     pub(super) reason: Option<String>,
+    /// What for.
+    pub(super) wait: Wait,
 }
 
-/// Meta of a final record, version 1. The body is the answer.
+/// Meta of a final record, version 2. The body is the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FinalMeta {
     /// The end it came to.
     pub(super) state: FinalState,
     /// Milliseconds.
     pub(super) finished_at_ms: u64,
+    /// Order of the results: the sequence of the first final record of this id.
+    pub(super) number: u64,
     /// As it was accepted, with the last attempts and reason.
     pub(super) request: AcceptMeta,
     /// Numbers of the segments that had an accept of this id when it ended.
@@ -223,10 +243,13 @@ impl Meta {
         }
     }
 
-    /// Reads the meta of a record of this version and kind.
-    pub(super) fn decode(version: u8, kind: Kind, bytes: &[u8]) -> Option<Self> {
-        if version != VERSION {
-            return None;
+    /// Reads the meta of a record with this header.
+    pub(super) fn decode(header: &RecordHeader, bytes: &[u8]) -> Option<Self> {
+        let kind = header.kind;
+        match header.version {
+            1 => return version1::decode(kind, header.sequence, bytes),
+            VERSION => {}
+            _ => return None,
         }
         match kind {
             Kind::Accept => postcard::from_bytes(bytes).ok().map(Meta::Accept),
@@ -252,7 +275,7 @@ impl SegmentHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut one = Vec::with_capacity(HEADER);
         one.extend_from_slice(MAGIC);
-        one.push(VERSION);
+        one.push(SEGMENT_VERSION);
         one.resize(16, 0);
         one.extend_from_slice(&self.number.to_le_bytes());
         one.extend_from_slice(&self.tag);
@@ -274,7 +297,8 @@ impl SegmentHeader {
     fn decode_copy(copy: &[u8]) -> Option<Self> {
         let (covered, crc) = copy.split_at_checked(HEADER - 4)?;
         let right = crc32c::crc32c(covered) == u32::from_le_bytes(crc.try_into().ok()?);
-        (right && covered.starts_with(MAGIC) && covered.get(8) == Some(&VERSION)).then_some(())?;
+        (right && covered.starts_with(MAGIC) && covered.get(8) == Some(&SEGMENT_VERSION))
+            .then_some(())?;
         Some(SegmentHeader {
             number: u64::from_le_bytes(field(copy, 16)?),
             tag: field(copy, 24)?,

@@ -10,6 +10,7 @@
 //! | `q` 9-priority due order | id | waiting requests; due is 0 when there is no time to wait for |
 //! | `x` expires id | | waiting requests that expire |
 //! | `f` finished id | | finals, to be forgotten |
+//! | `r` number | id | finals in the order they were recorded |
 //! | `s` segment | [`Use`] | what of a segment counts |
 //! | `p` accept's segment, final's segment | count | finals that count because an accept exists |
 //! | `m` | [`Mark`] | how much of the journal is in the index |
@@ -18,14 +19,25 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     QueueError, RequestId, State,
-    journal::{FinalState, Place},
+    journal::{FinalState, Place, Wait},
 };
+
+/// The end that a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ended {
+    /// Which.
+    pub(super) state: FinalState,
+    /// Milliseconds.
+    pub(super) at_ms: u64,
+    /// Its number among the results.
+    pub(super) number: u64,
+}
 
 /// A request, as the index has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     /// Its end, if it came to one.
-    pub(super) ended: Option<(FinalState, u64)>,
+    pub(super) ended: Option<Ended>,
     /// 0..=9.
     pub(super) priority: u8,
     /// Age order.
@@ -38,6 +50,8 @@ pub(super) struct Entry {
     pub(super) accepted_at_ms: u64,
     /// Milliseconds; 0: at once.
     pub(super) not_before_ms: u64,
+    /// What it waits for.
+    pub(super) wait: Wait,
     /// Milliseconds.
     pub(super) expires_at_ms: Option<u64>,
     /// Idempotency key and digest.
@@ -53,7 +67,12 @@ pub(super) struct Entry {
 impl Entry {
     /// The state on disk; in flight is known only in memory.
     pub(super) fn state(&self) -> State {
-        self.ended.map_or(State::Held, |(state, _)| state.into())
+        match (self.ended, self.wait) {
+            (Some(ended), _) => ended.state.into(),
+            (None, Wait::Turn) => State::Held,
+            (None, Wait::Budget) => State::WaitingForBudget,
+            (None, Wait::Operator) => State::SetAside,
+        }
     }
 
     /// Its key among the waiting ones.
@@ -98,6 +117,10 @@ pub(super) struct Totals {
     pub(super) held: u64,
     /// Their bytes in the journal.
     pub(super) held_bytes: u64,
+    /// Of the held ones, those that wait for budget.
+    pub(super) budget: u64,
+    /// Of the held ones, those that are set aside.
+    pub(super) set_aside: u64,
     /// Kept finals by [`FinalState`].
     pub(super) answered: u64,
     /// Failed.
@@ -167,6 +190,16 @@ pub(super) fn expiry_key(at: u64, id: RequestId) -> Vec<u8> {
 /// Key of a final.
 pub(super) fn final_key(at: u64, id: RequestId) -> Vec<u8> {
     joined(&[b"f", &at.to_be_bytes(), &id.bytes()])
+}
+
+/// Key of a result.
+pub(super) fn result_key(number: u64) -> Vec<u8> {
+    joined(&[b"r", &number.to_be_bytes()])
+}
+
+/// The number in a result's key.
+pub(super) fn result_in(key: &[u8]) -> Option<u64> {
+    segment_in(key)
 }
 
 /// First key of a time in `expiry_key` and `final_key`.

@@ -105,9 +105,14 @@ impl Drop for Lease {
 }
 
 /// Leases the next request.
-pub(super) async fn next(queue: &Queue, now_ms: u64) -> Result<Option<Lease>, QueueError> {
+pub(super) async fn next(
+    queue: &Queue,
+    now_ms: u64,
+    least_priority: u8,
+) -> Result<Option<Lease>, QueueError> {
     loop {
-        let Some(picked) = queue.read(move |shared| shared.pick(now_ms)).await? else {
+        let Some(picked) = queue.read(move |shared| shared.pick(now_ms, least_priority)).await?
+        else {
             return Ok(None);
         };
         // From here on the request is given back when anything goes wrong.

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use super::{
     QueueError, RequestId,
     index::{Changes, Index},
-    journal::{AcceptMeta, FinalMeta, Meta, Place, RetryMeta},
-    keys::{self, Entry, Mark, Totals, Use},
+    journal::{AcceptMeta, FinalMeta, Meta, Place, RetryMeta, Wait},
+    keys::{self, Ended, Entry, Mark, Totals, Use},
 };
 
 /// The state of the queue on top of an index.
@@ -169,6 +169,7 @@ impl Ledger {
             None => {
                 let entry = fresh(meta, place, vec![place.segment]);
                 self.totals.held += 1;
+                self.waits(entry.wait, 1);
                 self.put(entry.queue_key(), id.bytes().to_vec());
                 if let Some(at) = entry.expires_at_ms {
                     self.put(keys::expiry_key(at, id), Vec::new());
@@ -210,6 +211,9 @@ impl Ledger {
         }
         self.count(place.segment, place.span());
         self.remove(entry.queue_key());
+        self.waits(entry.wait, -1);
+        self.waits(meta.wait, 1);
+        entry.wait = meta.wait;
         entry.attempts = meta.attempts;
         entry.reason.clone_from(&meta.reason);
         entry.not_before_ms = meta.not_before_ms;
@@ -238,6 +242,7 @@ impl Ledger {
                     self.release(segment, bytes);
                 }
                 self.totals.held = self.totals.held.saturating_sub(1);
+                self.waits(old.wait, -1);
                 self.totals.held_bytes = self.totals.held_bytes.saturating_sub(old.place.span());
                 self.remove(old.queue_key());
                 if let Some(at) = old.expires_at_ms {
@@ -248,12 +253,14 @@ impl Ledger {
             None => *self.totals.of(meta.state) += 1,
         }
         let mut entry = fresh(&meta.request, place, meta.accepts_in.clone());
-        entry.ended = Some((meta.state, meta.finished_at_ms));
+        let FinalMeta { state, finished_at_ms: at_ms, number, .. } = *meta;
+        entry.ended = Some(Ended { state, at_ms, number });
         for accept in &entry.accepts_in {
             self.pin(index, *accept, place.segment)?;
         }
         self.count(place.segment, place.span());
-        self.put(keys::final_key(meta.finished_at_ms, id), Vec::new());
+        self.put(keys::final_key(at_ms, id), Vec::new());
+        self.put(keys::result_key(number), id.bytes().to_vec());
         self.put_name(&entry, id);
         self.put_entry(id, &entry)
     }
@@ -261,11 +268,12 @@ impl Ledger {
     /// Forgets a final.
     pub(super) fn forget(&mut self, index: &Index, id: RequestId) -> Result<bool, QueueError> {
         let Some(entry) = self.entry(index, id)? else { return Ok(false) };
-        let Some((state, at)) = entry.ended else { return Ok(false) };
+        let Some(Ended { state, at_ms, number }) = entry.ended else { return Ok(false) };
         self.release(entry.place.segment, entry.place.span());
         let total = self.totals.of(state);
         *total = total.saturating_sub(1);
-        self.remove(keys::final_key(at, id));
+        self.remove(keys::final_key(at_ms, id));
+        self.remove(keys::result_key(number));
         self.remove(keys::entry_key(id));
         if let Some((key, _)) = &entry.key
             && self.named(index, key)? == Some(id)
@@ -346,6 +354,15 @@ impl Ledger {
         Ok(())
     }
 
+    fn waits(&mut self, wait: Wait, by: i64) {
+        let count = match wait {
+            Wait::Turn => return,
+            Wait::Budget => &mut self.totals.budget,
+            Wait::Operator => &mut self.totals.set_aside,
+        };
+        *count = count.saturating_add_signed(by);
+    }
+
     fn count(&mut self, segment: u64, bytes: u64) {
         self.touch(segment);
         let used = self.segments.entry(segment).or_default();
@@ -391,6 +408,7 @@ fn fresh(meta: &AcceptMeta, place: Place, accepts_in: Vec<u64>) -> Entry {
         reason: meta.reason.clone(),
         accepted_at_ms: meta.accepted_at_ms,
         not_before_ms: meta.not_before_ms,
+        wait: meta.wait,
         expires_at_ms: meta.expires_at_ms,
         key: meta.idempotency.as_ref().map(|name| (name.key.clone(), name.digest)),
         place,

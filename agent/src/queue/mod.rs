@@ -27,6 +27,7 @@ mod opening;
 mod scan;
 mod segments;
 mod shared;
+mod version1;
 mod writer;
 
 #[cfg(test)]
@@ -49,13 +50,16 @@ pub use lease::Lease;
 pub use scan::Damage;
 
 use command::{Command, Finish};
-use journal::FinalState;
+use entry::{Attempts, GivenBack};
+use journal::{FinalState, Wait};
 use shared::Shared;
 
 /// Commands that wait for the writer at most; callers beyond wait to hand theirs over.
 const WAITING: usize = 4096;
 /// From this size on a checksum is not made on the caller's thread.
 const LARGE: usize = 256 * 1024;
+/// A time that does not come.
+const NEVER: u64 = u64::MAX;
 /// Requests expired in one call at most.
 const EXPIRE: usize = 4096;
 
@@ -174,7 +178,19 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Storage`] and [`QueueError::Index`].
     pub async fn lease_next(&self, now_ms: u64) -> Result<Option<Lease>, QueueError> {
-        lease::next(self, now_ms).await
+        lease::next(self, now_ms, 0).await
+    }
+
+    /// As [`Queue::lease_next`], but only requests of at least this priority.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn lease_urgent(
+        &self,
+        now_ms: u64,
+        least_priority: u8,
+    ) -> Result<Option<Lease>, QueueError> {
+        lease::next(self, now_ms, least_priority).await
     }
 
     /// Records the answer of a request. The first final state wins: `AlreadyFinal` tells that this
@@ -239,8 +255,58 @@ impl Queue {
         not_before_ms: u64,
         reason: &str,
     ) -> Result<(), QueueError> {
-        let reason = reason.to_owned();
-        self.ask(|reply| Command::Retry { id, not_before_ms, reason, reply }).await
+        let (attempts, wait) = (Attempts::Counted, Wait::Turn);
+        let reason = Some(reason.to_owned());
+        let back = GivenBack { attempts, not_before_ms, reason, wait };
+        self.give_back(id, back, false).await.map(drop)
+    }
+
+    /// Gives a leased request back until there is budget again; no attempt is counted.
+    ///
+    /// # Errors
+    /// As [`Queue::retry_at`].
+    pub async fn wait_for_budget(
+        &self,
+        id: RequestId,
+        until_ms: u64,
+        reason: &str,
+    ) -> Result<(), QueueError> {
+        let (attempts, wait) = (Attempts::Kept, Wait::Budget);
+        let reason = Some(reason.to_owned());
+        let back = GivenBack { attempts, not_before_ms: until_ms, reason, wait };
+        self.give_back(id, back, false).await.map(drop)
+    }
+
+    /// Gives a leased request back, with one attempt more, to be leased no more until
+    /// [`Queue::retry_now`]. Its body stays, and it expires as others do.
+    ///
+    /// # Errors
+    /// As [`Queue::retry_at`].
+    pub async fn set_aside(&self, id: RequestId, reason: &str) -> Result<(), QueueError> {
+        let (attempts, wait) = (Attempts::Counted, Wait::Operator);
+        let reason = Some(reason.to_owned());
+        let back = GivenBack { attempts, not_before_ms: NEVER, reason, wait };
+        self.give_back(id, back, false).await.map(drop)
+    }
+
+    /// Lets a request that waits or is set aside go at once, as if it had not been tried. One that a
+    /// worker has is left alone.
+    ///
+    /// # Errors
+    /// [`QueueError::Unknown`] or the storage's.
+    pub async fn retry_now(&self, id: RequestId) -> Result<Recorded, QueueError> {
+        let (attempts, wait) = (Attempts::Reset, Wait::Turn);
+        let back = GivenBack { attempts, not_before_ms: 0, reason: None, wait };
+        self.give_back(id, back, true).await
+    }
+
+    async fn give_back(
+        &self,
+        id: RequestId,
+        back: GivenBack,
+        spare_in_flight: bool,
+    ) -> Result<Recorded, QueueError> {
+        self.ask(|reply| Command::Retry { id, back, spare_in_flight, reply }).await
     }
 
     /// Ends the waiting requests whose time is over, some thousands in one call, and names them; those
@@ -271,12 +337,41 @@ impl Queue {
         self.ask(|reply| Command::Forget { to_ms, reply }).await
     }
 
+    /// Forgets a request that has its end, before its time. False: it is not known, or has no end yet.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn forget(&self, id: RequestId) -> Result<bool, QueueError> {
+        self.ask(|reply| Command::ForgetOne { id, reply }).await
+    }
+
     /// A request with its envelope and, if it has one, its answer.
     ///
     /// # Errors
     /// [`QueueError::Damaged`] or the storage's.
     pub async fn get(&self, id: RequestId) -> Result<Option<Record>, QueueError> {
         self.read(move |shared| shared.record(id)).await
+    }
+
+    /// The body of a request that has no end yet, checked; `None`: there is no such request.
+    ///
+    /// # Errors
+    /// [`QueueError::Damaged`] or the storage's.
+    pub async fn body(&self, id: RequestId) -> Result<Option<Bytes>, QueueError> {
+        self.read(move |shared| shared.body(id)).await
+    }
+
+    /// Requests that came to their end, with their numbers, in the order in which that was recorded,
+    /// from the first number behind `after` on. Numbers grow, with gaps, and never change.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn results_after(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Summary)>, QueueError> {
+        self.read(move |shared| shared.results_after(after, limit)).await
     }
 
     /// The request that was made before under an idempotency key.
@@ -404,6 +499,14 @@ impl StoppedQueue {
     /// As there.
     pub fn get(&self, id: RequestId) -> Result<Option<Record>, QueueError> {
         self.shared.record(id)
+    }
+
+    /// As [`Queue::body`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn body(&self, id: RequestId) -> Result<Option<Bytes>, QueueError> {
+        self.shared.body(id)
     }
 
     /// As [`Queue::stats`].

@@ -203,7 +203,7 @@ fn read_record(
     if crc32c::crc32c(bytes) != place.meta_crc {
         return Ok(None);
     }
-    let meta = Meta::decode(record.version, record.kind, bytes);
+    let meta = Meta::decode(record, bytes);
     if meta.is_none() || window.crc(body_at, place.body_len)? != place.body_crc {
         return Ok(None);
     }
@@ -220,7 +220,7 @@ pub(super) fn read_meta(file: &File, place: &Place) -> io::Result<Option<Meta>> 
     if crc32c::crc32c(meta) != place.meta_crc {
         return Ok(None);
     }
-    Ok(Meta::decode(record.version, record.kind, meta))
+    Ok(Meta::decode(&record, meta))
 }
 
 /// Reads a record's body, by its place. `None`: its bytes do not match.

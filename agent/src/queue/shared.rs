@@ -20,7 +20,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    Idempotency, QueueConfig, QueueError, Record, RequestId, State, Stats, Summary,
+    Idempotency, NEVER, QueueConfig, QueueError, Record, RequestId, State, Stats, Summary,
     files::{self, Meter, count},
     index::Index,
     journal::{FinalState, Meta, Place},
@@ -159,17 +159,21 @@ impl Shared {
     /// The state as callers see it.
     pub(super) fn state_of(&self, id: RequestId, entry: &Entry) -> State {
         match entry.state() {
-            State::Held if self.is_in_flight(id) => State::InFlight,
+            state if !state.is_final() && self.is_in_flight(id) => State::InFlight,
             state => state,
         }
     }
 
     /// The request that is the first to be leased now (see [`rank`]), marked as in flight.
-    pub(super) fn pick(&self, now_ms: u64) -> Result<Option<Picked>, QueueError> {
+    pub(super) fn pick(
+        &self,
+        now_ms: u64,
+        least_priority: u8,
+    ) -> Result<Option<Picked>, QueueError> {
         let index = self.index()?;
         let mut in_flight = locked(&self.in_flight);
         let mut first: Option<(Rank, RequestId, Entry)> = None;
-        for priority in (0..=9).rev() {
+        for priority in (least_priority..=9).rev() {
             for (from_due, to_due) in [(0, 0), (1, now_ms)] {
                 let found = first_free(&index, &in_flight, priority, from_due, to_due)?;
                 let Some((id, entry)) = found else { continue };
@@ -195,7 +199,7 @@ impl Shared {
             if first_free(&index, &in_flight, priority, 0, now_ms)?.is_some() {
                 return Ok(Some(now_ms));
             }
-            let later = first_free(&index, &in_flight, priority, now_ms + 1, u64::MAX)?;
+            let later = first_free(&index, &in_flight, priority, now_ms + 1, NEVER - 1)?;
             let due = later.map(|(_, entry)| entry.not_before_ms);
             next = next.into_iter().chain(due).min();
         }
@@ -311,6 +315,35 @@ impl Shared {
         Ok(found)
     }
 
+    /// The body of a request without an end.
+    pub(super) fn body(&self, id: RequestId) -> Result<Option<Bytes>, QueueError> {
+        let Some(entry) = self.entry(id)?.filter(|entry| entry.ended.is_none()) else {
+            return Ok(None);
+        };
+        let (_, file) = self.read_meta(id, &entry.place)?;
+        self.read_body(&file, id, &entry.place).map(Some)
+    }
+
+    /// Finals in the order of their numbers, behind `after`.
+    pub(super) fn results_after(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Summary)>, QueueError> {
+        let index = self.index()?;
+        let from = keys::result_key(after.saturating_add(1));
+        let mut found = Vec::new();
+        for (key, value) in index.range(&from, &keys::result_key(u64::MAX), limit)? {
+            let (Some(number), Some(id)) = (keys::result_in(&key), keys::id_of(&value)) else {
+                continue;
+            };
+            if let Some(entry) = read_entry(&index, id)? {
+                found.push((number, summary(id, entry.state(), &entry)));
+            }
+        }
+        Ok(found)
+    }
+
     /// Ids whose time in `x` or `f` keys is up to `to_ms`, at most `limit`.
     pub(super) fn up_to(
         &self,
@@ -329,8 +362,10 @@ impl Shared {
         let in_flight = locked(&self.in_flight).leases.len() as u64;
         let counter = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Stats {
-            held: totals.held.saturating_sub(in_flight),
+            held: totals.held.saturating_sub(in_flight + totals.budget + totals.set_aside),
             in_flight: in_flight.min(totals.held),
+            waiting_for_budget: totals.budget,
+            set_aside: totals.set_aside,
             answered: totals.answered,
             failed: totals.failed,
             expired: totals.expired,
@@ -425,7 +460,7 @@ fn summary(id: RequestId, state: State, entry: &Entry) -> Summary {
         accepted_at_ms: entry.accepted_at_ms,
         not_before_ms: entry.not_before_ms,
         expires_at_ms: entry.expires_at_ms,
-        finished_at_ms: entry.ended.map(|(_, at)| at),
+        finished_at_ms: entry.ended.map(|ended| ended.at_ms),
         key: entry.key.as_ref().map(|(key, _)| key.clone()),
         bytes: entry.place.body_len,
     }

@@ -9,7 +9,7 @@ use super::{
     files::Meter,
     journal::{
         AcceptMeta, FinalMeta, FinalState, Kind, Meta, RecordHeader, RetryMeta, SegmentHeader,
-        VERSION,
+        VERSION, Wait,
     },
     keys,
     scan::{self, End},
@@ -26,12 +26,13 @@ fn accept_meta() -> AcceptMeta {
         expires_at_ms: Some(2),
         attempts: 0,
         reason: None,
+        wait: Wait::Turn,
         envelope: vec![9, 8],
     }
 }
 
 #[test]
-fn format_version_1_is_these_bytes_for_ever() {
+fn the_format_is_these_bytes_for_ever() {
     let header = SegmentHeader { number: 42, tag: [7; 8], store: [5; 16] };
     let block = header.encode();
     let want = "484f4c4446415354010000000000000 02a00000000000000070707070707070705050505050505050505\
@@ -54,7 +55,7 @@ fn format_version_1_is_these_bytes_for_ever() {
         id,
     };
     let bytes = record.encode([7; 8]);
-    let want = "0707070707070707010300000500000006000000000000000700000000000000\
+    let want = "0707070707070707020300000500000006000000000000000700000000000000\
                 040302010807060501890a5dac96774bbcceb302099a805700000000";
     assert_eq!(hex::encode(&bytes[..60]), want);
     assert_eq!(bytes[60..], crc32c::crc32c(&bytes[..60]).to_le_bytes());
@@ -62,23 +63,60 @@ fn format_version_1_is_these_bytes_for_ever() {
     assert_eq!(RecordHeader::decode(&bytes, [6; 8]), None, "of another segment");
 
     let digest = "03".repeat(32);
+    let accept = format!("01016b{digest}05ac020100010200000002 0908").replace(' ', "");
+    let finished = Meta::Final(FinalMeta {
+        state: FinalState::Expired,
+        finished_at_ms: 4,
+        number: 300,
+        request: accept_meta(),
+        accepts_in: vec![1, 2],
+    });
+    for (meta, want) in [
+        (Meta::Accept(accept_meta()), accept.clone()),
+        (Meta::Retry(retry_meta(Wait::Operator)), "01800101026e6f02".to_owned()),
+        (finished, format!("0204ac02{accept}020102")),
+    ] {
+        let bytes = meta.encode().unwrap();
+        assert_eq!(hex::encode(&bytes), want, "{meta:?}");
+        let header = RecordHeader { kind: meta.kind(), ..record };
+        assert_eq!(Meta::decode(&header, &bytes), Some(meta.clone()));
+        let later = RecordHeader { version: VERSION + 1, ..header };
+        assert_eq!(Meta::decode(&later, &bytes), None, "an unknown version");
+    }
+}
+
+fn retry_meta(wait: Wait) -> RetryMeta {
+    RetryMeta { attempts: 1, not_before_ms: 128, reason: Some("no".into()), wait }
+}
+
+#[test]
+fn records_of_version_1_are_read() {
+    let digest = "03".repeat(32);
     let accept = format!("01016b{digest}05ac0201000102000002 0908").replace(' ', "");
     let finished = Meta::Final(FinalMeta {
         state: FinalState::Expired,
         finished_at_ms: 4,
+        number: 7,
         request: accept_meta(),
         accepts_in: vec![1, 2],
     });
-    let retry = RetryMeta { attempts: 1, not_before_ms: 128, reason: Some("no".into()) };
-    for (meta, want) in [
-        (Meta::Accept(accept_meta()), accept.clone()),
-        (Meta::Retry(retry), "01800101026e6f".to_owned()),
-        (finished, format!("0204{accept}020102")),
+    for (kind, bytes, want) in [
+        (Kind::Accept, accept.clone(), Meta::Accept(accept_meta())),
+        (Kind::Retry, "01800101026e6f".to_owned(), Meta::Retry(retry_meta(Wait::Turn))),
+        (Kind::Final, format!("0204{accept}020102"), finished),
     ] {
-        let bytes = meta.encode().unwrap();
-        assert_eq!(hex::encode(&bytes), want, "{meta:?}");
-        assert_eq!(Meta::decode(VERSION, meta.kind(), &bytes), Some(meta.clone()));
-        assert_eq!(Meta::decode(VERSION + 1, meta.kind(), &bytes), None, "an unknown version");
+        let bytes = hex::decode(bytes).unwrap();
+        let header = RecordHeader {
+            version: 1,
+            kind,
+            meta_len: 0,
+            body_len: 0,
+            sequence: 7,
+            meta_crc: 0,
+            body_crc: 0,
+            id: RequestId::new(),
+        };
+        assert_eq!(Meta::decode(&header, &bytes), Some(want));
     }
 }
 

@@ -13,9 +13,9 @@ use tracing::{error, warn};
 use super::{
     Accepted, Forgotten, FullRule, NewEntry, QueueError, Recorded, RequestId,
     command::{Ack, Command, Finish},
-    entry::cut_reason,
+    entry::{Attempts, GivenBack, cut_reason},
     files::{self, DirLock},
-    journal::{AcceptMeta, FinalMeta, FinalState, Meta, RetryMeta, span},
+    journal::{AcceptMeta, FinalMeta, FinalState, Meta, RetryMeta, Wait, span},
     keys::{Entry, Mark},
     ledger::Ledger,
     opening,
@@ -122,14 +122,18 @@ impl Writer {
                 Ok(done) => self.acks.waiting.push(Ack::Finished(reply, done)),
                 Err(refused) => drop(reply.send(Err(refused))),
             },
-            Command::Retry { id, not_before_ms, reason, reply } => {
-                match self.retry(id, not_before_ms, &reason) {
-                    Ok(()) => self.acks.waiting.push(Ack::Retried(reply)),
+            Command::Retry { id, back, spare_in_flight, reply } => {
+                match self.retry(id, back, spare_in_flight) {
+                    Ok(done) => self.acks.waiting.push(Ack::Retried(reply, done)),
                     Err(refused) => drop(reply.send(Err(refused))),
                 }
             }
             Command::Forget { to_ms, reply } => match self.forget(to_ms) {
                 Ok(done) => self.acks.waiting.push(Ack::Forgot(reply, done)),
+                Err(refused) => drop(reply.send(Err(refused))),
+            },
+            Command::ForgetOne { id, reply } => match self.forget_one(id) {
+                Ok(done) => self.acks.waiting.push(Ack::ForgotOne(reply, done)),
                 Err(refused) => drop(reply.send(Err(refused))),
             },
             Command::Close { .. } => {}
@@ -170,6 +174,7 @@ impl Writer {
             expires_at_ms: new.expires_at_ms,
             attempts: 0,
             reason: None,
+            wait: Wait::Turn,
             envelope: new.envelope.to_vec(),
         };
         match answer {
@@ -181,6 +186,7 @@ impl Writer {
                 let meta = FinalMeta {
                     state: FinalState::Answered,
                     finished_at_ms: new.accepted_at_ms,
+                    number: self.journal.next_sequence(),
                     request: meta,
                     accepts_in: Vec::new(),
                 };
@@ -235,6 +241,7 @@ impl Writer {
         let meta = Meta::Final(FinalMeta {
             state: finish.state,
             finished_at_ms: finish.now_ms,
+            number: self.journal.next_sequence(),
             request,
             accepts_in: entry.accepts_in,
         });
@@ -259,6 +266,7 @@ impl Writer {
             expires_at_ms: entry.expires_at_ms,
             attempts: entry.attempts,
             reason: entry.reason.clone(),
+            wait: entry.wait,
             envelope,
         }
     }
@@ -271,21 +279,39 @@ impl Writer {
         }
     }
 
-    fn retry(&mut self, id: RequestId, not_before_ms: u64, reason: &str) -> Result<(), QueueError> {
+    fn retry(
+        &mut self,
+        id: RequestId,
+        back: GivenBack,
+        spare_in_flight: bool,
+    ) -> Result<Recorded, QueueError> {
         let index = self.shared.index()?;
         let entry = self.ledger.entry(&index, id)?.ok_or(QueueError::Unknown { id })?;
         if entry.ended.is_some() {
             self.acks.settled.push(id);
-            return Ok(());
+            return Ok(Recorded::AlreadyFinal(entry.state()));
+        }
+        if spare_in_flight && self.shared.is_in_flight(id) {
+            return Ok(Recorded::Stored);
         }
         let meta = Meta::Retry(RetryMeta {
-            attempts: entry.attempts.saturating_add(1),
-            not_before_ms,
-            reason: Some(cut_reason(reason)),
+            attempts: match back.attempts {
+                Attempts::Counted => entry.attempts.saturating_add(1),
+                Attempts::Kept => entry.attempts,
+                Attempts::Reset => 0,
+            },
+            not_before_ms: back.not_before_ms,
+            reason: back.reason.as_deref().map(cut_reason).or(entry.reason),
+            wait: back.wait,
         });
         self.write(id, &meta, &[], 0, Purpose::Progress)?;
         self.acks.settled.push(id);
-        Ok(())
+        Ok(Recorded::Stored)
+    }
+
+    fn forget_one(&mut self, id: RequestId) -> Result<bool, QueueError> {
+        let index = self.shared.index()?;
+        self.ledger.forget(&index, id)
     }
 
     fn forget(&mut self, to_ms: Option<u64>) -> Result<Forgotten, QueueError> {

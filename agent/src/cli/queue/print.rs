@@ -19,10 +19,20 @@ pub(super) struct Cancelled {
 }
 
 pub(super) fn listing(listing: &Listing) -> String {
-    let Listing { held, in_flight, answered, failed, expired, cancelled, requests } = listing;
+    let Listing {
+        held,
+        in_flight,
+        waiting_for_budget,
+        set_aside,
+        answered,
+        failed,
+        expired,
+        cancelled,
+        requests,
+    } = listing;
     let counts = format!(
-        "{held} held, {in_flight} in flight, {answered} answered, {failed} failed, {expired} expired, \
-         {cancelled} cancelled"
+        "{held} held, {in_flight} in flight, {waiting_for_budget} waiting for budget, {set_aside} set \
+         aside, {answered} answered, {failed} failed, {expired} expired, {cancelled} cancelled"
     );
     if requests.is_empty() {
         return counts;
@@ -78,6 +88,8 @@ pub(super) fn numbers(Numbers { stats, oldest_age_ms }: &Numbers) -> String {
     let rows = [
         ("held", stats.held.to_string()),
         ("in flight", stats.in_flight.to_string()),
+        ("waiting for budget", stats.waiting_for_budget.to_string()),
+        ("set aside", stats.set_aside.to_string()),
         ("answered", stats.answered.to_string()),
         ("failed", stats.failed.to_string()),
         ("expired", stats.expired.to_string()),

@@ -19,8 +19,11 @@ pub(crate) struct Row {
     pub(crate) value: f64,
     /// Its unit.
     pub(crate) unit: String,
-    /// The most it may be.
+    /// What it is held to.
     pub(crate) bar: Option<f64>,
+    /// The bar is the least it must be, not the most it may be.
+    #[serde(default)]
+    pub(crate) is_least: bool,
     /// For who looks closer; the README leaves it out.
     pub(crate) detail: bool,
 }
@@ -60,20 +63,34 @@ impl Report {
 
     /// Adds a number without a bar.
     pub(crate) fn add(&mut self, what: impl Into<String>, value: f64, unit: &str) {
-        let (what, unit) = (what.into(), unit.into());
-        self.rows.push(Row { what, value, unit, bar: None, detail: false });
+        self.push(what.into(), value, unit, None, false, false);
     }
 
     /// Adds a number for who looks closer.
     pub(crate) fn detail(&mut self, what: impl Into<String>, value: f64, unit: &str) {
-        let (what, unit) = (what.into(), unit.into());
-        self.rows.push(Row { what, value, unit, bar: None, detail: true });
+        self.push(what.into(), value, unit, None, false, true);
     }
 
     /// Adds a number that must not be over its bar.
     pub(crate) fn at_most(&mut self, what: impl Into<String>, value: f64, unit: &str, bar: f64) {
-        let (what, unit) = (what.into(), unit.into());
-        self.rows.push(Row { what, value, unit, bar: Some(bar), detail: false });
+        self.push(what.into(), value, unit, Some(bar), false, false);
+    }
+
+    /// Adds a number that must not be under its bar.
+    pub(crate) fn at_least(&mut self, what: impl Into<String>, value: f64, unit: &str, bar: f64) {
+        self.push(what.into(), value, unit, Some(bar), true, false);
+    }
+
+    fn push(
+        &mut self,
+        what: String,
+        value: f64,
+        unit: &str,
+        bar: Option<f64>,
+        is_least: bool,
+        detail: bool,
+    ) {
+        self.rows.push(Row { what, value, unit: unit.to_owned(), bar, is_least, detail });
     }
 
     /// Whether no bar was missed.
@@ -116,7 +133,7 @@ impl Report {
 
 impl Row {
     fn holds(&self) -> bool {
-        self.bar.is_none_or(|bar| self.value <= bar)
+        self.bar.is_none_or(|bar| if self.is_least { self.value >= bar } else { self.value <= bar })
     }
 
     /// The number with its unit, to three digits or so.
@@ -126,7 +143,8 @@ impl Row {
 
     /// The bar with its unit, or nothing.
     pub(crate) fn bar(&self) -> String {
-        self.bar.map(|bar| format!("{} {}", digits(bar), self.unit)).unwrap_or_default()
+        let side = if self.is_least { "≥ " } else { "≤ " };
+        self.bar.map(|bar| format!("{side}{} {}", digits(bar), self.unit)).unwrap_or_default()
     }
 
     /// How much of the bar is used, and whether that is too much.
@@ -186,6 +204,11 @@ mod tests {
         report.at_most("a", 15.0, "ms", 15.0);
         report.add("b", 1e9, "B");
         assert!(report.holds());
+        report.at_least("d", 0.7, "x", 0.7);
+        assert!(report.holds());
+        let mut under = report.clone();
+        under.at_least("e", 0.69, "x", 0.7);
+        assert!(!under.holds());
         report.at_most("c", 15.01, "ms", 15.0);
         assert!(!report.holds());
         let table = report.table();

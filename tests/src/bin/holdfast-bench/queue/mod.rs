@@ -1,0 +1,101 @@
+//! The queue beside the disk's limit and other stores, on the same work.
+//!
+//! The limit is a plain write over a preallocated file with `fdatasync`. All take turns on the same
+//! file system, because a shared disk's speed changes from second to second; the ratio that is
+//! reported is the middle one of the turns.
+//!
+//! **Invariant:** all sides write records of the same size, and every one counted was synced.
+
+mod engines;
+mod load;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::runtime::Runtime;
+
+use self::engines::Kind;
+use self::load::Load;
+use crate::report::Report;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Seconds for each measurement
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Turns of limit, queue and the others
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
+    /// Leave the other stores out
+    #[arg(long)]
+    no_peers: bool,
+}
+
+pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
+    let mut report = Report::new("queue", "The queue, beside the disk's limit and other stores");
+    std::fs::create_dir_all(out)?;
+    let folder = tempfile::tempdir_in(out).context("cannot make a folder for the queue")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let time = Duration::from_secs_f64(options.seconds);
+    for (bytes, size, bar) in [(1024, "1 KiB", 0.7), (100 * 1024, "100 KiB", 0.6)] {
+        for callers in [1, 64] {
+            let load = Load { callers, bytes, time };
+            let turns = turns(&runtime, options, folder.path(), load)?;
+            add(&mut report, &turns, load, size, bar);
+        }
+    }
+    Ok(report)
+}
+
+/// Rates of the queue, and then of the others, turn by turn.
+struct Turns {
+    queue: Vec<f64>,
+    others: Vec<(Kind, Vec<f64>)>,
+}
+
+fn turns(runtime: &Runtime, options: &Options, dir: &Path, load: Load) -> anyhow::Result<Turns> {
+    let peers = if options.no_peers { &[][..] } else { &Kind::PEERS };
+    let kinds = std::iter::once(Kind::Limit).chain(peers.iter().copied());
+    let mut turns = Turns { queue: Vec::new(), others: kinds.map(|k| (k, Vec::new())).collect() };
+    for _ in 0..options.turns.max(1) {
+        let place = dir.join("queue");
+        turns.queue.push(runtime.block_on(load::queue(&place, load))?);
+        std::fs::remove_dir_all(&place)?;
+        for (kind, rates) in &mut turns.others {
+            let place = dir.join("other");
+            let rate = load::engine(runtime, *kind, &place, load);
+            rates.push(rate.with_context(|| kind.name())?);
+            std::fs::remove_dir_all(&place)?;
+        }
+    }
+    Ok(turns)
+}
+
+fn add(report: &mut Report, turns: &Turns, load: Load, size: &str, bar: f64) {
+    let callers = if load.callers == 1 { "1 caller" } else { "64 callers" };
+    report.add(format!("{size} accepted durably, {callers}"), median(&turns.queue), "/s");
+    for (kind, rates) in &turns.others {
+        let what = format!("{size}, {callers}: {}", kind.name());
+        report.detail(what, median(rates), "/s");
+        let ratios: Vec<f64> = turns.queue.iter().zip(rates).map(|(ours, it)| ours / it).collect();
+        let what = format!("{size}, {callers}: the queue / {}", kind.name());
+        let bar = match kind {
+            Kind::Limit => bar,
+            Kind::Sled if load.bytes > 4096 => 5.0,
+            Kind::Sled => {
+                report.add(what, median(&ratios), "x");
+                continue;
+            }
+            Kind::Redb | Kind::Fjall => 1.0,
+        };
+        report.at_least(what, median(&ratios), "x", bar);
+    }
+}
+
+/// The middle one; of nothing, not a number.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}

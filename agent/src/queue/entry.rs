@@ -295,6 +295,8 @@ pub struct Stats {
     pub allocated_bytes: u64,
     /// Segments on disk.
     pub segments: u64,
+    /// Bytes that the index has on disk.
+    pub index_bytes: u64,
     /// When the oldest waiting request was accepted (of the first thousand of each priority).
     #[serde(skip)]
     pub oldest_accepted_at_ms: Option<u64>,

@@ -108,6 +108,8 @@ pub(super) struct Mark {
     pub(super) last: Option<(u64, u32)>,
     /// Totals.
     pub(super) totals: Totals,
+    /// No id is greater: see [`super::ledger::Ledger::newest`].
+    pub(super) newest: RequestId,
 }
 
 /// Counts that the index keeps.

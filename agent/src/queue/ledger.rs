@@ -26,17 +26,20 @@ pub(super) struct Ledger {
     pub(super) totals: Totals,
     /// Totals as of the last commit.
     committed: Totals,
+    /// The greatest id that was ever seen. Ids begin with their time, so that nearly every new one is
+    /// greater and need not be looked up.
+    newest: RequestId,
 }
 
 impl Ledger {
     /// An empty ledger over these segments.
     pub(super) fn new(segments: impl IntoIterator<Item = u64>) -> Self {
         let segments = segments.into_iter().map(|number| (number, Use::default())).collect();
-        Ledger::over(segments, Totals::default())
+        Ledger::over(segments, Totals::default(), RequestId::from_bytes([0; 16]))
     }
 
     /// The ledger that an index holds.
-    pub(super) fn load(index: &Index, totals: Totals) -> Result<Self, QueueError> {
+    pub(super) fn load(index: &Index, mark: &Mark) -> Result<Self, QueueError> {
         let (from, to) = keys::prefix_bounds(&[keys::SEGMENTS]);
         let mut segments = BTreeMap::new();
         for (key, value) in index.range(&from, &to, usize::MAX)? {
@@ -44,16 +47,17 @@ impl Ledger {
                 segments.insert(number, keys::decode(&value)?);
             }
         }
-        Ok(Ledger::over(segments, totals))
+        Ok(Ledger::over(segments, mark.totals, mark.newest))
     }
 
-    fn over(segments: BTreeMap<u64, Use>, totals: Totals) -> Self {
+    fn over(segments: BTreeMap<u64, Use>, totals: Totals, newest: RequestId) -> Self {
         Ledger {
             changes: Changes::new(),
             segments,
             undo: BTreeMap::new(),
             totals,
             committed: totals,
+            newest,
         }
     }
 
@@ -92,8 +96,7 @@ impl Ledger {
             self.changes.insert(keys::segment_key(number), value);
         }
         self.changes.insert(keys::MARK.to_vec(), Some(keys::encode(mark)?));
-        index.apply(&self.changes)?;
-        self.changes.clear();
+        index.apply(std::mem::take(&mut self.changes))?;
         self.undo.clear();
         self.committed = self.totals;
         Ok(())
@@ -118,8 +121,16 @@ impl Ledger {
         }
     }
 
+    /// The greatest id that was ever seen.
+    pub(super) fn newest(&self) -> RequestId {
+        self.newest
+    }
+
     /// A request, with the changes.
     pub(super) fn entry(&self, index: &Index, id: RequestId) -> Result<Option<Entry>, QueueError> {
+        if id > self.newest {
+            return Ok(None);
+        }
         self.read(index, &keys::entry_key(id))?.map(|value| keys::decode(&value)).transpose()
     }
 
@@ -137,6 +148,7 @@ impl Ledger {
         place: Place,
     ) -> Result<(), QueueError> {
         let known = self.entry(index, id)?;
+        self.newest = self.newest.max(id);
         match meta {
             Meta::Accept(meta) => self.accept(index, id, known, meta, place),
             Meta::Retry(meta) => self.retry(id, known, meta, place),

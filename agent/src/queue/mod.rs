@@ -1,7 +1,7 @@
 //! The durable queue: what was put in is there after a kill or a power cut, and ends once.
 //!
 //! Owns the queue's directory: the journal that is the truth (`journal.rs` documents its format),
-//! the index in sled (`index.rs`) that can be made again from it, and the lock. It knows nothing of
+//! the index in sled (`index/`) that can be made again from it, and the lock. It knows nothing of
 //! routing: an entry is an id, a key, a priority, times, and opaque bytes. It has no clock: times are
 //! arguments, in milliseconds on one clock of the caller's.
 //!

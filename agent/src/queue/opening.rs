@@ -251,7 +251,7 @@ fn open_index(
         return Err(Distrust::Rebuild("the machine stopped before it was closed".into()));
     }
     check_mark(journal_dir, found, &mark)?;
-    let mut ledger = Ledger::load(&index, mark.totals)?;
+    let mut ledger = Ledger::load(&index, &mark)?;
     let known: BTreeSet<u64> = ledger.segments().keys().copied().collect();
     let strangers =
         |header: &&SegmentHeader| header.number <= mark.segment && !known.contains(&header.number);
@@ -438,5 +438,6 @@ fn mark_at(tail: &Tail, store: [u8; 16], boot: &str, ledger: &Ledger) -> Mark {
         next_sequence: tail.next_sequence,
         last: tail.last,
         totals: ledger.totals,
+        newest: ledger.newest(),
     }
 }

@@ -374,6 +374,7 @@ impl Shared {
             live_bytes,
             allocated_bytes: allocated(&self.journal_dir)?,
             segments,
+            index_bytes: self.index()?.bytes()?,
             oldest_accepted_at_ms: self.oldest()?,
             syncs: counter(&self.meter.syncs),
             appended: counter(&self.meter.appended),

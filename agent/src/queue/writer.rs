@@ -469,6 +469,7 @@ impl Writer {
             next_sequence: position.next_sequence,
             last: position.last,
             totals: self.ledger.totals,
+            newest: self.ledger.newest(),
         }
     }
 
@@ -506,7 +507,7 @@ impl Writer {
         let index = self.shared.close();
         if let Some(index) = index.filter(|index| index.is_on_disk()) {
             index
-                .apply(&[(super::keys::MARK.to_vec(), Some(super::keys::encode(&mark)?))].into())?;
+                .apply([(super::keys::MARK.to_vec(), Some(super::keys::encode(&mark)?))].into())?;
             index.sync()?;
             opening::write_clean(&self.dir, &mark)?;
             opening::wait_until_free(index);

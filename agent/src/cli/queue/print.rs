@@ -99,6 +99,7 @@ pub(super) fn numbers(Numbers { stats, oldest_age_ms }: &Numbers) -> String {
         ("bytes needed", stats.live_bytes.to_string()),
         ("bytes on disk", stats.allocated_bytes.to_string()),
         ("segments", stats.segments.to_string()),
+        ("bytes of index", stats.index_bytes.to_string()),
         ("records appended", stats.appended.to_string()),
         ("bytes written", stats.written_bytes.to_string()),
         ("syncs", stats.syncs.to_string()),

@@ -1,0 +1,444 @@
+//! The index: an ordered map of small keys to small values. What changed lately is in memory; the rest
+//! is in sled, in pages.
+//!
+//! Owns everything that knows sled (`store.rs`); the rest of the queue sees a few functions.
+//! **Invariant:** what is in here can be made again from the journal, and is never asked to be durable:
+//! it counts only when it was closed in good order (its files are synced then), or when the machine has
+//! not been restarted since it was written (the page cache outlives the process). What is in memory
+//! only is younger than the mark that is in sled, so that the next opening reads it from the journal.
+//!
+//! Writing behind spares the flash: a request that comes and goes within some seconds costs the index
+//! nothing, and a page is written once for all changes to it. Where there is no room for sled,
+//! everything is kept in memory.
+
+mod pages;
+mod store;
+
+use std::{
+    collections::{BTreeMap, btree_map},
+    iter::Peekable,
+    ops::{Bound, RangeBounds},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    thread::JoinHandle,
+};
+
+use store::{Page, Store, broken};
+
+use super::{QueueError, files};
+
+/// Changes to be made at once: a value, or `None` to remove the key.
+pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// A key and its value.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+
+/// Bytes of changes that are written out together.
+const WRITE_OUT: usize = 4 * 1024 * 1024;
+/// Bytes of changes beyond which the caller waits for the one that writes.
+const MOST_BEHIND: usize = 24 * 1024 * 1024;
+/// What a change costs in memory beyond its bytes.
+const OVERHEAD: usize = 96;
+
+/// The map.
+#[derive(Debug)]
+pub(super) struct Index {
+    inner: Arc<Inner>,
+    writing: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// None: everything is kept in memory.
+    store: Option<Store>,
+    lately: RwLock<Lately>,
+}
+
+/// What changed lately.
+#[derive(Debug, Default)]
+struct Lately {
+    /// Changes since the last writing out began; everything, where there is no store.
+    fresh: Changes,
+    fresh_bytes: usize,
+    /// Changes that are being written out.
+    frozen: Option<Arc<Changes>>,
+    /// Why they could not be.
+    failed: Option<QueueError>,
+}
+
+impl Index {
+    /// Opens or creates the map in `dir`.
+    pub(super) fn open(dir: &Path) -> Result<Self, QueueError> {
+        Store::open(dir).map(|store| Index::over(Some(store)))
+    }
+
+    /// An empty map in memory.
+    pub(super) fn in_memory() -> Self {
+        Index::over(None)
+    }
+
+    fn over(store: Option<Store>) -> Self {
+        let inner = Inner { store, lately: RwLock::default() };
+        Index { inner: Arc::new(inner), writing: Mutex::default() }
+    }
+
+    /// Whether it is kept on disk.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.inner.store.is_some()
+    }
+
+    /// Bytes that it takes on disk.
+    pub(super) fn bytes(&self) -> Result<u64, QueueError> {
+        self.inner.store.as_ref().map_or(Ok(0), Store::bytes)
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
+        let lately = self.inner.read();
+        if let Some(known) = lately.known(key) {
+            return Ok(known.map(<[u8]>::to_vec));
+        }
+        let Some((_, bytes)) = self.inner.page_of(key)? else { return Ok(None) };
+        let pairs = read_page(&bytes)?;
+        let at = pairs.binary_search_by(|(found, _)| (*found).cmp(key));
+        Ok(at.ok().and_then(|at| pairs.get(at)).map(|(_, value)| value.to_vec()))
+    }
+
+    /// At most `limit` pairs in order, from the first key at or after `from` up to `to`, inclusive.
+    pub(super) fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Pair>, QueueError> {
+        let lately = self.inner.read();
+        let mut found = Vec::new();
+        let mut next = Some(from.to_vec());
+        while let Some(from) = next.take().filter(|from| **from <= *to && found.len() < limit) {
+            let page = self.inner.page_of(&from)?;
+            let (pairs, end) = match &page {
+                Some((low, bytes)) => (read_page(bytes)?, self.inner.next_low(low)?),
+                None => (Vec::new(), None),
+            };
+            // This page's part of the range.
+            let part = match end.as_deref().filter(|end| *end <= to) {
+                Some(end) => (Bound::Included(&*from), Bound::Excluded(end)),
+                None => (Bound::Included(&*from), Bound::Included(to)),
+            };
+            lately.merge(&pairs, part, limit, &mut found);
+            next = end;
+        }
+        Ok(found)
+    }
+
+    /// Makes all changes, or none of them.
+    pub(super) fn apply(&self, changes: Changes) -> Result<(), QueueError> {
+        let behind = self.take(changes)?;
+        if self.is_on_disk() && behind >= WRITE_OUT {
+            let mut writing = self.writing();
+            if behind >= MOST_BEHIND || writing.as_ref().is_none_or(JoinHandle::is_finished) {
+                join(&mut writing)?;
+                *writing = self.inner.write_out_behind()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, changes: Changes) -> Result<usize, QueueError> {
+        let mut lately = self.inner.write();
+        if let Some(failed) = &lately.failed {
+            return Err(failed.clone());
+        }
+        for (key, value) in changes {
+            lately.take(key, value, self.is_on_disk());
+        }
+        Ok(lately.fresh_bytes)
+    }
+
+    /// Hands everything to the operating system, so that it outlives the process.
+    pub(super) fn flush(&self) -> Result<(), QueueError> {
+        let Some(store) = &self.inner.store else { return Ok(()) };
+        let mut writing = self.writing();
+        join(&mut writing)?;
+        if self.inner.freeze()? {
+            self.inner.write_out()?;
+        }
+        store.flush()
+    }
+
+    /// Hands everything to the disk, so that it outlives a power cut. The last call before closing.
+    pub(super) fn sync(&self) -> Result<(), QueueError> {
+        self.flush()?;
+        self.inner.store.as_ref().map_or(Ok(()), Store::sync)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Index {
+    /// The store's files are closed when this returns.
+    fn drop(&mut self) {
+        join(&mut self.writing()).ok();
+    }
+}
+
+fn join(writing: &mut Option<JoinHandle<()>>) -> Result<(), QueueError> {
+    match writing.take().map(JoinHandle::join) {
+        Some(Err(_panic)) => Err(broken("the thread that writes it panicked")),
+        _ => Ok(()),
+    }
+}
+
+fn read_page(bytes: &[u8]) -> Result<Vec<pages::Pair<'_>>, QueueError> {
+    pages::decode(bytes).ok_or_else(|| broken("a page does not read"))
+}
+
+impl Inner {
+    // Whoever panicked while it had the lock left whole changes.
+    fn read(&self) -> RwLockReadGuard<'_, Lately> {
+        self.lately.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Lately> {
+        self.lately.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn page_of(&self, key: &[u8]) -> Result<Option<Page>, QueueError> {
+        self.store.as_ref().map_or(Ok(None), |store| store.page_of(key))
+    }
+
+    fn next_low(&self, low: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
+        self.store.as_ref().map_or(Ok(None), |store| store.next_low(low))
+    }
+
+    /// Sets what is fresh apart to be written out; false when nothing is.
+    fn freeze(&self) -> Result<bool, QueueError> {
+        let mut lately = self.write();
+        if let Some(failed) = &lately.failed {
+            return Err(failed.clone());
+        }
+        if lately.fresh.is_empty() {
+            return Ok(false);
+        }
+        let fresh = std::mem::take(&mut lately.fresh);
+        lately.fresh_bytes = 0;
+        lately.frozen = Some(Arc::new(fresh));
+        Ok(true)
+    }
+
+    /// Writes what is fresh out on another thread.
+    fn write_out_behind(self: &Arc<Self>) -> Result<Option<JoinHandle<()>>, QueueError> {
+        if !self.freeze()? {
+            return Ok(None);
+        }
+        let inner = Arc::clone(self);
+        let started = std::thread::Builder::new().name("queue-index".into()).spawn(move || {
+            // Whoever changes the index next is told.
+            inner.write_out().ok();
+        });
+        match started {
+            Ok(thread) => Ok(Some(thread)),
+            Err(_no_thread) => self.write_out().map(|()| None),
+        }
+    }
+
+    /// Writes what was set apart into the store. Readers find it in memory until then.
+    fn write_out(&self) -> Result<(), QueueError> {
+        let Some(frozen) = self.read().frozen.clone() else { return Ok(()) };
+        let written = self.pages_of(&frozen).and_then(|pages| match &self.store {
+            Some(store) => store.apply(pages),
+            None => Ok(()),
+        });
+        let mut lately = self.write();
+        match &written {
+            Ok(()) => lately.frozen = None,
+            Err(failed) => lately.failed = Some(failed.clone()),
+        }
+        written
+    }
+
+    /// The pages that these changes make.
+    fn pages_of(&self, changes: &Changes) -> Result<Vec<pages::Stored>, QueueError> {
+        let mut stored = Vec::new();
+        let mut changes = changes.iter().map(|(k, v)| (k.as_slice(), v.as_deref())).peekable();
+        while let Some((key, _)) = changes.peek() {
+            let page = self.page_of(key)?;
+            let (low, bytes) = page.unwrap_or_default();
+            let end = self.next_low(&low)?;
+            let mut own = Vec::new();
+            while let Some(change) =
+                changes.next_if(|(key, _)| end.as_deref().is_none_or(|end| *key < end))
+            {
+                own.push(change);
+            }
+            stored.extend(pages::change(&low, &read_page(&bytes)?, &own));
+        }
+        Ok(stored)
+    }
+}
+
+impl Lately {
+    fn take(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, is_on_disk: bool) {
+        if value.is_none() && !is_on_disk {
+            self.fresh.remove(&key);
+            return;
+        }
+        let bytes = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        self.fresh_bytes += bytes(&value);
+        match self.fresh.entry(key) {
+            btree_map::Entry::Vacant(vacant) => {
+                self.fresh_bytes += vacant.key().len() + OVERHEAD;
+                vacant.insert(value);
+            }
+            btree_map::Entry::Occupied(mut there) => {
+                self.fresh_bytes -= bytes(there.get());
+                there.insert(value);
+            }
+        }
+    }
+
+    /// What is known of a key here.
+    fn known(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(key));
+        self.fresh.get(key).or_else(frozen).map(Option::as_deref)
+    }
+
+    /// Adds the pairs of a page and what changed lately, in this part, to what was found.
+    fn merge(
+        &self,
+        page: &[pages::Pair<'_>],
+        part: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+        found: &mut Vec<Pair>,
+    ) {
+        static NONE: Changes = BTreeMap::new();
+        let changed = |changes| range_of(changes, part).peekable();
+        let mut fresh = changed(&self.fresh);
+        let mut frozen = changed(self.frozen.as_deref().unwrap_or(&NONE));
+        let inside = page.iter().filter(|(key, _)| RangeBounds::<[u8]>::contains(&part, *key));
+        let mut stored = inside.map(|(key, value)| (*key, Some(*value))).peekable();
+        while found.len() < limit {
+            let keys = [fresh.peek(), frozen.peek(), stored.peek()];
+            let Some(key) = keys.into_iter().flatten().map(|(key, _)| *key).min() else { return };
+            // All three step over the key; the youngest knows best.
+            let values = [step(&mut fresh, key), step(&mut frozen, key), step(&mut stored, key)];
+            if let Some(Some(value)) = values.into_iter().flatten().next() {
+                found.push((key.to_vec(), value.to_vec()));
+            }
+        }
+    }
+}
+
+type Change<'a> = (&'a [u8], Option<&'a [u8]>);
+
+fn range_of<'a>(
+    changes: &'a Changes,
+    part: (Bound<&[u8]>, Bound<&[u8]>),
+) -> impl Iterator<Item = Change<'a>> {
+    changes.range::<[u8], _>(part).map(|(key, value)| (key.as_slice(), value.as_deref()))
+}
+
+fn step<'a>(
+    changes: &mut Peekable<impl Iterator<Item = Change<'a>>>,
+    key: &[u8],
+) -> Option<Option<&'a [u8]>> {
+    changes.next_if(|(next, _)| *next == key).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Apply(Vec<(u16, Option<u8>)>),
+        Flush,
+        Reopen,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let change = (0..500_u16, proptest::option::of(any::<u8>()));
+        let step = prop_oneof![
+            8 => proptest::collection::vec(change, 1..200).prop_map(Step::Apply),
+            2 => Just(Step::Flush),
+            1 => Just(Step::Reopen),
+        ];
+        proptest::collection::vec(step, 1..30)
+    }
+
+    fn key(number: u16) -> Vec<u8> {
+        number.to_be_bytes().to_vec()
+    }
+
+    /// Large enough that pages split.
+    fn value(byte: u8) -> Vec<u8> {
+        vec![byte; 60 + usize::from(byte)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn the_index_is_a_sorted_map(steps in steps(), from in 0..500_u16, len in 0..500_u16) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut index = Index::open(dir.path()).unwrap();
+            let memory = Index::in_memory();
+            let mut model = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Apply(changes) => {
+                        let mut batch = Changes::new();
+                        for (number, byte) in changes {
+                            batch.insert(key(number), byte.map(value));
+                            match byte {
+                                Some(byte) => model.insert(key(number), value(byte)),
+                                None => model.remove(&key(number)),
+                            };
+                        }
+                        index.apply(batch.clone()).unwrap();
+                        memory.apply(batch).unwrap();
+                    }
+                    Step::Flush => index.flush().unwrap(),
+                    Step::Reopen => {
+                        index.sync().unwrap();
+                        drop(index);
+                        index = Index::open(dir.path()).unwrap();
+                    }
+                }
+                let (from, to) = (key(from), key(from.saturating_add(len)));
+                let want: Vec<Pair> =
+                    model.range(from.clone()..=to.clone()).map(|(k, v)| (k.clone(), v.clone())).collect();
+                for index in [&index, &memory] {
+                    prop_assert_eq!(&index.range(&from, &to, usize::MAX).unwrap(), &want);
+                    let some = index.range(&from, &to, 3).unwrap();
+                    prop_assert_eq!(&some[..], &want[..want.len().min(3)]);
+                    prop_assert_eq!(index.get(&from).unwrap(), model.get(&from).cloned());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn changes_that_pile_up_are_written_behind_and_stay_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path()).unwrap();
+        let count = 40_000_u32;
+        for batch in 0..40 {
+            let numbers = (0..1000).map(|number| number * 40 + batch);
+            let changes = numbers.map(|n: u32| (n.to_be_bytes().to_vec(), Some(vec![1; 1000])));
+            index.apply(changes.collect()).unwrap();
+            assert_eq!(index.get(&batch.to_be_bytes()).unwrap(), Some(vec![1; 1000]));
+        }
+        assert!(index.inner.read().fresh_bytes < MOST_BEHIND + 2 * WRITE_OUT);
+        let all = index.range(&[], &[0xff; 5], usize::MAX).unwrap();
+        let keys: Vec<_> = (0..count).map(|number| number.to_be_bytes().to_vec()).collect();
+        assert!(all.iter().map(|(key, _)| key).eq(&keys));
+        index.sync().unwrap();
+        drop(index);
+        let index = Index::open(dir.path()).unwrap();
+        assert_eq!(index.range(&[], &[0xff; 5], usize::MAX).unwrap().len(), keys.len());
+    }
+}

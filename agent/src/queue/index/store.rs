@@ -1,0 +1,127 @@
+//! Where pages are kept: in sled.
+//!
+//! **Invariant:** nothing that sled does on damage or on a full disk, a panic included, comes out of
+//! here other than as an error.
+
+use std::{
+    fs::File,
+    io,
+    ops::Bound,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use super::{QueueError, files, pages::Stored};
+
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// A page's key begins with this byte, since sled's may not be empty.
+const PAGE: u8 = b'.';
+
+/// A page: its lowest key and its bytes.
+pub(super) type Page = (Vec<u8>, sled::IVec);
+
+/// The pages.
+#[derive(Debug)]
+pub(super) struct Store {
+    db: sled::Db,
+    dir: PathBuf,
+}
+
+impl Store {
+    /// Opens or creates the store in `dir`.
+    pub(super) fn open(dir: &Path) -> Result<Self, QueueError> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            .mode(sled::Mode::LowSpace)
+            .flush_every_ms(Some(1000));
+        guarded(|| config.open()).map(|db| Store { db, dir: dir.to_owned() })
+    }
+
+    /// The page that `key` is in; none while nothing was ever stored.
+    pub(super) fn page_of(&self, key: &[u8]) -> Result<Option<Page>, QueueError> {
+        guarded(|| self.db.range(..=named(key)).next_back().transpose()).map(lowest)
+    }
+
+    /// The lowest key of the next page.
+    pub(super) fn next_low(&self, low: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
+        let from = (Bound::Excluded(named(low)), Bound::Unbounded);
+        let next = guarded(|| self.db.range::<Vec<u8>, _>(from).next().transpose())?;
+        Ok(lowest(next).map(|(low, _)| low))
+    }
+
+    /// Stores all of these pages, or none.
+    pub(super) fn apply(&self, pages: Vec<Stored>) -> Result<(), QueueError> {
+        let mut batch = sled::Batch::default();
+        for (low, bytes) in pages {
+            match bytes {
+                Some(bytes) => batch.insert(named(&low), bytes),
+                None => batch.remove(named(&low)),
+            }
+        }
+        guarded(|| self.db.apply_batch(batch))
+    }
+
+    /// Hands everything to the operating system.
+    pub(super) fn flush(&self) -> Result<(), QueueError> {
+        guarded(|| self.db.flush()).map(drop)
+    }
+
+    /// Hands everything to the disk.
+    pub(super) fn sync(&self) -> Result<(), QueueError> {
+        self.flush()?;
+        sync_tree(&self.dir)
+    }
+
+    /// Bytes on disk.
+    pub(super) fn bytes(&self) -> Result<u64, QueueError> {
+        guarded(|| self.db.size_on_disk())
+    }
+}
+
+fn named(low: &[u8]) -> Vec<u8> {
+    [&[PAGE], low].concat()
+}
+
+fn lowest(found: Option<(sled::IVec, sled::IVec)>) -> Option<Page> {
+    let (key, bytes) = found?;
+    let low = key.strip_prefix(&[PAGE])?;
+    Some((low.to_vec(), bytes))
+}
+
+fn sync_tree(dir: &Path) -> Result<(), QueueError> {
+    let list = std::fs::read_dir(dir).map_err(|source| QueueError::storage("list", dir, source))?;
+    for found in list {
+        let path = found.map_err(|source| QueueError::storage("list", dir, source))?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(&path)
+                .and_then(|file| files::sync_data(&file))
+                .map_err(|source| QueueError::storage("sync", &path, source))?;
+        }
+    }
+    files::sync_dir(dir)
+}
+
+fn guarded<T>(run: impl FnOnce() -> sled::Result<T>) -> Result<T, QueueError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Err(sled::Error::Io(source))) if source.kind() == io::ErrorKind::StorageFull => {
+            Err(QueueError::storage("write", Path::new("index"), source))
+        }
+        Ok(result) => result.map_err(|error| broken(&error.to_string())),
+        Err(panic) => {
+            let said = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("panicked");
+            Err(broken(said))
+        }
+    }
+}
+
+/// The index is of no use any more.
+pub(super) fn broken(detail: &str) -> QueueError {
+    QueueError::Index { detail: detail.to_owned() }
+}

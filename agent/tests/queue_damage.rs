@@ -254,7 +254,8 @@ async fn finished_requests_stay_finished_whatever_was_deleted_since() {
     // segments that would be free, but must outlive the accepts.
     let dir = tempfile::tempdir().unwrap();
     let stuck = filled(dir.path(), &[b"stuck"]).await;
-    let done = filled(dir.path(), &[b"1", b"2", b"3", b"4"]).await;
+    // Few enough that nothing is moved out of nearly dead segments.
+    let done = filled(dir.path(), &[b"1", b"2"]).await;
     let (queue, _) = open(dir.path());
     let filler = vec![5; 200 * 1024];
     for id in &done {

@@ -338,6 +338,11 @@ fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
         max_bytes: section.integer("max_mib", 1..=1_048_576, defaults.max_bytes >> 20) << 20,
         max_finals: section.integer("max_answers", 1..=10_000_000, defaults.max_finals),
         ageing_ms: section.integer("ageing_s", 1..=31_536_000, defaults.ageing_ms / 1000) * 1000,
+        headroom_inodes: section.integer(
+            "headroom_inodes",
+            0..=1_000_000_000,
+            defaults.headroom_inodes,
+        ),
         segment_bytes: section.integer("segment_mib", 1..=1024, defaults.segment_bytes >> 20) << 20,
         headroom_bytes: section.integer(
             "headroom_mib",

@@ -23,7 +23,8 @@ pub(super) struct Finish {
     pub(super) spare_in_flight: bool,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
+/// Where an answer is sent.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, QueueError>>;
 
 /// What callers ask of the writer.
 #[derive(Debug)]

@@ -304,8 +304,12 @@ pub struct Stats {
     pub syncs: u64,
     /// Records appended since the queue was opened.
     pub appended: u64,
-    /// Bytes written to the journal since the queue was opened, preallocation included.
+    /// Bytes written to the journal since the queue was opened, all of them.
     pub written_bytes: u64,
+    /// Of these, zeros written ahead of the records.
+    pub prepared_bytes: u64,
+    /// Of these, records moved out of nearly dead segments.
+    pub moved_bytes: u64,
     /// Records found damaged since the queue was opened.
     pub damaged: u64,
 }

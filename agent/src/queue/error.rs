@@ -63,6 +63,19 @@ pub enum QueueError {
         /// Bytes that the queue leaves free.
         headroom: u64,
     },
+    /// The file system can make no more files beyond those kept for the rest of the system.
+    #[error(
+        "no space for the queue in {}: {free} more files can be made there, of which {headroom} are \
+         kept for the system; delete some files", dir.display()
+    )]
+    NoInodes {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// Files that can be made.
+        free: u64,
+        /// Files that the queue leaves to be made.
+        headroom: u64,
+    },
     /// The idempotency key belongs to a request with another body.
     #[error(
         "idempotency key {key:?} was used for request {id} with another content: use a new key"
@@ -137,7 +150,7 @@ impl QueueError {
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         match self {
-            QueueError::NoSpace { .. } => true,
+            QueueError::NoSpace { .. } | QueueError::NoInodes { .. } => true,
             QueueError::Storage { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::StorageFull

@@ -90,7 +90,7 @@ impl Lease {
         let (id, place) = (self.id, self.entry.place);
         off_reactor(move || {
             let (_, file) = shared.read_meta(id, &place)?;
-            shared.read_body(&file, id, &place)
+            shared.read_body(&*file, id, &place)
         })
         .await
     }

@@ -170,7 +170,11 @@ impl Ledger {
                 return self.left_over_accept(index, id, entry, place.segment);
             }
             Some(mut entry) => {
+                // It was moved, and says all that a retry record said before.
                 self.release(entry.place.segment, entry.place.span());
+                if let Some((segment, bytes)) = entry.retry.take() {
+                    self.release(segment, bytes);
+                }
                 self.totals.held_bytes = self.totals.held_bytes.saturating_sub(entry.place.span());
                 entry.place = place;
                 if !entry.accepts_in.contains(&place.segment) {

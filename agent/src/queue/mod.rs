@@ -14,22 +14,29 @@
 //! **Invariant:** a caller that got `Ok` finds its record again after any crash, and a request has one
 //! final state, the first that was recorded. Memory follows the number of requests, not their bytes.
 
+mod begin;
 mod command;
+mod compact;
+mod disk;
 mod entry;
 mod error;
-mod files;
 mod index;
 mod journal;
 mod keys;
 mod lease;
 mod ledger;
+mod lock;
+mod meter;
 mod opening;
+mod replay;
 mod scan;
 mod segments;
 mod shared;
 mod version1;
 mod writer;
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;
 
@@ -77,6 +84,8 @@ pub struct QueueConfig {
     pub ageing_ms: u64,
     /// Bytes that new requests leave free on the file system.
     pub headroom_bytes: u64,
+    /// Files that new requests leave to be made on the file system.
+    pub headroom_inodes: u64,
     /// Size of a journal segment; a larger record gets a segment of its own size.
     pub segment_bytes: u64,
     /// Bad indexes, and bad copies of one segment, that are kept aside.
@@ -92,6 +101,7 @@ impl Default for QueueConfig {
             max_finals: 100_000,
             ageing_ms: 15 * 60 * 1000,
             headroom_bytes: 256 * MIB,
+            headroom_inodes: 1000,
             segment_bytes: 16 * MIB,
             keep_bad: 3,
         }
@@ -471,7 +481,7 @@ impl Queue {
 #[derive(Debug)]
 pub struct StoppedQueue {
     shared: Shared,
-    _lock: Option<files::DirLock>,
+    _lock: Option<lock::DirLock>,
 }
 
 /// Opens the queue in `dir` to read while no agent runs. Reads the whole journal; blocks.
@@ -524,7 +534,7 @@ impl StoppedQueue {
     pub fn check(&self, id: RequestId) -> Result<(), QueueError> {
         let Some(entry) = self.shared.entry(id)? else { return Ok(()) };
         let (_, file) = self.shared.read_meta(id, &entry.place)?;
-        self.shared.read_body(&file, id, &entry.place).map(drop)
+        self.shared.read_body(&*file, id, &entry.place).map(drop)
     }
 }
 

@@ -3,10 +3,11 @@
 //! **Invariant:** bytes on disk are hostile: whatever they are, a scan ends, holds no more than one
 //! meta and one window in memory, and passes on only records whose every byte matches its checksum.
 
-use std::{fmt, fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{fmt, io, path::Path};
 
 use super::{
     QueueError, RequestId,
+    disk::DiskFile,
     journal::{
         ALIGN, HEADER, Meta, Place, RecordHeader, SEGMENT_HEADER, SEGMENT_HEADER_LEN, SegmentHeader,
     },
@@ -64,15 +65,15 @@ pub(super) struct End {
 
 /// A window over a file.
 struct Window<'a> {
-    file: &'a File,
+    file: &'a dyn DiskFile,
     len: u64,
     start: u64,
     bytes: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
-    fn new(file: &'a File) -> io::Result<Self> {
-        let len = file.metadata()?.len();
+    fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
+        let len = file.bytes()?;
         Ok(Window { file, len, start: 0, bytes: Vec::new() })
     }
 
@@ -110,7 +111,7 @@ impl<'a> Window<'a> {
 }
 
 /// Reads a segment's header.
-pub(super) fn read_header(file: &File) -> io::Result<Option<SegmentHeader>> {
+pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeader>> {
     let mut block = vec![0; SEGMENT_HEADER_LEN];
     match file.read_exact_at(&mut block, 0) {
         Err(error) => short(error).map(|()| None),
@@ -122,7 +123,7 @@ pub(super) fn read_header(file: &File) -> io::Result<Option<SegmentHeader>> {
 /// neither a good record nor zeros to `damaged`.
 pub(super) fn scan(
     path: &Path,
-    file: &File,
+    file: &dyn DiskFile,
     header: &SegmentHeader,
     from: u64,
     mut found: impl FnMut(Found) -> Result<(), QueueError>,
@@ -211,7 +212,7 @@ fn read_record(
 }
 
 /// Reads a record's meta, by its place. `None`: its bytes do not match.
-pub(super) fn read_meta(file: &File, place: &Place) -> io::Result<Option<Meta>> {
+pub(super) fn read_meta(file: &dyn DiskFile, place: &Place) -> io::Result<Option<Meta>> {
     let len = ALIGN + u64::from(place.meta_len);
     let Some(bytes) = read_range(file, place.offset, len)? else { return Ok(None) };
     let Some((header, meta)) = bytes.split_at_checked(HEADER) else { return Ok(None) };
@@ -224,15 +225,15 @@ pub(super) fn read_meta(file: &File, place: &Place) -> io::Result<Option<Meta>> 
 }
 
 /// Reads a record's body, by its place. `None`: its bytes do not match.
-pub(super) fn read_body(file: &File, place: &Place) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_body(file: &dyn DiskFile, place: &Place) -> io::Result<Option<Vec<u8>>> {
     let at = place.offset + ALIGN + u64::from(place.meta_len);
     let bytes = read_range(file, at, place.body_len)?;
     Ok(bytes.filter(|bytes| crc32c::crc32c(bytes) == place.body_crc))
 }
 
 /// Bytes of a file; `None` when it is too short for them, which is seen before memory is asked for.
-fn read_range(file: &File, at: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
-    if at.saturating_add(len) > file.metadata()?.len() {
+fn read_range(file: &dyn DiskFile, at: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
+    if at.saturating_add(len) > file.bytes()? {
         return Ok(None);
     }
     let Ok(len) = usize::try_from(len) else { return Ok(None) };

@@ -8,8 +8,7 @@
 use std::{
     cmp::Reverse,
     collections::HashMap,
-    fs::File,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -21,13 +20,14 @@ use tokio::sync::watch;
 
 use super::{
     Idempotency, NEVER, QueueConfig, QueueError, Record, RequestId, State, Stats, Summary,
-    files::{self, Meter, count},
+    begin::path_of,
+    disk::{Disk, DiskFile},
     index::Index,
     journal::{FinalState, Meta, Place},
     keys::{self, Entry, Totals},
     ledger::Ledger,
+    meter::{Meter, count},
     scan,
-    segments::path_of,
 };
 
 /// The token of the writer, which no lease has.
@@ -62,6 +62,7 @@ struct InFlight {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: QueueConfig,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) journal_dir: PathBuf,
     pub(super) meter: Arc<Meter>,
     pub(super) changed: watch::Sender<u64>,
@@ -79,12 +80,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(super) fn new(
         config: QueueConfig,
+        disk: Arc<dyn Disk>,
         journal_dir: PathBuf,
         meter: Arc<Meter>,
         index: Index,
     ) -> Self {
         Shared {
             config,
+            disk,
             journal_dir,
             meter,
             changed: watch::Sender::new(0),
@@ -232,7 +235,7 @@ impl Shared {
         let (envelope, answer) = match meta {
             Meta::Accept(meta) => (meta.envelope, None),
             Meta::Final(meta) if meta.state == FinalState::Answered => {
-                (meta.request.envelope, Some(self.read_body(&file, id, &entry.place)?))
+                (meta.request.envelope, Some(self.read_body(&*file, id, &entry.place)?))
             }
             Meta::Final(meta) => (meta.request.envelope, None),
             Meta::Retry(_) => return Err(self.damaged(id, &entry.place)),
@@ -245,10 +248,10 @@ impl Shared {
         &self,
         id: RequestId,
         place: &Place,
-    ) -> Result<(Meta, File), QueueError> {
+    ) -> Result<(Meta, Arc<dyn DiskFile>), QueueError> {
         let path = path_of(&self.journal_dir, place.segment);
-        let file = files::open_to_read(&path)?;
-        let meta = scan::read_meta(&file, place)
+        let file = self.disk.file_to_read(&path)?;
+        let meta = scan::read_meta(&*file, place)
             .map_err(|source| QueueError::storage("read", &path, source))?;
         Ok((meta.ok_or_else(|| self.damaged(id, place))?, file))
     }
@@ -256,7 +259,7 @@ impl Shared {
     /// A record's body.
     pub(super) fn read_body(
         &self,
-        file: &File,
+        file: &dyn DiskFile,
         id: RequestId,
         place: &Place,
     ) -> Result<Bytes, QueueError> {
@@ -321,7 +324,7 @@ impl Shared {
             return Ok(None);
         };
         let (_, file) = self.read_meta(id, &entry.place)?;
-        self.read_body(&file, id, &entry.place).map(Some)
+        self.read_body(&*file, id, &entry.place).map(Some)
     }
 
     /// Finals in the order of their numbers, behind `after`.
@@ -372,13 +375,18 @@ impl Shared {
             cancelled: totals.cancelled,
             held_bytes: totals.held_bytes,
             live_bytes,
-            allocated_bytes: allocated(&self.journal_dir)?,
+            allocated_bytes: self
+                .disk
+                .allocated(&self.journal_dir)
+                .map_err(|source| QueueError::storage("list", &self.journal_dir, source))?,
             segments,
             index_bytes: self.index()?.bytes()?,
             oldest_accepted_at_ms: self.oldest()?,
             syncs: counter(&self.meter.syncs),
             appended: counter(&self.meter.appended),
             written_bytes: counter(&self.meter.written),
+            prepared_bytes: counter(&self.meter.prepared),
+            moved_bytes: counter(&self.meter.moved),
             damaged: counter(&self.meter.damaged),
         })
     }
@@ -441,14 +449,6 @@ fn first_free(
 
 fn read_entry(index: &Index, id: RequestId) -> Result<Option<Entry>, QueueError> {
     index.get(&keys::entry_key(id))?.map(|value| keys::decode(&value)).transpose()
-}
-
-/// Bytes that the journal's files take on disk.
-fn allocated(dir: &Path) -> Result<u64, QueueError> {
-    use std::os::unix::fs::MetadataExt;
-    let list = std::fs::read_dir(dir).map_err(|source| QueueError::storage("list", dir, source))?;
-    // A file that is deleted while we look takes nothing.
-    Ok(list.filter_map(|found| found.ok()?.metadata().ok()).map(|meta| meta.blocks() * 512).sum())
 }
 
 fn summary(id: RequestId, state: State, entry: &Entry) -> Summary {

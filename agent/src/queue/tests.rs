@@ -6,14 +6,16 @@ use bytes::Bytes;
 
 use super::{
     Idempotency, NewEntry, Queue, QueueConfig, QueueError, RequestId,
-    files::Meter,
+    begin::{Headroom, Purpose, Setup, file_name, number_in, path_of},
+    disk::RealDisk,
     journal::{
         AcceptMeta, FinalMeta, FinalState, Kind, Meta, RecordHeader, RetryMeta, SegmentHeader,
         VERSION, Wait,
     },
     keys,
+    meter::Meter,
     scan::{self, End},
-    segments::{Journal, Purpose, Setup, file_name, number_in, path_of},
+    segments::Journal,
 };
 
 fn accept_meta() -> AcceptMeta {
@@ -151,10 +153,11 @@ fn waiting_requests_sort_by_urgency_then_due_then_age() {
 
 fn journal(dir: &Path) -> Journal {
     let setup = Setup {
+        disk: Arc::new(RealDisk),
         dir: dir.to_owned(),
         store: [1; 16],
         segment_bytes: 256 * 1024,
-        headroom: 0,
+        headroom: Headroom { bytes: 0, inodes: 0 },
         meter: Arc::new(Meter::default()),
     };
     Journal::begin(setup, 1, 1).unwrap()

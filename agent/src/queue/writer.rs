@@ -4,7 +4,7 @@
 //! **Invariant:** no caller is answered before its record, and every record that its answer rests on,
 //! is durable; a batch that fails is answered with its error as a whole and leaves no trace.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -12,14 +12,15 @@ use tracing::{error, warn};
 
 use super::{
     Accepted, Forgotten, FullRule, NewEntry, QueueError, Recorded, RequestId,
-    command::{Ack, Command, Finish},
+    begin::{Purpose, path_of},
+    command::{Ack, Command, Finish, Reply},
     entry::{Attempts, GivenBack, cut_reason},
-    files::{self, DirLock},
     journal::{AcceptMeta, FinalMeta, FinalState, Meta, RetryMeta, Wait, span},
     keys::{Entry, Mark},
     ledger::Ledger,
-    opening,
-    segments::{Journal, Purpose, path_of},
+    lock::DirLock,
+    replay::{self, Place},
+    segments::Journal,
     shared::{RESERVED, Shared},
 };
 
@@ -33,16 +34,15 @@ const FORGET: usize = 4096;
 /// The writer's state.
 #[derive(Debug)]
 pub(super) struct Writer {
-    dir: PathBuf,
-    shared: Arc<Shared>,
-    journal: Journal,
-    ledger: Ledger,
+    place: Place,
+    pub(super) shared: Arc<Shared>,
+    pub(super) journal: Journal,
+    pub(super) ledger: Ledger,
     store: [u8; 16],
-    boot: String,
     acks: Acks,
     /// Why the batch in hand fails, or why the journal cannot be written at all.
     failure: Option<QueueError>,
-    lock: DirLock,
+    lock: Option<DirLock>,
 }
 
 /// Who waits for the batch, and whose leases it ends.
@@ -56,16 +56,15 @@ struct Acks {
 impl Writer {
     /// A writer over what was opened.
     pub(super) fn new(
-        dir: PathBuf,
+        place: Place,
         shared: Arc<Shared>,
         opened: (Journal, Ledger),
         store: [u8; 16],
-        boot: String,
-        lock: DirLock,
+        lock: Option<DirLock>,
     ) -> Self {
         let (journal, ledger) = opened;
         let acks = Acks::default();
-        Writer { dir, shared, journal, ledger, store, boot, acks, failure: None, lock }
+        Writer { place, shared, journal, ledger, store, acks, failure: None, lock }
     }
 
     /// Brings the index up to the journal's end and deletes what is finished.
@@ -80,22 +79,7 @@ impl Writer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut closer = None;
         while let Some(first) = commands.blocking_recv() {
-            self.restore_index();
-            let mut next = Some(first);
-            let mut taken = 0;
-            while let Some(command) = next.take() {
-                match command {
-                    Command::Close { reply } => closer = Some(reply),
-                    other => self.take(other),
-                }
-                taken += 1;
-                if closer.is_none() && taken < BATCH && self.acks.bytes < BATCH_BYTES {
-                    next = commands.try_recv().ok();
-                }
-            }
-            // Whoever waits for a batch that fails is told by it.
-            self.commit().ok();
-            self.collect_garbage();
+            closer = self.turn(first, || commands.try_recv().ok());
             if closer.is_some() {
                 break;
             }
@@ -108,6 +92,32 @@ impl Writer {
         if let Some(reply) = closer {
             drop(reply.send(closed));
         }
+    }
+
+    /// Serves one batch: this command and those that wait behind it. Returns whoever asks to close.
+    pub(super) fn turn(
+        &mut self,
+        first: Command,
+        mut more: impl FnMut() -> Option<Command>,
+    ) -> Option<Reply<()>> {
+        self.restore_index();
+        let mut closer = None;
+        let mut next = Some(first);
+        let mut taken = 0;
+        while let Some(command) = next.take() {
+            match command {
+                Command::Close { reply } => closer = Some(reply),
+                other => self.take(other),
+            }
+            taken += 1;
+            if closer.is_none() && taken < BATCH && self.acks.bytes < BATCH_BYTES {
+                next = more();
+            }
+        }
+        // Whoever waits for a batch that fails is told by it.
+        self.commit().ok();
+        self.collect_garbage();
+        closer
     }
 
     fn take(&mut self, command: Command) {
@@ -249,7 +259,7 @@ impl Writer {
     }
 
     /// The accept's meta as of now; when its bytes are damaged, all that the index has of it.
-    fn accepted_as(&mut self, id: RequestId, entry: &Entry) -> AcceptMeta {
+    pub(super) fn accepted_as(&mut self, id: RequestId, entry: &Entry) -> AcceptMeta {
         let envelope = match self.envelope(id, entry) {
             Ok(envelope) => envelope,
             Err(failed) => {
@@ -319,6 +329,11 @@ impl Writer {
         let kept = self.ledger.totals.finals();
         let surplus = kept.saturating_sub(self.shared.config.max_finals);
         let by_count = self.forget_oldest(u64::MAX, surplus)?;
+        if let Err(failed) = self.compact()
+            && !failed.is_no_space()
+        {
+            warn!(%failed, "queue: nearly dead segments stay for now");
+        }
         Ok(Forgotten { by_age, by_count })
     }
 
@@ -345,7 +360,7 @@ impl Writer {
 
     /// Appends a record and takes it into the ledger; a batch that fills its segment is committed
     /// first, so that a batch lies in one segment.
-    fn write(
+    pub(super) fn write(
         &mut self,
         id: RequestId,
         meta: &Meta,
@@ -392,7 +407,7 @@ impl Writer {
     }
 
     /// One sync for all who wait, then the index, then the answers.
-    fn commit(&mut self) -> Result<(), QueueError> {
+    pub(super) fn commit(&mut self) -> Result<(), QueueError> {
         let synced = self.make_durable();
         let acks = std::mem::take(&mut self.acks);
         // A worker whose answer could not be stored keeps its lease.
@@ -442,8 +457,7 @@ impl Writer {
     fn rebuild_index(&mut self) -> Result<(), QueueError> {
         let old = self.shared.replace_index(None);
         drop(old);
-        let (index, ledger) =
-            opening::rebuild_running(&self.dir, self.shared.config.keep_bad, &self.boot)?;
+        let (index, ledger) = self.place.rebuild_running(self.shared.config.keep_bad)?;
         self.ledger = ledger;
         self.shared.replace_index(Some(index));
         Ok(())
@@ -463,7 +477,7 @@ impl Writer {
         let position = self.journal.position();
         Mark {
             store: self.store,
-            boot: self.boot.clone(),
+            boot: self.place.boot.clone(),
             segment: position.segment,
             end: position.end,
             next_sequence: position.next_sequence,
@@ -474,7 +488,8 @@ impl Writer {
     }
 
     /// Deletes segments of which nothing counts, until there are none: each may free others.
-    fn collect_garbage(&mut self) {
+    pub(super) fn collect_garbage(&mut self) {
+        self.journal.keep_reserve();
         if let Err(failed) = self.try_collect() {
             warn!(%failed, "queue: finished segments stay for now");
         }
@@ -490,9 +505,9 @@ impl Writer {
             // The index must not fall behind what the deleted segments said.
             index.flush()?;
             for number in &dead {
-                files::remove(&path_of(&self.shared.journal_dir, *number))?;
+                self.shared.disk.delete(&path_of(&self.shared.journal_dir, *number))?;
             }
-            files::sync_dir(&self.shared.journal_dir)?;
+            self.shared.disk.sync_entries(&self.shared.journal_dir)?;
             for number in dead {
                 self.ledger.segment_gone(&index, number)?;
             }
@@ -501,7 +516,8 @@ impl Writer {
         }
     }
 
-    fn close(mut self) -> Result<(), QueueError> {
+    /// Closes in good order.
+    pub(super) fn close(mut self) -> Result<(), QueueError> {
         self.commit()?;
         let mark = self.mark();
         let index = self.shared.close();
@@ -509,8 +525,8 @@ impl Writer {
             index
                 .apply([(super::keys::MARK.to_vec(), Some(super::keys::encode(&mark)?))].into())?;
             index.sync()?;
-            opening::write_clean(&self.dir, &mark)?;
-            opening::wait_until_free(index);
+            replay::write_clean(&*self.shared.disk, &self.place.dir, &mark)?;
+            replay::wait_until_free(index);
         }
         drop(self.lock);
         Ok(())

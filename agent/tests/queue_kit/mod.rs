@@ -14,6 +14,7 @@ pub(crate) fn small() -> QueueConfig {
         ageing_ms: 1_000_000,
         max_bytes: 1 << 30,
         headroom_bytes: 0,
+        headroom_inodes: 0,
         segment_bytes: 256 * 1024,
         keep_bad: 3,
     }
@@ -65,7 +66,9 @@ pub(crate) fn segments(dir: &Path) -> Vec<std::path::PathBuf> {
         .expect("a journal")
         .map(|found| found.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|ext| ext == "seg"))
-        .filter(|path| !path.ends_with("spare.seg") && !path.ends_with("next.seg"))
+        .filter(|path| {
+            ["spare.seg", "next.seg", "reserve.seg"].iter().all(|name| !path.ends_with(name))
+        })
         .collect();
     found.sort();
     found

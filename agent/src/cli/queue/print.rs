@@ -102,6 +102,8 @@ pub(super) fn numbers(Numbers { stats, oldest_age_ms }: &Numbers) -> String {
         ("bytes of index", stats.index_bytes.to_string()),
         ("records appended", stats.appended.to_string()),
         ("bytes written", stats.written_bytes.to_string()),
+        ("  of them ahead", stats.prepared_bytes.to_string()),
+        ("  of them moved", stats.moved_bytes.to_string()),
         ("syncs", stats.syncs.to_string()),
         ("records damaged", stats.damaged.to_string()),
     ];

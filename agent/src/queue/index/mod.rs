@@ -25,7 +25,7 @@ use std::{
 
 use store::{Page, Store, broken};
 
-use super::{QueueError, files};
+use super::QueueError;
 
 /// Changes to be made at once: a value, or `None` to remove the key.
 pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -120,6 +120,11 @@ impl Index {
                 Some((low, bytes)) => (read_page(bytes)?, self.inner.next_low(low)?),
                 None => (Vec::new(), None),
             };
+            if end.as_ref().is_some_and(|end| *end <= from) {
+                // The page was split between the two looks.
+                next = Some(from);
+                continue;
+            }
             // This page's part of the range.
             let part = match end.as_deref().filter(|end| *end <= to) {
                 Some(end) => (Bound::Included(&*from), Bound::Excluded(end)),

@@ -9,11 +9,17 @@ use std::{
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use super::{QueueError, files, pages::Stored};
+use super::{QueueError, pages::Stored};
 
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// What sled says of a file that somebody has.
+const LOCKED: &str = "could not acquire lock";
+/// So often, and so long each time, it is waited for.
+const LOCK_TRIES: usize = 400;
+const LOCK_WAIT: Duration = Duration::from_millis(5);
 /// A page's key begins with this byte, since sled's may not be empty.
 const PAGE: u8 = b'.';
 
@@ -35,7 +41,18 @@ impl Store {
             .cache_capacity(CACHE_BYTES)
             .mode(sled::Mode::LowSpace)
             .flush_every_ms(Some(1000));
-        guarded(|| config.open()).map(|db| Store { db, dir: dir.to_owned() })
+        let mut opened = guarded(|| config.open());
+        for _ in 0..LOCK_TRIES {
+            match &opened {
+                // sled's threads may have the file a moment longer than its last user had.
+                Err(QueueError::Index { detail }) if detail.contains(LOCKED) => {
+                    std::thread::sleep(LOCK_WAIT);
+                    opened = guarded(|| config.open());
+                }
+                _ => break,
+            }
+        }
+        opened.map(|db| Store { db, dir: dir.to_owned() })
     }
 
     /// The page that `key` is in; none while nothing was ever stored.
@@ -97,11 +114,12 @@ fn sync_tree(dir: &Path) -> Result<(), QueueError> {
             sync_tree(&path)?;
         } else {
             File::open(&path)
-                .and_then(|file| files::sync_data(&file))
+                .and_then(|file| file.sync_data())
                 .map_err(|source| QueueError::storage("sync", &path, source))?;
         }
     }
-    files::sync_dir(dir)
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|source| QueueError::storage("sync", dir, source))
 }
 
 fn guarded<T>(run: impl FnOnce() -> sled::Result<T>) -> Result<T, QueueError> {

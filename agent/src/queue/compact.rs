@@ -1,0 +1,113 @@
+//! Moving what still counts out of segments that are nearly dead, so that one long-lived record does
+//! not keep a whole segment on the disk.
+//!
+//! **Invariant:** a record that is moved is durable in its new place before its old one can go; what a
+//! request is does not change by it.
+
+use super::{
+    QueueError, RequestId,
+    begin::{Purpose, path_of},
+    journal::{FinalMeta, Meta, Place, RetryMeta},
+    ledger::Ledger,
+    meter::count,
+    scan::{self, Found},
+    writer::Writer,
+};
+
+/// A segment of which less than one part in so many counts is nearly dead.
+const NEARLY_DEAD: u64 = 4;
+/// Segments' worth of space that may be dead before anything is moved.
+const SPARED: u64 = 2;
+/// Segments emptied at once, at most.
+const AT_ONCE: usize = 2;
+
+/// The segment to empty next: the one with the least that counts, when enough space is dead.
+fn nearly_dead(
+    ledger: &Ledger,
+    active: u64,
+    segment_bytes: u64,
+    size_of: impl Fn(u64) -> Option<u64>,
+) -> Option<u64> {
+    let mut dead = 0_u64;
+    let mut least: Option<(u64, u64)> = None;
+    for (number, used) in ledger.segments() {
+        let Some(size) = size_of(*number).filter(|_| *number != active) else { continue };
+        dead = dead.saturating_add(size.saturating_sub(used.bytes));
+        // One without bytes that count is kept for another's sake: there is nothing to move.
+        if used.bytes > 0 && used.bytes < size / NEARLY_DEAD {
+            least = least.into_iter().chain([(used.bytes, *number)]).min();
+        }
+    }
+    least.map(|(_, number)| number).filter(|_| dead > SPARED * segment_bytes)
+}
+
+impl Writer {
+    /// Empties nearly dead segments, some at a time.
+    pub(super) fn compact(&mut self) -> Result<(), QueueError> {
+        for _ in 0..AT_ONCE {
+            self.commit()?;
+            let (disk, dir) = (&self.shared.disk, &self.shared.journal_dir);
+            let size_of = |number| disk.open_to_read(&path_of(dir, number)).ok()?.bytes().ok();
+            let segment_bytes = self.shared.config.segment_bytes;
+            let Some(victim) =
+                nearly_dead(&self.ledger, self.journal.active(), segment_bytes, size_of)
+            else {
+                return Ok(());
+            };
+            self.empty(victim)?;
+            self.commit()?;
+            self.collect_garbage();
+        }
+        Ok(())
+    }
+
+    fn empty(&mut self, victim: u64) -> Result<(), QueueError> {
+        let path = path_of(&self.shared.journal_dir, victim);
+        let file = self.shared.disk.file_to_read(&path)?;
+        let header = scan::read_header(&*file)
+            .map_err(|source| QueueError::storage("read", &path, source))?;
+        let Some(header) = header else { return Ok(()) };
+        let mut places = Vec::new();
+        let found = |Found { id, place, .. }| {
+            places.push((id, place));
+            Ok(())
+        };
+        // What is damaged stays where it is, and keeps its segment.
+        scan::scan(&path, &*file, &header, 0, found, |_damage| {})?;
+        for (id, place) in places {
+            if let Some(meta) = self.as_of_now(id, &place)? {
+                let body = self.shared.read_body(&*file, id, &place)?;
+                count(&self.shared.meter.moved, place.span());
+                // The reserve of a full disk is not for this.
+                self.write(id, &meta, &body, place.body_crc, Purpose::Accept)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a record says today, if it still counts.
+    fn as_of_now(&mut self, id: RequestId, place: &Place) -> Result<Option<Meta>, QueueError> {
+        let index = self.shared.index()?;
+        let Some(entry) = self.ledger.entry(&index, id)? else { return Ok(None) };
+        let meta = match entry.ended {
+            None if entry.place == *place => Meta::Accept(self.accepted_as(id, &entry)),
+            None if entry.retry == Some((place.segment, place.span())) && place.body_len == 0 => {
+                Meta::Retry(RetryMeta {
+                    attempts: entry.attempts,
+                    not_before_ms: entry.not_before_ms,
+                    reason: entry.reason,
+                    wait: entry.wait,
+                })
+            }
+            Some(ended) if entry.place == *place => {
+                let Meta::Final(meta) = self.shared.read_meta(id, place)?.0 else {
+                    return Ok(None);
+                };
+                let accepts_in = entry.accepts_in;
+                Meta::Final(FinalMeta { number: ended.number, accepts_in, ..meta })
+            }
+            None | Some(_) => return Ok(None),
+        };
+        Ok(Some(meta))
+    }
+}

@@ -1,0 +1,385 @@
+//! The queue on a disk that loses power, against a model of what was promised.
+//!
+//! Each seed is a schedule: requests are put in, leased, answered, given back, cancelled, forgotten;
+//! syncs fail; the process is killed and the power goes, also in the middle of a write, a sync, a
+//! roll-over or an opening. The writer is driven by hand, so that a seed always gives the same
+//! schedule. After every opening each request must be where its caller was told that it is; what was
+//! not acknowledged may be there or not, but what was once seen stays; nothing has two answers.
+//!
+//! `HOLDFAST_CASES=20000 cargo test --lib queue::sim` runs more of them; `HOLDFAST_SEED=7` one.
+
+mod dice;
+mod disk;
+mod model;
+
+use std::{path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use self::{
+    dice::Dice,
+    disk::SimDisk,
+    model::{End, Model, Stage},
+};
+use super::{
+    Accepted, Idempotency, NEVER, NewEntry, QueueConfig, QueueError, Recorded, RequestId, State,
+    command::{Command, Finish},
+    disk::Disk,
+    entry::{Attempts, GivenBack},
+    journal::{FinalState, Wait},
+    opening,
+    shared::Shared,
+    writer::Writer,
+};
+
+/// Schedules that are run when nobody says how many.
+const CASES: u64 = 1500;
+/// Steps of a schedule.
+const STEPS: usize = 60;
+
+#[test]
+fn what_was_promised_is_kept_whatever_the_disk_loses() {
+    let from_env = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = from_env("HOLDFAST_SEED") {
+        return drop(schedule(seed));
+    }
+    let cases = from_env("HOLDFAST_CASES").unwrap_or(CASES);
+    let first = 1_000_000;
+    let mut moved = 0;
+    for seed in first..first + cases {
+        match std::panic::catch_unwind(|| schedule(seed)) {
+            Ok(bytes) => moved += bytes,
+            Err(_) => panic!("run this one alone with HOLDFAST_SEED={seed}"),
+        }
+    }
+    assert!(moved > 0 || cases < 100, "no schedule came to moving records");
+}
+
+/// Returns how many bytes were moved out of nearly dead segments.
+fn schedule(seed: u64) -> u64 {
+    let mut dice = Dice::new(seed);
+    // sled is slow to open; what it holds is the same as what memory holds.
+    let has_index = dice.one_in(40);
+    let mut world = World {
+        disk: SimDisk::new(dice.next(), has_index),
+        folder: tempfile::tempdir().expect("a folder"),
+        open: None,
+        model: Model::default(),
+        now_ms: 1,
+        moved: 0,
+        dice,
+    };
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.disk.fail_syncs(0);
+    world.disk.set_free(u64::MAX / 2);
+    world.reopen(false);
+    world.drain();
+    world.moved
+}
+
+struct World {
+    dice: Dice,
+    disk: SimDisk,
+    folder: tempfile::TempDir,
+    open: Option<(Arc<Shared>, Writer)>,
+    model: Model,
+    now_ms: u64,
+    moved: u64,
+}
+
+fn config() -> QueueConfig {
+    QueueConfig {
+        headroom_bytes: 0,
+        headroom_inodes: 0,
+        segment_bytes: 256 * 1024,
+        max_finals: 50,
+        ..QueueConfig::default()
+    }
+}
+
+impl World {
+    fn dir(&self) -> PathBuf {
+        self.folder.path().join("queue")
+    }
+
+    fn step(&mut self) {
+        self.now_ms += 1;
+        if self.open.is_none() {
+            // The power may go while it opens, too.
+            if self.dice.one_in(3) {
+                let after = self.dice.below(25);
+                self.disk.stop_after(after as u64);
+            }
+            return self.reopen(true);
+        }
+        match self.dice.below(20) {
+            0..=7 => self.accept(),
+            8..=12 => self.work(),
+            13 => self.cancel(),
+            14 => self.retry_now(),
+            15 => self.forget(),
+            16 => self.disk.fail_syncs([0, 0, 0, 6][self.dice.below(4)]),
+            17 => self.disk.set_free([u64::MAX / 2, u64::MAX / 2, 300_000][self.dice.below(3)]),
+            18 => {
+                let after = self.dice.below(40);
+                self.disk.stop_after(after as u64);
+            }
+            _ => self.stop(),
+        }
+        if self.disk.has_stopped() {
+            self.stop();
+        }
+    }
+
+    /// Ends the process: in good order, killed, or with the machine.
+    fn stop(&mut self) {
+        let Some((shared, writer)) = self.open.take() else { return };
+        if self.dice.one_in(4) && !self.disk.has_stopped() {
+            writer.close().ok();
+        } else {
+            self.disk.stop_after(0);
+            drop(writer);
+        }
+        drop(shared);
+        if self.dice.one_in(2) { self.disk.cut_power() } else { self.disk.restart() }
+    }
+
+    /// Opens the queue and looks whether all is there.
+    fn reopen(&mut self, may_fail: bool) {
+        self.stop();
+        if !may_fail {
+            self.disk.restart();
+        }
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        match opening::open_on(&disk, &self.dir(), config(), None) {
+            Ok((shared, writer, report)) => {
+                let is_index = |path: &PathBuf| path.to_string_lossy().contains("/index.bad-");
+                assert!(report.bad.iter().all(is_index), "given up: {:?}", report.bad);
+                self.open = Some((shared, writer));
+                self.look();
+            }
+            Err(failed) => {
+                assert!(may_fail, "it does not open: {failed}");
+                if self.dice.one_in(2) { self.disk.cut_power() } else { self.disk.restart() }
+            }
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.open.as_ref().expect("it is open").0
+    }
+
+    /// Compares all that the queue says with the model, which learns what was left open.
+    fn look(&mut self) {
+        let (shared, _) = self.open.as_ref().expect("it is open");
+        let mut held = 0;
+        for id in self.model.ids() {
+            let stage = match self.see(shared, id) {
+                Ok(stage) => stage,
+                // The machine went off while it was looked at.
+                Err(_) if self.disk.has_stopped() => return,
+                Err(failed) => panic!("{id} cannot be read: {failed}"),
+            };
+            held += u64::from(matches!(stage, Stage::Held { .. }));
+            self.model.seen(id, stage);
+        }
+        let Ok(stats) = shared.stats() else {
+            return assert!(self.disk.has_stopped(), "no numbers");
+        };
+        let counted = stats.held + stats.in_flight + stats.waiting_for_budget + stats.set_aside;
+        assert_eq!(counted, held, "{stats:?}");
+        let results = shared.results_after(0, usize::MAX).expect("the index reads");
+        assert!(results.is_sorted_by_key(|(number, _)| *number));
+        for (number, summary) in results {
+            self.model.number_seen(summary.id, number);
+        }
+    }
+
+    fn see(&self, shared: &Shared, id: RequestId) -> Result<Stage, QueueError> {
+        let Some(record) = shared.record(id)? else { return Ok(Stage::Gone) };
+        let summary = record.summary;
+        assert_eq!(record.envelope, self.model.envelope(id), "{id}");
+        Ok(match summary.state {
+            State::Held | State::InFlight | State::WaitingForBudget | State::SetAside => {
+                let body = shared.body(id)?.expect("it is held");
+                assert_eq!(body, self.model.body(id), "the body of {id}");
+                let is_aside = summary.state == State::SetAside;
+                Stage::Held { attempts: summary.attempts, is_aside }
+            }
+            State::Answered => Stage::Ended(End::Answered(record.answer.expect("its answer"))),
+            State::Failed => Stage::Ended(End::Failed),
+            State::Expired => Stage::Ended(End::Expired),
+            State::Cancelled => Stage::Ended(End::Cancelled),
+        })
+    }
+
+    /// Hands these commands to the writer as one batch.
+    fn serve(&mut self, commands: Vec<Command>) {
+        let (_, writer) = self.open.as_mut().expect("it is open");
+        let mut commands = commands.into_iter();
+        let first = commands.next().expect("a command");
+        let closer = writer.turn(first, || commands.next());
+        assert!(closer.is_none());
+    }
+
+    fn accept(&mut self) {
+        let count = [1, 1, 2, 5][self.dice.below(4)];
+        let mut commands = Vec::new();
+        let mut replies = Vec::new();
+        for _ in 0..count {
+            let new = self.request();
+            let (reply, answer) = oneshot::channel();
+            let crc = crc32c::crc32c(&new.body);
+            replies.push((new.clone(), answer));
+            commands.push(Command::Accept { entry: Box::new(new), crc, answer: None, reply });
+        }
+        self.serve(commands);
+        for (new, mut answer) in replies {
+            let id = new.id;
+            match answer.try_recv().expect("every command is answered") {
+                Ok(Accepted::New) => self.model.accepted(new, true),
+                Ok(Accepted::Known { id: known, .. }) => self.model.known(&new, known),
+                // A refusal before anything was written, or a batch that failed.
+                Err(_) => self.model.accepted(new, false),
+            }
+            assert!(self.model.has(id) || self.model.key_is_taken(id));
+        }
+    }
+
+    fn request(&mut self) -> NewEntry {
+        let bytes = match self.dice.below(12) {
+            0 => 70_000 + self.dice.below(100_000),
+            1 => 300_000,
+            2 | 3 => 0,
+            _ => self.dice.below(3000),
+        };
+        let seed = self.dice.next().to_le_bytes();
+        let body: Bytes = seed.iter().copied().cycle().take(bytes).collect();
+        let key = self.dice.one_in(3).then(|| format!("key-{}", self.dice.below(6)));
+        let idempotency = key.map(|key| Idempotency { key, digest: [7; 32] });
+        NewEntry {
+            id: RequestId::new(),
+            idempotency,
+            priority: u8::try_from(self.dice.below(10)).expect("0..=9"),
+            accepted_at_ms: self.now_ms,
+            not_before_ms: 0,
+            expires_at_ms: self.dice.one_in(8).then_some(self.now_ms + 20),
+            envelope: Bytes::copy_from_slice(&seed),
+            body,
+        }
+    }
+
+    /// Leases something and answers it, fails it, gives it back, sets it aside or lets it expire.
+    fn work(&mut self) {
+        let picked = match self.shared().pick(self.now_ms, 0) {
+            Ok(Some(picked)) => picked,
+            Ok(None) => return,
+            Err(_) => return assert!(self.disk.has_stopped()),
+        };
+        let id = picked.id;
+        assert!(self.model.may_be_leased(id), "{id} was leased, and is not held");
+        match self.dice.below(8) {
+            0..=3 => {
+                let answer = Bytes::from(self.dice.next().to_le_bytes().to_vec());
+                let count = 1 + self.dice.below(2);
+                self.finish(id, FinalState::Answered, answer, count);
+            }
+            4 => self.finish(id, FinalState::Failed, Bytes::new(), 1),
+            5 => self.finish(id, FinalState::Expired, Bytes::new(), 1),
+            6 => self.give_back(id, Attempts::Counted, Wait::Turn),
+            _ => self.give_back(id, Attempts::Counted, Wait::Operator),
+        }
+    }
+
+    /// Ends a request; with a count of two, a second time with another answer in the same batch.
+    fn finish(&mut self, id: RequestId, state: FinalState, answer: Bytes, count: usize) {
+        let mut commands = Vec::new();
+        let mut replies = Vec::new();
+        for at in 0..count {
+            let answer = if at == 0 { answer.clone() } else { Bytes::from_static(b"too late") };
+            let (reply, told) = oneshot::channel();
+            let finish = Finish {
+                id,
+                state,
+                answer_crc: crc32c::crc32c(&answer),
+                answer: answer.clone(),
+                reason: None,
+                now_ms: self.now_ms,
+                spare_in_flight: false,
+            };
+            commands.push(Command::Finish { finish: Box::new(finish), reply });
+            replies.push((answer, told));
+        }
+        self.serve(commands);
+        for (answer, mut told) in replies {
+            let end = match state {
+                FinalState::Answered => End::Answered(answer),
+                FinalState::Failed => End::Failed,
+                FinalState::Expired => End::Expired,
+                FinalState::Cancelled => End::Cancelled,
+            };
+            match told.try_recv().expect("every command is answered") {
+                Ok(Some(Recorded::Stored)) => self.model.ended(id, end, true),
+                Ok(Some(Recorded::AlreadyFinal(_))) => self.model.was_final(id),
+                Ok(None) => {}
+                Err(QueueError::Unknown { .. }) => self.model.seen(id, Stage::Gone),
+                Err(_) => self.model.ended(id, end, false),
+            }
+        }
+    }
+
+    fn give_back(&mut self, id: RequestId, attempts: Attempts, wait: Wait) {
+        let not_before_ms = if wait == Wait::Operator { NEVER } else { 0 };
+        let back = GivenBack { attempts, not_before_ms, reason: Some("so".into()), wait };
+        let (reply, mut told) = oneshot::channel();
+        self.serve(vec![Command::Retry { id, back, spare_in_flight: false, reply }]);
+        let is_aside = wait == Wait::Operator;
+        match told.try_recv().expect("every command is answered") {
+            Ok(Recorded::Stored) => self.model.given_back(id, attempts, is_aside, true),
+            Ok(Recorded::AlreadyFinal(_)) => self.model.was_final(id),
+            Err(QueueError::Unknown { .. }) => self.model.seen(id, Stage::Gone),
+            Err(_) => self.model.given_back(id, attempts, is_aside, false),
+        }
+    }
+
+    fn cancel(&mut self) {
+        if let Some(id) = self.dice.pick(&self.model.ids()).copied() {
+            self.finish(id, FinalState::Cancelled, Bytes::new(), 1);
+        }
+    }
+
+    fn retry_now(&mut self) {
+        if let Some(id) = self.dice.pick(&self.model.ids()).copied() {
+            self.give_back(id, Attempts::Reset, Wait::Turn);
+        }
+    }
+
+    fn forget(&mut self) {
+        let (reply, mut told) = oneshot::channel();
+        let to_ms = self.now_ms.checked_sub(self.dice.below(40) as u64);
+        self.serve(vec![Command::Forget { to_ms, reply }]);
+        drop(told.try_recv().expect("every command is answered"));
+        self.model.finals_may_be_forgotten();
+        self.moved += self.shared().stats().map_or(0, |stats| stats.moved_bytes);
+        self.look();
+    }
+
+    /// In the end everything can be worked off, and its space comes back.
+    fn drain(&mut self) {
+        for id in self.model.ids() {
+            if self.model.may_be_leased(id) {
+                self.finish(id, FinalState::Answered, Bytes::from_static(b"at last"), 1);
+            }
+        }
+        self.look();
+        let (reply, mut told) = oneshot::channel();
+        self.serve(vec![Command::Forget { to_ms: Some(u64::MAX), reply }]);
+        told.try_recv().expect("answered").expect("nothing fails any more");
+        let stats = self.shared().stats().expect("the index reads");
+        assert_eq!((stats.held, stats.answered, stats.live_bytes), (0, 0, 0), "{stats:?}");
+        assert!(stats.segments <= 1, "{stats:?}");
+    }
+}

@@ -133,7 +133,8 @@ async fn every_flipped_bit_is_noticed_and_costs_one_record() {
 #[tokio::test]
 async fn body_damaged_behind_an_intact_index_is_set_aside_when_its_turn_comes() {
     let dir = tempfile::tempdir().unwrap();
-    let ids = filled(dir.path(), &[&[1; 4000], b"good"]).await;
+    // Too large to be read with the lease.
+    let ids = filled(dir.path(), &[&[1; 100_000], b"good"]).await;
     let segment = segments(dir.path()).pop().unwrap();
     let file = OpenOptions::new().write(true).open(&segment).unwrap();
     file.write_all_at(&[0xff; 8], 4096 + 3000).unwrap();

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `e` id | [`Entry`] | each request |
 //! | `k` key | id | idempotency |
-//! | `q` 9-priority due order | id | waiting requests; due is 0 when there is no time to wait for |
+//! | `q` 9-priority due order | id, accepted | waiting requests; due is 0 when there is no time to wait for |
 //! | `x` expires id | | waiting requests that expire |
 //! | `f` finished id | | finals, to be forgotten |
 //! | `r` number | id | finals in the order they were recorded |
@@ -175,6 +175,17 @@ pub(super) fn name_key(key: &str) -> Vec<u8> {
 pub(super) fn queue_key(priority: u8, due: u64, order: u64) -> Vec<u8> {
     let urgency = 9 - priority.min(9);
     joined(&[b"q", &[urgency], &due.to_be_bytes(), &order.to_be_bytes()])
+}
+
+/// Value of a waiting request.
+pub(super) fn waiting_value(id: RequestId, accepted_at_ms: u64) -> Vec<u8> {
+    joined(&[&id.bytes(), &accepted_at_ms.to_be_bytes()])
+}
+
+/// Id and time of acceptance in a value of a waiting request.
+pub(super) fn waiting_in(value: &[u8]) -> Option<(RequestId, u64)> {
+    let (id, at) = value.split_at_checked(16)?;
+    Some((id_of(id)?, u64::from_be_bytes(at.try_into().ok()?)))
 }
 
 /// Due time and order in a key of a waiting request.

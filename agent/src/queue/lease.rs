@@ -3,16 +3,17 @@
 //! **Invariant:** a lease that is dropped gives its own request back, and never one that was leased to
 //! somebody else since.
 
-use std::{io::ErrorKind, sync::Arc};
+use std::io::ErrorKind;
 
 use bytes::Bytes;
 use tracing::error;
 
 use super::{
     Queue, QueueError, RequestId,
-    journal::{FinalState, Meta, Place},
+    journal::{FinalState, Place},
     keys::Entry,
-    off_reactor,
+    pick::Picked,
+    shared::{OpenSegment, Shared},
 };
 
 /// A request to be worked on. End it by [`Queue::answer`], [`Queue::fail`] or [`Queue::retry_at`];
@@ -24,6 +25,8 @@ pub struct Lease {
     token: u64,
     entry: Entry,
     envelope: Bytes,
+    /// There if it is small.
+    body: Option<Bytes>,
 }
 
 impl Lease {
@@ -84,66 +87,94 @@ impl Lease {
     /// Reads the body from disk and checks it.
     ///
     /// # Errors
-    /// [`QueueError::Damaged`] when its bytes are not what was accepted: fail the request then.
+    /// [`QueueError::Damaged`] when its bytes are not what was accepted: fail the request then;
+    /// [`QueueError::Unknown`] when it came to its end meanwhile.
     pub async fn body(&self) -> Result<Bytes, QueueError> {
-        let shared = Arc::clone(&self.queue.shared);
-        let (id, place) = (self.id, self.entry.place);
-        off_reactor(move || {
-            let (_, file) = shared.read_meta(id, &place)?;
-            shared.read_body(&*file, id, &place)
-        })
-        .await
+        if let Some(body) = &self.body {
+            return Ok(body.clone());
+        }
+        let id = self.id;
+        self.queue.body(id).await?.ok_or(QueueError::Unknown { id })
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.queue.shared.release(self.id, Some(self.token)) {
+        if self.queue.shared.in_flight.release(self.id, Some(self.token)) {
             self.queue.shared.notify();
         }
     }
 }
 
-/// Leases the next request.
+/// Leases the next requests: at most `most`, none when none may be worked on.
 pub(super) async fn next(
     queue: &Queue,
     now_ms: u64,
     least_priority: u8,
-) -> Result<Option<Lease>, QueueError> {
+    most: usize,
+) -> Result<Vec<Lease>, QueueError> {
     loop {
-        let Some(picked) = queue.read(move |shared| shared.pick(now_ms, least_priority)).await?
-        else {
-            return Ok(None);
-        };
-        // From here on the request is given back when anything goes wrong.
-        let mut lease = Lease {
-            queue: queue.clone(),
-            id: picked.id,
-            token: picked.token,
-            entry: picked.entry,
-            envelope: Bytes::new(),
-        };
-        let (id, place) = (lease.id, lease.entry.place);
-        match queue.read(move |shared| shared.read_meta(id, &place)).await {
-            Ok((Meta::Accept(meta), _)) => {
-                lease.envelope = meta.envelope.into();
-                return Ok(Some(lease));
+        let ours = queue.clone();
+        let read = move |shared: &Shared| read(&ours, shared, now_ms, least_priority, most);
+        let mut leases = Vec::new();
+        let mut was_any = false;
+        for (lease, read) in queue.read(read).await? {
+            was_any = true;
+            match read {
+                Ok(()) => leases.push(lease),
+                Err(failed) => set_aside(queue, &lease, failed, now_ms).await?,
             }
-            // It came to its end, or was moved, in this moment.
-            Err(QueueError::Storage { .. }) if !queue.is_at(id, place).await? => {}
-            Ok(_) | Err(QueueError::Damaged { .. }) => {
-                error!(%id, "queue: a request is damaged on disk; set aside as failed");
-                let reason = Some("its bytes on disk are damaged");
-                queue.end(id, FinalState::Failed, reason, now_ms, false).await?;
-            }
-            Err(QueueError::Storage { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                error!(%id, "queue: a request's segment is gone; set aside as failed");
-                let reason = Some("its bytes on disk are gone");
-                queue.end(id, FinalState::Failed, reason, now_ms, false).await?;
-            }
-            Err(other) => return Err(other),
+        }
+        // All that were damaged are out of the way now.
+        if !leases.is_empty() || !was_any {
+            return Ok(leases);
         }
     }
+}
+
+/// Picks requests and reads them. The leases are made here, so that they are given back when nobody
+/// waits for them any more.
+fn read(
+    queue: &Queue,
+    shared: &Shared,
+    now_ms: u64,
+    least_priority: u8,
+    most: usize,
+) -> Result<Vec<(Lease, Result<(), QueueError>)>, QueueError> {
+    let mut segment = OpenSegment::default();
+    let picked = shared.pick(now_ms, least_priority, most)?;
+    let leases = picked.into_iter().map(|Picked { id, entry, token }| {
+        let queue = queue.clone();
+        let (envelope, body) = (Bytes::new(), None);
+        let mut lease = Lease { queue, id, token, entry, envelope, body };
+        let read =
+            shared.read_waiting(&mut segment, id, &lease.entry.place).map(|(envelope, body)| {
+                shared.in_flight.remember(id, token, &envelope);
+                (lease.envelope, lease.body) = (envelope, body);
+            });
+        (lease, read)
+    });
+    Ok(leases.collect())
+}
+
+/// Ends a request whose bytes cannot be read; one that was moved in this moment is given back.
+async fn set_aside(
+    queue: &Queue,
+    lease: &Lease,
+    failed: QueueError,
+    now_ms: u64,
+) -> Result<(), QueueError> {
+    let id = lease.id;
+    let why = match failed {
+        QueueError::Storage { .. } if !queue.is_at(id, lease.entry.place).await? => return Ok(()),
+        QueueError::Damaged { .. } => "its bytes on disk are damaged",
+        QueueError::Storage { source, .. } if source.kind() == ErrorKind::NotFound => {
+            "its bytes on disk are gone"
+        }
+        other => return Err(other),
+    };
+    error!(%id, why, "queue: a request cannot be read; it ends as failed");
+    queue.end(id, FinalState::Failed, Some(why), now_ms, false).await.map(drop)
 }
 
 impl Queue {

@@ -186,7 +186,7 @@ impl Ledger {
                 let entry = fresh(meta, place, vec![place.segment]);
                 self.totals.held += 1;
                 self.waits(entry.wait, 1);
-                self.put(entry.queue_key(), id.bytes().to_vec());
+                self.put(entry.queue_key(), keys::waiting_value(id, entry.accepted_at_ms));
                 if let Some(at) = entry.expires_at_ms {
                     self.put(keys::expiry_key(at, id), Vec::new());
                 }
@@ -233,7 +233,7 @@ impl Ledger {
         entry.attempts = meta.attempts;
         entry.reason.clone_from(&meta.reason);
         entry.not_before_ms = meta.not_before_ms;
-        self.put(entry.queue_key(), id.bytes().to_vec());
+        self.put(entry.queue_key(), keys::waiting_value(id, entry.accepted_at_ms));
         self.put_entry(id, &entry)
     }
 

@@ -28,6 +28,7 @@ mod ledger;
 mod lock;
 mod meter;
 mod opening;
+mod pick;
 mod replay;
 mod scan;
 mod segments;
@@ -188,7 +189,15 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Storage`] and [`QueueError::Index`].
     pub async fn lease_next(&self, now_ms: u64) -> Result<Option<Lease>, QueueError> {
-        lease::next(self, now_ms, 0).await
+        Ok(lease::next(self, now_ms, 0, 1).await?.pop())
+    }
+
+    /// As [`Queue::lease_next`], up to so many at once, the first one first.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn lease_many(&self, now_ms: u64, most: usize) -> Result<Vec<Lease>, QueueError> {
+        lease::next(self, now_ms, 0, most).await
     }
 
     /// As [`Queue::lease_next`], but only requests of at least this priority.
@@ -200,7 +209,7 @@ impl Queue {
         now_ms: u64,
         least_priority: u8,
     ) -> Result<Option<Lease>, QueueError> {
-        lease::next(self, now_ms, least_priority).await
+        Ok(lease::next(self, now_ms, least_priority, 1).await?.pop())
     }
 
     /// Records the answer of a request. The first final state wins: `AlreadyFinal` tells that this

@@ -224,6 +224,25 @@ pub(super) fn read_meta(file: &dyn DiskFile, place: &Place) -> io::Result<Option
     Ok(Meta::decode(&record, meta))
 }
 
+/// Reads a record's meta and body at once, by its place. `None`: its bytes do not match.
+pub(super) fn read_whole(
+    file: &dyn DiskFile,
+    place: &Place,
+) -> io::Result<Option<(Meta, Option<Vec<u8>>)>> {
+    let Some(bytes) = read_range(file, place.offset, place.span())? else { return Ok(None) };
+    let Some((header, rest)) = bytes.split_at_checked(HEADER) else { return Ok(None) };
+    let meta_len = usize::try_from(place.meta_len).unwrap_or(usize::MAX);
+    let Some((meta, rest)) = rest.split_at_checked(meta_len) else { return Ok(None) };
+    let body_len = usize::try_from(place.body_len).unwrap_or(usize::MAX);
+    let Some(body) = rest.get(..body_len) else { return Ok(None) };
+    let tag = header.get(..8).and_then(|tag| tag.try_into().ok()).unwrap_or_default();
+    let Some(record) = RecordHeader::decode(header, tag) else { return Ok(None) };
+    if crc32c::crc32c(meta) != place.meta_crc || crc32c::crc32c(body) != place.body_crc {
+        return Ok(None);
+    }
+    Ok(Meta::decode(&record, meta).map(|meta| (meta, Some(body.to_vec()))))
+}
+
 /// Reads a record's body, by its place. `None`: its bytes do not match.
 pub(super) fn read_body(file: &dyn DiskFile, place: &Place) -> io::Result<Option<Vec<u8>>> {
     let at = place.offset + ALIGN + u64::from(place.meta_len);

@@ -1,13 +1,9 @@
 //! What the queue's handles, its leases and its writer have in common, and all reading.
 //!
-//! Owns the index's handle and who has which request in hand. **Invariant:** `in_flight` is locked
-//! only for the length of a few reads of the index, and a request that came to its end is not leased:
-//! whoever leases looks at the index again while holding the lock, and the writer takes finished
-//! requests out only after the index says that they are.
+//! Owns the index's handle. **Invariant:** what is read is checked against its checksum, and a record
+//! that is moved in the middle of a read is found in its new place.
 
 use std::{
-    cmp::Reverse,
-    collections::HashMap,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -19,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    Idempotency, NEVER, QueueConfig, QueueError, Record, RequestId, State, Stats, Summary,
+    Idempotency, QueueConfig, QueueError, Record, RequestId, State, Stats, Summary,
     begin::path_of,
     disk::{Disk, DiskFile},
     index::Index,
@@ -27,11 +23,9 @@ use super::{
     keys::{self, Entry, Totals},
     ledger::Ledger,
     meter::{Meter, count},
+    pick::InFlight,
     scan,
 };
-
-/// The token of the writer, which no lease has.
-pub(super) const RESERVED: u64 = 0;
 
 /// Numbers that the writer publishes after each commit.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,21 +35,27 @@ struct Published {
     segments: u64,
 }
 
-/// A request that was picked to be leased.
-#[derive(Debug)]
-pub(super) struct Picked {
-    /// Its id.
-    pub(super) id: RequestId,
-    /// Its entry.
-    pub(super) entry: Entry,
-    /// What makes this lease this one.
-    pub(super) token: u64,
-}
+/// Bodies up to this size are read together with what stands before them.
+const SMALL: u64 = 64 * 1024;
 
+/// The segment that was read last: the next request is mostly in it too.
 #[derive(Debug, Default)]
-struct InFlight {
-    leases: HashMap<RequestId, u64>,
-    next_token: u64,
+pub(super) struct OpenSegment(Option<(u64, Arc<dyn DiskFile>)>);
+
+impl OpenSegment {
+    fn get(
+        &mut self,
+        disk: &dyn Disk,
+        path: &std::path::Path,
+        number: u64,
+    ) -> Result<Arc<dyn DiskFile>, QueueError> {
+        if let Some((_, file)) = self.0.as_ref().filter(|(open, _)| *open == number) {
+            return Ok(Arc::clone(file));
+        }
+        let file = disk.file_to_read(path)?;
+        self.0 = Some((number, Arc::clone(&file)));
+        Ok(file)
+    }
 }
 
 /// The common part.
@@ -68,7 +68,7 @@ pub(super) struct Shared {
     pub(super) changed: watch::Sender<u64>,
     index: RwLock<Option<Arc<Index>>>,
     closed: AtomicBool,
-    in_flight: Mutex<InFlight>,
+    pub(super) in_flight: InFlight,
     published: Mutex<Published>,
 }
 
@@ -93,7 +93,7 @@ impl Shared {
             changed: watch::Sender::new(0),
             index: RwLock::new(Some(Arc::new(index))),
             closed: AtomicBool::new(false),
-            in_flight: Mutex::default(),
+            in_flight: InFlight::default(),
             published: Mutex::default(),
         }
     }
@@ -134,79 +134,12 @@ impl Shared {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
     }
 
-    /// Takes a request out of hand, whoever has it (`None`), or if this lease still has it.
-    pub(super) fn release(&self, id: RequestId, token: Option<u64>) -> bool {
-        let mut in_flight = locked(&self.in_flight);
-        let ours = in_flight.leases.get(&id).is_some_and(|has| token.is_none_or(|t| t == *has));
-        if ours {
-            in_flight.leases.remove(&id);
-        }
-        ours
-    }
-
-    /// Whether a worker has this request.
-    pub(super) fn is_in_flight(&self, id: RequestId) -> bool {
-        locked(&self.in_flight).leases.contains_key(&id)
-    }
-
-    /// Keeps a request from being leased; false when a worker has it.
-    pub(super) fn reserve(&self, id: RequestId) -> bool {
-        let mut in_flight = locked(&self.in_flight);
-        if in_flight.leases.contains_key(&id) {
-            return false;
-        }
-        in_flight.leases.insert(id, RESERVED);
-        true
-    }
-
     /// The state as callers see it.
     pub(super) fn state_of(&self, id: RequestId, entry: &Entry) -> State {
         match entry.state() {
-            state if !state.is_final() && self.is_in_flight(id) => State::InFlight,
+            state if !state.is_final() && self.in_flight.has(id) => State::InFlight,
             state => state,
         }
-    }
-
-    /// The request that is the first to be leased now (see [`rank`]), marked as in flight.
-    pub(super) fn pick(
-        &self,
-        now_ms: u64,
-        least_priority: u8,
-    ) -> Result<Option<Picked>, QueueError> {
-        let index = self.index()?;
-        let mut in_flight = locked(&self.in_flight);
-        let mut first: Option<(Rank, RequestId, Entry)> = None;
-        for priority in (least_priority..=9).rev() {
-            for (from_due, to_due) in [(0, 0), (1, now_ms)] {
-                let found = first_free(&index, &in_flight, priority, from_due, to_due)?;
-                let Some((id, entry)) = found else { continue };
-                let rank = rank(&entry, now_ms, self.config.ageing_ms);
-                if first.as_ref().is_none_or(|(before, ..)| rank > *before) {
-                    first = Some((rank, id, entry));
-                }
-            }
-        }
-        let Some((_, id, entry)) = first else { return Ok(None) };
-        in_flight.next_token += 1;
-        let token = in_flight.next_token;
-        in_flight.leases.insert(id, token);
-        Ok(Some(Picked { id, entry, token }))
-    }
-
-    /// When the next request may be leased; `now_ms` when one may be leased at once.
-    pub(super) fn next_due(&self, now_ms: u64) -> Result<Option<u64>, QueueError> {
-        let index = self.index()?;
-        let in_flight = locked(&self.in_flight);
-        let mut next: Option<u64> = None;
-        for priority in 0..=9 {
-            if first_free(&index, &in_flight, priority, 0, now_ms)?.is_some() {
-                return Ok(Some(now_ms));
-            }
-            let later = first_free(&index, &in_flight, priority, now_ms + 1, NEVER - 1)?;
-            let due = later.map(|(_, entry)| entry.not_before_ms);
-            next = next.into_iter().chain(due).min();
-        }
-        Ok(next)
     }
 
     /// A request's entry.
@@ -216,17 +149,7 @@ impl Shared {
 
     /// A request with its envelope and answer.
     pub(super) fn record(&self, id: RequestId) -> Result<Option<Record>, QueueError> {
-        // A record can move, and its old segment go, between the look into the index and the read.
-        for _ in 0..3 {
-            let Some(entry) = self.entry(id)? else { return Ok(None) };
-            match self.read_record(id, &entry) {
-                Err(QueueError::Storage { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound => {}
-                other => return other.map(Some),
-            }
-        }
-        let Some(entry) = self.entry(id)? else { return Ok(None) };
-        self.read_record(id, &entry).map(Some)
+        self.where_it_is(id, |entry| self.read_record(id, entry))
     }
 
     fn read_record(&self, id: RequestId, entry: &Entry) -> Result<Record, QueueError> {
@@ -254,6 +177,25 @@ impl Shared {
         let meta = scan::read_meta(&*file, place)
             .map_err(|source| QueueError::storage("read", &path, source))?;
         Ok((meta.ok_or_else(|| self.damaged(id, place))?, file))
+    }
+
+    /// The envelope of a request that waits, and its body if it is small, read by its entry.
+    pub(super) fn read_waiting(
+        &self,
+        files: &mut OpenSegment,
+        id: RequestId,
+        place: &Place,
+    ) -> Result<(Bytes, Option<Bytes>), QueueError> {
+        let path = path_of(&self.journal_dir, place.segment);
+        let file = files.get(&*self.disk, &path, place.segment)?;
+        let read = match place.body_len <= SMALL {
+            true => scan::read_whole(&*file, place),
+            false => scan::read_meta(&*file, place).map(|meta| meta.map(|meta| (meta, None))),
+        };
+        match read.map_err(|source| QueueError::storage("read", &path, source))? {
+            Some((Meta::Accept(meta), body)) => Ok((meta.envelope.into(), body.map(Bytes::from))),
+            _ => Err(self.damaged(id, place)),
+        }
     }
 
     /// A record's body.
@@ -320,11 +262,36 @@ impl Shared {
 
     /// The body of a request without an end.
     pub(super) fn body(&self, id: RequestId) -> Result<Option<Bytes>, QueueError> {
-        let Some(entry) = self.entry(id)?.filter(|entry| entry.ended.is_none()) else {
-            return Ok(None);
-        };
-        let (_, file) = self.read_meta(id, &entry.place)?;
-        self.read_body(&*file, id, &entry.place).map(Some)
+        self.where_it_is(id, |entry| {
+            if entry.ended.is_some() {
+                return Ok(None);
+            }
+            let (_, file) = self.read_meta(id, &entry.place)?;
+            self.read_body(&*file, id, &entry.place).map(Some)
+        })
+        .map(Option::flatten)
+    }
+
+    /// Reads something of a request by its entry; a record can move, and its old segment go, between
+    /// the look into the index and the read.
+    fn where_it_is<T>(
+        &self,
+        id: RequestId,
+        read: impl Fn(&Entry) -> Result<T, QueueError>,
+    ) -> Result<Option<T>, QueueError> {
+        let mut tried = None;
+        loop {
+            let Some(entry) = self.entry(id)? else { return Ok(None) };
+            let place = Some(entry.place);
+            match read(&entry) {
+                Err(QueueError::Storage { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound && tried != place =>
+                {
+                    tried = place;
+                }
+                other => return other.map(Some),
+            }
+        }
     }
 
     /// Finals in the order of their numbers, behind `after`.
@@ -362,7 +329,7 @@ impl Shared {
     /// The queue in numbers.
     pub(super) fn stats(&self) -> Result<Stats, QueueError> {
         let Published { totals, live_bytes, segments } = *locked(&self.published);
-        let in_flight = locked(&self.in_flight).leases.len() as u64;
+        let in_flight = self.in_flight.count();
         let counter = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Stats {
             held: totals.held.saturating_sub(in_flight + totals.budget + totals.set_aside),
@@ -398,8 +365,8 @@ impl Shared {
             let from = keys::queue_key(priority, 0, 0);
             let to = keys::queue_key(priority, u64::MAX, u64::MAX);
             for (key, value) in index.range(&from, &to, 1000)? {
-                if let (Some((_, order)), Some(id)) =
-                    (keys::due_and_order(&key), keys::id_of(&value))
+                if let (Some((_, order)), Some((id, _))) =
+                    (keys::due_and_order(&key), keys::waiting_in(&value))
                 {
                     oldest = oldest.into_iter().chain([(order, id)]).min();
                 }
@@ -410,44 +377,8 @@ impl Shared {
     }
 }
 
-/// What decides who is first: priority and age in one number, then the order of acceptance.
-type Rank = (u64, Reverse<u64>);
-
-/// A request that waited for `ageing_ms` is as urgent as a new one that is one priority higher, so that
-/// none waits for ever behind more urgent ones that keep coming.
-fn rank(entry: &Entry, now_ms: u64, ageing_ms: u64) -> Rank {
-    let age = now_ms.saturating_sub(entry.accepted_at_ms);
-    let urgency = u64::from(entry.priority).saturating_mul(ageing_ms).saturating_add(age);
-    (urgency, Reverse(entry.order))
-}
-
-fn first_free(
-    index: &Index,
-    in_flight: &InFlight,
-    priority: u8,
-    from_due: u64,
-    to_due: u64,
-) -> Result<Option<(RequestId, Entry)>, QueueError> {
-    let mut from = keys::queue_key(priority, from_due, 0);
-    let to = keys::queue_key(priority, to_due, u64::MAX);
-    loop {
-        // One more than are in flight would do; a page bounds what is read at once.
-        let page = index.range(&from, &to, 16)?;
-        let Some((last, _)) = page.last() else { return Ok(None) };
-        from = [last.as_slice(), &[0]].concat();
-        for (_, value) in page {
-            let Some(id) = keys::id_of(&value) else { continue };
-            if in_flight.leases.contains_key(&id) {
-                continue;
-            }
-            if let Some(entry) = read_entry(index, id)?.filter(|entry| entry.ended.is_none()) {
-                return Ok(Some((id, entry)));
-            }
-        }
-    }
-}
-
-fn read_entry(index: &Index, id: RequestId) -> Result<Option<Entry>, QueueError> {
+/// A request's entry in an index.
+pub(super) fn read_entry(index: &Index, id: RequestId) -> Result<Option<Entry>, QueueError> {
     index.get(&keys::entry_key(id))?.map(|value| keys::decode(&value)).transpose()
 }
 

@@ -19,9 +19,10 @@ use super::{
     keys::{Entry, Mark},
     ledger::Ledger,
     lock::DirLock,
+    pick::RESERVED,
     replay::{self, Place},
     segments::Journal,
-    shared::{RESERVED, Shared},
+    shared::Shared,
 };
 
 /// Commands taken into one batch at most.
@@ -227,13 +228,13 @@ impl Writer {
             return Ok(Some(Recorded::AlreadyFinal(entry.state())));
         }
         // From here on nobody leases it; whoever has it already may be overtaken, or not.
-        if !self.shared.reserve(id) && finish.spare_in_flight {
+        if !self.shared.in_flight.reserve(id) && finish.spare_in_flight {
             return Ok(None);
         }
         let written = self.write_final(id, entry, finish);
         match &written {
             Ok(()) => self.acks.settled.push(id),
-            Err(_) => drop(self.shared.release(id, Some(RESERVED))),
+            Err(_) => drop(self.shared.in_flight.release(id, Some(RESERVED))),
         }
         written.map(|()| Some(Recorded::Stored))
     }
@@ -282,6 +283,9 @@ impl Writer {
     }
 
     fn envelope(&mut self, id: RequestId, entry: &Entry) -> Result<Vec<u8>, QueueError> {
+        if let Some(known) = self.shared.in_flight.envelope(id) {
+            return Ok(known.to_vec());
+        }
         self.journal.write_out(&entry.place)?;
         match self.shared.read_meta(id, &entry.place)?.0 {
             Meta::Accept(meta) => Ok(meta.envelope),
@@ -301,7 +305,7 @@ impl Writer {
             self.acks.settled.push(id);
             return Ok(Recorded::AlreadyFinal(entry.state()));
         }
-        if spare_in_flight && self.shared.is_in_flight(id) {
+        if spare_in_flight && self.shared.in_flight.has(id) {
             return Ok(Recorded::Stored);
         }
         let meta = Meta::Retry(RetryMeta {
@@ -413,7 +417,7 @@ impl Writer {
         // A worker whose answer could not be stored keeps its lease.
         let whose = if synced.is_ok() { None } else { Some(RESERVED) };
         for id in acks.settled {
-            self.shared.release(id, whose);
+            self.shared.in_flight.release(id, whose);
         }
         self.shared.publish(&self.ledger);
         for ack in acks.waiting {

@@ -42,7 +42,8 @@ const STEPS: usize = 60;
 fn what_was_promised_is_kept_whatever_the_disk_loses() {
     let from_env = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = from_env("HOLDFAST_SEED") {
-        return drop(schedule(seed));
+        schedule(seed);
+        return;
     }
     let cases = from_env("HOLDFAST_CASES").unwrap_or(CASES);
     let first = 1_000_000;
@@ -274,12 +275,11 @@ impl World {
 
     /// Leases something and answers it, fails it, gives it back, sets it aside or lets it expire.
     fn work(&mut self) {
-        let picked = match self.shared().pick(self.now_ms, 0) {
-            Ok(Some(picked)) => picked,
-            Ok(None) => return,
+        let picked = match self.shared().pick(self.now_ms, 0, 1) {
+            Ok(mut picked) => picked.pop(),
             Err(_) => return assert!(self.disk.has_stopped()),
         };
-        let id = picked.id;
+        let Some(id) = picked.map(|picked| picked.id) else { return };
         assert!(self.model.may_be_leased(id), "{id} was leased, and is not held");
         match self.dice.below(8) {
             0..=3 => {

@@ -41,6 +41,9 @@ enum What {
     Models(models::Options),
     /// Durable requests a second, beside the disk's own limit
     Queue(queue::Options),
+    /// A part of `queue` that needs a process of its own
+    #[command(hide = true)]
+    QueuePart(queue::Part),
     /// Refresh the table in README.md from the written results
     Readme {
         /// The file with the two markers
@@ -70,6 +73,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         What::Footprint(options) => footprint::measure(options)?,
         What::Models(options) => models::measure(options)?,
         What::Queue(options) => queue::measure(options, &arguments.out)?,
+        What::QueuePart(part) => {
+            println!("{}", queue::run_part(part)?);
+            return Ok(true);
+        }
         What::Readme { file } => {
             readme::refresh(file, &arguments.out)?;
             return Ok(true);

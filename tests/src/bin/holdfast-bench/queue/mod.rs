@@ -7,6 +7,7 @@
 //! **Invariant:** all sides write records of the same size, and every one counted was synced.
 
 mod engines;
+mod held;
 mod load;
 
 use std::path::Path;
@@ -16,8 +17,11 @@ use anyhow::Context;
 use tokio::runtime::Runtime;
 
 use self::engines::Kind;
+pub(crate) use self::held::{Part, run as run_part};
+use self::held::{What, in_own_process};
 use self::load::Load;
-use crate::report::Report;
+use crate::clock::now;
+use crate::report::{Report, ms};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -30,6 +34,12 @@ pub(crate) struct Options {
     /// Leave the other stores out
     #[arg(long)]
     no_peers: bool,
+    /// Small requests held together
+    #[arg(long, default_value_t = 1_000_000)]
+    held: u64,
+    /// Only what many held requests cost
+    #[arg(long)]
+    only_held: bool,
 }
 
 pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
@@ -38,6 +48,10 @@ pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
     let folder = tempfile::tempdir_in(out).context("cannot make a folder for the queue")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let time = Duration::from_secs_f64(options.seconds);
+    many_held(&mut report, options, folder.path())?;
+    if options.only_held {
+        return Ok(report);
+    }
     for (bytes, size, bar) in [(1024, "1 KiB", 0.7), (100 * 1024, "100 KiB", 0.6)] {
         for callers in [1, 64] {
             let load = Load { callers, bytes, time };
@@ -46,6 +60,62 @@ pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// Memory, opening, rebuilding and working off, by how many are held.
+fn many_held(report: &mut Report, options: &Options, dir: &Path) -> anyhow::Result<()> {
+    let most = options.held;
+    for (count, bytes) in
+        [(most / 100, 1024), (most / 10, 1024), (most, 1024), (most / 100, 102_400)]
+    {
+        let place = dir.join("held");
+        let size = if bytes == 1024 { "1 KiB" } else { "100 KiB" };
+        let name = format!("{count} of {size} held");
+        let filled = in_own_process(&place, What::Fill, count, bytes)?;
+        let opened = in_own_process(&place, What::Open, 0, 0)?;
+        std::fs::remove_dir_all(place.join("index"))?;
+        let read = read_all(&place.join("journal"))?;
+        let rebuilt = in_own_process(&place, What::Open, 0, 0)?;
+        let drained = in_own_process(&place, What::Drain, 0, 0)?;
+        std::fs::remove_dir_all(&place)?;
+        let bar = if bytes == 1024 { 150.0 } else { 40.0 };
+        let peak = filled.peak_mib.max(drained.peak_mib);
+        report.at_most(format!("{name}: memory, filled and drained"), peak, "MiB", bar);
+        report.at_most(format!("{name}: ready after a start"), opened.ready_ms, "ms", 300.0);
+        report.detail(format!("{name}: memory after a start"), opened.peak_mib, "MiB");
+        let speed = |ms: f64| mib(filled.allocated) / ms * 1000.0;
+        report.add(format!("{name}: index made anew"), speed(rebuilt.ready_ms), "MiB/s");
+        report.detail(format!("{name}: the journal only read"), speed(read), "MiB/s");
+        report.detail(format!("{name}: filled"), filled.rate, "/s");
+        let ratio = drained.rate / filled.rate;
+        report.at_least(format!("{name}: leased and answered / accepted"), ratio, "x", 1.0);
+        let payload = mib(count * bytes as u64);
+        report.add(
+            format!("{name}: bytes to disk / payload"),
+            mib(filled.all_written) / payload,
+            "x",
+        );
+        let left = mib(drained.allocated);
+        let index = mib(drained.index);
+        report.at_most(format!("{name}: journal on disk when drained"), left, "MiB", 32.0);
+        report.detail(format!("{name}: index on disk when drained"), index, "MiB");
+    }
+    Ok(())
+}
+
+/// Milliseconds to read a folder's files to their ends.
+fn read_all(dir: &Path) -> anyhow::Result<f64> {
+    let start = now();
+    for found in std::fs::read_dir(dir)? {
+        let mut file = std::fs::File::open(found?.path())?;
+        std::io::copy(&mut file, &mut std::io::sink())?;
+    }
+    Ok(ms(start.elapsed()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of a disk")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1024.0 * 1024.0)
 }
 
 /// Rates of the queue, and then of the others, turn by turn.

@@ -10,6 +10,7 @@
 mod queue_kit;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use holdfast_agent::queue::{
     Accepted, Forgotten, FullRule, NewEntry, Queue, QueueConfig, QueueError, Recorded, RequestId,
     State, read_only,
@@ -311,6 +312,45 @@ async fn long_lived_requests_do_not_keep_their_segments() {
         assert_eq!(queue.stats().await.unwrap().held, 12);
         queue.close().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn index_that_has_grown_is_made_small_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = QueueConfig { max_finals: 10, segment_bytes: 16 << 20, ..small() };
+    let (queue, _) = Queue::open(dir.path(), config.clone()).unwrap();
+    let kept = entry(5, 1, b"kept");
+    queue.accept(kept.clone()).await.unwrap();
+    let mut grown = 0;
+    for round in 0..6 {
+        // More than is kept in memory, with large entries; each round leaves its entries behind.
+        let mut ids = Vec::new();
+        for batch in 0..30 {
+            let key = |n| format!("{round}-{batch}-{n}-{}", "k".repeat(200));
+            let new: Vec<_> = (0..2000).map(|n| keyed(&key(n), 1)).collect();
+            ids.extend(new.iter().map(|new| new.id));
+            let accepted = join_all(new.into_iter().map(|new| queue.accept(new))).await;
+            assert!(accepted.iter().all(Result::is_ok));
+        }
+        for ids in ids.chunks(2000) {
+            let ended = ids.iter().map(|id| queue.answer(*id, "", 2));
+            assert!(join_all(ended).await.iter().all(Result::is_ok));
+        }
+        let before = queue.stats().await.unwrap().index_bytes;
+        queue.forget_before(10, 0).await.unwrap();
+        let after = queue.stats().await.unwrap().index_bytes;
+        grown = grown.max(before);
+        if after < before / 4 {
+            assert!(before > 32 << 20, "{before}");
+            assert_eq!(queue.body(kept.id).await.unwrap().unwrap(), kept.body);
+            queue.close().await.unwrap();
+            let (queue, report) = Queue::open(dir.path(), config).unwrap();
+            assert_eq!((report.held, report.rebuilt), (1, None));
+            assert_eq!(queue.body(kept.id).await.unwrap().unwrap(), kept.body);
+            return;
+        }
+    }
+    panic!("the index grew to {grown} bytes and was never copied");
 }
 
 #[tokio::test]

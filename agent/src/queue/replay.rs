@@ -27,6 +27,14 @@ const NAMED_DAMAGE: usize = 1000;
 /// Changes that go into the index at once in a replay.
 const STEP: usize = 8192;
 const CLEAN: &str = "index.clean";
+/// The folder of an index that is being copied.
+const COPY: &str = "index.copy";
+/// An index is copied when it takes more than this on disk,
+const GROWN_BYTES: u64 = 32 * 1024 * 1024;
+/// and so many times what its requests need,
+const GROWN_TIMES: u64 = 4;
+/// which is about this for each.
+const LIVE_BYTES: u64 = 256;
 
 /// A queue's directory in a boot of the machine.
 #[derive(Debug)]
@@ -119,6 +127,28 @@ impl Place {
             report.bad.push(now);
         }
         Ok(good)
+    }
+
+    /// Writes a running queue's index into a new folder, when sled's files have grown far beyond what
+    /// is in them. True: [`Place::take_copy`] puts it in place.
+    pub(super) fn copy_if_grown(&self, index: &Index, requests: u64) -> Result<bool, QueueError> {
+        let live = requests.saturating_mul(LIVE_BYTES);
+        if index.bytes()? <= GROWN_BYTES.max(live.saturating_mul(GROWN_TIMES)) {
+            return Ok(false);
+        }
+        let copy = self.dir.join(COPY);
+        let disk: &dyn Disk = &RealDisk;
+        disk.delete(&copy)?;
+        index.copy_to(&copy)?;
+        Ok(true)
+    }
+
+    /// Puts the copy in the place of the index, which is closed.
+    pub(super) fn take_copy(&self) -> Result<Index, QueueError> {
+        let disk: &dyn Disk = &RealDisk;
+        disk.delete(&self.index_dir())?;
+        disk.move_file(&self.dir.join(COPY), &self.index_dir())?;
+        Index::open(&self.index_dir())
     }
 
     /// A new index from the journal, while the queue runs; everything in it is synced.

@@ -119,6 +119,18 @@ impl Shared {
         std::mem::replace(&mut *index, new.map(Arc::new))
     }
 
+    /// Puts the index in place that `make` returns; whoever reads waits for it. The old one is closed
+    /// before, unless somebody reads it still.
+    pub(super) fn exchange_index(
+        &self,
+        make: impl FnOnce() -> Result<Index, QueueError>,
+    ) -> Result<(), QueueError> {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        drop(index.take());
+        *index = Some(Arc::new(make()?));
+        Ok(())
+    }
+
     /// Makes the totals of a ledger known.
     pub(super) fn publish(&self, ledger: &Ledger) {
         let segments = ledger.segments();

@@ -333,6 +333,9 @@ impl Writer {
         let kept = self.ledger.totals.finals();
         let surplus = kept.saturating_sub(self.shared.config.max_finals);
         let by_count = self.forget_oldest(u64::MAX, surplus)?;
+        if let Err(failed) = self.copy_index_if_grown() {
+            warn!(%failed, "queue: the index could not be copied; it stays as large as it is");
+        }
         if let Err(failed) = self.compact()
             && !failed.is_no_space()
         {
@@ -465,6 +468,21 @@ impl Writer {
         self.ledger = ledger;
         self.shared.replace_index(Some(index));
         Ok(())
+    }
+
+    fn copy_index_if_grown(&mut self) -> Result<(), QueueError> {
+        self.commit()?;
+        let index = self.shared.index()?;
+        let totals = &self.ledger.totals;
+        if !self.place.copy_if_grown(&index, totals.held + totals.finals())? {
+            return Ok(());
+        }
+        drop(index);
+        let exchanged = self.shared.exchange_index(|| self.place.take_copy());
+        exchanged.or_else(|failed| {
+            warn!(%failed, "queue: the index's copy does not open; rebuilding it from the journal");
+            self.rebuild_index()
+        })
     }
 
     /// Tries again to make an index that could not be made anew when it failed.

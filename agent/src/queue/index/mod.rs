@@ -177,6 +177,12 @@ impl Index {
         self.inner.store.as_ref().map_or(Ok(()), Store::sync)
     }
 
+    /// Writes all of it into a new index in `dir`, without what sled keeps of the past.
+    pub(super) fn copy_to(&self, dir: &Path) -> Result<(), QueueError> {
+        self.flush()?;
+        self.inner.store.as_ref().map_or(Ok(()), |store| store.copy_to(dir))
+    }
+
     fn writing(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }

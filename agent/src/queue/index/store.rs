@@ -15,6 +15,8 @@ use std::{
 use super::{QueueError, pages::Stored};
 
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Pages copied together.
+const COPIED: usize = 512;
 /// What sled says of a file that somebody has.
 const LOCKED: &str = "could not acquire lock";
 /// So often, and so long each time, it is waited for.
@@ -65,6 +67,21 @@ impl Store {
         let from = (Bound::Excluded(named(low)), Bound::Unbounded);
         let next = guarded(|| self.db.range::<Vec<u8>, _>(from).next().transpose())?;
         Ok(lowest(next).map(|(low, _)| low))
+    }
+
+    /// Writes every page into a new store in `dir`, which is closed again.
+    pub(super) fn copy_to(&self, dir: &Path) -> Result<(), QueueError> {
+        let copy = Store::open(dir)?;
+        let mut pages = self.db.iter();
+        loop {
+            let next = |_| guarded(|| pages.next().transpose()).transpose();
+            let some: Vec<_> = (0..COPIED).map_while(next).collect::<Result<_, _>>()?;
+            if some.is_empty() {
+                return copy.flush();
+            }
+            let pages = some.into_iter().filter_map(|page| lowest(Some(page)));
+            copy.apply(pages.map(|(low, bytes)| (low, Some(bytes.to_vec()))).collect())?;
+        }
     }
 
     /// Stores all of these pages, or none.

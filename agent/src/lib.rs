@@ -23,6 +23,7 @@ pub mod drain;
 pub mod engine;
 pub mod envelope;
 pub mod escalate;
+pub mod gauges;
 pub mod health;
 pub mod identity;
 pub mod link;

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::drain;
 use crate::engine::Engine;
 use crate::escalate::{EscalateError, Escalator, TaskHints};
+use crate::gauges;
 use crate::health::Sources;
 use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkConfig};
@@ -249,6 +250,9 @@ async fn hold_task(config: Config, service: Service, stop: CancellationToken) {
             match queue.forget_before(clock.now_ms(), config.keep_answers_ms).await {
                 Ok(forgotten) => note_forgotten(forgotten),
                 Err(error) => tracing::warn!(%error, "kept answers could not be removed"),
+            }
+            if let Ok(stats) = queue.stats().await {
+                gauges::of_queue(&stats);
             }
         }
     };

@@ -22,7 +22,7 @@ pub use self::reader::Fault;
 use self::reader::{Faults, Section};
 use crate::destination::{Credential, Destination, Protocol, Zone};
 use crate::policy::{Policy, ceiling};
-use crate::queue::QueueConfig;
+use crate::queue::{QueueConfig, WhenFull};
 use crate::request::{DataClass, TaskName};
 
 /// The whole configuration, checked.
@@ -336,6 +336,21 @@ fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
     let queue = QueueConfig {
         max_requests: section.integer("max_requests", 1..=10_000_000, defaults.max_requests),
         max_bytes: section.integer("max_mib", 1..=1_048_576, defaults.max_bytes >> 20) << 20,
+        when_full: match section.text("when_full").as_deref() {
+            None | Some("refuse") => WhenFull::Refuse,
+            Some("drop-oldest") => WhenFull::DropOldest,
+            Some(other) => {
+                section.fault(
+                    "when_full",
+                    format!("is \"{other}\", must be one of refuse, drop-oldest"),
+                );
+                WhenFull::Refuse
+            }
+        },
+        max_age_ms: section.integer("max_age_s", 1..=31_536_000, defaults.max_age_ms / 1000) * 1000,
+        commit_delay: Duration::from_millis(section.integer("commit_delay_ms", 0..=10_000, 0)),
+        wear_per_day: Some(section.integer("wear_mib_per_day", 0..=1_048_576, 0) << 20)
+            .filter(|bytes| *bytes > 0),
         max_finals: section.integer("max_answers", 1..=10_000_000, defaults.max_finals),
         ageing_ms: section.integer("ageing_s", 1..=31_536_000, defaults.ageing_ms / 1000) * 1000,
         headroom_inodes: section.integer(

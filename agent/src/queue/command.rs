@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Accepted, Forgotten, NewEntry, QueueError, Recorded, RequestId, entry::GivenBack,
-    journal::FinalState,
+    journal::FinalState, wear::URGENT,
 };
 
 /// What a final state is to be recorded with.
@@ -41,6 +41,17 @@ pub(super) enum Command {
     ForgetOne { id: RequestId, reply: Reply<bool> },
     /// Close in good order.
     Close { reply: Reply<()> },
+}
+
+impl Command {
+    /// Whether its caller cannot wait for others to share its sync.
+    pub(super) fn is_urgent(&self) -> bool {
+        match self {
+            Command::Accept { entry, .. } => entry.priority >= URGENT,
+            Command::Finish { .. } | Command::Retry { .. } => false,
+            Command::Forget { .. } | Command::ForgetOne { .. } | Command::Close { .. } => true,
+        }
+    }
 }
 
 /// Who waits for a batch, and what they are told when it is durable.

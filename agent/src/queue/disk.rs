@@ -50,6 +50,8 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn free(&self, dir: &Path) -> io::Result<Free>;
     /// Bytes that the files in `dir` take.
     fn allocated(&self, dir: &Path) -> io::Result<u64>;
+    /// Bytes that this process had written to any disk.
+    fn written_by_process(&self) -> Option<u64>;
     /// The boot of the machine that this is; empty: none is taken to be the same.
     fn boot(&self) -> String;
     /// Whether there can be an index on it.
@@ -260,6 +262,12 @@ impl Disk for RealDisk {
         // A file that is deleted while we look takes nothing.
         let found = std::fs::read_dir(dir)?.filter_map(|found| found.ok()?.metadata().ok());
         Ok(found.map(|meta| meta.blocks() * 512).sum())
+    }
+
+    fn written_by_process(&self) -> Option<u64> {
+        let io = std::fs::read_to_string("/proc/self/io").ok()?;
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "))?;
+        line.trim().parse().ok()
     }
 
     fn boot(&self) -> String {

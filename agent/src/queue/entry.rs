@@ -310,6 +310,10 @@ pub struct Stats {
     pub prepared_bytes: u64,
     /// Of these, records moved out of nearly dead segments.
     pub moved_bytes: u64,
+    /// Requests dropped since the queue was opened, because it was full.
+    pub dropped: u64,
+    /// Bytes that this process had written to the disk for anything, as the kernel counts them.
+    pub process_written_bytes: Option<u64>,
     /// Records found damaged since the queue was opened.
     pub damaged: u64,
 }

@@ -132,6 +132,9 @@ pub(super) async fn next(
     }
 }
 
+/// A lease, and whether its bytes could be read.
+type Read = (Lease, Result<(), QueueError>);
+
 /// Picks requests and reads them. The leases are made here, so that they are given back when nobody
 /// waits for them any more.
 fn read(
@@ -140,7 +143,7 @@ fn read(
     now_ms: u64,
     least_priority: u8,
     most: usize,
-) -> Result<Vec<(Lease, Result<(), QueueError>)>, QueueError> {
+) -> Result<Vec<Read>, QueueError> {
     let mut segment = OpenSegment::default();
     let picked = shared.pick(now_ms, least_priority, most)?;
     let leases = picked.into_iter().map(|Picked { id, entry, token }| {

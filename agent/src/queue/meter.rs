@@ -15,6 +15,8 @@ pub(super) struct Meter {
     pub(super) moved: AtomicU64,
     /// Records appended.
     pub(super) appended: AtomicU64,
+    /// Requests dropped because the queue was full.
+    pub(super) dropped: AtomicU64,
     /// Records found damaged.
     pub(super) damaged: AtomicU64,
 }

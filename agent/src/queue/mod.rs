@@ -30,10 +30,12 @@ mod meter;
 mod opening;
 mod pick;
 mod replay;
+mod room;
 mod scan;
 mod segments;
 mod shared;
 mod version1;
+mod wear;
 mod writer;
 
 #[cfg(test)]
@@ -44,6 +46,7 @@ mod tests;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -71,13 +74,31 @@ const NEVER: u64 = u64::MAX;
 /// Requests expired in one call at most.
 const EXPIRE: usize = 4096;
 
-/// The queue's bounds. When one is reached, new requests are refused.
+/// What happens to a new request when a bound is reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// The oldest request of the lowest priority ends as failed, unless it is more urgent.
+    DropOldest,
+}
+
+/// The queue's bounds.
 #[derive(Debug, Clone)]
 pub struct QueueConfig {
     /// Requests held at most.
     pub max_requests: u64,
     /// Bytes of held requests at most.
     pub max_bytes: u64,
+    /// What happens when one of these two is reached.
+    pub when_full: WhenFull,
+    /// A request expires after so many milliseconds at the latest.
+    pub max_age_ms: u64,
+    /// A commit waits so long for more records to share its sync; urgent ones do not wait.
+    pub commit_delay: Duration,
+    /// Bytes that the journal may write in a day before commits are slowed; `None`: any.
+    pub wear_per_day: Option<u64>,
     /// Requests that came to their end and are kept at most; beyond, the oldest are forgotten.
     pub max_finals: u64,
     /// A waiting request becomes as urgent as a new one of the next higher priority after this many
@@ -99,6 +120,10 @@ impl Default for QueueConfig {
         QueueConfig {
             max_requests: 1_000_000,
             max_bytes: 8 * 1024 * MIB,
+            when_full: WhenFull::Refuse,
+            max_age_ms: 365 * 86_400 * 1000,
+            commit_delay: Duration::ZERO,
+            wear_per_day: None,
             max_finals: 100_000,
             ageing_ms: 15 * 60 * 1000,
             headroom_bytes: 256 * MIB,

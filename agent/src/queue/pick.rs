@@ -138,6 +138,19 @@ impl Shared {
         Ok(picked)
     }
 
+    /// The oldest request of the lowest priority up to this one, in nobody's hand.
+    pub(super) fn least_urgent(&self, most_priority: u8) -> Result<Option<RequestId>, QueueError> {
+        let index = self.index()?;
+        let leases = self.in_flight.lock();
+        for priority in 0..=most_priority.min(9) {
+            let waiting = free(&index, &leases, priority, (0, NEVER), 1)?;
+            if let Some(waiting) = waiting.first() {
+                return Ok(Some(waiting.id));
+            }
+        }
+        Ok(None)
+    }
+
     /// When the next request may be leased; `now_ms` when one may be leased at once.
     pub(super) fn next_due(&self, now_ms: u64) -> Result<Option<u64>, QueueError> {
         let index = self.index()?;

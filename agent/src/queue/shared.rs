@@ -366,6 +366,8 @@ impl Shared {
             written_bytes: counter(&self.meter.written),
             prepared_bytes: counter(&self.meter.prepared),
             moved_bytes: counter(&self.meter.moved),
+            dropped: counter(&self.meter.dropped),
+            process_written_bytes: self.disk.written_by_process(),
             damaged: counter(&self.meter.damaged),
         })
     }

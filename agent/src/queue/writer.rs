@@ -4,14 +4,17 @@
 //! **Invariant:** no caller is answered before its record, and every record that its answer rests on,
 //! is durable; a batch that fails is answered with its error as a whole and leaves no trace.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::{error, warn};
 
 use super::{
-    Accepted, Forgotten, FullRule, NewEntry, QueueError, Recorded, RequestId,
+    Accepted, Forgotten, NewEntry, QueueError, Recorded, RequestId,
     begin::{Purpose, path_of},
     command::{Ack, Command, Finish, Reply},
     entry::{Attempts, GivenBack, cut_reason},
@@ -23,12 +26,15 @@ use super::{
     replay::{self, Place},
     segments::Journal,
     shared::Shared,
+    wear,
 };
 
 /// Commands taken into one batch at most.
 const BATCH: usize = 1024;
 /// Bytes appended in one batch at most (and one record more).
 const BATCH_BYTES: u64 = 16 * 1024 * 1024;
+/// While it gathers, the writer looks for more this often.
+const GATHER_STEP: Duration = Duration::from_millis(1);
 /// Finals forgotten in one commit at most.
 const FORGET: usize = 4096;
 
@@ -44,6 +50,7 @@ pub(super) struct Writer {
     /// Why the batch in hand fails, or why the journal cannot be written at all.
     failure: Option<QueueError>,
     lock: Option<DirLock>,
+    opened: Instant,
 }
 
 /// Who waits for the batch, and whose leases it ends.
@@ -65,7 +72,17 @@ impl Writer {
     ) -> Self {
         let (journal, ledger) = opened;
         let acks = Acks::default();
-        Writer { place, shared, journal, ledger, store, acks, failure: None, lock }
+        Writer {
+            place,
+            shared,
+            journal,
+            ledger,
+            store,
+            acks,
+            failure: None,
+            lock,
+            opened: Instant::now(),
+        }
     }
 
     /// Brings the index up to the journal's end and deletes what is finished.
@@ -80,7 +97,10 @@ impl Writer {
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut closer = None;
         while let Some(first) = commands.blocking_recv() {
-            closer = self.turn(first, || commands.try_recv().ok());
+            let waiting = self.gather(first, &mut commands);
+            let mut waiting = waiting.into_iter();
+            let Some(first) = waiting.next() else { break };
+            closer = self.turn(first, || waiting.next().or_else(|| commands.try_recv().ok()));
             if closer.is_some() {
                 break;
             }
@@ -93,6 +113,28 @@ impl Writer {
         if let Some(reply) = closer {
             drop(reply.send(closed));
         }
+    }
+
+    /// Waits for more commands, as long as one sync for many is wanted and none is urgent.
+    fn gather(&self, first: Command, commands: &mut mpsc::Receiver<Command>) -> Vec<Command> {
+        let config = &self.shared.config;
+        let written = self.shared.meter.written.load(Ordering::Relaxed);
+        let open = self.opened.elapsed();
+        let delay = wear::delay(config.commit_delay, config.wear_per_day, written, open);
+        let mut is_urgent = first.is_urgent();
+        let mut waiting = vec![first];
+        let begun = Instant::now();
+        while !is_urgent && begun.elapsed() < delay && waiting.len() < BATCH {
+            match commands.try_recv() {
+                Ok(next) => {
+                    is_urgent = next.is_urgent();
+                    waiting.push(next);
+                }
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(GATHER_STEP),
+                Err(mpsc::error::TryRecvError::Disconnected) => break,
+            }
+        }
+        waiting
     }
 
     /// Serves one batch: this command and those that wait behind it. Returns whoever asks to close.
@@ -172,6 +214,7 @@ impl Writer {
         if self.ledger.entry(&index, new.id)?.is_some() {
             return Err(QueueError::IdTaken { id: new.id });
         }
+        let oldest = new.accepted_at_ms.checked_add(self.shared.config.max_age_ms);
         let meta = AcceptMeta {
             idempotency: new.idempotency.clone(),
             priority: new.priority.min(9),
@@ -182,7 +225,7 @@ impl Writer {
             } else {
                 0
             },
-            expires_at_ms: new.expires_at_ms,
+            expires_at_ms: new.expires_at_ms.into_iter().chain(oldest).min(),
             attempts: 0,
             reason: None,
             wait: Wait::Turn,
@@ -190,7 +233,7 @@ impl Writer {
         };
         match answer {
             None => {
-                self.check_limits(new)?;
+                self.make_room(new)?;
                 self.write(new.id, &Meta::Accept(meta), &new.body, crc, Purpose::Accept)?;
             }
             Some((answer, crc)) => {
@@ -207,20 +250,7 @@ impl Writer {
         Ok(Accepted::New)
     }
 
-    fn check_limits(&self, new: &NewEntry) -> Result<(), QueueError> {
-        let config = &self.shared.config;
-        let totals = &self.ledger.totals;
-        if totals.held >= config.max_requests {
-            return Err(QueueError::Full { rule: FullRule::Count, limit: config.max_requests });
-        }
-        let bytes = (new.envelope.len() + new.body.len()) as u64;
-        if totals.held_bytes.saturating_add(bytes) > config.max_bytes {
-            return Err(QueueError::Full { rule: FullRule::Bytes, limit: config.max_bytes });
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, finish: &Finish) -> Result<Option<Recorded>, QueueError> {
+    pub(super) fn finish(&mut self, finish: &Finish) -> Result<Option<Recorded>, QueueError> {
         let id = finish.id;
         let index = self.shared.index()?;
         let entry = self.ledger.entry(&index, id)?.ok_or(QueueError::Unknown { id })?;

@@ -17,6 +17,7 @@ pub(crate) fn small() -> QueueConfig {
         headroom_inodes: 0,
         segment_bytes: 256 * 1024,
         keep_bad: 3,
+        ..QueueConfig::default()
     }
 }
 

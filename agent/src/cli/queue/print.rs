@@ -105,6 +105,7 @@ pub(super) fn numbers(Numbers { stats, oldest_age_ms }: &Numbers) -> String {
         ("  of them ahead", stats.prepared_bytes.to_string()),
         ("  of them moved", stats.moved_bytes.to_string()),
         ("syncs", stats.syncs.to_string()),
+        ("requests dropped", stats.dropped.to_string()),
         ("records damaged", stats.damaged.to_string()),
     ];
     rows.map(|(name, value)| format!("{name:<18}  {value}")).join("\n")

@@ -317,6 +317,10 @@ impl Disk for SimDisk {
         Ok(sizes.map(|contents| contents.now.len() as u64).sum())
     }
 
+    fn written_by_process(&self) -> Option<u64> {
+        None
+    }
+
     fn boot(&self) -> String {
         self.state().boot.to_string()
     }

@@ -10,6 +10,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
+    thread::JoinHandle,
 };
 
 use super::{
@@ -103,6 +104,8 @@ pub(super) struct Ready {
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     spare: Option<mpsc::Receiver<Option<Ready>>>,
+    /// Who writes it.
+    writing: Option<JoinHandle<()>>,
     reserve: Option<Ready>,
 }
 
@@ -115,7 +118,8 @@ impl Prepared {
 
     /// Has the next segment written with zeros behind the caller's back.
     pub(super) fn write_ahead(&mut self, setup: &Setup) {
-        let bytes = setup.segment_bytes;
+        // With the reserve, an empty queue takes two segments and not more.
+        let bytes = setup.segment_bytes.saturating_sub(RESERVE_BYTES).max(SMALLEST_SEGMENT);
         let has_room = |free: disk::Free| free.bytes >= setup.headroom.bytes.saturating_add(bytes);
         if self.spare.is_some() || !setup.disk.free(&setup.dir).is_ok_and(has_room) {
             return;
@@ -127,8 +131,8 @@ impl Prepared {
             // The journal may be gone by now; then nobody wants the spare.
             send.send(zeros(&*disk, path, bytes, &meter)).ok();
         };
-        if setup.disk.behind("queue-spare", Box::new(work)).is_ok() {
-            self.spare = Some(receive);
+        if let Ok(writing) = setup.disk.behind("queue-spare", Box::new(work)) {
+            (self.spare, self.writing) = (Some(receive), writing);
         }
     }
 
@@ -178,6 +182,15 @@ impl Prepared {
                 from_ready(setup, number, reserve)
             }
             other => other,
+        }
+    }
+}
+
+impl Drop for Prepared {
+    /// Nobody writes into the directory any more when the journal is closed.
+    fn drop(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            writing.join().ok();
         }
     }
 }

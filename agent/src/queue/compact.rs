@@ -79,7 +79,9 @@ impl Writer {
                 let body = self.shared.read_body(&*file, id, &place)?;
                 count(&self.shared.meter.moved, place.span());
                 // The reserve of a full disk is not for this.
-                self.write(id, &meta, &body, place.body_crc, Purpose::Accept)?;
+                let index = self.shared.index()?;
+                let known = self.ledger.entry(&index, id)?;
+                self.write(id, known, &meta, &body, place.body_crc, Purpose::Accept)?;
             }
         }
         Ok(())

@@ -13,6 +13,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
+    thread::JoinHandle,
 };
 
 use rustix::fs::FallocateFlags;
@@ -56,8 +57,12 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn boot(&self) -> String;
     /// Whether there can be an index on it.
     fn has_index(&self) -> bool;
-    /// Does something behind the caller's back.
-    fn behind(&self, what: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+    /// Does something behind the caller's back, on the thread that is returned, if it is not done yet.
+    fn behind(
+        &self,
+        what: &str,
+        work: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<Option<JoinHandle<()>>>;
 }
 
 /// An open file.
@@ -279,8 +284,12 @@ impl Disk for RealDisk {
         true
     }
 
-    fn behind(&self, what: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        std::thread::Builder::new().name(what.to_owned()).spawn(work).map(drop)
+    fn behind(
+        &self,
+        what: &str,
+        work: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<Option<JoinHandle<()>>> {
+        std::thread::Builder::new().name(what.to_owned()).spawn(work).map(Some)
     }
 }
 

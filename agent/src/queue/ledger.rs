@@ -148,6 +148,18 @@ impl Ledger {
         place: Place,
     ) -> Result<(), QueueError> {
         let known = self.entry(index, id)?;
+        self.apply_to(index, id, known, meta, place)
+    }
+
+    /// As [`Ledger::apply`], for whoever has looked the request up already.
+    pub(super) fn apply_to(
+        &mut self,
+        index: &Index,
+        id: RequestId,
+        known: Option<Entry>,
+        meta: &Meta,
+        place: Place,
+    ) -> Result<(), QueueError> {
         self.newest = self.newest.max(id);
         match meta {
             Meta::Accept(meta) => self.accept(index, id, known, meta, place),

@@ -253,7 +253,8 @@ impl Journal {
     /// Has the next segment written ahead, when this one is half full.
     fn prepare_spare(&mut self) {
         let is_half_full = self.active.end > self.active.capacity / 2;
-        if is_half_full && self.active.capacity >= self.setup.segment_bytes {
+        // A small one was begun on a disk that is nearly full.
+        if is_half_full && self.active.capacity >= self.setup.segment_bytes / 2 {
             self.prepared.write_ahead(&self.setup);
         }
     }

@@ -234,7 +234,7 @@ impl Writer {
         match answer {
             None => {
                 self.make_room(new)?;
-                self.write(new.id, &Meta::Accept(meta), &new.body, crc, Purpose::Accept)?;
+                self.write(new.id, None, &Meta::Accept(meta), &new.body, crc, Purpose::Accept)?;
             }
             Some((answer, crc)) => {
                 let meta = FinalMeta {
@@ -244,7 +244,7 @@ impl Writer {
                     request: meta,
                     accepts_in: Vec::new(),
                 };
-                self.write(new.id, &Meta::Final(meta), &answer, crc, Purpose::Accept)?;
+                self.write(new.id, None, &Meta::Final(meta), &answer, crc, Purpose::Accept)?;
             }
         }
         Ok(Accepted::New)
@@ -284,9 +284,9 @@ impl Writer {
             finished_at_ms: finish.now_ms,
             number: self.journal.next_sequence(),
             request,
-            accepts_in: entry.accepts_in,
+            accepts_in: entry.accepts_in.clone(),
         });
-        self.write(id, &meta, &finish.answer, finish.answer_crc, Purpose::Progress)
+        self.write(id, Some(entry), &meta, &finish.answer, finish.answer_crc, Purpose::Progress)
     }
 
     /// The accept's meta as of now; when its bytes are damaged, all that the index has of it.
@@ -345,10 +345,10 @@ impl Writer {
                 Attempts::Reset => 0,
             },
             not_before_ms: back.not_before_ms,
-            reason: back.reason.as_deref().map(cut_reason).or(entry.reason),
+            reason: back.reason.as_deref().map(cut_reason).or_else(|| entry.reason.clone()),
             wait: back.wait,
         });
-        self.write(id, &meta, &[], 0, Purpose::Progress)?;
+        self.write(id, Some(entry), &meta, &[], 0, Purpose::Progress)?;
         self.acks.settled.push(id);
         Ok(Recorded::Stored)
     }
@@ -395,11 +395,12 @@ impl Writer {
         Ok(forgotten)
     }
 
-    /// Appends a record and takes it into the ledger; a batch that fills its segment is committed
+    /// Appends a record of a request, as it is known now, and takes it into the ledger; a batch that fills its segment is committed
     /// first, so that a batch lies in one segment.
     pub(super) fn write(
         &mut self,
         id: RequestId,
+        known: Option<Entry>,
         meta: &Meta,
         body: &[u8],
         crc: u32,
@@ -423,7 +424,7 @@ impl Writer {
             self.ledger.add_segment(self.journal.active());
         }
         self.acks.bytes += bytes;
-        let written = self.append(id, meta, &encoded, body, crc);
+        let written = self.append(id, known, meta, &encoded, body, crc);
         if let Err(failed) = &written {
             self.failure = Some(failed.clone());
         }
@@ -433,6 +434,7 @@ impl Writer {
     fn append(
         &mut self,
         id: RequestId,
+        known: Option<Entry>,
         meta: &Meta,
         encoded: &[u8],
         body: &[u8],
@@ -440,7 +442,7 @@ impl Writer {
     ) -> Result<(), QueueError> {
         let index = self.shared.index()?;
         let place = self.journal.append(id, meta.kind(), encoded, body, crc)?;
-        self.ledger.apply(&index, id, meta, place)
+        self.ledger.apply_to(&index, id, known, meta, place)
     }
 
     /// One sync for all who wait, then the index, then the answers.
@@ -580,6 +582,7 @@ impl Writer {
             replay::write_clean(&*self.shared.disk, &self.place.dir, &mark)?;
             replay::wait_until_free(index);
         }
+        drop(self.journal);
         drop(self.lock);
         Ok(())
     }

@@ -33,6 +33,7 @@ pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// A key and its value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
+const NO_PAGE: &str = "a page does not read";
 /// Bytes of changes that are written out together.
 const WRITE_OUT: usize = 4 * 1024 * 1024;
 /// Bytes of changes beyond which the caller waits for the one that writes.
@@ -99,9 +100,8 @@ impl Index {
             return Ok(known.map(<[u8]>::to_vec));
         }
         let Some((_, bytes)) = self.inner.page_of(key)? else { return Ok(None) };
-        let pairs = read_page(&bytes)?;
-        let at = pairs.binary_search_by(|(found, _)| (*found).cmp(key));
-        Ok(at.ok().and_then(|at| pairs.get(at)).map(|(_, value)| value.to_vec()))
+        let found = pages::find(&bytes, key).ok_or_else(|| broken(NO_PAGE))?;
+        Ok(found.map(<[u8]>::to_vec))
     }
 
     /// At most `limit` pairs in order, from the first key at or after `from` up to `to`, inclusive.
@@ -203,7 +203,7 @@ fn join(writing: &mut Option<JoinHandle<()>>) -> Result<(), QueueError> {
 }
 
 fn read_page(bytes: &[u8]) -> Result<Vec<pages::Pair<'_>>, QueueError> {
-    pages::decode(bytes).ok_or_else(|| broken("a page does not read"))
+    pages::decode(bytes).ok_or_else(|| broken(NO_PAGE))
 }
 
 impl Inner {

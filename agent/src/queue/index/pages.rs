@@ -26,16 +26,34 @@ pub(super) type Stored = (Vec<u8>, Option<Vec<u8>>);
 pub(super) fn decode(mut bytes: &[u8]) -> Option<Vec<Pair<'_>>> {
     let mut pairs = Vec::new();
     while !bytes.is_empty() {
-        let (frame, rest) = bytes.split_first_chunk::<FRAME>()?;
-        let [k0, k1, v0, v1, v2, v3] = *frame;
-        let key_len = usize::from(u16::from_le_bytes([k0, k1]));
-        let value_len = usize::try_from(u32::from_le_bytes([v0, v1, v2, v3])).ok()?;
-        let (key, rest) = rest.split_at_checked(key_len)?;
-        let (value, rest) = rest.split_at_checked(value_len)?;
-        pairs.push((key, value));
+        let (pair, rest) = first(bytes)?;
+        pairs.push(pair);
         bytes = rest;
     }
     Some(pairs)
+}
+
+/// The value of a key in a page; `None` when its bytes, as far as they were read, are no page.
+pub(super) fn find<'a>(mut bytes: &'a [u8], wanted: &[u8]) -> Option<Option<&'a [u8]>> {
+    while !bytes.is_empty() {
+        let ((key, value), rest) = first(bytes)?;
+        if key >= wanted {
+            return Some(Some(value).filter(|_| key == wanted));
+        }
+        bytes = rest;
+    }
+    Some(None)
+}
+
+/// The first pair, and what follows it.
+fn first(bytes: &[u8]) -> Option<(Pair<'_>, &[u8])> {
+    let (frame, rest) = bytes.split_first_chunk::<FRAME>()?;
+    let [k0, k1, v0, v1, v2, v3] = *frame;
+    let key_len = usize::from(u16::from_le_bytes([k0, k1]));
+    let value_len = usize::try_from(u32::from_le_bytes([v0, v1, v2, v3])).ok()?;
+    let (key, rest) = rest.split_at_checked(key_len)?;
+    let (value, rest) = rest.split_at_checked(value_len)?;
+    Some(((key, value), rest))
 }
 
 /// The pages that the page at `low` becomes with these changes, all of which are its own.
@@ -150,6 +168,7 @@ mod tests {
     fn bytes_that_are_no_page_are_noticed() {
         for bytes in [&[1][..], &[9, 0, 0, 0, 0, 0, 1], &[0, 0, 9, 0, 0, 0, 1]] {
             assert_eq!(decode(bytes), None, "{bytes:?}");
+            assert_eq!(find(bytes, b"z"), None, "{bytes:?}");
         }
     }
 }

@@ -11,6 +11,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
+    thread::JoinHandle,
 };
 
 use super::dice::Dice;
@@ -329,10 +330,14 @@ impl Disk for SimDisk {
         self.state().has_index
     }
 
-    fn behind(&self, _what: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    fn behind(
+        &self,
+        _what: &str,
+        work: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<Option<JoinHandle<()>>> {
         // At once, so that a seed always gives the same schedule.
         work();
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -4,9 +4,10 @@
 //! `<queue>/journal/` holds **segments** named by their number in 16 lower-case hexadecimal digits:
 //! `000000000000002a.seg`. Numbers start at 1 and grow; a number is never used twice. A segment that
 //! could not be read is renamed to `….seg.bad-N` and no longer belongs to the journal;
-//! `spare.seg` and `next.seg` are segments to be, without meaning until they are renamed. All numbers are little endian. Files are
-//! preallocated and written over, so that what follows the last record is zeros; a file may also be
-//! shorter than its capacity, down to the end of its last record.
+//! `spare.seg`, `next.seg` and `reserve.seg` (for a full disk) are segments to be, without meaning until
+//! they are renamed. All numbers are little endian. Files are preallocated and written over, so that
+//! what follows the last record is zeros; a file may also be shorter than its capacity, down to the end
+//! of its last record.
 //!
 //! # Segment header
 //! The first 4096 bytes; bytes 0..64 and the identical copy at 2048..2112 hold, the rest is zero:
@@ -42,9 +43,31 @@
 //! | 56..60 | zero |
 //! | 60..64 | CRC32C of bytes 0..60 |
 //!
-//! Meta is the postcard form of [`AcceptMeta`], [`RetryMeta`] or [`FinalMeta`]; a version's structs
-//! never change, a new one gets a new version byte. The body is the request's (accept), empty
-//! (retry) or the answer (final).
+//! The body is the request's (accept), empty (retry) or the answer (final).
+//!
+//! # Meta
+//! The postcard form of [`AcceptMeta`], [`RetryMeta`] or [`FinalMeta`]: the fields in the order in which
+//! they are declared, without names. A number of more than one byte is a varint: seven bits a byte, the
+//! lowest first, the highest bit set where another byte follows. A text or list is its length as a
+//! varint, then its bytes or elements. An optional value is a byte 0, or a byte 1 and the value. An
+//! enumeration is the position of its variant as a varint. A version's structs never change; a change
+//! gets a new version byte, and its predecessor a reader (`version1.rs` has the fields of version 1).
+//!
+//! | accept | type |
+//! |---|---|
+//! | idempotency key and SHA-256 of what was asked | optional (text, 32 bytes) |
+//! | priority, 0..=9 | byte |
+//! | order: sequence of the id's first accept record | u64 |
+//! | accepted at, not before (0: at once) | u64, u64, milliseconds on the device's own clock |
+//! | expires at | optional u64, milliseconds |
+//! | attempts, last reason, both as of this record | u32, optional text |
+//! | waits for: 0 its turn, 1 budget, 2 the operator | enumeration |
+//! | envelope | list of bytes |
+//!
+//! A retry is attempts (u32), not before (u64), reason (optional text), waits for. A final is its end (0
+//! answered, 1 failed, 2 expired, 3 cancelled), finished at (u64, milliseconds), its number among the
+//! results (u64), the request as an accept, and the numbers of the segments that had an accept of this
+//! id (list of u64).
 //!
 //! The tag is a secret of the disk: a payload cannot contain it, so that bytes inside a payload, or
 //! left over from a file's earlier life, are never taken for a record.
@@ -54,8 +77,9 @@
 //! multiple of 64: zeros are empty space, anything else is damage, counted as one up to the next
 //! record or the end. A record whose header is right and whose meta or body is not is skipped by its
 //! length. Then, by request id:
-//! - **accept**: an unknown id is held; for a held one this is its new place (records may be written
-//!   again further on, the later one counts); for a final one it is left over;
+//! - **accept**: an unknown id is held; for a held one this is its new place (records are written again
+//!   further on to free their segments; the later one counts, and says what retries said before); for a
+//!   final one it is left over;
 //! - **retry**: sets attempts, reason, due time and what it waits for of a held id; otherwise it is left over;
 //! - **final**: ends the id, known or not: it carries all that is kept of a request. For an id that
 //!   is final already this is its new place with the same content.
@@ -70,7 +94,10 @@
 //!    count, finals count until their keep time is over, and **a final counts while any other segment
 //!    with an accept of its id exists** (else that accept would come back to life). The deletion of
 //!    the one segment is made durable before the other is deleted.
-//! 5. Forgetting a final writes nothing: a rebuild may bring it back until it is forgotten again.
+//! 5. What an opening reads behind the last place that is known to be synced, it writes again and syncs
+//!    before it is served: of a process that was killed it may be in the page cache only, and after a
+//!    failed sync the kernel takes pages for written that are not.
+//! 6. Forgetting a final writes nothing: a rebuild may bring it back until it is forgotten again.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,21 +3,17 @@
 //! **Invariant:** every number is of the binary that is named, started anew with both small bundles.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use serde::Deserialize;
+use anyhow::{Context, ensure};
 
-use crate::clock::now;
+use crate::agent::{Agent, started};
 use crate::report::{Report, ms, quantile};
 
 /// The agent idle, both small bundles loaded.
 const RSS_MIB: f64 = 40.0;
 /// From its start to the first answer of `/readyz`.
 const READY_MS: f64 = 200.0;
-/// No start takes longer, or something is wrong.
-const DEADLINE: Duration = Duration::from_secs(30);
 const SMALL: [&str; 2] = ["voice-commands", "part-inspection"];
 
 #[derive(clap::Args)]
@@ -36,27 +32,6 @@ pub(crate) struct Options {
     idle_s: u64,
 }
 
-/// What the ready file says.
-#[derive(Deserialize)]
-struct Ready {
-    api: String,
-}
-
-/// A running agent; it ends with this value.
-struct Agent {
-    child: Child,
-    api: String,
-    ready_after: Duration,
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It may have ended by itself; either way it is over.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new("footprint", "The agent with both small bundles");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -70,7 +45,8 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Report> {
     }
     let start = |state: &str| {
         let place = folder.path().join(state);
-        runtime.block_on(started(&options.agent, &place, &bundles, &client))
+        let text = configuration(&place, &bundles);
+        runtime.block_on(started(&options.agent, &place, &text, &client))
     };
 
     let size = std::fs::metadata(&options.agent)
@@ -88,60 +64,12 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Report> {
 
     let agent = start("state")?;
     std::thread::sleep(Duration::from_secs(options.idle_s));
-    report.at_most("resident when idle", mib(memory(&agent, "status", "VmRSS:")?), "MiB", RSS_MIB);
-    report.add("of it its own share (PSS)", mib(memory(&agent, "smaps_rollup", "Pss:")?), "MiB");
+    report.at_most("resident when idle", mib(agent.memory("status", "VmRSS:")?), "MiB", RSS_MIB);
+    report.add("of it its own share (PSS)", mib(agent.memory("smaps_rollup", "Pss:")?), "MiB");
     let asked = runtime.block_on(ask(&agent, &client, &options.bundles))?;
-    let after = mib(memory(&agent, "status", "VmRSS:")?);
+    let after = mib(agent.memory("status", "VmRSS:")?);
     report.at_most(format!("resident after {asked} requests"), after, "MiB", RSS_MIB);
     Ok(report)
-}
-
-/// Starts the agent and waits until it says that it is ready.
-async fn started(
-    binary: &Path,
-    place: &Path,
-    bundles: &Path,
-    client: &reqwest::Client,
-) -> anyhow::Result<Agent> {
-    std::fs::create_dir_all(place)?;
-    let config = place.join("agent.toml");
-    std::fs::write(&config, configuration(place, bundles))?;
-    let ready_file = place.join("ready.json");
-    std::fs::remove_file(&ready_file).ok();
-    let log = std::fs::File::create(place.join("log"))?;
-    let begun = now();
-    let child = Command::new(binary)
-        .args(["run", "--config"])
-        .arg(&config)
-        .arg("--ready-file")
-        .arg(&ready_file)
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .with_context(|| format!("cannot start {}", binary.display()))?;
-    let mut agent = Agent { child, api: String::new(), ready_after: Duration::ZERO };
-    loop {
-        if agent.api.is_empty() {
-            let written = std::fs::read(&ready_file).unwrap_or_default();
-            // Half a file is not ready yet.
-            if let Ok(ready) = serde_json::from_slice::<Ready>(&written) {
-                agent.api = ready.api;
-            }
-        }
-        if !agent.api.is_empty() {
-            let answer = client.get(format!("{}/readyz", agent.api)).send().await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
-                agent.ready_after = begun.elapsed();
-                return Ok(agent);
-            }
-        }
-        if let Some(status) = agent.child.try_wait()? {
-            let log = std::fs::read_to_string(place.join("log")).unwrap_or_default();
-            bail!("the agent ended with {status} before it was ready:\n{log}");
-        }
-        ensure!(begun.elapsed() < DEADLINE, "the agent was not ready after {DEADLINE:?}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 fn configuration(place: &Path, bundles: &Path) -> String {
@@ -177,16 +105,6 @@ async fn ask(agent: &Agent, client: &reqwest::Client, bundles: &Path) -> anyhow:
         }
     }
     Ok(asked)
-}
-
-/// A number of KiB out of the process's own files, in bytes.
-fn memory(agent: &Agent, file: &str, key: &str) -> anyhow::Result<u64> {
-    let path = format!("/proc/{}/{file}", agent.child.id());
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let line = text.lines().find(|line| line.starts_with(key));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    let kib: u64 = kib.with_context(|| format!("{path} has no {key}"))?.parse()?;
-    Ok(kib * 1024)
 }
 
 fn mib(bytes: u64) -> f64 {

@@ -6,8 +6,10 @@
 //!
 //! **Invariant:** a number that is printed was measured in this run, on the machine that is named.
 
+mod agent;
 mod clock;
 mod footprint;
+mod gateway;
 mod models;
 mod queue;
 mod readme;
@@ -39,6 +41,8 @@ enum What {
     Footprint(footprint::Options),
     /// Bundles on one core: compute for one input, by variant
     Models(models::Options),
+    /// Requests accepted and held through the API, without a link
+    Gateway(gateway::Options),
     /// Durable requests a second, beside the disk's own limit
     Queue(queue::Options),
     /// A part of `queue` that needs a process of its own
@@ -72,6 +76,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let report: Report = match &arguments.what {
         What::Footprint(options) => footprint::measure(options)?,
         What::Models(options) => models::measure(options)?,
+        What::Gateway(options) => gateway::measure(options, &arguments.out)?,
         What::Queue(options) => queue::measure(options, &arguments.out)?,
         What::QueuePart(part) => {
             println!("{}", queue::run_part(part)?);

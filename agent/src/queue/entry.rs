@@ -297,6 +297,8 @@ pub struct Stats {
     pub segments: u64,
     /// Bytes that the index has on disk.
     pub index_bytes: u64,
+    /// There was no room for the index on disk: it is in memory until there is.
+    pub index_in_memory: bool,
     /// When the oldest waiting request was accepted (of the first thousand of each priority).
     #[serde(skip)]
     pub oldest_accepted_at_ms: Option<u64>,

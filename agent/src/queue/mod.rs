@@ -149,7 +149,7 @@ pub struct OpenReport {
     pub damage: Vec<Damage>,
     /// What could not be read and was renamed.
     pub bad: Vec<PathBuf>,
-    /// There is no room for the index on disk: it is in memory until the next start.
+    /// There is no room for the index on disk: it is in memory until there is.
     pub index_in_memory: bool,
 }
 

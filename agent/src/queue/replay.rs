@@ -29,6 +29,8 @@ const STEP: usize = 8192;
 const CLEAN: &str = "index.clean";
 /// The folder of an index that is being copied.
 const COPY: &str = "index.copy";
+/// An index that is in memory goes back to a disk that has this much free.
+const INDEX_ROOM: u64 = 16 * 1024 * 1024;
 /// An index is copied when it takes more than this on disk,
 const GROWN_BYTES: u64 = 32 * 1024 * 1024;
 /// and so many times what its requests need,
@@ -127,6 +129,12 @@ impl Place {
             report.bad.push(now);
         }
         Ok(good)
+    }
+
+    /// Whether there is room for an index on disk.
+    pub(super) fn may_have_index(&self) -> bool {
+        let free = self.disk.free(&self.dir).map_or(0, |free| free.bytes);
+        self.disk.has_index() && free >= INDEX_ROOM
     }
 
     /// Writes a running queue's index into a new folder, when sled's files have grown far beyond what
@@ -262,7 +270,7 @@ impl Place {
         failed: QueueError,
         report: &mut OpenReport,
     ) -> Result<Opened, QueueError> {
-        warn!(%failed, "queue: no index on disk; it is kept in memory until the next start");
+        warn!(%failed, "queue: no index on disk; it is kept in memory until there is room");
         self.replay_into(Index::in_memory(), found, self.store_of(found)?, report)
     }
 

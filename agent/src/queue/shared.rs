@@ -360,6 +360,7 @@ impl Shared {
                 .map_err(|source| QueueError::storage("list", &self.journal_dir, source))?,
             segments,
             index_bytes: self.index()?.bytes()?,
+            index_in_memory: !self.index()?.is_on_disk(),
             oldest_accepted_at_ms: self.oldest()?,
             syncs: counter(&self.meter.syncs),
             appended: counter(&self.meter.appended),

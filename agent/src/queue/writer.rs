@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{
     Accepted, Forgotten, NewEntry, QueueError, Recorded, RequestId,
@@ -51,6 +51,7 @@ pub(super) struct Writer {
     failure: Option<QueueError>,
     lock: Option<DirLock>,
     opened: Instant,
+    tries_to_return: u32,
 }
 
 /// Who waits for the batch, and whose leases it ends.
@@ -82,6 +83,7 @@ impl Writer {
             failure: None,
             lock,
             opened: Instant::now(),
+            tries_to_return: 0,
         }
     }
 
@@ -363,6 +365,9 @@ impl Writer {
         let kept = self.ledger.totals.finals();
         let surplus = kept.saturating_sub(self.shared.config.max_finals);
         let by_count = self.forget_oldest(u64::MAX, surplus)?;
+        if let Err(failed) = self.return_index_to_disk() {
+            warn!(%failed, "queue: the index stays in memory for now");
+        }
         if let Err(failed) = self.copy_index_if_grown() {
             warn!(%failed, "queue: the index could not be copied; it stays as large as it is");
         }
@@ -499,6 +504,26 @@ impl Writer {
         let (index, ledger) = self.place.rebuild_running(self.shared.config.keep_bad)?;
         self.ledger = ledger;
         self.shared.replace_index(Some(index));
+        Ok(())
+    }
+
+    /// Brings an index that is in memory back to the disk, when the disk has room again.
+    fn return_index_to_disk(&mut self) -> Result<(), QueueError> {
+        self.commit()?;
+        if self.shared.index()?.is_on_disk() || !self.place.may_have_index() {
+            return Ok(());
+        }
+        // Each try reads the whole journal.
+        self.tries_to_return = self.tries_to_return.wrapping_add(1);
+        if !self.tries_to_return.is_power_of_two() {
+            return Ok(());
+        }
+        let (index, ledger) = self.place.rebuild_running(self.shared.config.keep_bad)?;
+        if index.is_on_disk() {
+            info!("queue: the index is on disk again");
+            self.ledger = ledger;
+            drop(self.shared.replace_index(Some(index)));
+        }
         Ok(())
     }
 

@@ -117,6 +117,11 @@ impl SimDisk {
         self.state().free = bytes;
     }
 
+    /// Whether there is room for an index from now on.
+    pub(super) fn set_has_index(&self, has_index: bool) {
+        self.state().has_index = has_index;
+    }
+
     /// Another process begins on the same machine.
     pub(super) fn restart(&self) {
         let mut state = self.state();

@@ -57,20 +57,26 @@ fn what_was_promised_is_kept_whatever_the_disk_loses() {
     assert!(moved > 0 || cases < 100, "no schedule came to moving records");
 }
 
+#[test]
+fn an_index_in_memory_goes_back_to_the_disk_when_there_is_room() {
+    let mut world = World::new(Dice::new(1), false);
+    world.reopen(false);
+    world.accept();
+    assert!(world.shared().stats().expect("numbers").index_in_memory);
+    world.disk.set_has_index(true);
+    world.forget();
+    assert!(!world.shared().stats().expect("numbers").index_in_memory);
+    world.accept();
+    world.reopen(false);
+    world.drain();
+}
+
 /// Returns how many bytes were moved out of nearly dead segments.
 fn schedule(seed: u64) -> u64 {
     let mut dice = Dice::new(seed);
     // sled is slow to open; what it holds is the same as what memory holds.
     let has_index = dice.one_in(40);
-    let mut world = World {
-        disk: SimDisk::new(dice.next(), has_index),
-        folder: tempfile::tempdir().expect("a folder"),
-        open: None,
-        model: Model::default(),
-        now_ms: 1,
-        moved: 0,
-        dice,
-    };
+    let mut world = World::new(dice, has_index);
     for _ in 0..STEPS {
         world.step();
     }
@@ -102,6 +108,18 @@ fn config() -> QueueConfig {
 }
 
 impl World {
+    fn new(mut dice: Dice, has_index: bool) -> Self {
+        World {
+            disk: SimDisk::new(dice.next(), has_index),
+            folder: tempfile::tempdir().expect("a folder"),
+            open: None,
+            model: Model::default(),
+            now_ms: 1,
+            moved: 0,
+            dice,
+        }
+    }
+
     fn dir(&self) -> PathBuf {
         self.folder.path().join("queue")
     }

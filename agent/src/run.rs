@@ -27,7 +27,9 @@ use crate::gauges;
 use crate::health::Sources;
 use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkConfig};
+use crate::pressure::Pressure;
 use crate::queue::{Forgotten, Queue, QueueError};
+use crate::results::takers::{Foreseen, TakerError, Takers};
 use crate::service::{Service, Slot};
 use crate::supervise::supervise;
 
@@ -106,15 +108,19 @@ pub async fn run(
         destinations: config.destinations.clone().into(),
         policy: Arc::new(config.policy.clone()),
         clock: Clock::resume(&config.state_dir),
+        pressure: Pressure::default(),
     };
     let tasks = TaskTracker::new();
     // What still works while the rest stops is stopped after it.
     let stop_behind = CancellationToken::new();
-    let parts = Parts { config: config.clone(), service: service.clone(), started };
+    let takers = Takers::load(&config.state_dir, config.results.max_takers);
+    let parts =
+        Parts { config: config.clone(), service: service.clone(), takers: takers.clone(), started };
     parts.spawn(&tasks, &stop_behind);
     tasks.spawn(upkeep(metrics.clone(), stop_behind.clone()));
 
-    let api = Api::new(service.clone(), config.api.clone(), config.requests, metrics);
+    let (limits, defaults) = (config.api.clone(), config.requests);
+    let api = Api::new(service.clone(), limits, defaults, metrics, takers, stop.clone());
     tracing::info!(%address, models = service.engine.lanes().count(), ready_ms = started.elapsed().as_millis(), "ready");
     ready(address)?;
     tokio::select! {
@@ -138,6 +144,7 @@ pub async fn run(
 struct Parts {
     config: Config,
     service: Service,
+    takers: Takers,
     started: Instant,
 }
 
@@ -147,7 +154,7 @@ impl Parts {
         let parts = Arc::new(self);
         let (this, token) = (parts.clone(), stop.clone());
         tasks.spawn(supervise("queue", stop.clone(), move || {
-            hold_task(this.config.clone(), this.service.clone(), token.clone())
+            hold_task(this.clone(), token.clone())
         }));
         let (this, token) = (parts.clone(), stop.clone());
         tasks.spawn(supervise("probes", stop.clone(), move || {
@@ -155,6 +162,11 @@ impl Parts {
         }));
         let (clock, token) = (parts.service.clock.clone(), stop.clone());
         tasks.spawn(supervise("clock", stop.clone(), move || clock.clone().keep(token.clone())));
+        let (service, token) = (parts.service.clone(), stop.clone());
+        tasks.spawn(supervise("pressure", stop.clone(), move || {
+            let Service { pressure, queue, clock, .. } = service.clone();
+            pressure.keep(queue, clock, token.clone())
+        }));
         let token = stop.clone();
         tasks.spawn(supervise("fleet", stop.clone(), move || {
             link_task(parts.config.clone(), parts.service.clone(), parts.started, token.clone())
@@ -220,7 +232,8 @@ pub fn queue_dir(state_dir: &Path) -> PathBuf {
 }
 
 /// Empties the queue upward, and forgets answers past their time.
-async fn hold_task(config: Config, service: Service, stop: CancellationToken) {
+async fn hold_task(parts: Arc<Parts>, stop: CancellationToken) {
+    let Parts { config, service, takers, .. } = &*parts;
     let queue = loop {
         if let Some(queue) = service.queue.get() {
             break queue.clone();
@@ -229,7 +242,7 @@ async fn hold_task(config: Config, service: Service, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(REOPEN_AFTER) => {}
         }
-        match open(&config).await {
+        match open(config).await {
             Ok(queue) => service.queue.fill(queue),
             Err(error) => service.queue.refuse(&error),
         }
@@ -242,14 +255,22 @@ async fn hold_task(config: Config, service: Service, stop: CancellationToken) {
         service.clock.clone(),
         stop.clone(),
     );
-    let clock = &service.clock;
     let tidy = async {
+        for name in &config.results.takers {
+            if let Err(error) = takers.ensure(name).await {
+                let error = crate::error_chain(&error);
+                tracing::warn!(taker = %name, %error, "a taker of results could not be made");
+            }
+        }
         let mut every = tokio::time::interval(TIDY_EVERY);
         loop {
             every.tick().await;
-            match queue.forget_before(clock.now_ms(), config.keep_answers_ms).await {
+            match tidy(&queue, config, takers, service.clock.now_ms()).await {
                 Ok(forgotten) => note_forgotten(forgotten),
-                Err(error) => tracing::warn!(%error, "kept answers could not be removed"),
+                Err(error) => {
+                    let error = crate::error_chain(&error);
+                    tracing::warn!(%error, "kept answers could not be removed");
+                }
             }
             if let Ok(stats) = queue.stats().await {
                 gauges::of_queue(&stats);
@@ -260,6 +281,30 @@ async fn hold_task(config: Config, service: Service, stop: CancellationToken) {
         () = drain => {}
         () = tidy => {}
     }
+}
+
+/// Forgets answers past their time; takers that did not have them are told of the gap.
+async fn tidy(
+    queue: &Queue,
+    config: &Config,
+    takers: &Takers,
+    now_ms: u64,
+) -> Result<Forgotten, TakerError> {
+    let keep_ms = config.keep_answers_ms;
+    let to_ms = now_ms.checked_sub(keep_ms);
+    let foreseen = takers.before_forgetting(queue, to_ms, config.queue.max_finals).await;
+    // A disk that is too full to note it must not keep the queue from shrinking.
+    let foreseen = foreseen.or_else(|error| match error {
+        TakerError::File { .. } => {
+            let error = crate::error_chain(&error);
+            tracing::error!(%error, "what takers of results are about to miss cannot be noted");
+            Ok(Foreseen::default())
+        }
+        error => Err(error),
+    })?;
+    let forgotten = queue.forget_before(now_ms, keep_ms).await?;
+    takers.after_forgetting(foreseen, forgotten).await?;
+    Ok(forgotten)
 }
 
 fn note_forgotten(Forgotten { by_age, by_count }: Forgotten) {

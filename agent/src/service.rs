@@ -19,9 +19,13 @@ use crate::engine::{Engine, EngineError};
 use crate::envelope::{Envelope, EnvelopeError, Final};
 use crate::escalate::{Escalator, Next as SendNext};
 use crate::policy::Policy;
+use crate::pressure::Pressure;
 use crate::queue::{Accepted, Idempotency, NewEntry, Queue, QueueError, Record, RequestId, State};
 use crate::request::{DataClass, Escalate, Request, TaskName};
 use crate::route::{self, Above, Local, Next, Question, Start};
+
+/// From this size on a digest is not made on the reactor.
+const LARGE: usize = 256 * 1024;
 
 /// Answers requests; shared by everything that takes them in.
 #[derive(Debug, Clone)]
@@ -38,6 +42,8 @@ pub struct Service {
     pub policy: Arc<Policy>,
     /// What stored times are in.
     pub clock: Clock,
+    /// How fast things get done.
+    pub pressure: Pressure,
 }
 
 /// The queue's place: empty while its disk cannot be used, which the device outlives.
@@ -127,6 +133,8 @@ pub fn sentence(reasons: &[Reason]) -> String {
 struct Journey<'a> {
     request: &'a Request,
     begun: Instant,
+    /// The caller's name for it, with the digest of what is asked.
+    name: Option<Idempotency>,
     local: Option<Answer>,
     reasons: Vec<Reason>,
 }
@@ -143,11 +151,13 @@ impl Service {
     /// # Errors
     /// When the request is not taken; then nothing has changed.
     pub async fn ask(&self, request: Request) -> Result<Reply, AskError> {
-        if let Some(reply) = self.known(&request).await? {
+        let begun = Instant::now();
+        let name = idempotency(&request).await;
+        if let Some(reply) = self.known(name.as_ref()).await? {
             return Ok(reply);
         }
         let mut journey =
-            Journey { request: &request, begun: Instant::now(), local: None, reasons: Vec::new() };
+            Journey { request: &request, begun, name, local: None, reasons: Vec::new() };
         let threshold = self.local_turn(&mut journey).await?;
         let above = self.above(&request.task);
         let question = self.question(&request, &above);
@@ -165,11 +175,11 @@ impl Service {
     }
 
     /// The reply to a request that was made before under the same key.
-    async fn known(&self, request: &Request) -> Result<Option<Reply>, AskError> {
-        let (Some(name), Some(queue)) = (idempotency(request), self.queue.get()) else {
+    async fn known(&self, name: Option<&Idempotency>) -> Result<Option<Reply>, AskError> {
+        let (Some(name), Some(queue)) = (name, self.queue.get()) else {
             return Ok(None);
         };
-        match queue.find_key(&name).await {
+        match queue.find_key(name).await {
             Ok(Some(summary)) => self.reply(summary.id).await.map(Some),
             Ok(None) => Ok(None),
             Err(error @ QueueError::KeyConflict { .. }) => Err(error.into()),
@@ -278,12 +288,12 @@ impl Service {
         answer: Answer,
         outcome: &'static str,
     ) -> Result<Reply, AskError> {
-        let Journey { request, reasons, .. } = journey;
+        let Journey { request, name, reasons, .. } = journey;
         self.count(&request.task, outcome);
         let (task, class) = (request.task.clone(), request.class);
         let mut stored = Final { task: task.clone(), class, answer, reasons };
-        if request.key.is_some() {
-            match self.keep(request, &stored).await {
+        if name.is_some() {
+            match self.keep(request, name, &stored).await {
                 Ok(Accepted::New) => {}
                 Ok(Accepted::Known { id, .. }) => return self.reply(id).await,
                 Err(error @ AskError::Queue(QueueError::KeyConflict { .. })) => return Err(error),
@@ -300,17 +310,28 @@ impl Service {
     }
 
     /// Keeps a final answer under the request's key.
-    async fn keep(&self, request: &Request, stored: &Final) -> Result<Accepted, AskError> {
+    async fn keep(
+        &self,
+        request: &Request,
+        name: Option<Idempotency>,
+        stored: &Final,
+    ) -> Result<Accepted, AskError> {
         let envelope = Envelope::of(request, None, Vec::new());
-        let entry = self.entry(request, &envelope, Bytes::new());
+        let entry = self.entry(request, name, &envelope, Bytes::new());
         Ok(self.queue.open()?.accept_answered(entry, stored.to_bytes()).await?)
     }
 
-    fn entry(&self, request: &Request, envelope: &Envelope, body: Bytes) -> NewEntry {
+    fn entry(
+        &self,
+        request: &Request,
+        idempotency: Option<Idempotency>,
+        envelope: &Envelope,
+        body: Bytes,
+    ) -> NewEntry {
         let now_ms = self.clock.now_ms();
         NewEntry {
             id: request.id,
-            idempotency: idempotency(request),
+            idempotency,
             priority: request.priority.get(),
             accepted_at_ms: now_ms,
             not_before_ms: now_ms,
@@ -331,18 +352,21 @@ impl Service {
     }
 
     async fn hold(&self, journey: Journey<'_>) -> Result<Reply, AskError> {
-        let Journey { request, local, mut reasons, .. } = journey;
+        let Journey { request, name, local, mut reasons, .. } = journey;
         let provisional = local.map(|answer| Answer { provisional: true, ..answer });
         reasons.push(Reason::Held);
         let envelope = Envelope::of(request, provisional, reasons);
-        let entry = self.entry(request, &envelope, request.media.bytes().clone());
+        let entry = self.entry(request, name, &envelope, request.media.bytes().clone());
         let Envelope { provisional, mut reasons, .. } = envelope;
         let accepted = match self.queue.open() {
             Ok(queue) => queue.accept(entry).await.map_err(AskError::from),
             Err(error) => Err(error),
         };
         match accepted {
-            Ok(Accepted::New) => self.count(&request.task, "held"),
+            Ok(Accepted::New) => {
+                self.count(&request.task, "held");
+                self.pressure.note_held();
+            }
             Ok(Accepted::Known { id, .. }) => return self.reply(id).await,
             Err(error) => {
                 // Whoever asked for a bigger model in any case is told that it cannot be had.
@@ -356,13 +380,17 @@ impl Service {
                 reasons.push(Reason::LocalStands);
                 let answer = Answer { provisional: false, ..answer };
                 let begun = Instant::now();
-                let unnamed = Request { key: None, ..request.clone() };
-                let journey = Journey { request: &unnamed, begun, local: None, reasons };
+                let journey = Journey { request, begun, name: None, local: None, reasons };
                 return self.finish(journey, answer, "local").await;
             }
         }
         let (id, task, class) = (request.id, request.task.clone(), request.class);
         Ok(Reply { id, task, class, state: State::Held, answer: provisional, reasons, note: None })
+    }
+
+    /// Requests in the queue that have no end yet; `None` when there is no queue.
+    pub fn waiting(&self) -> Option<u64> {
+        self.queue.get().map(Queue::waiting)
     }
 
     async fn reply(&self, id: RequestId) -> Result<Reply, AskError> {
@@ -412,9 +440,18 @@ pub fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
     })
 }
 
-fn idempotency(request: &Request) -> Option<Idempotency> {
-    let key = request.key.as_ref()?;
-    Some(Idempotency { key: key.as_str().to_owned(), digest: digest(request) })
+async fn idempotency(request: &Request) -> Option<Idempotency> {
+    let key = request.key.as_ref()?.as_str().to_owned();
+    if request.media.bytes().len() < LARGE {
+        return Some(Idempotency { key, digest: digest(request) });
+    }
+    let large = request.clone();
+    let digest = match tokio::task::spawn_blocking(move || digest(&large)).await {
+        Ok(digest) => digest,
+        // It was not begun: the runtime stops.
+        Err(_) => digest(request),
+    };
+    Some(Idempotency { key, digest })
 }
 
 /// What makes two requests under one key the same request.

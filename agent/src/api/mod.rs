@@ -3,7 +3,9 @@
 //! **Invariant:** a handler turns bytes into a [`Request`] or a [`Problem`] and leaves everything
 //! else to [`Service`]; no body larger than the limit is ever in memory.
 
+mod body;
 mod problem;
+mod results;
 mod server;
 mod terms;
 
@@ -11,27 +13,29 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use holdfast_models::{Media, MediaError, MediaKind};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 pub use self::problem::Problem;
 pub use self::server::serve;
 use self::terms::{Terms, TermsQuery};
 use crate::config::{ApiConfig, RequestDefaults};
 use crate::listing::Numbers;
+use crate::pressure;
 use crate::queue::{QueueError, Recorded, RequestId};
 use crate::request::{Request, TaskName};
+use crate::results::takers::Takers;
 use crate::service::{AskError, ReplyBody, Service};
 
 /// What the handlers share.
@@ -45,15 +49,17 @@ pub struct Api {
     pub defaults: RequestDefaults,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
+    /// Who takes results, and how far each is.
+    pub takers: Takers,
+    /// Ends the streams when the agent stops.
+    pub stop: CancellationToken,
     places: Arc<Semaphore>,
+    room: body::Room,
+    waiting: Arc<Semaphore>,
 }
 
 /// The longest that `GET /v1/requests/{id}?wait_ms=` waits, in milliseconds.
 const MAX_WAIT_MS: u64 = 60_000;
-
-/// Of a refused body, at most this much is taken, for at most this long.
-const DISCARD_BYTES: usize = 64 << 20;
-const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
 impl Api {
     /// An API over `service`.
@@ -62,9 +68,33 @@ impl Api {
         config: ApiConfig,
         defaults: RequestDefaults,
         metrics: PrometheusHandle,
+        takers: Takers,
+        stop: CancellationToken,
     ) -> Self {
         let places = Arc::new(Semaphore::new(config.max_concurrent));
-        Self { service, config, defaults, metrics, places }
+        let room = body::Room::of(&config);
+        let waiting = Arc::new(Semaphore::new(config.max_waiting));
+        Self { service, config, defaults, metrics, takers, stop, places, room, waiting }
+    }
+
+    /// A place for one who waits: a long poll or a stream of events.
+    fn waiting_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.waiting.clone().try_acquire_owned().map_err(|_| {
+            let limit = self.config.max_waiting;
+            let detail = format!(
+                "{limit} callers wait for results already, as many as api.max_waiting allows; ask \
+                 without waiting, or later"
+            );
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+                .retry_after(pressure::UNKNOWN_S)
+        })
+    }
+
+    /// When one of the calls under way is done.
+    fn retry_after_s(&self) -> u64 {
+        let rate = self.service.pressure.calls();
+        // Before the first is measured: one is done within the deadline of most.
+        rate.time_for(1).unwrap_or(1).clamp(1, pressure::LONGEST_S)
     }
 
     /// All routes.
@@ -73,6 +103,11 @@ impl Api {
             .route("/v1/tasks", get(list_tasks))
             .route("/v1/tasks/{task}", post(ask))
             .route("/v1/requests/{id}", get(look_up).delete(cancel))
+            .route("/v1/requests/{id}/events", get(results::request_events))
+            .route("/v1/results", get(results::results))
+            .route("/v1/results/{number}/ack", post(results::acknowledge))
+            .route("/v1/takers", get(results::takers))
+            .route("/v1/takers/{name}", delete(results::forget_taker))
             .route("/v1/queue", get(queue_list))
             .route("/v1/queue/stats", get(queue_stats))
             .route("/healthz", get(|| async { "ok\n" }))
@@ -94,11 +129,12 @@ async fn ask(
     let (task, terms, _place) = match admit(&api, &task, query, &headers) {
         Ok(admitted) => admitted,
         Err(problem) => {
-            discard(body).await;
+            body::discard(body).await;
             return Err(problem);
         }
     };
-    let bytes = read_body(&api, &headers, body).await?;
+    let busy_s = api.retry_after_s();
+    let (bytes, _room) = body::read(&api.room, &api.config, &headers, body, busy_s).await?;
     let media = read_media(&api, &task, &headers, bytes)?;
     let request = Request {
         id: RequestId::new(),
@@ -112,13 +148,34 @@ async fn ask(
         key: terms.key,
         hops: terms.hops,
     };
-    let reply = api.service.ask(request).await?;
-    let body = Json(ReplyBody::from(&reply));
+    let asked = api.service.ask(request).await;
+    api.service.pressure.note_call();
+    let (waiting, rate) = (api.service.waiting(), api.service.pressure.queue());
+    let reply = asked.map_err(|error| Problem::of_queue(error, waiting, rate))?;
+    let body = ReplyBody::from(&reply);
     if reply.state.is_final() {
-        return Ok(body.into_response());
+        return Ok(Json(body).into_response());
     }
+    let expected_wait_s = waiting.and_then(|length| rate.time_for(length));
+    let body = HeldBody { reply: body, queue: Ahead { length: waiting, expected_wait_s } };
     let location = format!("/v1/requests/{}", reply.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response())
+}
+
+/// A reply to who was not answered yet: the request, and what waits with it.
+#[derive(Debug, Serialize)]
+struct HeldBody<'a> {
+    #[serde(flatten)]
+    reply: ReplyBody<'a>,
+    queue: Ahead,
+}
+
+#[derive(Debug, Serialize)]
+struct Ahead {
+    /// Requests in the queue, this one included; `null` when that is not known.
+    length: Option<u64>,
+    /// Seconds in which so many were finished lately; `null` when nothing was.
+    expected_wait_s: Option<u64>,
 }
 
 /// What can be said of a request before its body is read.
@@ -134,7 +191,8 @@ fn admit<'a>(
     let place = api.places.try_acquire().map_err(|_| {
         let limit = api.config.max_concurrent;
         let detail = format!("{limit} requests are under way already; try again shortly");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(1)
+        let busy = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+        busy.retry_after(api.retry_after_s())
     })?;
     Ok((task, terms, place))
 }
@@ -145,23 +203,6 @@ fn bad_query(error: &QueryRejection, known: &str) -> Problem {
     let why = why.rsplit(": ").next().unwrap_or_default();
     let why = why.split(", expected").next().unwrap_or_default();
     Problem::bad_term(format!("the query cannot be used: {why}; known parameters: {known}"))
-}
-
-/// Takes what is left of a refused body, within bounds: a connection that is closed with bytes
-/// unread can lose the refusal on its way.
-async fn discard(body: Body) {
-    let mut data = body.into_data_stream();
-    let mut left = DISCARD_BYTES;
-    let all = async {
-        while let Some(Ok(chunk)) = data.next().await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // What did not come in time is not waited for.
-    drop(tokio::time::timeout(DISCARD_WITHIN, all).await);
 }
 
 /// A task that a bundle here does or a destination names.
@@ -183,47 +224,6 @@ fn known_task(api: &Api, text: &str) -> Result<TaskName, Problem> {
          named in its `tasks`"
     );
     Err(Problem::new(StatusCode::NOT_FOUND, "unknown_task", detail))
-}
-
-async fn read_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let limit = api.config.max_body_bytes;
-    let too_large = || {
-        let detail =
-            format!("the body is larger than the {limit} bytes that api.max_body_mib allows");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
-    };
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if declared.and_then(|text| text.parse().ok()).is_some_and(|length: usize| length > limit) {
-        discard(body).await;
-        return Err(too_large());
-    }
-    let read = tokio::time::timeout(api.config.read_timeout, to_bytes(body, limit));
-    match read.await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "body_cut",
-            "the body ended before its announced length; send it again",
-        )),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "body_too_slow",
-            format!("the body did not arrive within {:?}", api.config.read_timeout),
-        )),
-    }
-}
-
-/// Whether reading ended because of the limit, and not because of the connection.
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if cause.to_string() == "length limit exceeded" {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
 }
 
 fn read_media(
@@ -268,6 +268,7 @@ async fn look_up(
     let Query(query) = query.map_err(|error| bad_query(&error, "wait_ms in 0..=60000"))?;
     let id = known_id(&text)?;
     let wait = Duration::from_millis(query.wait_ms.unwrap_or(0).min(MAX_WAIT_MS));
+    let _place = if wait.is_zero() { None } else { Some(api.waiting_place()?) };
     let reply = api.service.look_up(id, wait).await?.ok_or_else(|| unknown_request(&text))?;
     Ok(Json(ReplyBody::from(&reply)).into_response())
 }

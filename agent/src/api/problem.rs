@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::pressure::{self, Rate};
 use crate::queue::QueueError;
 use crate::service::AskError;
 
@@ -23,8 +24,18 @@ pub struct Problem {
     detail: String,
     /// A stable name, for programs.
     code: &'static str,
+    /// How full the queue is, where that is the reason.
+    #[serde(flatten)]
+    queue: Option<Box<QueueAhead>>,
     #[serde(skip)]
     retry_after_s: Option<u64>,
+}
+
+/// What a caller whom the queue refused may know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+struct QueueAhead {
+    queue_length: Option<u64>,
+    expected_wait_s: Option<u64>,
 }
 
 impl Problem {
@@ -36,8 +47,31 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             code,
+            queue: None,
             retry_after_s: None,
         }
+    }
+
+    /// Its stable name.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Its HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// A refusal by the queue, with what is known of its pace; `length` of the requests wait in it.
+    pub fn of_queue(error: AskError, length: Option<u64>, rate: Rate) -> Self {
+        let problem = Self::from(error);
+        if !["queue_full", "no_space", "no_queue"].contains(&problem.code) {
+            return problem;
+        }
+        let expected_wait_s = length.and_then(|length| rate.time_for(length));
+        let retry_after_s = pressure::retry_after_s(rate, length.unwrap_or(0));
+        let queue = Some(Box::new(QueueAhead { queue_length: length, expected_wait_s }));
+        Self { queue, retry_after_s: Some(retry_after_s), ..problem }
     }
 
     /// The same, telling the caller to come back in `seconds`.
@@ -78,14 +112,15 @@ impl From<AskError> for Problem {
                 Self::new(StatusCode::CONFLICT, "idempotency_key_conflict", detail)
             }
             AskError::Queue(QueueError::Full { .. }) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "queue_full", detail).retry_after(30)
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail)
+                    .retry_after(pressure::UNKNOWN_S)
             }
-            AskError::Queue(QueueError::NoSpace { .. }) => {
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", detail).retry_after(30)
+            AskError::Queue(error) if error.is_no_space() => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", detail)
+                    .retry_after(pressure::UNKNOWN_S)
             }
-            AskError::NoQueue(_) => {
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_queue", detail).retry_after(10)
-            }
+            AskError::NoQueue(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_queue", detail)
+                .retry_after(pressure::UNKNOWN_S),
             AskError::Queue(_) | AskError::Stored(_) => {
                 tracing::error!(error = %detail, "the queue failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", detail)

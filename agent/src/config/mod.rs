@@ -8,6 +8,7 @@
 //! reported together.
 
 mod reader;
+mod results;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use toml::{Table, Value};
 
 pub use self::reader::Fault;
 use self::reader::{Faults, Section};
+pub use self::results::ResultsConfig;
 use crate::destination::{Credential, Destination, Protocol, Zone};
 use crate::policy::{Policy, ceiling};
 use crate::queue::{QueueConfig, WhenFull};
@@ -48,6 +50,8 @@ pub struct Config {
     pub destinations: Vec<Destination>,
     /// The fleet's controller; `None` for a device on its own.
     pub fleet: Option<FleetConfig>,
+    /// Who takes results.
+    pub results: ResultsConfig,
 }
 
 /// The local API.
@@ -57,8 +61,12 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Largest accepted body, in bytes.
     pub max_body_bytes: usize,
+    /// Bytes of memory that the bodies under way take together; more wait.
+    pub max_body_memory: usize,
     /// Requests under way at once; more are refused with 503.
     pub max_concurrent: usize,
+    /// Long polls and streams of events at once; more are refused with 503.
+    pub max_waiting: usize,
     /// Connections open at once; more wait.
     pub max_connections: usize,
     /// Limit for receiving a request's header, from the connection's start or the answer before.
@@ -193,7 +201,8 @@ impl Config {
 }
 
 /// Tables whose keys can be overridden: `HOLDFAST_API_LISTEN` misses an underscore, and is noticed.
-const TABLES: [&str; 6] = ["API_", "DEVICE_", "MODELS_", "POLICY_", "QUEUE_", "REQUESTS_"];
+const TABLES: [&str; 7] =
+    ["API_", "DEVICE_", "MODELS_", "POLICY_", "QUEUE_", "REQUESTS_", "RESULTS_"];
 
 /// Applies one environment variable; false when it looks like a key of ours and is none.
 fn override_key(table: &mut Table, name: &str, value: &str) -> bool {
@@ -243,6 +252,7 @@ fn read(mut root: Section<'_>) -> Config {
     let (queue, keep_answers_ms) = read_queue(root.section("queue"));
     let destinations = read_destinations(root.sections("destination"));
     let fleet = root.optional_section("fleet").and_then(read_fleet);
+    let results = results::read(root.section("results"));
     root.finish();
     Config {
         device: id,
@@ -255,6 +265,7 @@ fn read(mut root: Section<'_>) -> Config {
         keep_answers_ms,
         destinations,
         fleet,
+        results,
     }
 }
 
@@ -272,9 +283,19 @@ fn read_api(mut section: Section<'_>) -> ApiConfig {
             ),
         );
     }
+    let max_body_mib = section.integer("max_body_mib", 1..=64, 20);
+    let max_body_memory_mib = section.integer("max_body_memory_mib", 1..=65_536, 64);
+    if max_body_memory_mib < max_body_mib {
+        section.fault(
+            "max_body_memory_mib",
+            format!("is {max_body_memory_mib}, must be at least api.max_body_mib, {max_body_mib}"),
+        );
+    }
     let api = ApiConfig {
         listen,
-        max_body_bytes: bytes(section.integer("max_body_mib", 1..=64, 20) << 20),
+        max_body_bytes: bytes(max_body_mib << 20),
+        max_body_memory: bytes(max_body_memory_mib << 20),
+        max_waiting: bytes(section.integer("max_waiting", 1..=65_536, 256)),
         max_concurrent: bytes(section.integer("max_concurrent", 1..=4096, 64)),
         max_connections: bytes(section.integer("max_connections", 1..=65_536, 512)),
         header_timeout: Duration::from_millis(section.integer(

@@ -447,6 +447,12 @@ impl Queue {
         self.read(Shared::stats).await
     }
 
+    /// Requests that have no end yet; cheap.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.shared.waiting()
+    }
+
     /// When the next request may be leased: `now_ms` if one may be now, `None` if none waits.
     ///
     /// # Errors

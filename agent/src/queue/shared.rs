@@ -338,6 +338,11 @@ impl Shared {
         Ok(pairs.iter().filter_map(|(key, _)| keys::id_in(key)).collect())
     }
 
+    /// Requests that have no end yet.
+    pub(super) fn waiting(&self) -> u64 {
+        locked(&self.published).totals.held
+    }
+
     /// The queue in numbers.
     pub(super) fn stats(&self) -> Result<Stats, QueueError> {
         let Published { totals, live_bytes, segments } = *locked(&self.published);

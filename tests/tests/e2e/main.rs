@@ -8,7 +8,9 @@ mod faults;
 mod kill;
 mod main_job;
 mod openai;
+mod pressure;
 mod queue_commands;
+mod results;
 
 use std::path::Path;
 use std::time::Duration;

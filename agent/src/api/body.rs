@@ -1,0 +1,243 @@
+//! Owns the reading of request bodies: how large one may be, and how much memory all take together.
+//!
+//! **Invariant:** no byte of a body is in memory without room taken for it, and the room is held for
+//! as long as the request is under way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::problem::Problem;
+use crate::config::ApiConfig;
+
+/// Of a refused body, at most this much is taken, for at most this long.
+const DISCARD_BYTES: usize = 64 << 20;
+const DISCARD_WITHIN: Duration = Duration::from_secs(2);
+/// A body of no announced length takes room in steps of this many KiB.
+const STEP_KIB: usize = 64;
+
+/// The memory that bodies may take together, in KiB.
+#[derive(Debug, Clone)]
+pub(super) struct Room(Arc<Semaphore>);
+
+/// Room that one body takes; it is free again when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Place(Option<OwnedSemaphorePermit>);
+
+impl Room {
+    pub(super) fn of(config: &ApiConfig) -> Self {
+        Self(Arc::new(Semaphore::new(config.max_body_memory / 1024)))
+    }
+
+    /// Room for so many KiB more, waiting for it until `until`.
+    async fn take(&self, kib: usize, place: &mut Place, until: Instant) -> Result<(), NoRoom> {
+        let kib = u32::try_from(kib).map_err(|_| NoRoom)?;
+        let taken = timeout_at(until, self.0.clone().acquire_many_owned(kib)).await;
+        let Ok(Ok(more)) = taken else { return Err(NoRoom) };
+        match &mut place.0 {
+            Some(place) => place.merge(more),
+            None => place.0 = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// The other bodies did not leave room in time.
+#[derive(Debug, Clone, Copy)]
+struct NoRoom;
+
+/// Why a body was not read.
+enum Unread {
+    NoRoom,
+    TooLarge,
+    Cut,
+}
+
+impl From<NoRoom> for Unread {
+    fn from(_: NoRoom) -> Self {
+        Self::NoRoom
+    }
+}
+
+/// Reads a body whole, as soon as there is room for it; `retry_after_s` is for who finds none.
+pub(super) async fn read(
+    room: &Room,
+    config: &ApiConfig,
+    headers: &HeaderMap,
+    body: Body,
+    retry_after_s: u64,
+) -> Result<(Bytes, Place), Problem> {
+    let limit = config.max_body_bytes;
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let declared = declared.and_then(|text| text.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        discard(body).await;
+        return Err(too_large(limit));
+    }
+    let mut place = Place::default();
+    if let Some(length) = declared {
+        let until = Instant::now() + config.read_timeout;
+        if room.take(length.div_ceil(1024), &mut place, until).await.is_err() {
+            discard(body).await;
+            return Err(no_room(config, retry_after_s));
+        }
+    }
+    let reading = gather(room, config, declared, body, place);
+    match timeout(config.read_timeout, reading).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(Unread::TooLarge)) => Err(too_large(limit)),
+        Ok(Err(Unread::NoRoom)) => Err(no_room(config, retry_after_s)),
+        Ok(Err(Unread::Cut)) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "body_cut",
+            "the body ended before its announced length; send it again",
+        )),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body_too_slow",
+            format!("the body did not arrive within {:?}", config.read_timeout),
+        )),
+    }
+}
+
+async fn gather(
+    room: &Room,
+    config: &ApiConfig,
+    declared: Option<usize>,
+    body: Body,
+    mut place: Place,
+) -> Result<(Bytes, Place), Unread> {
+    let mut covered = declared.unwrap_or(0);
+    let mut bytes = BytesMut::with_capacity(covered);
+    let mut data = body.into_data_stream();
+    // A little earlier than the reading as a whole, so that it is known why it ended.
+    let until = Instant::now() + config.read_timeout.mul_f64(0.9);
+    while let Some(chunk) = data.next().await {
+        let chunk = chunk.map_err(|_| Unread::Cut)?;
+        let length = bytes.len() + chunk.len();
+        if length > config.max_body_bytes {
+            return Err(Unread::TooLarge);
+        }
+        if length > covered {
+            let kib = (length - covered).div_ceil(1024).max(STEP_KIB);
+            room.take(kib, &mut place, until).await?;
+            covered += kib * 1024;
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok((bytes.freeze(), place))
+}
+
+/// Takes what is left of a refused body, within bounds: a connection that is closed with bytes
+/// unread can lose the refusal on its way.
+pub(super) async fn discard(body: Body) {
+    let mut data = body.into_data_stream();
+    let mut left = DISCARD_BYTES;
+    let all = async {
+        while let Some(Ok(chunk)) = data.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // What did not come in time is not waited for.
+    drop(timeout(DISCARD_WITHIN, all).await);
+}
+
+fn too_large(limit: usize) -> Problem {
+    let detail = format!("the body is larger than the {limit} bytes that api.max_body_mib allows");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+}
+
+fn no_room(config: &ApiConfig, retry_after_s: u64) -> Problem {
+    let mib = config.max_body_memory >> 20;
+    let detail = format!(
+        "the bodies of other requests take the {mib} MiB that api.max_body_memory_mib allows \
+         together; try again"
+    );
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(retry_after_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    fn config(max_body: usize, memory: usize) -> ApiConfig {
+        ApiConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            max_body_bytes: max_body,
+            max_body_memory: memory,
+            max_concurrent: 1,
+            max_connections: 1,
+            max_waiting: 1,
+            header_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(10),
+        }
+    }
+
+    fn announced(length: usize) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        headers
+    }
+
+    fn in_pieces(count: usize, size: usize) -> Body {
+        let pieces = (0..count).map(move |_| Ok::<_, std::io::Error>(Bytes::from(vec![7; size])));
+        Body::from_stream(stream::iter(pieces))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_take_no_more_room_together_than_there_is() {
+        let config = config(1 << 20, 1 << 20);
+        let room = Room::of(&config);
+        let (first, place) =
+            read(&room, &config, &announced(700 << 10), in_pieces(7, 100 << 10), 3).await.unwrap();
+        assert_eq!(first.len(), 700 << 10);
+        for (case, headers, body) in [
+            ("announced", announced(400 << 10), in_pieces(4, 100 << 10)),
+            ("not announced", HeaderMap::new(), in_pieces(4, 100 << 10)),
+        ] {
+            let refused = read(&room, &config, &headers, body, 3).await.unwrap_err();
+            assert_eq!((refused.code(), refused.status()), ("busy", 503), "{case}");
+        }
+        // What fits beside it is read, and what waits is read as soon as there is room.
+        assert!(read(&room, &config, &announced(9), Body::from("123456789"), 3).await.is_ok());
+        let headers = announced(400 << 10);
+        let waiting = read(&room, &config, &headers, in_pieces(4, 100 << 10), 3);
+        let (read, ()) = tokio::join!(waiting, async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(place);
+        });
+        let (bytes, place) = read.unwrap();
+        assert_eq!(bytes.len(), 400 << 10);
+        drop(place);
+        assert_eq!(room.0.available_permits(), 1024, "all room is free again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_over_the_limit_or_cut_short_is_refused_and_leaves_its_room() {
+        let config = config(100 << 10, 1 << 20);
+        let room = Room::of(&config);
+        let cut = stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("cut"))]);
+        let slow = stream::pending::<Result<Bytes, std::io::Error>>();
+        for (case, headers, body, want) in [
+            ("announced", announced(101 << 10), in_pieces(1, 1), ("body_too_large", 413)),
+            ("streamed", HeaderMap::new(), in_pieces(2, 60 << 10), ("body_too_large", 413)),
+            ("cut", announced(9), Body::from_stream(cut), ("body_cut", 400)),
+            ("slow", announced(9), Body::from_stream(slow), ("body_too_slow", 408)),
+        ] {
+            let refused = read(&room, &config, &headers, body, 3).await.unwrap_err();
+            assert_eq!((refused.code(), refused.status()), want, "{case}");
+            assert_eq!(room.0.available_permits(), 1024, "{case}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A caller is told how full the queue is, and when to come back.
+
+use holdfast_tests::client::Client;
+use holdfast_tests::node::Node;
+use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent_with};
+use serde_json::Value;
+
+/// A device whose site does not answer, and whose queue takes two requests.
+async fn device(dir: &std::path::Path, api: &str) -> Node {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let site = Some(format!("http://{nobody}"));
+    let agent = Agent { name: DEVICE, bundles: bundles(&["voice-commands"]), site, broker: None };
+    let toml = agent.toml(dir).replace("[queue]\n", "[queue]\nmax_requests = 2\n");
+    let toml = toml.replace("[api]\n", &format!("[api]\n{api}"));
+    start_agent_with(super::program(), dir, DEVICE, &toml).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_with_its_length_and_when_to_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = device(dir.path(), "").await;
+    let address = device.address("api").unwrap();
+    let wav = super::sample("voice-commands", |_| true);
+    // The client of the tests installs what TLS needs.
+    let client = Client::new(address).unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async || {
+        let url = format!("http://{address}/v1/tasks/voice-commands");
+        let request = http.post(url).header("holdfast-escalate", "always").body(wav.clone());
+        let response = request.send().await.unwrap();
+        let retry_after = response.headers().get("retry-after").cloned();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, retry_after, serde_json::from_str::<Value>(&text).unwrap())
+    };
+    for length in [1, 2] {
+        let (status, _, held) = ask().await;
+        assert_eq!((status, &held["state"]), (202, &"held".into()), "{held}");
+        assert_eq!(held["queue"]["length"], length, "{held}");
+        assert_eq!(held["queue"]["expected_wait_s"], Value::Null, "nothing was finished yet");
+    }
+    let (status, retry_after, problem) = ask().await;
+    assert_eq!((status, &problem["code"]), (429, &"queue_full".into()), "{problem}");
+    assert_eq!(problem["queue_length"], 2);
+    assert!(problem.get("expected_wait_s").is_some_and(Value::is_null), "{problem}");
+    assert_eq!(retry_after.unwrap(), "30", "the stated default, as nothing was measured");
+    // Who takes the local answer is not refused.
+    let reply = client.ask("voice-commands", wav.clone(), &[]).await.unwrap();
+    assert_eq!(reply.state, "answered");
+}
+
+#[tokio::test]
+async fn only_so_many_callers_wait_for_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = device(dir.path(), "max_waiting = 1\n").await;
+    let client = Client::new(device.address("api").unwrap()).unwrap();
+    let wav = super::sample("voice-commands", |_| true);
+    let held = client.ask("voice-commands", wav, &[("holdfast-escalate", "always")]).await.unwrap();
+    let path = format!("/v1/requests/{}", held.id);
+    let waits = tokio::spawn({
+        let (client, path) = (client.clone(), format!("{path}?wait_ms=60000"));
+        // One that asks below may have been quicker.
+        async move { while client.get(&path).await.unwrap().0 == 503 {} }
+    });
+    // As soon as the first waits, the second is refused.
+    let busy = |json: &Value| (json["code"] == "busy").then(|| json["status"].clone());
+    let status = client.until(&format!("{path}?wait_ms=1"), super::SOON, busy).await.unwrap();
+    assert_eq!(status, 503);
+    assert_eq!(client.get(&path).await.unwrap().0, 200, "asking without waiting goes on");
+    waits.abort();
+}

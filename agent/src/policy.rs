@@ -2,12 +2,17 @@
 //!
 //! **Invariant:** a [`Cleared`] exists only when the policy in force lets this request's class
 //! into that destination's zone; its fields are private to this module, and the clients in
-//! [`escalate`](crate::escalate) can send nothing else.
+//! [`escalate`](crate::escalate) can send nothing else. So it is with a [`ClearedResult`] and the
+//! receivers of results.
 
 use thiserror::Error;
 
 use crate::destination::{Destination, Zone};
+use crate::queue::RequestId;
 use crate::request::{DataClass, Request};
+use crate::results::feed::ResultBody;
+use crate::results::receiver::Receiver;
+use crate::service::{Reply, ReplyBody};
 
 /// The farthest zone that a class may reach, whatever the configuration says.
 pub fn ceiling(class: DataClass) -> Zone {
@@ -81,6 +86,64 @@ impl Policy {
             })
         }
     }
+
+    /// Asks for permission to send a result, which has its request's class, to `receiver`, now.
+    ///
+    /// # Errors
+    /// [`Denied`] when the class may not enter the receiver's zone.
+    pub fn clear_result<'a>(
+        &self,
+        number: u64,
+        reply: &'a Reply,
+        receiver: &'a Receiver,
+    ) -> Result<ClearedResult<'a>, Denied> {
+        if self.allows(reply.class, receiver.zone) {
+            return Ok(ClearedResult { number, reply, receiver });
+        }
+        Err(Denied {
+            class: reply.class,
+            destination: receiver.name.clone(),
+            zone: receiver.zone,
+            farthest: self.farthest(reply.class),
+        })
+    }
+}
+
+/// Permission to send one result to one receiver. Only [`Policy::clear_result`] makes it.
+#[derive(Debug, Clone, Copy)]
+pub struct ClearedResult<'a> {
+    number: u64,
+    reply: &'a Reply,
+    receiver: &'a Receiver,
+}
+
+impl<'a> ClearedResult<'a> {
+    /// The result's number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The request that has its end.
+    pub fn id(&self) -> RequestId {
+        self.reply.id
+    }
+
+    /// The result that may be sent.
+    pub fn reply(&self) -> &'a Reply {
+        self.reply
+    }
+
+    /// The receiver that it may be sent to.
+    pub fn receiver(&self) -> &'a Receiver {
+        self.receiver
+    }
+
+    /// The result as JSON, as the API shows it.
+    pub fn body(&self) -> Vec<u8> {
+        let body = ResultBody::Whole { number: self.number, reply: ReplyBody::from(self.reply) };
+        // Our own types always become JSON.
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
 }
 
 /// Permission to send one request to one destination. Only [`Policy::clear`] makes it.
@@ -131,6 +194,31 @@ mod tests {
         ] {
             let reached = Zone::ALL.into_iter().filter(|zone| policy.allows(class, *zone)).count();
             assert_eq!(reached, allowed, "{class}");
+        }
+    }
+
+    #[test]
+    fn a_result_reaches_the_zones_that_its_request_reaches() {
+        let policy = Policy::default();
+        for class in DataClass::ALL {
+            for zone in Zone::ALL {
+                let address = crate::results::receiver::Address::Controller;
+                let receiver = Receiver { name: "mes".into(), zone, address };
+                let reply = Reply {
+                    id: RequestId::new(),
+                    task: crate::request::TaskName::parse("t").unwrap(),
+                    class,
+                    state: crate::queue::State::Answered,
+                    answer: None,
+                    reasons: Vec::new(),
+                    note: None,
+                };
+                let cleared = policy.clear_result(7, &reply, &receiver);
+                assert_eq!(cleared.is_ok(), policy.allows(class, zone), "{class} {zone}");
+                if let Err(denied) = cleared {
+                    assert_eq!((denied.class, denied.zone), (class, zone));
+                }
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use holdfast_wire::message::Health;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +29,8 @@ use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkConfig};
 use crate::pressure::Pressure;
 use crate::queue::{Forgotten, Queue, QueueError};
+use crate::results;
+use crate::results::receiver::{Address, Receiver, Webhook};
 use crate::results::takers::{Foreseen, TakerError, Takers};
 use crate::service::{Service, Slot};
 use crate::supervise::supervise;
@@ -167,9 +169,15 @@ impl Parts {
             let Service { pressure, queue, clock, .. } = service.clone();
             pressure.keep(queue, clock, token.clone())
         }));
+        for webhook in parts.config.results.webhooks.clone() {
+            let (this, token) = (parts.clone(), stop.clone());
+            tasks.spawn(supervise("webhook", stop.clone(), move || {
+                webhook_task(this.clone(), webhook.clone(), token.clone())
+            }));
+        }
         let token = stop.clone();
         tasks.spawn(supervise("fleet", stop.clone(), move || {
-            link_task(parts.config.clone(), parts.service.clone(), parts.started, token.clone())
+            link_task(parts.clone(), token.clone())
         }));
     }
 }
@@ -323,14 +331,16 @@ fn note_forgotten(Forgotten { by_age, by_count }: Forgotten) {
 }
 
 /// Reports to the fleet's controller, if there is one.
-async fn link_task(config: Config, service: Service, started: Instant, stop: CancellationToken) {
+async fn link_task(parts: Arc<Parts>, stop: CancellationToken) {
+    let Parts { config, service, takers, started } = &*parts;
     let Some(fleet) = &config.fleet else { return };
     let identity = match Identity::load(&config.state_dir, config.device.clone()) {
         Ok(identity) => identity,
         Err(error) => return no_link(&error),
     };
     let board = holdfast_targets::detect(&board_facts());
-    let sources = Sources { started, state_dir: config.state_dir.clone(), board, service };
+    let (state_dir, service) = (config.state_dir.clone(), service.clone());
+    let sources = Sources { started: *started, state_dir, board, service: service.clone() };
     let link = LinkConfig {
         host: fleet.host.clone(),
         port: fleet.port,
@@ -343,10 +353,43 @@ async fn link_task(config: Config, service: Service, started: Instant, stop: Can
     let (latest, health) = watch::channel(Health::default());
     let (status, _) = watch::channel(link::State::Waiting { attempt: 0 });
     let health = move || health.borrow().clone();
+    let (batches, results) = mpsc::channel(1);
+    let results = fleet.results.then_some(results);
+    let deliver = async {
+        if !fleet.results {
+            return;
+        }
+        let Some(queue) = queue_of(&service, &stop).await else { return };
+        let name = "controller".to_owned();
+        let receiver = Receiver { name, zone: fleet.zone, address: Address::Controller };
+        let (takers, policy) = (takers.clone(), service.policy.clone());
+        results::fleet::run(queue, takers, policy, receiver, batches, stop.clone()).await;
+    };
     tokio::join!(
         watch_health(sources, fleet.interval / 2, latest, stop.clone()),
-        link::run(link, identity, health, status, stop),
+        link::run(link, identity, health, results, status, stop.clone()),
+        deliver,
     );
+}
+
+/// Posts results to one webhook.
+async fn webhook_task(parts: Arc<Parts>, webhook: Webhook, stop: CancellationToken) {
+    let Some(queue) = queue_of(&parts.service, &stop).await else { return };
+    let (takers, policy) = (parts.takers.clone(), parts.service.policy.clone());
+    results::webhook::run(webhook, queue, takers, policy, stop).await;
+}
+
+/// The queue, as soon as it is open; `None` when the agent stops first.
+async fn queue_of(service: &Service, stop: &CancellationToken) -> Option<Queue> {
+    loop {
+        if let Some(queue) = service.queue.get() {
+            return Some(queue.clone());
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(REOPEN_AFTER) => {}
+        }
+    }
 }
 
 /// Keeps the latest health at hand, so that the link never waits for it.

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use holdfast_wire::id::DeviceId;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError};
@@ -40,6 +41,8 @@ enum Command {
     Serve(Serve),
     /// List the devices of a running controller
     Devices(Devices),
+    /// List the newest results of a device
+    Results(Results),
     /// Print the completions of a shell
     Completions {
         /// Which shell
@@ -79,6 +82,22 @@ struct Devices {
     server: String,
 }
 
+#[derive(Debug, clap::Args)]
+struct Results {
+    /// Name of the device
+    #[arg(value_parser = |text: &str| DeviceId::parse(text))]
+    device: DeviceId,
+    /// At most so many
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Address of the controller
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8480")]
+    server: String,
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("configuration file {path} cannot be read; check the path")]
@@ -100,7 +119,9 @@ impl Failure {
         match self {
             Self::ConfigFile { .. } | Self::Config(_) => Exit::Config,
             Self::Serve(error) => error.exit(),
-            Self::Devices(DevicesError::Address { .. }) => Exit::Usage,
+            Self::Devices(DevicesError::Address { .. } | DevicesError::Unknown { .. }) => {
+                Exit::Usage
+            }
             Self::Devices(_) => Exit::Unavailable,
             Self::Runtime(_) => Exit::Bug,
             Self::Output(_) => Exit::Storage,
@@ -122,6 +143,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match arguments.command {
         Command::Serve(arguments) => serve_command(&arguments),
         Command::Devices(arguments) => devices_command(&arguments),
+        Command::Results(arguments) => results_command(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -184,18 +206,28 @@ fn serve_command(arguments: &Serve) -> Result<(), Failure> {
 }
 
 fn devices_command(arguments: &Devices) -> Result<(), Failure> {
+    let list = client_runtime()?.block_on(devices::fetch(&arguments.server))?;
+    if arguments.json { print_json(&list) } else { print(&devices::table(&list)) }
+}
+
+fn results_command(arguments: &Results) -> Result<(), Failure> {
+    let Results { device, limit, server, json } = arguments;
+    let list = client_runtime()?.block_on(devices::fetch_results(server, device, *limit))?;
+    if *json { print_json(&list) } else { print(&devices::results_table(&list)) }
+}
+
+fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     // The client is built for TLS too and wants to know with which library; a second installation changes nothing.
     let _installed = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::Runtime)?;
-    let list = runtime.block_on(devices::fetch(&arguments.server))?;
-    let text = if arguments.json {
-        serde_json::to_string_pretty(&list).map_err(|error| Failure::Output(error.into()))?
-    } else {
-        devices::table(&list)
-    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)
+}
+
+fn print_json(list: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(list);
+    print(&text.map_err(|error| Failure::Output(error.into()))?)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         _ => Ok(()),

@@ -114,6 +114,11 @@ impl Device {
         self.alive(now);
     }
 
+    /// It tells what requests came to.
+    pub(crate) fn results(&mut self, now: Now) {
+        self.alive(now);
+    }
+
     /// It says goodbye.
     pub(crate) fn bye(&mut self, now: Now) {
         self.heard(now);

@@ -1,14 +1,15 @@
-//! `devices`: asks a controller, prints a table or JSON.
+//! `devices` and `results`: ask a controller, print a table or JSON.
 //!
 //! **Invariant:** what devices said reaches the terminal without control characters.
 
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use holdfast_wire::id::DeviceId;
 use holdfast_wire::unit::Bytes;
 use jiff::Timestamp;
 
-use crate::api::view::{DeviceList, DeviceView};
+use crate::api::view::{DeviceList, DeviceView, ResultList, ResultView};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -21,22 +22,83 @@ pub(crate) enum DevicesError {
     Address { server: String, why: String },
     #[error("{server} answers, but not as a controller does (status {status}); check --server")]
     Foreign { server: String, status: u16 },
+    #[error(
+        "no device {device} ever said hello there; `holdfast-fleet devices` lists those that did"
+    )]
+    Unknown { device: DeviceId },
 }
 
-/// Every device of a controller.
-pub(crate) async fn fetch(server: &str) -> Result<DeviceList, DevicesError> {
+/// A client, and the controller's address without a slash at its end.
+fn client(server: &str) -> Result<(reqwest::Client, &str), DevicesError> {
     let server = server.trim_end_matches('/');
     let address = |why: String| DevicesError::Address { server: server.to_owned(), why };
     let base = reqwest::Url::parse(server).map_err(|error| address(error.to_string()))?;
     if !matches!(base.scheme(), "http" | "https") {
         return Err(address(format!("{}:// is not spoken here", base.scheme())));
     }
-    let unreachable = |source| DevicesError::Unreachable { server: server.to_owned(), source };
     let client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(30))
         .build()
-        .map_err(unreachable)?;
+        .map_err(|source| DevicesError::Unreachable { server: server.to_owned(), source })?;
+    Ok((client, server))
+}
+
+/// The newest results of one device.
+pub(crate) async fn fetch_results(
+    server: &str,
+    device: &DeviceId,
+    limit: usize,
+) -> Result<ResultList, DevicesError> {
+    let (client, server) = client(server)?;
+    let url = format!("{server}/api/v1/devices/{device}/results?limit={limit}");
+    let sent = client.get(url).send().await;
+    let response =
+        sent.map_err(|source| DevicesError::Unreachable { server: server.to_owned(), source })?;
+    let status = response.status().as_u16();
+    match status {
+        404 => return Err(DevicesError::Unknown { device: device.clone() }),
+        200 => {}
+        _ => return Err(DevicesError::Foreign { server: server.to_owned(), status }),
+    }
+    let list = response.json().await;
+    list.map_err(|_| DevicesError::Foreign { server: server.to_owned(), status })
+}
+
+/// The results for people.
+pub(crate) fn results_table(list: &ResultList) -> String {
+    if list.results.is_empty() {
+        return "no results; a device reports them when its configuration says fleet.results = true"
+            .to_owned();
+    }
+    let now = list.now.parse().unwrap_or(Timestamp::UNIX_EPOCH);
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["REQUEST", "RECEIVED", "TASK", "CLASS", "STATE", "ANSWER", "BY"]);
+    for result in &list.results {
+        table.add_row(result_row(result, now).map(|cell| plain(&cell)));
+    }
+    table.trim_fmt()
+}
+
+fn result_row(result: &ResultView, now: Timestamp) -> [String; 7] {
+    let answer = result.answer.as_ref();
+    let dash = || "-".to_owned();
+    [
+        result.id.clone(),
+        ago(&result.received, now),
+        result.task.clone(),
+        result.class.clone(),
+        result.state.clone(),
+        answer.map_or_else(dash, |answer| format!("{} {:.2}", answer.label, answer.confidence)),
+        answer.map_or_else(dash, |answer| answer.place.clone()),
+    ]
+}
+
+/// Every device of a controller.
+pub(crate) async fn fetch(server: &str) -> Result<DeviceList, DevicesError> {
+    let (client, server) = client(server)?;
+    let unreachable = |source| DevicesError::Unreachable { server: server.to_owned(), source };
     let mut all: Option<DeviceList> = None;
     let mut after = String::new();
     loop {

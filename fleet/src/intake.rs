@@ -23,7 +23,7 @@ use crate::device::{Device, Presence};
 use crate::link::{Incoming, Link};
 use crate::quiet::Quiet;
 use crate::roster::{Refused, Roster, Taken, What};
-use crate::store::{Store, StoreError};
+use crate::store::{Results, Store, StoreError};
 
 /// Messages taken before the disk is asked.
 const BATCH: usize = 512;
@@ -88,6 +88,8 @@ pub(crate) struct Intake {
     pub(crate) signer: Signer,
     sequences: Sequences,
     unsaved: BTreeSet<DeviceId>,
+    /// What devices reported and is not on disk; nothing of it was acknowledged.
+    results: Vec<Results>,
     quiet: Quiet<Refused>,
 }
 
@@ -107,6 +109,7 @@ impl Intake {
             signer,
             sequences,
             unsaved: BTreeSet::new(),
+            results: Vec::new(),
             quiet: Quiet::new(),
         }
     }
@@ -175,6 +178,11 @@ impl Intake {
                 promised.push((device.clone(), Down::Ack { sequence }));
             }
             What::Lost => tracing::warn!(%device, "device lost: its connection broke"),
+            What::Results(reports) => {
+                promised.push((device.clone(), Down::Ack { sequence }));
+                let received = crate::clock::date();
+                self.results.push(Results { device: device.clone(), received, reports });
+            }
             What::Health => {}
         }
         self.changed(device);
@@ -218,7 +226,9 @@ impl Intake {
             let roster = self.state.roster();
             self.unsaved.iter().filter_map(|id| roster.get(id).cloned()).collect()
         };
-        let saved = self.store.save(&devices).await;
+        // Results that are not saved now come again: they are not acknowledged.
+        let results = std::mem::take(&mut self.results);
+        let saved = self.store.save(&devices, &results).await;
         self.note(&saved);
         if saved.is_ok() {
             self.unsaved.clear();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use holdfast_wire::id::DeviceId;
-use holdfast_wire::message::{Hello, Up};
+use holdfast_wire::message::{Hello, ResultReport, Up};
 use holdfast_wire::sign::{self, EnvelopeError, LastSequence, PublicKey};
 use holdfast_wire::topic::Topic;
 use serde::Serialize;
@@ -26,7 +26,7 @@ pub(crate) struct Taken {
 }
 
 /// The kinds of change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     /// A device that was never seen before; it is acknowledged.
     Appeared,
@@ -36,6 +36,8 @@ pub(crate) enum What {
     /// Goodbye; it is acknowledged.
     Bye,
     Lost,
+    /// What requests came to; acknowledged when it is on record.
+    Results(Vec<ResultReport>),
 }
 
 /// Why a message was refused.
@@ -212,6 +214,10 @@ fn known(
         Up::Health(health) => {
             device.health(health, now);
             What::Health
+        }
+        Up::Results(results) => {
+            device.results(now);
+            What::Results(results)
         }
         Up::Bye | Up::Lost => {
             device.bye(now);

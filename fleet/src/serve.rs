@@ -91,6 +91,7 @@ pub(crate) async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(
     let (mut link, inbox, link_task) = link::new(broker.clone(), signer.public_key());
     let api = Api {
         state: state.clone(),
+        results: store.results(),
         link: link.clone(),
         broker: broker.to_string(),
         public_key: signer.public_key(),

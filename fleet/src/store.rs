@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use holdfast_wire::id::DeviceId;
-use holdfast_wire::message::Up;
+use holdfast_wire::message::{ResultReport, Up};
 use holdfast_wire::sign::{LastSequence, PublicKey};
 use holdfast_wire::unit::Millis;
 use sqlx::any::{AnyPoolOptions, AnyRow};
@@ -17,7 +17,8 @@ use crate::device::{Device, Presence};
 
 /// Each step brings the schema one version further; a released step never changes.
 /// `{bytes}` stands for the type of binary columns: BLOB in SQLite, BYTEA in PostgreSQL.
-const MIGRATIONS: [&str; 1] = ["CREATE TABLE devices (
+const MIGRATIONS: [&str; 3] = [
+    "CREATE TABLE devices (
         id TEXT PRIMARY KEY NOT NULL,
         public_key {bytes} NOT NULL,
         first_seen BIGINT NOT NULL,
@@ -27,7 +28,28 @@ const MIGRATIONS: [&str; 1] = ["CREATE TABLE devices (
         presence_since BIGINT NOT NULL,
         hello {bytes} NOT NULL,
         health {bytes}
-    )"];
+    )",
+    "CREATE TABLE results (
+        device TEXT NOT NULL,
+        request TEXT NOT NULL,
+        number BIGINT NOT NULL,
+        received BIGINT NOT NULL,
+        report {bytes} NOT NULL,
+        PRIMARY KEY (device, request)
+    )",
+    "CREATE INDEX results_by_age ON results (device, received, number)",
+];
+
+/// Results kept of one device at most; beyond, those that came first are forgotten.
+pub(crate) const MAX_RESULTS: usize = 1000;
+
+/// A result that comes again changes nothing.
+const SAVE_RESULT: &str = "INSERT INTO results (device, request, number, received, report)
+    VALUES ($1, $2, $3, $4, $5) ON CONFLICT (device, request) DO NOTHING";
+const TRIM_RESULTS: &str = "DELETE FROM results WHERE device = $1 AND request NOT IN
+    (SELECT request FROM results WHERE device = $1 ORDER BY received DESC, number DESC LIMIT $2)";
+const NEWEST_RESULTS: &str = "SELECT received, report FROM results WHERE device = $1
+    ORDER BY received DESC, number DESC LIMIT $2";
 
 const SAVE: &str = "INSERT INTO devices
     (id, public_key, first_seen, last_seen, sequence, presence, presence_since, hello, health)
@@ -60,6 +82,44 @@ pub(crate) enum StoreError {
         "registry {path} cannot be read or written; check that the disk is not full and who owns the file"
     )]
     Database { path: PathBuf, source: sqlx::Error },
+}
+
+/// What one device reported at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Results {
+    pub(crate) device: DeviceId,
+    /// When it came, in ms since 1970-01-01 UTC.
+    pub(crate) received: Millis,
+    pub(crate) reports: Vec<ResultReport>,
+}
+
+/// Reads results while the intake writes.
+#[derive(Clone, Debug)]
+pub(crate) struct ResultReader {
+    pool: AnyPool,
+    path: PathBuf,
+}
+
+impl ResultReader {
+    /// The newest results of a device and when they came, newest first.
+    pub(crate) async fn newest(
+        &self,
+        device: &DeviceId,
+        limit: usize,
+    ) -> Result<Vec<(Millis, ResultReport)>, StoreError> {
+        let rows = sqlx::query(NEWEST_RESULTS)
+            .bind(device.as_str().to_owned())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|source| failed(&self.path, source))?;
+        rows.iter()
+            .map(|row| {
+                let path = || self.path.clone();
+                result(row).map_err(|found| StoreError::Damaged { path: path(), found })
+            })
+            .collect()
+    }
 }
 
 /// The registry.
@@ -152,12 +212,24 @@ impl Store {
             .collect()
     }
 
-    /// Puts devices on record, all or none.
-    pub(crate) async fn save(&self, devices: &[Device]) -> Result<(), StoreError> {
+    /// For who reads results while this writes.
+    pub(crate) fn results(&self) -> ResultReader {
+        ResultReader { pool: self.pool.clone(), path: self.path.clone() }
+    }
+
+    /// Puts devices and their results on record, all or none.
+    pub(crate) async fn save(
+        &self,
+        devices: &[Device],
+        results: &[Results],
+    ) -> Result<(), StoreError> {
         let run = async {
             let mut transaction = self.pool.begin().await?;
             for device in devices {
                 save_one(&mut transaction, device).await?;
+            }
+            for results in results {
+                save_results(&mut transaction, results).await?;
             }
             transaction.commit().await
         };
@@ -256,6 +328,42 @@ async fn save_one(transaction: &mut Transaction<'_>, device: &Device) -> Result<
         .execute(&mut **transaction)
         .await?;
     Ok(())
+}
+
+async fn save_results(
+    transaction: &mut Transaction<'_>,
+    results: &Results,
+) -> Result<(), sqlx::Error> {
+    let device = results.device.as_str();
+    for report in &results.reports {
+        let message = Up::Results(vec![report.clone()]).encode();
+        let message = message.map_err(|error| sqlx::Error::Encode(error.into()))?;
+        sqlx::query(SAVE_RESULT)
+            .bind(device.to_owned())
+            .bind(report.request.clone())
+            .bind(number(report.number))
+            .bind(number(results.received.0))
+            .bind(message)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    sqlx::query(TRIM_RESULTS)
+        .bind(device.to_owned())
+        .bind(i64::try_from(MAX_RESULTS).unwrap_or(i64::MAX))
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// A row as a result and when it came, or what is wrong with it.
+fn result(row: &AnyRow) -> Result<(Millis, ResultReport), String> {
+    let read = |error: sqlx::Error| error.to_string();
+    let received: i64 = row.try_get("received").map_err(read)?;
+    let message: Vec<u8> = row.try_get("report").map_err(read)?;
+    let wrong = || "a result cannot be read".to_owned();
+    let Ok(Up::Results(reports)) = Up::decode(&message) else { return Err(wrong()) };
+    let report = reports.into_iter().next().ok_or_else(wrong)?;
+    Ok((Millis(u64::try_from(received).unwrap_or(0)), report))
 }
 
 fn number(value: u64) -> i64 {

@@ -104,6 +104,10 @@ pub struct FleetConfig {
     pub port: u16,
     /// Time between health reports.
     pub interval: Duration,
+    /// Where the controller lies.
+    pub zone: Zone,
+    /// Results are sent to the controller, as far as their class lets them into its zone.
+    pub results: bool,
 }
 
 /// Where bundles are looked for when the configuration names none.
@@ -252,7 +256,8 @@ fn read(mut root: Section<'_>) -> Config {
     let (queue, keep_answers_ms) = read_queue(root.section("queue"));
     let destinations = read_destinations(root.sections("destination"));
     let fleet = root.optional_section("fleet").and_then(read_fleet);
-    let results = results::read(root.section("results"));
+    let webhooks = results::read_webhooks(root.sections("webhook"));
+    let results = results::read(root.section("results"), webhooks);
     root.finish();
     Config {
         device: id,
@@ -495,6 +500,10 @@ fn check_url(url: &str) -> Result<(), &'static str> {
 fn read_fleet(mut section: Section<'_>) -> Option<FleetConfig> {
     let broker = section.required_text("broker", "mqtt://127.0.0.1:1883");
     let interval = Duration::from_millis(section.integer("interval_ms", 100..=3_600_000, 5_000));
+    let results = section.boolean("results", false);
+    let zones = "one of site, private, public";
+    let far = |text: &str| text.parse().ok().filter(|zone| *zone != Zone::Device);
+    let zone = section.parsed("zone", zones, far).unwrap_or(Zone::Site);
     let broker = broker.and_then(|text| {
         let parsed = parse_broker(&text);
         if parsed.is_none() {
@@ -504,7 +513,7 @@ fn read_fleet(mut section: Section<'_>) -> Option<FleetConfig> {
         parsed
     });
     section.finish();
-    broker.map(|(host, port)| FleetConfig { host, port, interval })
+    broker.map(|(host, port)| FleetConfig { host, port, interval, zone, results })
 }
 
 fn parse_broker(text: &str) -> Option<(String, u16)> {

@@ -46,8 +46,15 @@ fn every_fault_is_reported_at_once_with_key_value_and_range() {
         zone = "public"
         protocol = "openai"
         tasks = ["Not A Task"]
+        [[webhook]]
+        name = "mes"
+        url = "mes.example"
+        zone = "nowhere"
         [fleet]
         broker = "localhost"
+        zone = "device"
+        [results]
+        takers = ["A B"]
         "#,
     )
     .unwrap_err();
@@ -66,6 +73,11 @@ fn every_fault_is_reported_at_once_with_key_value_and_range() {
         "destination[1].model: is missing",
         "destination[1].tasks: has \"Not A Task\"",
         "fleet.broker: is \"localhost\"",
+        "fleet.zone: is \"device\", must be one of site",
+        "webhook[0].url: must be a URL that begins with",
+        "webhook[0].zone: is \"nowhere\"",
+        "webhook[0].secret_file: is missing",
+        "results.takers: has \"A B\"",
     ] {
         assert!(all.contains(expected), "{expected} is not in\n{all}");
     }

@@ -36,6 +36,11 @@ impl Secret {
         Ok(Self(text.to_owned()))
     }
 
+    /// The secret as a key that signs webhooks; it does not leave.
+    pub(super) fn signing_key(&self) -> Option<Vec<u8>> {
+        crate::results::signature::key(&self.0)
+    }
+
     /// The value of an `Authorization` header; the one place that the secret leaves through.
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)

@@ -84,16 +84,26 @@ impl HttpError {
 impl Http {
     /// Sets up the connections to `destination`; opens none.
     pub(super) fn new(destination: &Destination) -> Result<Self, EscalateError> {
-        let name = &destination.name;
-        let address = reqwest::Url::parse(&destination.url).ok().filter(|url| {
+        let Destination { name, url, connect_timeout, concurrency, .. } = destination;
+        Self::to(name, url, *connect_timeout, *concurrency)
+    }
+
+    /// Sets up at most so many idle connections to the host of `base`; opens none.
+    pub(super) fn to(
+        name: &str,
+        base: &str,
+        connect_timeout: Duration,
+        concurrency: usize,
+    ) -> Result<Self, EscalateError> {
+        let address = reqwest::Url::parse(base).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
                 && url.has_host()
                 && url.username().is_empty()
                 && url.password().is_none()
         });
         let Some(address) = address else {
-            let url = if destination.url.contains('@') { "its url" } else { &destination.url };
-            return Err(EscalateError::Url { name: name.clone(), url: url.to_owned() });
+            let url = if base.contains('@') { "its url" } else { base };
+            return Err(EscalateError::Url { name: name.to_owned(), url: url.to_owned() });
         };
         install_provider();
         let mut builder = reqwest::Client::builder()
@@ -102,8 +112,8 @@ impl Http {
             .retry(reqwest::retry::never())
             .referer(false)
             .no_proxy()
-            .connect_timeout(destination.connect_timeout)
-            .pool_max_idle_per_host(destination.concurrency.max(1))
+            .connect_timeout(connect_timeout)
+            .pool_max_idle_per_host(concurrency.max(1))
             .pool_idle_timeout(Duration::from_secs(60))
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(15));
@@ -113,7 +123,7 @@ impl Http {
         }
         let client = builder
             .build()
-            .map_err(|error| EscalateError::Setup { name: name.clone(), cause: cause(error) })?;
+            .map_err(|error| EscalateError::Setup { name: name.to_owned(), cause: cause(error) })?;
         Ok(Self { client })
     }
 

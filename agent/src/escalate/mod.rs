@@ -3,7 +3,8 @@
 //! One client per destination; every retry time, rate limit and link state is the destination's
 //! own. What to do after a failure is [`SendError::next`]; doing it is the caller's part.
 //!
-//! **Invariant:** what is sent is a [`Cleared`], to exactly the destination that the policy saw.
+//! **Invariant:** what is sent is a [`Cleared`], to exactly the destination that the policy saw; and
+//! results go out as a [`ClearedResult`](crate::policy::ClearedResult) alone.
 
 mod credential;
 mod error;
@@ -11,6 +12,7 @@ mod exchange;
 #[cfg(test)]
 mod fakes;
 mod holdfast;
+mod hook;
 mod http;
 pub mod link;
 mod links;
@@ -30,6 +32,7 @@ use tokio::time::{Instant, timeout_at};
 pub use self::credential::CredentialError;
 pub use self::error::{EscalateError, Fault, Next, SendError};
 use self::exchange::{Exchange, Limit};
+pub use self::hook::{Hook, Posted};
 use self::http::Http;
 pub use self::http::Method;
 pub use self::link::{LinkState, LinkStates};

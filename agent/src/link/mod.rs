@@ -24,12 +24,13 @@ use rumqttc::{
     SubscribeFilter,
 };
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::state::{Event, State};
 use crate::identity::{Identity, IdentityError};
+use crate::results::fleet::Batch;
 
 /// Messages that may wait in the client; one that finds no room is made anew later.
 const OUTBOX: usize = 32;
@@ -88,16 +89,18 @@ enum Heard {
     Message(Publish),
 }
 
-/// Keeps the link until `cancel`, then says goodbye. `status` shows what it is doing.
+/// Keeps the link until `cancel`, then says goodbye. `results` are sent while the link is up, one batch
+/// at a time; `status` shows what it is doing.
 pub async fn run(
     config: LinkConfig,
     identity: Identity,
     health: impl Fn() -> Health + Send,
+    results: Option<mpsc::Receiver<Batch>>,
     status: watch::Sender<State>,
     cancel: CancellationToken,
 ) {
     let heard = LastSequence::default();
-    let mut link = Link { config, identity, health, status, heard, foreign: None };
+    let mut link = Link { config, identity, health, results, status, heard, foreign: None };
     let mut state = State::Waiting { attempt: 0 };
     let mut warned = false;
     while !cancel.is_cancelled() {
@@ -128,6 +131,8 @@ struct Link<H> {
     config: LinkConfig,
     identity: Identity,
     health: H,
+    /// Results that wait to be sent.
+    results: Option<mpsc::Receiver<Batch>>,
     status: watch::Sender<State>,
     /// The newest sequence heard from the trusted controller.
     heard: LastSequence,
@@ -189,7 +194,9 @@ impl<H: Fn() -> Health + Send> Link<H> {
         // Until the first hello there is no sequence to acknowledge: none is ever 0.
         let mut greeting = Greeting::of(0);
         let subscribed_by = Instant::now() + SUBSCRIBED_WITHIN;
+        let mut sent = None::<SentBatch>;
         loop {
+            let again_at = sent.as_ref().map_or(subscribed_by, |sent| sent.until);
             let is_connecting = matches!(state, State::Connecting { .. });
             let is_greeting = matches!(state, State::Greeting { .. });
             tokio::select! {
@@ -205,18 +212,28 @@ impl<H: Fn() -> Health + Send> Link<H> {
                         greeting = Greeting::of(self.greet(client, last_will)?);
                     }
                     Some(Heard::Message(publish)) => match self.take(&publish, greeting.sequence) {
-                        Some(Event::Acknowledged) => {
+                        Some(Word::Ack(sequence)) => {
+                            sent = sent.take().and_then(|batch| batch.acknowledged(sequence));
+                        }
+                        Some(Word::Event(Event::Acknowledged)) => {
                             *state = self.enter(state.step(Event::Acknowledged));
                             tracing::info!(device = %self.identity.device(), "link to the controller is up");
                             health.reset_immediately();
                         }
-                        Some(Event::Announced) if *state == State::Up => {
+                        Some(Word::Event(Event::Announced)) if *state == State::Up => {
                             *state = self.enter(state.step(Event::Announced));
                             greeting = Greeting::of(self.greet(client, last_will)?);
                         }
-                        Some(_) | None => {}
+                        Some(Word::Event(_)) | None => {}
                     },
                 },
+                batch = next_batch(&mut self.results), if *state == State::Up && sent.is_none() => {
+                    let sequence = self.say(client, &Up::Results(batch.reports))?;
+                    let until = Instant::now() + ACKNOWLEDGED_WITHIN;
+                    sent = Some(SentBatch { sequence, until, acknowledged: batch.acknowledged });
+                }
+                // Who made the batch sends it again.
+                () = tokio::time::sleep_until(again_at), if sent.is_some() => sent = None,
                 () = tokio::time::sleep_until(subscribed_by), if is_connecting => {
                     return Err(Broken::NotSubscribed);
                 }
@@ -263,14 +280,14 @@ impl<H: Fn() -> Health + Send> Link<H> {
         // Health that is late is worthless: the next report is as good.
         let quality = match message.kind() {
             Kind::Health => QoS::AtMostOnce,
-            Kind::Hello | Kind::Status | Kind::Down => QoS::AtLeastOnce,
+            Kind::Hello | Kind::Status | Kind::Down | Kind::Result => QoS::AtLeastOnce,
         };
         let sent = client.try_publish(topic.to_string(), quality, false, envelope);
         sent.map(|()| sequence).map_err(|_| Broken::Stuck)
     }
 
     /// What a message means, if it is from the controller and new.
-    fn take(&mut self, publish: &Publish, hello: u64) -> Option<Event> {
+    fn take(&mut self, publish: &Publish, hello: u64) -> Option<Word> {
         let (verified, message) = self.read(publish)?;
         let answers_me = matches!(message, Down::HelloAck(ack) if ack.sequence == hello);
         if !self.is_trusted(verified.key, answers_me) {
@@ -278,9 +295,9 @@ impl<H: Fn() -> Health + Send> Link<H> {
         }
         self.heard = self.heard.accept(verified.sequence).ok()?;
         match message {
-            Down::HelloAck(_) => answers_me.then_some(Event::Acknowledged),
-            Down::Announce { .. } => Some(Event::Announced),
-            Down::Ack { .. } => None,
+            Down::HelloAck(_) => answers_me.then_some(Word::Event(Event::Acknowledged)),
+            Down::Announce { .. } => Some(Word::Event(Event::Announced)),
+            Down::Ack { sequence } => Some(Word::Ack(sequence)),
         }
     }
 
@@ -352,6 +369,47 @@ impl<H: Fn() -> Health + Send> Link<H> {
         let Some((verified, message)) = self.read(publish) else { return false };
         Some(verified.key) == self.identity.controller()
             && matches!(message, Down::Ack { sequence: got } if got == sequence)
+    }
+}
+
+/// What the controller says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// What changes the link.
+    Event(Event),
+    /// What was sent with this sequence is on record.
+    Ack(u64),
+}
+
+/// Results that wait for their acknowledgement.
+struct SentBatch {
+    sequence: u64,
+    until: Instant,
+    acknowledged: oneshot::Sender<()>,
+}
+
+impl SentBatch {
+    /// What is left to wait for, after `sequence` was acknowledged.
+    fn acknowledged(self, sequence: u64) -> Option<Self> {
+        if self.sequence != sequence {
+            return Some(self);
+        }
+        if self.acknowledged.send(()).is_err() {
+            tracing::debug!("results were acknowledged to nobody: their sender has stopped");
+        }
+        None
+    }
+}
+
+/// The next results to send; waits for ever where none are sent.
+async fn next_batch(results: &mut Option<mpsc::Receiver<Batch>>) -> Batch {
+    let next = match results {
+        Some(results) => results.recv().await,
+        None => None,
+    };
+    match next {
+        Some(batch) => batch,
+        None => std::future::pending().await,
     }
 }
 

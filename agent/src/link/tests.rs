@@ -186,7 +186,7 @@ impl Running {
         let cancel = CancellationToken::new();
         let (tell, status) = watch::channel(State::Waiting { attempt: 0 });
         let health = || Health { memory_rss: Bytes(7), ..Health::default() };
-        let task = tokio::spawn(run(config, identity, health, tell, cancel.clone()));
+        let task = tokio::spawn(run(config, identity, health, None, tell, cancel.clone()));
         Self { status, cancel, task }
     }
 

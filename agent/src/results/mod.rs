@@ -13,4 +13,9 @@
 //! counted and said.
 
 pub mod feed;
+pub mod fleet;
+pub mod receiver;
+pub mod signature;
 pub mod takers;
+pub mod webhook;
+mod withheld;

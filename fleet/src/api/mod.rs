@@ -4,6 +4,7 @@
 //! GET /                     the page
 //! GET /api/v1/devices       every device; ?limit=1..=1000 &after={id}
 //! GET /api/v1/devices/{id}  one device
+//! GET /api/v1/devices/{id}/results  its newest results; ?limit=1..=1000
 //! GET /api/v1/events        changes as they happen (server-sent events)
 //! GET /api/v1/status        the controller itself
 //! GET /healthz /readyz      for probes
@@ -32,8 +33,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::date;
 use crate::intake::{State, tally};
 use crate::link::Link;
+use crate::store::{MAX_RESULTS, ResultReader};
 use problem::Problem;
-use view::{DeviceList, DeviceView, StatusView};
+use view::{DeviceList, DeviceView, ResultList, ResultView, StatusView};
 
 /// Most devices in one answer.
 const MAX_LIMIT: usize = 1000;
@@ -42,6 +44,7 @@ const MAX_LIMIT: usize = 1000;
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) state: Arc<State>,
+    pub(crate) results: ResultReader,
     pub(crate) link: Link,
     pub(crate) broker: String,
     pub(crate) public_key: PublicKey,
@@ -56,6 +59,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/assets/{name}", get(page::asset))
         .route("/api/v1/devices", get(devices))
         .route("/api/v1/devices/{id}", get(device))
+        .route("/api/v1/devices/{id}/results", get(results))
         .route("/api/v1/events", get(events::stream))
         .route("/api/v1/status", get(status))
         .route("/healthz", get(async || "ok\n"))
@@ -113,13 +117,41 @@ fn list(api: &Api, after: Option<&DeviceId>, limit: usize) -> DeviceList {
 
 async fn device(From(api): From<Api>, Path(id): Path<String>) -> Result<Json<DeviceView>, Problem> {
     let id = DeviceId::parse(id).map_err(|error| Problem::bad_parameter(error.to_string()))?;
-    match api.state.roster().get(&id) {
-        Some(device) => Ok(Json(DeviceView::from(device))),
-        None => {
-            let detail = format!("no device {id} ever said hello");
-            Err(Problem::new(StatusCode::NOT_FOUND, "unknown_device", detail))
-        }
+    let view = api.state.roster().get(&id).map(DeviceView::from);
+    view.map(Json).ok_or_else(|| unknown(&id))
+}
+
+fn unknown(id: &DeviceId) -> Problem {
+    let detail = format!("no device {id} ever said hello");
+    Problem::new(StatusCode::NOT_FOUND, "unknown_device", detail)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Newest {
+    limit: Option<usize>,
+}
+
+async fn results(
+    From(api): From<Api>,
+    Path(id): Path<String>,
+    newest: Result<Query<Newest>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<ResultList>, Problem> {
+    let Query(newest) = newest.map_err(|error| Problem::bad_parameter(error.body_text()))?;
+    let limit = newest.limit.unwrap_or(100);
+    if !(1..=MAX_RESULTS).contains(&limit) {
+        return Err(Problem::bad_parameter(format!("limit = {limit}: must be 1..={MAX_RESULTS}")));
     }
+    let id = DeviceId::parse(id).map_err(|error| Problem::bad_parameter(error.to_string()))?;
+    if api.state.roster().get(&id).is_none() {
+        return Err(unknown(&id));
+    }
+    let found = api.results.newest(&id, limit).await.map_err(|error| {
+        tracing::error!(%error, "results cannot be read");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_registry", error.to_string())
+    })?;
+    let results = found.into_iter().map(ResultView::from).collect();
+    Ok(Json(ResultList { now: view::date(date()), results }))
 }
 
 fn status_view(api: &Api) -> StatusView {

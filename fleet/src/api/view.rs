@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_wire::message::{Health, LinkState};
+use holdfast_wire::message::{Health, LinkState, ResultReport};
 use holdfast_wire::unit::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,41 @@ pub(crate) struct LinkView {
     pub(crate) since_ms: u64,
 }
 
+/// `GET /api/v1/devices/{id}/results`, newest first
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ResultList {
+    pub(crate) now: String,
+    pub(crate) results: Vec<ResultView>,
+}
+
+/// What one request came to.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ResultView {
+    /// Its place in the order of the device's results
+    pub(crate) number: u64,
+    /// The request
+    pub(crate) id: String,
+    /// When the controller had it
+    pub(crate) received: String,
+    pub(crate) task: String,
+    pub(crate) class: String,
+    /// `answered`, `failed`, `expired` or `cancelled`
+    pub(crate) state: String,
+    pub(crate) answer: Option<AnswerView>,
+}
+
+/// An answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AnswerView {
+    pub(crate) label: String,
+    pub(crate) confidence: f64,
+    pub(crate) zone: String,
+    pub(crate) place: String,
+    pub(crate) model: String,
+    pub(crate) took_us: u64,
+    pub(crate) provisional: bool,
+}
+
 /// `GET /api/v1/status`
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StatusView {
@@ -126,6 +161,28 @@ pub(crate) fn date(millis: Millis) -> String {
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
         .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
         .to_string()
+}
+
+impl From<(Millis, ResultReport)> for ResultView {
+    fn from((received, report): (Millis, ResultReport)) -> Self {
+        Self {
+            number: report.number,
+            id: report.request,
+            received: date(received),
+            task: report.task,
+            class: report.class,
+            state: report.state,
+            answer: report.answer.map(|answer| AnswerView {
+                label: answer.label,
+                confidence: f64::from(answer.confidence_milli) / 1000.0,
+                zone: answer.zone,
+                place: answer.place,
+                model: answer.model,
+                took_us: answer.took.0,
+                provisional: answer.provisional,
+            }),
+        }
+    }
 }
 
 impl From<&Device> for DeviceView {

@@ -9,3 +9,4 @@ mod external;
 mod presence;
 mod refusal;
 mod restart;
+mod results;

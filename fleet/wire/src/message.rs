@@ -38,6 +38,9 @@ pub enum Up {
     Bye,
     /// The last will: the broker sends it when the connection breaks. Its sequence is [`Hello::last_will`].
     Lost,
+    /// What requests came to, in order; acknowledged by [`Down::Ack`] when all of them are on record,
+    /// and sent again until then.
+    Results(Vec<ResultReport>),
 }
 
 /// From the controller.
@@ -184,6 +187,42 @@ pub enum LinkState {
     Down,
 }
 
+/// What one request came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultReport {
+    /// Its place in the order of the device's results.
+    pub number: u64,
+    /// The request's id, by which one that comes twice is known.
+    pub request: String,
+    /// The task.
+    pub task: String,
+    /// The data class of the request.
+    pub class: String,
+    /// Name of the final state.
+    pub state: String,
+    /// The answer, if there is one.
+    pub answer: Option<AnswerReport>,
+}
+
+/// An answer, as far as the controller is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerReport {
+    /// The best class.
+    pub label: String,
+    /// Its calibrated probability, in thousandths.
+    pub confidence_milli: u16,
+    /// The zone where it was made.
+    pub zone: String,
+    /// Who made it.
+    pub place: String,
+    /// What made it.
+    pub model: String,
+    /// How long it took.
+    pub took: Micros,
+    /// A better one was wanted, and did not come.
+    pub provisional: bool,
+}
+
 /// The controller has a device's hello on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloAck {
@@ -227,6 +266,7 @@ impl Up {
             Self::Hello(_) => Kind::Hello,
             Self::Health(_) => Kind::Health,
             Self::Bye | Self::Lost => Kind::Status,
+            Self::Results(_) => Kind::Result,
         }
     }
 
@@ -254,6 +294,10 @@ impl Up {
             Self::Hello(hello) => hello.check(),
             Self::Health(health) => health.check(),
             Self::Bye | Self::Lost => Ok(()),
+            Self::Results(results) => {
+                list("results", results)?;
+                results.iter().try_for_each(ResultReport::check)
+            }
         }
     }
 }
@@ -290,6 +334,19 @@ impl Hello {
             {
                 text("models", value)?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl ResultReport {
+    fn check(&self) -> Result<(), MessageError> {
+        for value in [&self.request, &self.task, &self.class, &self.state] {
+            text("results", value)?;
+        }
+        let Some(answer) = &self.answer else { return Ok(()) };
+        for value in [&answer.label, &answer.zone, &answer.place, &answer.model] {
+            text("results", value)?;
         }
         Ok(())
     }

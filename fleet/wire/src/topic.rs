@@ -4,6 +4,7 @@
 //! holdfast/1/{shard}/{device}/hello     device -> controller   who I am, on every connect
 //! holdfast/1/{shard}/{device}/health    device -> controller   how I am, every few seconds
 //! holdfast/1/{shard}/{device}/status    device -> controller   bye, and the last will
+//! holdfast/1/{shard}/{device}/result    device -> controller   what requests came to
 //! holdfast/1/{shard}/{device}/down      controller -> device   acknowledgements
 //! holdfast/1/{shard}/announce           controller -> shard    "I am here: say hello"
 //! ```
@@ -29,11 +30,13 @@ pub enum Kind {
     Status,
     /// The controller answers.
     Down,
+    /// The device tells what requests came to.
+    Result,
 }
 
 impl Kind {
     /// Every kind that a device sends.
-    pub const UP: [Self; 3] = [Self::Hello, Self::Health, Self::Status];
+    pub const UP: [Self; 4] = [Self::Hello, Self::Health, Self::Status, Self::Result];
 
     fn text(self) -> &'static str {
         match self {
@@ -41,11 +44,12 @@ impl Kind {
             Self::Health => "health",
             Self::Status => "status",
             Self::Down => "down",
+            Self::Result => "result",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Hello, Self::Health, Self::Status, Self::Down]
+        [Self::Hello, Self::Health, Self::Status, Self::Down, Self::Result]
             .into_iter()
             .find(|kind| kind.text() == text)
     }
@@ -138,7 +142,8 @@ mod tests {
             Just(Kind::Hello),
             Just(Kind::Health),
             Just(Kind::Status),
-            Just(Kind::Down)
+            Just(Kind::Down),
+            Just(Kind::Result)
         ];
         prop_oneof![
             ("[a-z0-9-]{1,64}", kinds)

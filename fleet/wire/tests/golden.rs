@@ -55,6 +55,33 @@ fn health() -> Health {
     }
 }
 
+fn results() -> Vec<ResultReport> {
+    let answered = ResultReport {
+        number: 4099,
+        request: "01a1fd07-e5c8-712a-b58f-da26b1bfc112".into(),
+        task: "voice-commands".into(),
+        class: "internal".into(),
+        state: "answered".into(),
+        answer: Some(AnswerReport {
+            label: "yes".into(),
+            confidence_milli: 998,
+            zone: "site".into(),
+            place: "hall-2".into(),
+            model: "voice-commands-large@1.0.0 int8 tract".into(),
+            took: Micros(81_250),
+            provisional: false,
+        }),
+    };
+    let expired = ResultReport {
+        number: 4100,
+        request: "01a1fd07-e5c8-712a-b58f-da26b1bfc113".into(),
+        state: "expired".into(),
+        answer: None,
+        ..answered.clone()
+    };
+    vec![answered, expired]
+}
+
 #[test]
 fn version_1_from_devices() {
     for (message, golden) in [
@@ -62,6 +89,7 @@ fn version_1_from_devices() {
         (Up::Health(health()), HEALTH),
         (Up::Bye, "0102"),
         (Up::Lost, "0103"),
+        (Up::Results(results()), RESULTS),
     ] {
         assert_eq!(hex::encode(message.encode().unwrap()), golden, "{message:?}");
         assert_eq!(Up::decode(&hex::decode(golden).unwrap()), Ok(message));
@@ -93,6 +121,7 @@ fn version_1_envelope() {
 
 const HELLO: &str = "01000563616d2d3705302e312e300e7261737062657272792d70692d340114687474703a2f2f31302e302e302e373a3834373080bcd9f29e3488278020010e766f6963652d636f6d6d616e647305312e302e300e766f6963652d636f6d6d616e647304696e7438057472616374";
 const HEALTH: &str = "0101c8dc038080c00f808080e80e808080aa0b808080904e808080a47101e29e06a403010468656c6403010e766f6963652d636f6d6d616e64737801b410bc1ef02e090601010473697465047369746501b0ea01";
+const RESULTS: &str = "01040283202430316131666430372d653563382d373132612d623538662d6461323662316266633131320e766f6963652d636f6d6d616e647308696e7465726e616c08616e7377657265640103796573e60704736974650668616c6c2d3225766f6963652d636f6d6d616e64732d6c6172676540312e302e3020696e7438207472616374e2fa040084202430316131666430372d653563382d373132612d623538662d6461323662316266633131330e766f6963652d636f6d6d616e647308696e7465726e616c076578706972656400";
 const HELLO_ACK: &str = "0100812080bcd9f29e34";
 const ANNOUNCE: &str = "010280bcd9f29e34";
 const ENVELOPE: &str = "01ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c00100000000000000103ff5410a2a05087ed698b497315c614c99364d6ab9a995c94d19cf1fb748175b7054536f6a01f87a61f47576360f66ffdc278e9fe6be8628a14d88586b010ab09";

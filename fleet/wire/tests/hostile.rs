@@ -5,7 +5,7 @@ use holdfast_wire::id::{DeviceId, Shard};
 use holdfast_wire::message::*;
 use holdfast_wire::sign::{self, EnvelopeError, LastSequence, Signer, Stale};
 use holdfast_wire::topic::{Kind, Topic};
-use holdfast_wire::unit::Millis;
+use holdfast_wire::unit::{Micros, Millis};
 use proptest::prelude::*;
 
 fn topic(device: &str, kind: Kind) -> Topic {
@@ -81,6 +81,27 @@ fn limits_hold_on_both_sides() {
         (hello("b".into(), MAX_LIST + 1), "models"),
     ] {
         assert_eq!(message.encode(), Err(MessageError::Field { field }), "{message:?}");
+    }
+    let report = |label: &str| ResultReport {
+        number: 1,
+        request: "r".into(),
+        task: "t".into(),
+        class: "public".into(),
+        state: "answered".into(),
+        answer: Some(AnswerReport {
+            label: label.into(),
+            confidence_milli: 1000,
+            zone: "device".into(),
+            place: "device".into(),
+            model: "m".into(),
+            took: Micros(1),
+            provisional: false,
+        }),
+    };
+    assert!(Up::Results(vec![report(&"l".repeat(MAX_TEXT)); MAX_LIST]).encode().is_ok());
+    for results in [vec![report("a\nb")], vec![report("l"); MAX_LIST + 1]] {
+        let refused = Up::Results(results).encode();
+        assert_eq!(refused, Err(MessageError::Field { field: "results" }));
     }
     // The same, made by somebody who does not check what it sends.
     let mut bytes = hello("bbb".into(), 0).encode().unwrap();

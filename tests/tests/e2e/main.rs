@@ -4,12 +4,14 @@
 mod bad_input;
 mod bundles;
 mod classes;
+mod delivery;
 mod faults;
 mod kill;
 mod main_job;
 mod openai;
 mod pressure;
 mod queue_commands;
+mod receiver;
 mod results;
 
 use std::path::Path;

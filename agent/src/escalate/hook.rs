@@ -1,0 +1,111 @@
+//! Owns the posting of results to webhooks.
+//!
+//! **Invariant:** what is sent is a [`ClearedResult`], to exactly the receiver that the policy saw, and
+//! signed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::credential::Secret;
+use super::error::EscalateError;
+use super::http::{Call, Http, HttpError, Method};
+use crate::destination::Credential;
+use crate::policy::ClearedResult;
+use crate::results::receiver::{Address, Webhook};
+use crate::results::signature;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// The way to one webhook.
+#[derive(Debug)]
+pub struct Hook {
+    http: Http,
+    secret: Credential,
+    timeout: Duration,
+}
+
+/// What became of a result that was posted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Posted {
+    /// The receiver has it.
+    Taken,
+    /// The receiver answered, and did not take it.
+    Refused {
+        /// What it said.
+        why: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// Nobody answered, or it could not be sent at all.
+    Unreached {
+        /// Why.
+        why: String,
+    },
+    /// The receiver wants nothing any more: 410.
+    Gone,
+}
+
+impl Hook {
+    /// Sets up the way to `webhook`; opens no connection.
+    ///
+    /// # Errors
+    /// When its URL or TLS cannot be used.
+    pub fn new(webhook: &Webhook) -> Result<Self, EscalateError> {
+        let url = match &webhook.receiver.address {
+            Address::Url(url) => url.as_str(),
+            Address::Controller => "",
+        };
+        let http = Http::to(webhook.name.as_str(), url, CONNECT_WITHIN, 1)?;
+        let secret = Credential::File(webhook.secret_file.clone());
+        Ok(Self { http, secret, timeout: webhook.timeout })
+    }
+
+    /// Posts one result; `at_s` is the date in seconds since 1970-01-01 UTC.
+    pub async fn post(&self, cleared: ClearedResult<'_>, at_s: u64) -> Posted {
+        let Address::Url(url) = &cleared.receiver().address else {
+            return Posted::Unreached { why: "it has no URL".to_owned() };
+        };
+        let key = match Secret::read(&self.secret).await {
+            Ok(secret) => secret.signing_key(),
+            Err(error) => return Posted::Unreached { why: crate::error_chain(&error) },
+        };
+        let Some(key) = key else {
+            let why = "its secret is not base64 behind whsec_".to_owned();
+            return Posted::Unreached { why };
+        };
+        let body = cleared.body();
+        let id = cleared.id().to_string();
+        let headers = vec![
+            ("content-type", "application/json".to_owned()),
+            ("webhook-signature", signature::sign(&key, &id, at_s, &body)),
+            ("webhook-id", id),
+            ("webhook-timestamp", at_s.to_string()),
+        ];
+        let (url, body) = (url.clone(), Bytes::from(body));
+        let call = Call { method: Method::Post, url, headers, secret: None, body };
+        let deadline = Instant::now() + self.timeout;
+        match self.http.exchange(call, deadline, || {}).await {
+            Ok(reply) => match reply.status {
+                200..=299 => Posted::Taken,
+                410 => Posted::Gone,
+                status => {
+                    let why = format!("status {status}");
+                    Posted::Refused { why, retry_after: reply.retry_after }
+                }
+            },
+            Err(error) => unreached(error),
+        }
+    }
+}
+
+fn unreached(error: HttpError) -> Posted {
+    let is_answered = error.is_answered();
+    let why = match error {
+        HttpError::Connect(cause) | HttpError::Cut(cause) | HttpError::Unfinished(cause) => cause,
+        HttpError::NoAnswer => "no answer within its timeout".to_owned(),
+        HttpError::TooLong => "its answer is too long".to_owned(),
+    };
+    if is_answered { Posted::Refused { why, retry_after: None } } else { Posted::Unreached { why } }
+}

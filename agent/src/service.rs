@@ -24,6 +24,8 @@ use crate::queue::{Accepted, Idempotency, NewEntry, Queue, QueueError, Record, R
 use crate::request::{DataClass, Escalate, Request, TaskName};
 use crate::route::{self, Above, Local, Next, Question, Start};
 
+/// Who waits for a request looks at it at most this often.
+const GATHER: Duration = Duration::from_millis(5);
 /// From this size on a digest is not made on the reactor.
 const LARGE: usize = 256 * 1024;
 
@@ -407,8 +409,14 @@ impl Service {
         let mut changes = self.queue.open()?.changes();
         loop {
             let Some(record) = self.queue.open()?.get(id).await? else { return Ok(None) };
+            let changed = async {
+                let changed = changes.changed().await;
+                // The queue may be busy with other requests: not every change is worth a look.
+                tokio::time::sleep(GATHER).await;
+                changed
+            };
             if record.summary.state.is_final()
-                || tokio::time::timeout_at(until, changes.changed()).await.is_err()
+                || tokio::time::timeout_at(until, changed).await.is_err()
             {
                 return Ok(Some(reply_of(record)?));
             }

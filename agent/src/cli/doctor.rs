@@ -10,7 +10,9 @@ use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
 use crate::engine::Engine;
+use crate::escalate::Hook;
 use crate::queue::{self, QueueError};
+use crate::results::receiver::Webhook;
 use crate::run::queue_dir;
 
 #[derive(Debug, clap::Args)]
@@ -98,8 +100,29 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
         let found = "none: every local answer is final, however unsure";
         findings.push(Finding::fine("destinations", found));
     }
+    for webhook in &config.results.webhooks {
+        findings.push(of_webhook(webhook).await);
+    }
     findings.push(of_fleet(config).await);
     findings.extend(of_key(&config.state_dir.join("device.key")));
+}
+
+/// Nothing is posted: that would be a result.
+async fn of_webhook(webhook: &Webhook) -> Finding {
+    let check = format!("webhook {}", webhook.name);
+    let fault = match Hook::new(webhook) {
+        Ok(hook) => hook.secret_fault().await,
+        Err(error) => Some(crate::error_chain(&error)),
+    };
+    match fault {
+        None => {
+            Finding::fine(check, format!("its secret is there; zone {}", webhook.receiver.zone))
+        }
+        Some(fault) => {
+            let advice = "no results are sent to it until its url and secret_file can be used";
+            Finding::fault(check, fault, advice)
+        }
+    }
 }
 
 fn of_configuration(error: &ConfigError) -> Vec<Finding> {

@@ -62,18 +62,25 @@ impl Hook {
         Ok(Self { http, secret, timeout: webhook.timeout })
     }
 
+    /// What is wrong with the secret that signs, if something is.
+    pub async fn secret_fault(&self) -> Option<String> {
+        self.signing_key().await.err()
+    }
+
+    async fn signing_key(&self) -> Result<Vec<u8>, String> {
+        let secret = Secret::read(&self.secret).await;
+        let secret = secret.map_err(|error| crate::error_chain(&error))?;
+        secret.signing_key().ok_or_else(|| "its secret is not base64 behind whsec_".to_owned())
+    }
+
     /// Posts one result; `at_s` is the date in seconds since 1970-01-01 UTC.
     pub async fn post(&self, cleared: ClearedResult<'_>, at_s: u64) -> Posted {
         let Address::Url(url) = &cleared.receiver().address else {
             return Posted::Unreached { why: "it has no URL".to_owned() };
         };
-        let key = match Secret::read(&self.secret).await {
-            Ok(secret) => secret.signing_key(),
-            Err(error) => return Posted::Unreached { why: crate::error_chain(&error) },
-        };
-        let Some(key) = key else {
-            let why = "its secret is not base64 behind whsec_".to_owned();
-            return Posted::Unreached { why };
+        let key = match self.signing_key().await {
+            Ok(key) => key,
+            Err(why) => return Posted::Unreached { why },
         };
         let body = cleared.body();
         let id = cleared.id().to_string();

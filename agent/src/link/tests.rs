@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_wire::id::DeviceId;
-use holdfast_wire::message::HelloAck;
+use holdfast_wire::message::{HelloAck, ResultReport};
 use holdfast_wire::sign::Signer;
 use holdfast_wire::topic::filter_up;
 use holdfast_wire::unit::Bytes;
@@ -173,6 +173,14 @@ struct Running {
 
 impl Running {
     fn start(state: &Path, broker: SocketAddr) -> Self {
+        Self::start_with(state, broker, None)
+    }
+
+    fn start_with(
+        state: &Path,
+        broker: SocketAddr,
+        results: Option<mpsc::Receiver<Batch>>,
+    ) -> Self {
         let config = LinkConfig {
             host: broker.ip().to_string(),
             port: broker.port(),
@@ -186,7 +194,7 @@ impl Running {
         let cancel = CancellationToken::new();
         let (tell, status) = watch::channel(State::Waiting { attempt: 0 });
         let health = || Health { memory_rss: Bytes(7), ..Health::default() };
-        let task = tokio::spawn(run(config, identity, health, None, tell, cancel.clone()));
+        let task = tokio::spawn(run(config, identity, health, results, tell, cancel.clone()));
         Self { status, cancel, task }
     }
 
@@ -301,6 +309,46 @@ async fn the_first_controller_that_answers_is_the_only_one() {
     let (fourth, _) = controller.hear_hello().await;
     controller.acknowledge(fourth).await;
     link.becomes("online", |state| *state == State::Up).await;
+}
+
+#[tokio::test]
+async fn results_count_as_delivered_when_the_own_controller_acknowledges_them() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let mut controller = Controller::connect(broker, 1).await;
+    let mut other = Controller::connect(broker, 2).await;
+    let (batches, results) = mpsc::channel(1);
+    let _link = Running::start_with(state.path(), broker, Some(results));
+    let (sequence, _) = controller.hear_hello().await;
+    controller.acknowledge(sequence).await;
+    let report = ResultReport {
+        number: 7,
+        request: "r".into(),
+        task: "t".into(),
+        class: "public".into(),
+        state: "failed".into(),
+        answer: None,
+    };
+    let down = Topic::Device(device(), Kind::Down);
+    let is_results = |message: &Up| matches!(message, Up::Results(_));
+    let mut last = 0;
+    for is_acknowledged in [false, true] {
+        let (acknowledged, answer) = oneshot::channel();
+        let batch = Batch { reports: vec![report.clone()], acknowledged };
+        batches.send(batch).await.unwrap();
+        let (_, sequence, message) = controller.hear(is_results).await;
+        assert_eq!(message, Up::Results(vec![report.clone()]));
+        assert!(sequence > last, "what is sent again has a number of its own");
+        last = sequence;
+        // Neither another sequence nor another controller's word counts.
+        controller.say(&down, &Down::Ack { sequence: sequence + 1 }).await;
+        other.say(&down, &Down::Ack { sequence }).await;
+        if is_acknowledged {
+            controller.say(&down, &Down::Ack { sequence }).await;
+        }
+        let told = timeout(PATIENCE, answer).await.expect("it is told in time");
+        assert_eq!(told.is_ok(), is_acknowledged);
+    }
 }
 
 /// Speaks just enough to be subscribed to, and never confirms it. Says when it was asked to.

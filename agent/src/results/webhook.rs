@@ -7,6 +7,7 @@
 //! the receiver answered and refused it for `give_up_s`; a receiver that cannot be reached is waited for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -47,10 +48,11 @@ pub async fn run(
     };
     let taker = TakerName::webhook(&webhook.name);
     let withheld = Withheld::default();
-    let delivery = Delivery { webhook, hook, queue, takers, taker, policy, withheld };
+    let cursor = AtomicU64::new(0);
+    let delivery = Delivery { webhook, hook, queue, takers, taker, policy, withheld, cursor };
     tokio::select! {
         // What is under way is cut; it comes again after the next start.
-        () = stop.cancelled() => {}
+        () = stop.cancelled() => delivery.leave().await,
         () = delivery.work() => {}
     }
 }
@@ -63,6 +65,8 @@ struct Delivery {
     taker: TakerName,
     policy: Arc<Policy>,
     withheld: Withheld,
+    /// Everything up to this number is delivered or passed over.
+    cursor: AtomicU64,
 }
 
 /// The receiver wants nothing any more.
@@ -71,7 +75,8 @@ struct Gone;
 impl Delivery {
     async fn work(&self) {
         self.until_written(|| self.takers.ensure(&self.taker)).await;
-        let mut cursor = self.takers.cursor(&self.taker).await.number;
+        let cursor = self.takers.cursor(&self.taker).await.number;
+        self.cursor.store(cursor, Ordering::Relaxed);
         let mut reader = Reader::new(self.queue.clone(), cursor, None);
         loop {
             let page = match reader.next(WINDOW).await {
@@ -85,25 +90,35 @@ impl Delivery {
             };
             self.takers.note_shown(page.last);
             for found in &page.found {
-                if let Err(Gone) = self.deliver(found, cursor).await {
-                    self.keep(cursor).await;
+                if let Err(Gone) = self.deliver(found).await {
+                    self.keep().await;
                     tracing::error!(webhook = %self.webhook.name, "the receiver says 410, gone: nothing is sent to it \
                         until the agent is restarted");
                     return;
                 }
-                cursor = found.number;
+                self.cursor.store(found.number, Ordering::Relaxed);
             }
-            cursor = page.last;
-            self.keep(cursor).await;
+            self.cursor.store(page.last, Ordering::Relaxed);
+            self.keep().await;
         }
     }
 
     /// Writes down how far it is.
-    async fn keep(&self, cursor: u64) {
-        self.until_written(|| async {
-            self.takers.acknowledge(&self.queue, &self.taker, cursor).await.map(drop)
-        })
-        .await;
+    async fn keep(&self) {
+        self.until_written(|| self.write()).await;
+    }
+
+    /// The same, once, since the agent stops.
+    async fn leave(&self) {
+        if let Err(error) = self.write().await {
+            let error = crate::error_chain(&error);
+            tracing::debug!(webhook = %self.webhook.name, %error, "some results will be posted again");
+        }
+    }
+
+    async fn write(&self) -> Result<(), TakerError> {
+        let cursor = self.cursor.load(Ordering::Relaxed);
+        self.takers.acknowledge(&self.queue, &self.taker, cursor).await.map(drop)
     }
 
     async fn until_written<F>(&self, write: impl Fn() -> F)
@@ -117,8 +132,8 @@ impl Delivery {
         }
     }
 
-    /// One result, until it is taken or passed over; `before` is the number in front of it.
-    async fn deliver(&self, found: &Found, before: u64) -> Result<(), Gone> {
+    /// One result, until it is taken or passed over.
+    async fn deliver(&self, found: &Found) -> Result<(), Gone> {
         let receiver = &self.webhook.receiver;
         let Some(reply) = self.withheld.readable(found, receiver) else { return Ok(()) };
         if !self.webhook.wants(&reply.task) {
@@ -157,7 +172,7 @@ impl Delivery {
             self.count("failed");
             if attempt == 0 {
                 tracing::warn!(webhook = %self.webhook.name, id = %found.id, %why, "a result was not delivered; trying again");
-                self.keep(before).await;
+                self.keep().await;
             } else {
                 tracing::debug!(webhook = %self.webhook.name, id = %found.id, %why, attempt, "still not delivered");
             }

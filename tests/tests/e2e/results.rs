@@ -12,9 +12,15 @@ use tokio::time::timeout;
 
 /// A device on its own: what is asked under a key is a result at once.
 async fn device(dir: &std::path::Path) -> Node {
+    device_with(dir, "").await
+}
+
+/// The same, with more in its section of the queue.
+async fn device_with(dir: &std::path::Path, queue: &str) -> Node {
     let agent =
         Agent { name: DEVICE, bundles: bundles(&["voice-commands"]), site: None, broker: None };
-    start_agent_with(super::program(), dir, DEVICE, &agent.toml(dir)).await.unwrap()
+    let toml = agent.toml(dir).replace("[queue]\n", &format!("[queue]\n{queue}"));
+    start_agent_with(super::program(), dir, DEVICE, &toml).await.unwrap()
 }
 
 fn client(device: &Node) -> Client {
@@ -202,6 +208,36 @@ async fn a_taker_goes_on_where_it_acknowledged_also_after_a_kill() {
         let (status, text) = client(&device).get(path).await.unwrap();
         assert!(status == StatusCode::BAD_REQUEST && text.contains(code), "{path}: {text}");
     }
+}
+
+#[tokio::test]
+async fn a_taker_that_was_away_for_too_long_is_told_what_it_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = device_with(dir.path(), "keep_answers_s = 1\n").await;
+    let address = device.address("api").unwrap();
+    ask(&client(&device), 0..4).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let acknowledge = async |number: u64| {
+        let url = format!("http://{address}/v1/results/{number}/ack?taker=mes");
+        assert_eq!(http.post(url).send().await.unwrap().status(), StatusCode::OK);
+    };
+    let all = listed(&json(&client(&device), "/v1/results?taker=mes").await);
+    acknowledge(all[0].0).await;
+    let is_whole = |page: &Value| {
+        let is_gone = page["results"].as_array().is_some_and(Vec::is_empty);
+        (is_gone && page["gap"]["missed"] == 3).then(|| page["gap"].clone())
+    };
+    let path = "/v1/results?taker=mes";
+    let gap = client(&device).until(path, super::SOON, is_whole).await.unwrap();
+    assert_eq!(gap["after"], all[0].0, "{gap}");
+    let mut events = Events::open(address, path, None).await;
+    let first = events.next().await.unwrap();
+    assert_eq!((&*first.name, &first.data), ("gap", &gap));
+    let (_, metrics) = client(&device).get("/metrics").await.unwrap();
+    assert!(metrics.contains("holdfast_results_missed_total{taker=\"mes\"} 3"), "{metrics}");
+    acknowledge(gap["up_to"].as_u64().unwrap()).await;
+    let page = json(&client(&device), path).await;
+    assert!(page.get("gap").is_none(), "{page}");
 }
 
 #[tokio::test]

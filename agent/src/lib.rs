@@ -8,6 +8,7 @@
 //! api ──► service ──► engine (one thread a bundle)
 //!            │└─────► escalate ──► destinations
 //!            └──────► queue (one writer thread) ◄── drain ──► escalate
+//! results (webhooks, controller) ──► queue, policy, escalate, link
 //! link (MQTT) ◄── health ◄── engine, queue, escalate     (latest values only)
 //! ```
 

@@ -1,7 +1,7 @@
 //! Owns the delivery of results to one webhook: in their order, again and again until it took each.
 //!
 //! One result is under way at a time, so that the order holds. The cursor on disk follows at the latest
-//! after [`WINDOW`] results: so many may come twice after a kill, and are known by `webhook-id`.
+//! after 16 results (`WINDOW`): so many may come twice after a kill, and are known by `webhook-id`.
 //!
 //! **Invariant:** a result is passed over only when it is not wanted, when the policy keeps it, or when
 //! the receiver answered and refused it for `give_up_s`; a receiver that cannot be reached is waited for.

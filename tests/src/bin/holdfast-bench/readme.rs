@@ -82,6 +82,6 @@ mod tests {
         let two = Report { title: "Second".into(), ..one.clone() };
         let table = markdown(&[one, two]);
         assert_eq!(table.matches("|---|").count(), 1, "{table}");
-        assert!(table.contains("| speed | 5 ms | 10 ms | 50 % |"), "{table}");
+        assert!(table.contains("| speed | 5 ms | ≤ 10 ms | 50 % |"), "{table}");
     }
 }

@@ -5,6 +5,7 @@
 
 mod body;
 mod problem;
+mod queue;
 mod results;
 mod server;
 mod terms;
@@ -31,12 +32,11 @@ pub use self::problem::Problem;
 pub use self::server::serve;
 use self::terms::{Terms, TermsQuery};
 use crate::config::{ApiConfig, RequestDefaults};
-use crate::listing::Numbers;
 use crate::pressure;
-use crate::queue::{QueueError, Recorded, RequestId};
+use crate::queue::RequestId;
 use crate::request::{Request, TaskName};
 use crate::results::takers::Takers;
-use crate::service::{AskError, ReplyBody, Service};
+use crate::service::{ReplyBody, Service};
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -102,14 +102,14 @@ impl Api {
         Router::new()
             .route("/v1/tasks", get(list_tasks))
             .route("/v1/tasks/{task}", post(ask))
-            .route("/v1/requests/{id}", get(look_up).delete(cancel))
+            .route("/v1/requests/{id}", get(look_up).delete(queue::cancel))
             .route("/v1/requests/{id}/events", get(results::request_events))
             .route("/v1/results", get(results::results))
             .route("/v1/results/{number}/ack", post(results::acknowledge))
             .route("/v1/takers", get(results::takers))
             .route("/v1/takers/{name}", delete(results::forget_taker))
-            .route("/v1/queue", get(queue_list))
-            .route("/v1/queue/stats", get(queue_stats))
+            .route("/v1/queue", get(queue::list))
+            .route("/v1/queue/stats", get(queue::stats))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(render_metrics))
@@ -286,23 +286,6 @@ fn unknown_request(text: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "unknown_request", detail)
 }
 
-async fn cancel(State(api): State<Api>, Path(text): Path<String>) -> Result<Response, Problem> {
-    let id = known_id(&text)?;
-    let now_ms = api.service.clock.now_ms();
-    match api.service.queue.open()?.cancel(id, now_ms).await {
-        Ok(Recorded::Stored) => {}
-        Ok(Recorded::AlreadyFinal(state)) => {
-            let detail = format!("request {id} is {state} already");
-            return Err(Problem::new(StatusCode::CONFLICT, "already_final", detail));
-        }
-        Err(QueueError::Unknown { .. }) => return Err(unknown_request(&text)),
-        Err(error) => return Err(AskError::from(error).into()),
-    }
-    let reply = api.service.look_up(id, Duration::ZERO).await?;
-    let reply = reply.ok_or_else(|| unknown_request(&text))?;
-    Ok(Json(ReplyBody::from(&reply)).into_response())
-}
-
 /// One task, as `GET /v1/tasks` lists it.
 #[derive(Debug, Serialize)]
 struct TaskBody<'a> {
@@ -339,18 +322,6 @@ async fn list_tasks(State(api): State<Api>) -> Response {
         })
         .collect();
     Json(TasksBody { tasks }).into_response()
-}
-
-async fn queue_list(State(api): State<Api>) -> Result<Response, Problem> {
-    let now_ms = api.service.clock.now_ms();
-    let listing = crate::listing::of_queue(api.service.queue.open()?, now_ms).await;
-    let listing = listing.map_err(AskError::from)?;
-    Ok(Json(listing).into_response())
-}
-
-async fn queue_stats(State(api): State<Api>) -> Result<Response, Problem> {
-    let stats = api.service.queue.open()?.stats().await.map_err(AskError::from)?;
-    Ok(Json(Numbers::of(stats, api.service.clock.now_ms())).into_response())
 }
 
 async fn ready(State(api): State<Api>) -> Response {

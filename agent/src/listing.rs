@@ -102,13 +102,17 @@ impl Numbers {
     }
 }
 
-/// The list of an open queue at a moment of its clock.
+/// The list of an open queue, or of its requests in one state, at a moment of its clock.
 ///
 /// # Errors
 /// When the queue cannot be read.
-pub async fn of_queue(queue: &Queue, now_ms: u64) -> Result<Listing, QueueError> {
+pub async fn of_queue(
+    queue: &Queue,
+    only: Option<State>,
+    now_ms: u64,
+) -> Result<Listing, QueueError> {
     let mut summaries = Vec::new();
-    for state in ORDER {
+    for state in wanted(only) {
         summaries.extend(queue.list(Some(state), MAX_LISTED - summaries.len()).await?);
     }
     let mut records = Vec::new();
@@ -118,13 +122,17 @@ pub async fn of_queue(queue: &Queue, now_ms: u64) -> Result<Listing, QueueError>
     Ok(of_records(&queue.stats().await?, &records, now_ms))
 }
 
-/// The list of a queue that no agent has, at a moment of its clock.
+/// The same of a queue that no agent has, at a moment of its clock.
 ///
 /// # Errors
 /// When the queue cannot be read.
-pub fn of_stopped_queue(queue: &StoppedQueue, now_ms: u64) -> Result<Listing, QueueError> {
+pub fn of_stopped_queue(
+    queue: &StoppedQueue,
+    only: Option<State>,
+    now_ms: u64,
+) -> Result<Listing, QueueError> {
     let mut summaries = Vec::new();
-    for state in ORDER {
+    for state in wanted(only) {
         summaries.extend(queue.list(Some(state), MAX_LISTED - summaries.len())?);
     }
     let mut records = Vec::new();
@@ -132,6 +140,10 @@ pub fn of_stopped_queue(queue: &StoppedQueue, now_ms: u64) -> Result<Listing, Qu
         records.extend(readable(queue.get(summary.id), summary)?);
     }
     Ok(of_records(&queue.stats()?, &records, now_ms))
+}
+
+fn wanted(only: Option<State>) -> impl Iterator<Item = State> {
+    ORDER.into_iter().filter(move |state| only.is_none_or(|only| only == *state))
 }
 
 fn of_records(stats: &Stats, records: &[Record], now_ms: u64) -> Listing {

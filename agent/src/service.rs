@@ -448,7 +448,8 @@ pub fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
     })
 }
 
-async fn idempotency(request: &Request) -> Option<Idempotency> {
+/// The caller's own name for a request, with the digest of what was asked.
+pub(crate) async fn idempotency(request: &Request) -> Option<Idempotency> {
     let key = request.key.as_ref()?.as_str().to_owned();
     if request.media.bytes().len() < LARGE {
         return Some(Idempotency { key, digest: digest(request) });

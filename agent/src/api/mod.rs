@@ -29,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 pub use self::problem::Problem;
+pub use self::queue::Ids;
 pub use self::server::serve;
 use self::terms::{Terms, TermsQuery};
 use crate::config::{ApiConfig, RequestDefaults};
@@ -97,6 +98,16 @@ impl Api {
         rate.time_for(1).unwrap_or(1).clamp(1, pressure::LONGEST_S)
     }
 
+    /// A place for one request under way.
+    fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.places.try_acquire().map_err(|_| {
+            let limit = self.config.max_concurrent;
+            let detail = format!("{limit} requests are under way already; try again shortly");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+                .retry_after(self.retry_after_s())
+        })
+    }
+
     /// All routes.
     pub fn router(self) -> Router {
         Router::new()
@@ -108,7 +119,11 @@ impl Api {
             .route("/v1/results/{number}/ack", post(results::acknowledge))
             .route("/v1/takers", get(results::takers))
             .route("/v1/takers/{name}", delete(results::forget_taker))
+            .route("/v1/requests/{id}/retry", post(queue::retry))
+            .route("/v1/requests/{id}/record", get(queue::export))
             .route("/v1/queue", get(queue::list))
+            .route("/v1/queue/ids", get(queue::ids))
+            .route("/v1/queue/records", post(queue::import))
             .route("/v1/queue/stats", get(queue::stats))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
@@ -188,13 +203,7 @@ fn admit<'a>(
     let task = known_task(api, task)?;
     let Query(query) = query.map_err(|error| bad_query(&error, TermsQuery::KEYS))?;
     let terms = terms::read(headers, &query)?;
-    let place = api.places.try_acquire().map_err(|_| {
-        let limit = api.config.max_concurrent;
-        let detail = format!("{limit} requests are under way already; try again shortly");
-        let busy = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
-        busy.retry_after(api.retry_after_s())
-    })?;
-    Ok((task, terms, place))
+    Ok((task, terms, api.place()?))
 }
 
 /// A query with a parameter that is not known, is there twice, or is no number where one must be.

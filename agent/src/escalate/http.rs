@@ -1,7 +1,7 @@
 //! Owns one exchange over HTTP with one destination; the only module that names reqwest.
 //!
 //! **Invariant:** bytes go to the configured host alone: no redirect is followed and no proxy is
-//! taken from the environment; an answer is read up to [`MAX_ANSWER`] bytes and up to a deadline.
+//! taken from the environment; an answer is read up to a bound, [`MAX_ANSWER`] bytes if nothing else is said, and up to a deadline.
 
 use std::sync::Once;
 use std::time::Duration;
@@ -24,6 +24,7 @@ pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     client: reqwest::Client,
+    max_answer: usize,
 }
 
 /// One call to a destination.
@@ -124,7 +125,12 @@ impl Http {
         let client = builder
             .build()
             .map_err(|error| EscalateError::Setup { name: name.to_owned(), cause: cause(error) })?;
-        Ok(Self { client })
+        Ok(Self { client, max_answer: MAX_ANSWER })
+    }
+
+    /// The same, with another bound on answers than [`MAX_ANSWER`].
+    pub(super) fn reading_up_to(self, max_answer: usize) -> Self {
+        Self { max_answer, ..self }
     }
 
     /// Sends `call` and reads the whole answer, both before `deadline`. `on_head` is called as
@@ -144,7 +150,7 @@ impl Http {
             Ok(Ok(response)) => response,
         };
         on_head();
-        timeout_at(deadline, read(response)).await.unwrap_or_else(|_| {
+        timeout_at(deadline, read(response, self.max_answer)).await.unwrap_or_else(|_| {
             Err(HttpError::Unfinished("its time ended in the middle".to_owned()))
         })
     }
@@ -172,9 +178,9 @@ impl Http {
     }
 }
 
-async fn read(mut response: reqwest::Response) -> Result<Reply, HttpError> {
+async fn read(mut response: reqwest::Response, max_answer: usize) -> Result<Reply, HttpError> {
     let promised = response.content_length().unwrap_or(0);
-    if usize::try_from(promised).map_or(true, |promised| promised > MAX_ANSWER) {
+    if usize::try_from(promised).map_or(true, |promised| promised > max_answer) {
         return Err(HttpError::TooLong);
     }
     let status = response.status().as_u16();
@@ -184,7 +190,7 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, HttpError> {
     loop {
         let chunk = response.chunk().await.map_err(|error| HttpError::Unfinished(cause(error)))?;
         let Some(chunk) = chunk else { break };
-        if body.len() + chunk.len() > MAX_ANSWER {
+        if body.len() + chunk.len() > max_answer {
             return Err(HttpError::TooLong);
         }
         body.extend_from_slice(&chunk);

@@ -13,8 +13,14 @@ use super::error::{EscalateError, clean};
 use super::http::{Call, Http, HttpError, Method};
 use crate::destination::{Destination, Protocol, Zone};
 
-/// A local agent that needs longer is not well.
+/// A local agent that needs longer for a small thing is not well.
 const WITHIN: Duration = Duration::from_secs(3);
+/// For what is large, and must be synced.
+const WITHIN_LARGE: Duration = Duration::from_secs(60);
+/// A body is large from here on.
+const LARGE: usize = 1024 * 1024;
+/// The longest answer of an agent on this device: a request with all its bytes.
+const MAX_BODY: usize = crate::export::MAX_LINE_BYTES;
 
 /// Why the local agent did not tell.
 #[derive(Debug, Error)]
@@ -50,12 +56,58 @@ pub enum LocalError {
     },
 }
 
-/// Asks the local agent's own API, which answers with JSON in a few seconds at most.
+/// The local agent's own API, which answers with JSON.
+#[derive(Debug)]
+pub struct LocalAgent {
+    http: Http,
+    base: String,
+}
+
+impl LocalAgent {
+    /// The agent at `base`, such as `http://127.0.0.1:8470`; connects to nobody.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn at(base: &str) -> Result<Self, LocalError> {
+        let http = Http::new(&destination(base))?.reading_up_to(MAX_BODY);
+        Ok(Self { http, base: base.to_owned() })
+    }
+
+    /// Asks for a path.
+    ///
+    /// # Errors
+    /// When nobody is there, or somebody else.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, LocalError> {
+        let within = if body.len() > LARGE { WITHIN_LARGE } else { WITHIN };
+        let call = Call {
+            method,
+            url: format!("{}{path}", self.base),
+            headers: Vec::new(),
+            secret: None,
+            body: body.into(),
+        };
+        exchange(&self.http, call, within).await
+    }
+}
+
+/// Asks the local agent once, which answers in a few seconds at most.
 ///
 /// # Errors
 /// When nobody is there, or somebody else.
 pub async fn ask_agent<T: DeserializeOwned>(method: Method, url: &str) -> Result<T, LocalError> {
-    let agent = Destination {
+    let http = Http::new(&destination(url))?;
+    let url = url.to_owned();
+    let call = Call { method, url, headers: Vec::new(), secret: None, body: Bytes::new() };
+    exchange(&http, call, WITHIN).await
+}
+
+fn destination(url: &str) -> Destination {
+    Destination {
         name: "agent".to_owned(),
         zone: Zone::Site,
         protocol: Protocol::Holdfast,
@@ -65,16 +117,22 @@ pub async fn ask_agent<T: DeserializeOwned>(method: Method, url: &str) -> Result
         connect_timeout: WITHIN,
         timeout: WITHIN,
         concurrency: 1,
-    };
-    let http = Http::new(&agent)?;
-    let url = || url.to_owned();
-    let call = Call { method, url: url(), headers: Vec::new(), secret: None, body: Bytes::new() };
-    let reply = http.exchange(call, Instant::now() + WITHIN, || ()).await.map_err(|error| {
+    }
+}
+
+async fn exchange<T: DeserializeOwned>(
+    http: &Http,
+    call: Call<'_>,
+    within: Duration,
+) -> Result<T, LocalError> {
+    let asked = call.url.clone();
+    let url = || asked.clone();
+    let reply = http.exchange(call, Instant::now() + within, || ()).await.map_err(|error| {
         let cause = match error {
             HttpError::Connect(cause) | HttpError::Cut(cause) | HttpError::Unfinished(cause) => {
                 cause
             }
-            HttpError::NoAnswer => format!("nothing within {} s", WITHIN.as_secs()),
+            HttpError::NoAnswer => format!("nothing within {} s", within.as_secs()),
             HttpError::TooLong => "an answer without an end".to_owned(),
         };
         LocalError::Silent { url: url(), cause }

@@ -38,7 +38,7 @@ pub use self::http::Method;
 pub use self::link::{LinkState, LinkStates};
 use self::links::Links;
 pub(crate) use self::links::jitter;
-pub use self::local::{LocalError, ask_agent};
+pub use self::local::{LocalAgent, LocalError, ask_agent};
 pub use self::openai::{Hints, TaskHints};
 pub use self::pause::Pause;
 use self::pause::Paused;

@@ -187,6 +187,16 @@ impl dyn Disk + '_ {
     /// Renames `path` to `path.bad-N`, N behind the highest taken, and deletes the oldest of those
     /// beyond `keep`. Returns the new name.
     pub(super) fn set_aside(&self, path: &Path, keep: usize) -> Result<PathBuf, QueueError> {
+        self.set_aside_as(path, path, keep)
+    }
+
+    /// The same with a file that gets the name that `path` would.
+    pub(super) fn set_aside_as(
+        &self,
+        file: &Path,
+        path: &Path,
+        keep: usize,
+    ) -> Result<PathBuf, QueueError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let dir = path.parent().unwrap_or(Path::new("."));
         let prefix = format!("{name}.bad-");
@@ -196,7 +206,7 @@ impl dyn Disk + '_ {
         taken.sort_unstable();
         let next = taken.last().map_or(1, |last| last + 1);
         let to = dir.join(format!("{prefix}{next}"));
-        self.move_file(path, &to)?;
+        self.move_file(file, &to)?;
         let surplus = (taken.len() + 1).saturating_sub(keep.max(1));
         for old in taken.into_iter().take(surplus) {
             self.delete(&dir.join(format!("{prefix}{old}")))?;

@@ -119,7 +119,7 @@ pub enum QueueError {
         offset: u64,
     },
     /// A file operation failed.
-    #[error("queue cannot {what} {}", path.display())]
+    #[error("queue cannot {what} {}{}", path.display(), remedy(source))]
     Storage {
         /// The operation.
         what: &'static str,
@@ -138,6 +138,17 @@ pub enum QueueError {
     /// The queue is closed.
     #[error("queue is closed")]
     Closed,
+}
+
+/// What to do about a cause that an operator can remove.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            " (give the agent's user the right to read and write it)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => " (its file system is read-only: mount it writable)",
+        _ => "",
+    }
 }
 
 impl QueueError {

@@ -29,6 +29,7 @@ mod lock;
 mod meter;
 mod opening;
 mod pick;
+mod repair;
 mod replay;
 mod room;
 mod scan;
@@ -58,6 +59,7 @@ pub use entry::{
 };
 pub use error::{FullRule, QueueError};
 pub use lease::Lease;
+pub use repair::{Repaired, repair};
 pub use scan::Damage;
 
 use command::{Command, Finish};

@@ -10,6 +10,7 @@ mod kill;
 mod main_job;
 mod openai;
 mod pressure;
+mod queue_changes;
 mod queue_commands;
 mod receiver;
 mod results;

@@ -9,14 +9,14 @@ use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent};
 use serde_json::Value;
 
 /// A device that holds three requests for a site that is not there.
-struct Holding {
-    dir: tempfile::TempDir,
-    device: Node,
-    ids: Vec<String>,
+pub(super) struct Holding {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) device: Node,
+    pub(super) ids: Vec<String>,
 }
 
 impl Holding {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (bundles, site) = (bundles(&["voice-commands"]), Some(format!("http://{nobody}")));
@@ -33,7 +33,7 @@ impl Holding {
     }
 
     /// Runs `queue ARGS`; returns its exit code and everything it said.
-    fn queue(&self, args: &[&str]) -> (i32, String) {
+    pub(super) fn queue(&self, args: &[&str]) -> (i32, String) {
         let mut command = Command::new(super::program());
         let config = self.dir.path().join(format!("{DEVICE}.toml"));
         command.args(["agent", "queue"]).args(args).arg("--config").arg(config);
@@ -42,13 +42,13 @@ impl Holding {
         (output.status.code().unwrap(), String::from_utf8(said).unwrap())
     }
 
-    fn json(&self, args: &[&str]) -> Value {
+    pub(super) fn json(&self, args: &[&str]) -> Value {
         let (code, said) = self.queue(&[args, &["--json"]].concat());
         assert_eq!(code, 0, "{args:?}: {said}");
         serde_json::from_str(&said).unwrap()
     }
 
-    fn segment(&self) -> std::path::PathBuf {
+    pub(super) fn segment(&self) -> std::path::PathBuf {
         let journal = self.dir.path().join(DEVICE).join("queue/journal");
         let mut files = std::fs::read_dir(journal).unwrap().map(|file| file.unwrap().path());
         files.find(|path| path.extension().is_some_and(|end| end == "seg")).unwrap()
@@ -98,7 +98,7 @@ async fn verify_reads_every_byte_and_names_whose_are_damaged() {
 }
 
 /// Flips a bit in the middle of what was written last.
-fn damage_the_last_body(segment: &Path) {
+pub(super) fn damage_the_last_body(segment: &Path) {
     let mut bytes = std::fs::read(segment).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     bytes[end - 1000] ^= 1;

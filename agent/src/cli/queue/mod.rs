@@ -1,23 +1,26 @@
-//! `holdfast-agent queue`: looks at the requests on disk, and takes them back.
+//! `holdfast-agent queue`: looks at the requests on disk, and changes them.
 //!
 //! **Invariant:** while an agent has the queue, everything goes through its API; nobody else writes
 //! beside it.
 
+mod change;
+mod export;
+mod import;
+mod place;
 mod print;
+mod repair;
 mod verify;
 
 use std::path::PathBuf;
 
-use serde::de::DeserializeOwned;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::Value;
 
+use self::change::{Change, Which};
+use self::place::{Holder, Place, of_queue, unknown};
 use super::{ConfigArgs, Exit, Failure, output};
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::escalate::{LocalError, Method, ask_agent};
 use crate::listing::{self, Listing, Numbers};
-use crate::queue::{self, Queue, QueueError, Recorded, RequestId, StoppedQueue};
-use crate::run::queue_dir;
+use crate::queue::{RequestId, State};
 use crate::service::{ReplyBody, reply_of};
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +32,13 @@ pub(super) struct QueueArgs {
 #[derive(Debug, clap::Subcommand)]
 enum QueueCommand {
     /// List the requests on disk, what waits first
-    Ls(Common),
+    Ls {
+        /// Only those in one state
+        #[arg(long, value_parser = states())]
+        state: Option<State>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Show one request with its answer and the reasons of its way
     Show {
         /// The request
@@ -45,10 +54,55 @@ enum QueueCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Let requests that wait or were set aside go at once, as if they had not been tried
+    Retry {
+        /// The requests
+        #[arg(required_unless_present = "all_set_aside")]
+        ids: Vec<RequestId>,
+        /// All that were set aside
+        #[arg(long, conflicts_with = "ids")]
+        all_set_aside: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove requests with everything that is kept of them; what waits is lost without an answer
+    Drop {
+        /// The requests
+        #[arg(required_unless_present = "state")]
+        ids: Vec<RequestId>,
+        /// All in one state
+        #[arg(long, value_parser = states(), conflicts_with = "ids")]
+        state: Option<State>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Write the requests that have no end yet as JSON Lines, for `import` on this or another device
+    Export {
+        /// Where to; stdout if there is none. Only its owner can read the file
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+        /// Only those in one state
+        #[arg(long, value_parser = open_states())]
+        state: Option<State>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take in what `export` wrote; what is there already is left as it is
+    Import {
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Show the queue in numbers: requests, bytes, writes
     Stats(Common),
     /// Read every byte of a queue that no agent has, and name what is damaged
     Verify(Common),
+    /// Make a queue that no agent has good again: take out what is damaged, make the index anew
+    Repair(Common),
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,26 +114,60 @@ struct Common {
     json: bool,
 }
 
+fn states() -> impl TypedValueParser<Value = State> {
+    of_names(State::ALL.to_vec())
+}
+
+fn open_states() -> impl TypedValueParser<Value = State> {
+    of_names(State::ALL.into_iter().filter(|state| !state.is_final()).collect())
+}
+
+fn of_names(states: Vec<State>) -> impl TypedValueParser<Value = State> {
+    let names: Vec<_> = states.iter().map(|state| state.name()).collect();
+    PossibleValuesParser::new(names).try_map(move |name| {
+        states.iter().copied().find(|state| state.name() == name).ok_or("no such state")
+    })
+}
+
 pub(super) fn queue(args: &QueueArgs) -> Result<Exit, Failure> {
     match &args.command {
-        QueueCommand::Ls(common) => {
-            let listing = ls(&Place::of(common)?)?;
-            show(common, &listing, print::listing)
+        QueueCommand::Ls { state, common } => {
+            show(common, &ls(&Place::of(common)?, *state)?, print::listing)
         }
         QueueCommand::Show { id, common } => {
-            let request = request(&Place::of(common)?, *id)?;
-            show(common, &request, print::request)
+            show(common, &request(&Place::of(common)?, *id)?, print::request)
         }
-        QueueCommand::Stats(common) => {
-            let numbers = numbers(&Place::of(common)?)?;
-            show(common, &numbers, print::numbers)
+        QueueCommand::Stats(common) => show(common, &numbers(&Place::of(common)?)?, print::numbers),
+        QueueCommand::Cancel { ids, common } => {
+            change(common, Which::Ids(ids.clone()), Change::Cancel)
         }
-        QueueCommand::Cancel { ids, common } => cancel_all(common, ids),
+        QueueCommand::Retry { ids, all_set_aside, common } => {
+            let which =
+                if *all_set_aside { Which::All(State::SetAside) } else { Which::Ids(ids.clone()) };
+            change(common, which, Change::Retry)
+        }
+        QueueCommand::Drop { ids, state, yes, common } => {
+            let which = state.map_or_else(|| Which::Ids(ids.clone()), Which::All);
+            if !yes {
+                change::confirm_drop(&which)?;
+            }
+            change(common, which, Change::Drop)
+        }
+        QueueCommand::Export { output, state, common } => export(common, *state, output.as_deref()),
+        QueueCommand::Import { file, common } => {
+            let done = import::import(&Place::of(common)?, file)?;
+            show(common, &done, print::imported)?;
+            Ok(if done.refused.is_empty() { Exit::Fine } else { Exit::Found })
+        }
         QueueCommand::Verify(common) => {
-            let place = Place::of(common)?;
-            let found = verify::verify(&place.dir)?;
+            let found = verify::verify(&Place::of(common)?.dir)?;
             show(common, &found, print::verified)?;
             Ok(if found.is_intact() { Exit::Fine } else { Exit::Found })
+        }
+        QueueCommand::Repair(common) => {
+            let repaired = repair::repair(&Place::of(common)?)?;
+            show(common, &repaired, print::repaired)?;
+            Ok(if repaired.was_intact() { Exit::Fine } else { Exit::Found })
         }
     }
 }
@@ -93,82 +181,41 @@ fn show<T: serde::Serialize>(
     Ok(Exit::Fine)
 }
 
-/// Where the queue is.
-struct Place {
-    config: Config,
-    dir: PathBuf,
-    now_ms: u64,
-}
-
-/// Who has the queue.
-enum Holder {
-    /// Nobody has made it yet.
-    Nobody,
-    /// No agent runs.
-    Stopped(Box<StoppedQueue>),
-    /// An agent, at this URL.
-    Agent(String),
-}
-
-impl Place {
-    fn of(common: &Common) -> Result<Self, Failure> {
-        let config = common.config.load()?;
-        let dir = queue_dir(&config.state_dir);
-        let now_ms = Clock::resume(&config.state_dir).now_ms();
-        Ok(Self { config, dir, now_ms })
+fn change(common: &Common, which: Which, change: Change) -> Result<Exit, Failure> {
+    let rows = change::change(&Place::of(common)?, which, change)?;
+    if common.json {
+        output::print_json(&rows.iter().map(change::Changed::json).collect::<Vec<_>>())?;
+    } else {
+        output::print(&print::changed(&rows))?;
     }
+    let all = rows.iter().all(|row| row.problem.is_none());
+    Ok(if all { Exit::Fine } else { Exit::Found })
+}
 
-    fn holder(&self) -> Result<Holder, Failure> {
-        if !self.dir.exists() {
-            return Ok(Holder::Nobody);
-        }
-        match queue::read_only(&self.dir) {
-            Ok((stopped, _)) => Ok(Holder::Stopped(Box::new(stopped))),
-            Err(QueueError::InUse { .. }) => Ok(Holder::Agent(self.api())),
-            Err(error) => Err(of_queue(&error)),
-        }
+fn export(
+    common: &Common,
+    state: Option<State>,
+    to: Option<&std::path::Path>,
+) -> Result<Exit, Failure> {
+    let done = export::export(&Place::of(common)?, state, to)?;
+    if to.is_some() {
+        show(common, &done, print::exported)?;
+    } else {
+        // Stdout is the export itself.
+        eprintln!("{}", print::exported(&done));
     }
-
-    /// The running agent's address: where it said that it is, or where it was told to be.
-    fn api(&self) -> String {
-        let noted = std::fs::read_to_string(self.config.state_dir.join("api.json")).ok();
-        let noted: Option<Value> = noted.and_then(|text| serde_json::from_str(&text).ok());
-        let noted = noted.and_then(|value| value.get("api")?.as_str().map(str::to_owned));
-        noted.unwrap_or_else(|| format!("http://{}", self.config.api.listen))
-    }
+    Ok(if done.is_damaged { Exit::Found } else { Exit::Fine })
 }
 
-fn of_queue(error: &QueueError) -> Failure {
-    let exit = match error {
-        QueueError::Unknown { .. } => Exit::Found,
-        QueueError::InUse { .. } => Exit::Unavailable,
-        _ => Exit::Storage,
-    };
-    Failure::new(exit, crate::error_chain(error))
-}
-
-fn unknown(id: RequestId) -> Failure {
-    of_queue(&QueueError::Unknown { id })
-}
-
-fn from_agent<T: DeserializeOwned>(method: Method, url: &str) -> Result<T, Failure> {
-    let runtime = super::runtime()?;
-    runtime.block_on(ask_agent(method, url)).map_err(|error| match error {
-        LocalError::Refused { status: 404 | 409, detail, .. } => Failure::new(Exit::Found, detail),
-        error => {
-            let why = crate::error_chain(&error);
-            let sentence = format!("the agent that has the queue does not answer: {why}");
-            Failure::new(Exit::Unavailable, sentence)
-        }
-    })
-}
-
-fn ls(place: &Place) -> Result<Listing, Failure> {
+fn ls(place: &Place, state: Option<State>) -> Result<Listing, Failure> {
     match place.holder()? {
         Holder::Nobody => Ok(Listing::default()),
-        Holder::Agent(api) => from_agent(Method::Get, &format!("{api}/v1/queue")),
+        Holder::Agent(agent) => {
+            let only = state.map(|state| format!("?state={state}")).unwrap_or_default();
+            agent.get(&format!("/v1/queue{only}"))
+        }
         Holder::Stopped(queue) => {
-            listing::of_stopped_queue(&queue, place.now_ms).map_err(|error| of_queue(&error))
+            listing::of_stopped_queue(&queue, state, place.now_ms).map_err(|error| of_queue(&error))
         }
     }
 }
@@ -176,7 +223,7 @@ fn ls(place: &Place) -> Result<Listing, Failure> {
 fn numbers(place: &Place) -> Result<Numbers, Failure> {
     match place.holder()? {
         Holder::Nobody => Ok(Numbers::default()),
-        Holder::Agent(api) => from_agent(Method::Get, &format!("{api}/v1/queue/stats")),
+        Holder::Agent(agent) => agent.get("/v1/queue/stats"),
         Holder::Stopped(queue) => {
             let stats = queue.stats().map_err(|error| of_queue(&error))?;
             Ok(Numbers::of(stats, place.now_ms))
@@ -188,9 +235,7 @@ fn numbers(place: &Place) -> Result<Numbers, Failure> {
 fn request(place: &Place, id: RequestId) -> Result<Value, Failure> {
     let queue = match place.holder()? {
         Holder::Nobody => return Err(unknown(id)),
-        Holder::Agent(api) => {
-            return from_agent(Method::Get, &format!("{api}/v1/requests/{id}"));
-        }
+        Holder::Agent(agent) => return agent.get(&format!("/v1/requests/{id}")),
         Holder::Stopped(queue) => queue,
     };
     let record = queue.get(id).map_err(|error| of_queue(&error))?.ok_or_else(|| unknown(id))?;
@@ -199,50 +244,4 @@ fn request(place: &Place, id: RequestId) -> Result<Value, Failure> {
     };
     let reply = reply_of(record).map_err(|error| unreadable(&error))?;
     serde_json::to_value(ReplyBody::from(&reply)).map_err(|error| unreadable(&error))
-}
-
-fn cancel_all(common: &Common, ids: &[RequestId]) -> Result<Exit, Failure> {
-    let place = Place::of(common)?;
-    let done = match place.holder()? {
-        Holder::Nobody => ids.iter().map(|id| Err(unknown(*id))).collect(),
-        Holder::Agent(api) => {
-            let delete = |id| from_agent(Method::Delete, &format!("{api}/v1/requests/{id}"));
-            ids.iter().map(|id| delete(id).map(|_: Value| ())).collect()
-        }
-        Holder::Stopped(queue) => {
-            drop(queue);
-            cancel_on_disk(&place, ids)?
-        }
-    };
-    let mut exit = Exit::Fine;
-    let mut rows = Vec::new();
-    for (id, done) in ids.iter().zip(done) {
-        let problem = done.err().map(|failure| failure.sentence);
-        if problem.is_some() {
-            exit = Exit::Found;
-        }
-        rows.push(print::Cancelled { id: id.to_string(), cancelled: problem.is_none(), problem });
-    }
-    show(common, &rows, |rows| print::cancelled(rows))?;
-    Ok(exit)
-}
-
-fn cancel_on_disk(place: &Place, ids: &[RequestId]) -> Result<Vec<Result<(), Failure>>, Failure> {
-    let runtime = super::runtime()?;
-    let opened = Queue::open(&place.dir, place.config.queue.clone());
-    let (queue, _) = opened.map_err(|error| of_queue(&error))?;
-    runtime.block_on(async {
-        let mut done = Vec::new();
-        for id in ids {
-            done.push(match queue.cancel(*id, place.now_ms).await {
-                Ok(Recorded::Stored) => Ok(()),
-                Ok(Recorded::AlreadyFinal(state)) => {
-                    Err(Failure::new(Exit::Found, format!("request {id} is {state} already")))
-                }
-                Err(error) => Err(of_queue(&error)),
-            });
-        }
-        queue.close().await.map_err(|error| of_queue(&error))?;
-        Ok(done)
-    })
 }

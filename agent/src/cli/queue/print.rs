@@ -2,21 +2,15 @@
 //!
 //! **Invariant:** pure; text from records reaches the terminal without control characters.
 
-use serde::Serialize;
 use serde_json::Value;
 
+use super::change::Changed;
+use super::export::Exported;
+use super::import::Imported;
+use super::repair::Repaired;
 use super::verify::Verified;
 use crate::cli::table;
 use crate::listing::{Listing, Numbers};
-
-/// What became of one cancellation.
-#[derive(Debug, Serialize)]
-pub(super) struct Cancelled {
-    pub(super) id: String,
-    pub(super) cancelled: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) problem: Option<String>,
-}
 
 pub(super) fn listing(listing: &Listing) -> String {
     let Listing {
@@ -111,12 +105,58 @@ pub(super) fn numbers(Numbers { stats, oldest_age_ms }: &Numbers) -> String {
     rows.map(|(name, value)| format!("{name:<18}  {value}")).join("\n")
 }
 
-pub(super) fn cancelled(rows: &[Cancelled]) -> String {
-    let row = |row: &Cancelled| match &row.problem {
-        None => format!("{}  cancelled", row.id),
-        Some(problem) => format!("{}  not cancelled: {}", row.id, plain(problem)),
+pub(super) fn changed(rows: &[Changed]) -> String {
+    if rows.is_empty() {
+        return "there is none".to_owned();
+    }
+    let row = |row: &Changed| {
+        let done = row.change.done();
+        match (&row.problem, &row.dropped) {
+            (Some(problem), _) => format!("{}  not {done}: {}", row.id, plain(problem)),
+            (None, None) => format!("{}  {done}", row.id),
+            (None, Some(lost)) => format!(
+                "{}  {done}: it was {}, task {}, class {}",
+                row.id,
+                lost.was,
+                plain(&lost.task),
+                plain(&lost.class)
+            ),
+        }
     };
     rows.iter().map(row).collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn exported(done: &Exported) -> String {
+    let Exported { requests, bytes, left_out, .. } = done;
+    let mut lines: Vec<_> =
+        left_out.iter().map(|what| format!("left out: {}", plain(what))).collect();
+    lines.push(format!("{requests} requests exported, {bytes} bytes"));
+    lines.join("\n")
+}
+
+pub(super) fn imported(done: &Imported) -> String {
+    let Imported { imported, known, refused } = done;
+    let mut lines: Vec<_> =
+        refused.iter().map(|what| format!("refused: {}", plain(what))).collect();
+    lines.push(format!(
+        "{imported} requests imported, {known} were there already, {} refused",
+        refused.len()
+    ));
+    lines.join("\n")
+}
+
+pub(super) fn repaired(done: &Repaired) -> String {
+    let Repaired { held, records, damage, lost, touched, set_aside } = done;
+    let mut lines: Vec<_> = damage.iter().map(|what| format!("damaged: {}", plain(what))).collect();
+    lines.extend(lost.iter().map(|id| format!("lost: request {id}")));
+    lines.extend(
+        touched
+            .iter()
+            .map(|id| format!("request {id} is there, but an attempt or its end may be forgotten")),
+    );
+    lines.extend(set_aside.iter().map(|path| format!("set aside: {}", path.display())));
+    lines.push(format!("{records} records read, the index is made anew, {held} requests wait"));
+    lines.join("\n")
 }
 
 pub(super) fn verified(found: &Verified) -> String {

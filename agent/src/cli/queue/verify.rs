@@ -7,7 +7,7 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::of_queue;
+use super::place::of_queue;
 use crate::cli::{Exit, Failure};
 use crate::queue::{self, QueueError};
 

@@ -1,0 +1,129 @@
+//! `holdfast-agent queue import`: takes in what another agent exported.
+//!
+//! **Invariant:** the whole file is read and checked before the first request is taken in; what is
+//! known by its id or its key is left as it is, so that importing twice is importing once.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::place::Place;
+use crate::cli::{Exit, Failure};
+use crate::export::{ExportError, Head, Line, MAX_LINE_BYTES, Tail};
+
+/// What was imported.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Imported {
+    /// Requests that are held now.
+    pub(super) imported: u64,
+    /// Requests that were there already.
+    pub(super) known: u64,
+    /// Requests that were not taken, with the line and the reason.
+    pub(super) refused: Vec<String>,
+}
+
+/// A file of lines.
+struct Lines<'a> {
+    path: &'a Path,
+    file: BufReader<File>,
+    number: u64,
+    head_read: bool,
+    requests: u64,
+}
+
+impl<'a> Lines<'a> {
+    fn open(path: &'a Path) -> Result<Self, Failure> {
+        let file = File::open(path).map_err(|error| {
+            Failure::new(Exit::Unavailable, format!("cannot read {}: {error}", path.display()))
+        })?;
+        let file = BufReader::new(file);
+        Ok(Self { path, file, number: 0, head_read: false, requests: 0 })
+    }
+
+    fn wrong(&self, why: impl std::fmt::Display) -> Failure {
+        let (path, number) = (self.path.display(), self.number);
+        Failure::new(Exit::Found, format!("{path}, line {number}: {why}; nothing was imported"))
+    }
+
+    fn text(&mut self) -> Result<String, Failure> {
+        self.number += 1;
+        let mut text = String::new();
+        let mut file = (&mut self.file).take(MAX_LINE_BYTES as u64);
+        let read = file.read_line(&mut text);
+        match read {
+            Err(error) => Err(self.wrong(error)),
+            Ok(0) => Err(self.wrong("the file ends before its last line: it was cut off")),
+            Ok(_) if !text.ends_with('\n') => {
+                Err(self.wrong("the line has no end: it was cut off"))
+            }
+            Ok(_) => Ok(text),
+        }
+    }
+
+    /// The next request; `None` after the last one of a whole file.
+    fn next(&mut self) -> Result<Option<Line>, Failure> {
+        if !self.head_read {
+            let text = self.text()?;
+            let head: Head = serde_json::from_str(&text)
+                .map_err(|_| self.wrong("this is no export of a queue"))?;
+            head.check().map_err(|error: ExportError| self.wrong(error))?;
+            self.head_read = true;
+        }
+        let text = self.text()?;
+        if let Ok(Tail { requests }) = serde_json::from_str(&text) {
+            if requests != self.requests {
+                let got = self.requests;
+                return Err(
+                    self.wrong(format!("{requests} requests were exported, {got} are here"))
+                );
+            }
+            return Ok(None);
+        }
+        self.requests += 1;
+        serde_json::from_str(&text).map(Some).map_err(|error| self.wrong(error))
+    }
+}
+
+/// Imports a file, all of it or, when a line of it does not read, nothing.
+pub(super) fn import(place: &Place, path: &Path) -> Result<Imported, Failure> {
+    let mut lines = Lines::open(path)?;
+    while let Some(line) = lines.next()? {
+        if let Err(error) = line.entry(place.now_ms) {
+            return Err(lines.wrong(crate::error_chain(&error)));
+        }
+    }
+    let total = lines.requests;
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} requests, {eta} left") {
+        bar.set_style(style);
+    }
+    let writer = place.writer_or_new()?;
+    let mut done = Imported::default();
+    let mut lines = Lines::open(path)?;
+    while let Some(line) = lines.next()? {
+        match writer.take_in(&line) {
+            Ok(taken) if taken.known => done.known += 1,
+            Ok(_) => done.imported += 1,
+            Err(failure) if failure.exit == Exit::Found => {
+                done.refused.push(format!("line {}: {}", lines.number, failure.sentence));
+            }
+            Err(failure) => {
+                writer.close()?;
+                let taken = done.imported + done.known;
+                let sentence = format!(
+                    "{}; {taken} of {total} requests are in: import the file again when there is \
+                     room, those are skipped then",
+                    failure.sentence
+                );
+                return Err(Failure::new(failure.exit, sentence));
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    writer.close()?;
+    Ok(done)
+}

@@ -1,0 +1,241 @@
+//! Where the queue is, and who has it: a running agent, which is asked, or nobody, and then it is
+//! opened here.
+//!
+//! **Invariant:** nothing is written beside an agent that has the queue.
+
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::Common;
+use crate::api::Ids;
+use crate::cli::{Exit, Failure, runtime};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::escalate::{LocalAgent, LocalError, Method};
+use crate::export::Line;
+use crate::operator::{self, Dropped, TakenIn};
+use crate::queue::{self, Queue, QueueError, Recorded, RequestId, State, StoppedQueue};
+use crate::run::queue_dir;
+
+/// Where the queue is.
+pub(super) struct Place {
+    pub(super) config: Config,
+    pub(super) dir: PathBuf,
+    pub(super) now_ms: u64,
+}
+
+/// Who has the queue, for those who only look.
+pub(super) enum Holder {
+    /// Nobody has made it yet.
+    Nobody,
+    /// No agent runs.
+    Stopped(Box<StoppedQueue>),
+    /// An agent.
+    Agent(Running),
+}
+
+/// An agent that runs.
+pub(super) struct Running {
+    agent: LocalAgent,
+    runtime: Runtime,
+}
+
+/// A queue that can be changed, through whoever has it.
+pub(super) enum Writer {
+    /// The agent.
+    Agent(Running),
+    /// This process.
+    Own { queue: Queue, runtime: Runtime, now_ms: u64 },
+}
+
+impl Place {
+    pub(super) fn of(common: &Common) -> Result<Self, Failure> {
+        let config = common.config.load()?;
+        let dir = queue_dir(&config.state_dir);
+        let now_ms = Clock::resume(&config.state_dir).now_ms();
+        Ok(Self { config, dir, now_ms })
+    }
+
+    /// For looking only: nothing on disk is changed.
+    pub(super) fn holder(&self) -> Result<Holder, Failure> {
+        if !self.dir.exists() {
+            return Ok(Holder::Nobody);
+        }
+        match queue::read_only(&self.dir) {
+            Ok((stopped, _)) => Ok(Holder::Stopped(Box::new(stopped))),
+            Err(QueueError::InUse { .. }) => Ok(Holder::Agent(self.running()?)),
+            Err(error) => Err(of_queue(&error)),
+        }
+    }
+
+    /// For changing; `None`: there is no queue, and none is made.
+    pub(super) fn writer(&self) -> Result<Option<Writer>, Failure> {
+        if self.dir.exists() { self.writer_or_new().map(Some) } else { Ok(None) }
+    }
+
+    /// For changing; a queue that is not there is made.
+    pub(super) fn writer_or_new(&self) -> Result<Writer, Failure> {
+        match Queue::open(&self.dir, self.config.queue.clone()) {
+            Ok((queue, _)) => Ok(Writer::Own { queue, runtime: runtime()?, now_ms: self.now_ms }),
+            Err(QueueError::InUse { .. }) => Ok(Writer::Agent(self.running()?)),
+            Err(error) => Err(of_queue(&error)),
+        }
+    }
+
+    /// The running agent, where it said that it is, or where it was told to be.
+    fn running(&self) -> Result<Running, Failure> {
+        let noted = std::fs::read_to_string(self.config.state_dir.join("api.json")).ok();
+        let noted: Option<Value> = noted.and_then(|text| serde_json::from_str(&text).ok());
+        let noted = noted.and_then(|value| value.get("api")?.as_str().map(str::to_owned));
+        let base = noted.unwrap_or_else(|| format!("http://{}", self.config.api.listen));
+        let agent = LocalAgent::at(&base).map_err(of_agent)?;
+        Ok(Running { agent, runtime: runtime()? })
+    }
+}
+
+impl Running {
+    /// What it says of a path.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.ask(Method::Get, path, Vec::new())
+    }
+
+    fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, Failure> {
+        self.runtime.block_on(self.agent.ask(method, path, body)).map_err(of_agent)
+    }
+
+    /// The ids in one state, or of all that have no end yet.
+    pub(super) fn ids(&self, state: Option<State>) -> Result<Vec<RequestId>, Failure> {
+        let state = state.map(|state| format!("?state={state}")).unwrap_or_default();
+        let Ids { ids } = self.get(&format!("/v1/queue/ids{state}"))?;
+        Ok(ids)
+    }
+
+    /// A request with all its bytes; `None`: it has its end by now.
+    pub(super) fn exported(&self, id: RequestId) -> Result<Option<Line>, Failure> {
+        let path = format!("/v1/requests/{id}/record");
+        let asked = self.agent.ask(Method::Get, &path, Vec::new());
+        match self.runtime.block_on(asked) {
+            Ok(line) => Ok(Some(line)),
+            Err(LocalError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(of_agent(error)),
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn ids(&self, state: State) -> Result<Vec<RequestId>, Failure> {
+        match self {
+            Self::Agent(agent) => agent.ids(Some(state)),
+            Self::Own { queue, runtime, .. } => runtime
+                .block_on(operator::ids(queue, Some(state)))
+                .map_err(|error| of_queue(&error)),
+        }
+    }
+
+    pub(super) fn cancel(&self, id: RequestId) -> Result<(), Failure> {
+        match self {
+            Self::Agent(agent) => {
+                let path = format!("/v1/requests/{id}");
+                agent.ask(Method::Delete, &path, Vec::new()).map(|_: Value| ())
+            }
+            Self::Own { queue, runtime, now_ms } => {
+                stored(id, runtime.block_on(queue.cancel(id, *now_ms)))
+            }
+        }
+    }
+
+    pub(super) fn retry(&self, id: RequestId) -> Result<(), Failure> {
+        match self {
+            Self::Agent(agent) => {
+                let path = format!("/v1/requests/{id}/retry");
+                agent.ask(Method::Post, &path, Vec::new()).map(|_: Value| ())
+            }
+            Self::Own { queue, runtime, .. } => stored(id, runtime.block_on(queue.retry_now(id))),
+        }
+    }
+
+    pub(super) fn drop_request(&self, id: RequestId) -> Result<Dropped, Failure> {
+        match self {
+            Self::Agent(agent) => {
+                let path = format!("/v1/requests/{id}?forget=true");
+                agent.ask(Method::Delete, &path, Vec::new())
+            }
+            Self::Own { queue, runtime, now_ms } => runtime
+                .block_on(operator::drop_request(queue, id, *now_ms))
+                .map_err(|error| of_queue(&error)),
+        }
+    }
+
+    pub(super) fn take_in(&self, line: &Line) -> Result<TakenIn, Failure> {
+        match self {
+            Self::Agent(agent) => {
+                let body = serde_json::to_vec(line)
+                    .map_err(|error| Failure::new(Exit::Bug, error.to_string()))?;
+                agent.ask(Method::Post, "/v1/queue/records", body)
+            }
+            Self::Own { queue, runtime, now_ms } => {
+                let entry = line
+                    .entry(*now_ms)
+                    .map_err(|error| Failure::new(Exit::Found, crate::error_chain(&error)))?;
+                runtime.block_on(operator::take_in(queue, entry)).map_err(|error| of_queue(&error))
+            }
+        }
+    }
+
+    /// Closes a queue that this process has, in good order.
+    pub(super) fn close(self) -> Result<(), Failure> {
+        match self {
+            Self::Agent(_) => Ok(()),
+            Self::Own { queue, runtime, .. } => {
+                runtime.block_on(queue.close()).map_err(|error| of_queue(&error))
+            }
+        }
+    }
+}
+
+fn stored(id: RequestId, outcome: Result<Recorded, QueueError>) -> Result<(), Failure> {
+    match outcome {
+        Ok(Recorded::Stored) => Ok(()),
+        Ok(Recorded::AlreadyFinal(state)) => {
+            Err(Failure::new(Exit::Found, format!("request {id} is {state} already")))
+        }
+        Err(error) => Err(of_queue(&error)),
+    }
+}
+
+pub(super) fn of_queue(error: &QueueError) -> Failure {
+    let exit = match error {
+        QueueError::Unknown { .. } | QueueError::KeyConflict { .. } => Exit::Found,
+        QueueError::InUse { .. } => Exit::Unavailable,
+        _ => Exit::Storage,
+    };
+    Failure::new(exit, crate::error_chain(error))
+}
+
+pub(super) fn unknown(id: RequestId) -> Failure {
+    of_queue(&QueueError::Unknown { id })
+}
+
+fn of_agent(error: LocalError) -> Failure {
+    match error {
+        LocalError::Refused { status: 404 | 409 | 422, detail, .. } => {
+            Failure::new(Exit::Found, detail)
+        }
+        LocalError::Refused { status: 503 | 507, detail, .. } => {
+            Failure::new(Exit::Storage, detail)
+        }
+        error => {
+            let why = crate::error_chain(&error);
+            let sentence = format!("the agent that has the queue does not answer: {why}");
+            Failure::new(Exit::Unavailable, sentence)
+        }
+    }
+}

@@ -20,7 +20,11 @@ use holdfast_agent::queue::{NewEntry, RequestId, State};
 use queue_kit::{entry, keyed, open};
 
 const CHILD: &str = "HOLDFAST_QUEUE_KILL_CHILD";
-const KILLS: usize = 20;
+
+/// How often it is killed: `HOLDFAST_KILLS`, or 20 times.
+fn kills() -> usize {
+    std::env::var("HOLDFAST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20)
+}
 
 /// What the child said was done.
 #[derive(Default)]
@@ -103,10 +107,12 @@ async fn killed_queue_keeps_everything_it_acknowledged() {
     let mut printed = Printed::default();
     // Every final state ever seen, which must stay as it is.
     let mut seen: BTreeMap<RequestId, (State, Option<Vec<u8>>)> = BTreeMap::new();
-    let seed = u64::from_le_bytes(RequestId::new().uuid().as_bytes()[8..].try_into().unwrap());
-    println!("seed {seed}");
+    let given = std::env::var("HOLDFAST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| RequestId::new().uuid().as_u128() as u64);
+    println!("HOLDFAST_SEED={seed}");
+    let kills = kills();
     let mut random = seed | 1;
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -135,7 +141,9 @@ async fn killed_queue_keeps_everything_it_acknowledged() {
         queue.close().await.unwrap();
     }
     let (accepted, answered) = (printed.accepted.len(), printed.answered.len());
-    println!("{KILLS} kills, {accepted} accepted, {answered} answered, none lost");
+    println!(
+        "FAULTS | queue, kill -9 | {kills} kills | {accepted} accepted, {answered} answered | 0 lost"
+    );
     assert!(accepted > 100 && answered > 20, "{accepted} accepted, {answered} answered");
 }
 

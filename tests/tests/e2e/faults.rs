@@ -5,8 +5,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use holdfast_tests::client::Client;
-use holdfast_tests::link::{Link, Weather};
-use holdfast_tests::site::{Agent, DEVICE, SITE, Site, bundles, start_agent, start_agent_with};
+use holdfast_tests::site::{Agent, DEVICE, SITE, Site, bundles, start_agent_with};
 
 fn device_toml(dir: &Path, site: Option<String>, broker: Option<String>) -> String {
     Agent { name: DEVICE, bundles: bundles(&["voice-commands"]), site, broker }.toml(dir)
@@ -163,90 +162,4 @@ async fn a_device_says_goodbye_and_a_killed_one_is_missed() {
     fleet.until(&device, super::SOON, is("online")).await.unwrap();
     assert_eq!(site.site.stop().await.unwrap().code(), Some(0));
     fleet.until(&other, super::SOON, is("offline")).await.unwrap();
-}
-
-/// A small file system of its own; `None` where it cannot be mounted.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(mib: u32) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={mib}m");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(dir.path())
-            .output();
-        let mounted = mounted.is_ok_and(|output| output.status.success());
-        if !mounted {
-            println!("LEFT OUT: full disk (cannot mount a small file system here)");
-        }
-        mounted.then_some(Self(dir))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
-}
-
-#[tokio::test]
-async fn on_a_full_disk_the_device_answers_and_refuses_to_hold_until_there_is_space() {
-    let Some(disk) = SmallDisk::mount(24) else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let site =
-        Agent { name: SITE, bundles: bundles(&["voice-commands-large"]), site: None, broker: None };
-    let site = start_agent(super::program(), dir.path(), &site).await.unwrap();
-    let link = Link::to(site.address("api").unwrap()).await.unwrap();
-    link.set(Weather::Cut);
-    let state = disk.0.path().join("state").display().to_string();
-    let toml = device_toml(dir.path(), Some(format!("http://{}", link.address())), None)
-        .replace(&dir.path().join(DEVICE).display().to_string(), &state)
-        .replace("segment_mib = 4", "segment_mib = 4\nheadroom_mib = 1");
-    let mut device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
-    let ballast = disk.0.path().join("ballast");
-    drop(
-        Command::new("dd")
-            .args(["if=/dev/zero", "bs=1M"])
-            .arg(format!("of={}", ballast.display()))
-            .output(),
-    );
-    let client = Client::new(device.address("api").unwrap()).unwrap();
-    let mut held = Vec::new();
-    let always = [("holdfast-escalate", "always")];
-    let refused = loop {
-        let (status, text) = client.post("voice-commands", wav(), &always).await.unwrap();
-        if status.as_u16() != 202 {
-            break (status, text);
-        }
-        let reply: serde_json::Value = serde_json::from_str(&text).unwrap();
-        held.push(reply["id"].as_str().unwrap().to_owned());
-        assert!(held.len() < 2000, "a full disk is never noticed");
-    };
-    assert_eq!(refused.0.as_u16(), 507, "{}", refused.1);
-    // Whoever did not insist gets the local answer.
-    for terms in [&[][..], &[("idempotency-key", "on-a-full-disk")]] {
-        let reply = client.ask("voice-commands", wav(), terms).await.unwrap();
-        assert_eq!(reply.state, "answered", "{terms:?}");
-    }
-    // It starts on the full disk too, with all that it has.
-    device.kill().unwrap();
-    let device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
-    let client = Client::new(device.address("api").unwrap()).unwrap();
-    client.ask("voice-commands", wav(), &[("holdfast-escalate", "never")]).await.unwrap();
-    // Space comes back: it holds again, and everything that was held is answered.
-    std::fs::remove_file(&ballast).unwrap();
-    let until = tokio::time::Instant::now() + super::SOON;
-    loop {
-        let (status, text) = client.post("voice-commands", wav(), &always).await.unwrap();
-        if status.as_u16() == 202 {
-            break;
-        }
-        assert!(tokio::time::Instant::now() < until, "it does not hold again: {text}");
-        tokio::task::yield_now().await;
-    }
-    link.set(Weather::Up);
-    for id in held {
-        assert_eq!(client.settled(&id, super::SOON).await.unwrap().state, "answered");
-    }
 }

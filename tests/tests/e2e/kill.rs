@@ -12,15 +12,20 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-const ROUNDS: usize = 20;
+/// How often it is killed: `HOLDFAST_KILLS`, or 20 times.
+fn rounds() -> usize {
+    std::env::var("HOLDFAST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20)
+}
 
 /// What was acknowledged, and the final answers that were seen, by request.
 type Ledger = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 
 #[tokio::test]
 async fn killed_at_random_moments_every_held_request_gets_one_final_answer() {
-    let seed: u64 = rand::random();
-    println!("seed {seed}");
+    let given = std::env::var("HOLDFAST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = given.unwrap_or_else(rand::random);
+    println!("HOLDFAST_SEED={seed}");
+    let rounds = rounds();
     let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
     let program = super::program();
@@ -30,7 +35,7 @@ async fn killed_at_random_moments_every_held_request_gets_one_final_answer() {
     let config = agent(DEVICE, &["voice-commands"], Some(format!("http://{}", link.address())));
     let ledger = Ledger::default();
     let mut device = start_agent(program, dir.path(), &config).await.unwrap();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         // In half of the rounds the link is up, so that the kill falls into the draining.
         link.set(if round % 2 == 0 { Weather::Cut } else { Weather::Up });
         let load = tokio::spawn(load(client(&device), round, ledger.clone()));
@@ -42,7 +47,7 @@ async fn killed_at_random_moments_every_held_request_gets_one_final_answer() {
     link.set(Weather::Up);
     let client = client(&device);
     let held: Vec<_> = ledger.lock().unwrap().keys().cloned().collect();
-    assert!(held.len() >= ROUNDS, "only {} requests were held: the test proves little", held.len());
+    assert!(held.len() >= rounds, "only {} requests were held: the test proves little", held.len());
     for id in &held {
         let reply = client.settled(id, super::SOON).await.unwrap();
         assert_eq!(reply.state, "answered", "seed {seed}, {id}: {}", reply.why());
@@ -61,7 +66,10 @@ async fn killed_at_random_moments_every_held_request_gets_one_final_answer() {
         assert!(answers.len() >= 2, "seed {seed}: {id} was not answered twice");
         assert!(answers.iter().all(|answer| answer == first), "seed {seed}, {id}: {answers:?}");
     }
-    println!("{} held requests, one final answer each", held.len());
+    println!(
+        "FAULTS | agent, kill -9 | {rounds} kills | {} acknowledged | 0 lost, 1 final answer each",
+        held.len()
+    );
 }
 
 fn agent(name: &'static str, names: &[&str], site: Option<String>) -> Agent {

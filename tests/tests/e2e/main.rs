@@ -5,6 +5,8 @@ mod bad_input;
 mod bundles;
 mod classes;
 mod delivery;
+mod damage;
+mod disk;
 mod faults;
 mod kill;
 mod main_job;

@@ -154,7 +154,7 @@ impl Service {
     /// When the request is not taken; then nothing has changed.
     pub async fn ask(&self, request: Request) -> Result<Reply, AskError> {
         let begun = Instant::now();
-        let name = idempotency(&request).await;
+        let name = idempotency_behind(&request).await;
         if let Some(reply) = self.known(name.as_ref()).await? {
             return Ok(reply);
         }
@@ -449,18 +449,22 @@ pub fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
 }
 
 /// The caller's own name for a request, with the digest of what was asked.
-pub(crate) async fn idempotency(request: &Request) -> Option<Idempotency> {
+pub(crate) fn idempotency(request: &Request) -> Option<Idempotency> {
     let key = request.key.as_ref()?.as_str().to_owned();
-    if request.media.bytes().len() < LARGE {
-        return Some(Idempotency { key, digest: digest(request) });
+    Some(Idempotency { key, digest: digest(request) })
+}
+
+/// The same, with the digest of a large request made off the reactor.
+async fn idempotency_behind(request: &Request) -> Option<Idempotency> {
+    if request.key.is_none() || request.media.bytes().len() < LARGE {
+        return idempotency(request);
     }
     let large = request.clone();
-    let digest = match tokio::task::spawn_blocking(move || digest(&large)).await {
-        Ok(digest) => digest,
+    match tokio::task::spawn_blocking(move || idempotency(&large)).await {
+        Ok(name) => name,
         // It was not begun: the runtime stops.
-        Err(_) => digest(request),
-    };
-    Some(Idempotency { key, digest })
+        Err(_) => idempotency(request),
+    }
 }
 
 /// What makes two requests under one key the same request.

@@ -15,6 +15,7 @@
 //! final state, the first that was recorded. Memory follows the number of requests, not their bytes.
 
 mod begin;
+mod bounds;
 mod command;
 mod compact;
 mod disk;
@@ -35,6 +36,8 @@ mod room;
 mod scan;
 mod segments;
 mod shared;
+mod stopped;
+mod upkeep;
 mod version1;
 mod wear;
 mod writer;
@@ -47,12 +50,12 @@ mod tests;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use bounds::{QueueConfig, WhenFull};
 pub use entry::{
     Accepted, Forgotten, Idempotency, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_KEY_BYTES,
     MAX_REASON_BYTES, NewEntry, Record, Recorded, RequestId, State, Stats, Summary,
@@ -61,6 +64,7 @@ pub use error::{FullRule, QueueError};
 pub use lease::Lease;
 pub use repair::{Repaired, repair};
 pub use scan::Damage;
+pub use stopped::{StoppedQueue, read_only};
 
 use command::{Command, Finish};
 use entry::{Attempts, GivenBack};
@@ -75,66 +79,6 @@ const LARGE: usize = 256 * 1024;
 const NEVER: u64 = u64::MAX;
 /// Requests expired in one call at most.
 const EXPIRE: usize = 4096;
-
-/// What happens to a new request when a bound is reached.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum WhenFull {
-    /// It is refused.
-    #[default]
-    Refuse,
-    /// The oldest request of the lowest priority ends as failed, unless it is more urgent.
-    DropOldest,
-}
-
-/// The queue's bounds.
-#[derive(Debug, Clone)]
-pub struct QueueConfig {
-    /// Requests held at most.
-    pub max_requests: u64,
-    /// Bytes of held requests at most.
-    pub max_bytes: u64,
-    /// What happens when one of these two is reached.
-    pub when_full: WhenFull,
-    /// A request expires after so many milliseconds at the latest.
-    pub max_age_ms: u64,
-    /// A commit waits so long for more records to share its sync; urgent ones do not wait.
-    pub commit_delay: Duration,
-    /// Bytes that the journal may write in a day before commits are slowed; `None`: any.
-    pub wear_per_day: Option<u64>,
-    /// Requests that came to their end and are kept at most; beyond, the oldest are forgotten.
-    pub max_finals: u64,
-    /// A waiting request becomes as urgent as a new one of the next higher priority after this many
-    /// milliseconds, and so on.
-    pub ageing_ms: u64,
-    /// Bytes that new requests leave free on the file system.
-    pub headroom_bytes: u64,
-    /// Files that new requests leave to be made on the file system.
-    pub headroom_inodes: u64,
-    /// Size of a journal segment; a larger record gets a segment of its own size.
-    pub segment_bytes: u64,
-    /// Bad indexes, and bad copies of one segment, that are kept aside.
-    pub keep_bad: usize,
-}
-
-impl Default for QueueConfig {
-    fn default() -> Self {
-        const MIB: u64 = 1024 * 1024;
-        QueueConfig {
-            max_requests: 1_000_000,
-            max_bytes: 8 * 1024 * MIB,
-            when_full: WhenFull::Refuse,
-            max_age_ms: 365 * 86_400 * 1000,
-            commit_delay: Duration::ZERO,
-            wear_per_day: None,
-            max_finals: 100_000,
-            ageing_ms: 15 * 60 * 1000,
-            headroom_bytes: 256 * MIB,
-            headroom_inodes: 1000,
-            segment_bytes: 16 * MIB,
-            keep_bad: 3,
-        }
-    }
-}
 
 /// What was found when the queue was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -515,68 +459,6 @@ impl Queue {
     ) -> Result<T, QueueError> {
         let shared = Arc::clone(&self.shared);
         off_reactor(move || read(&shared)).await
-    }
-}
-
-/// A queue that nobody writes, opened to be looked at. Nothing on disk is changed; while it is open no
-/// agent can open the queue.
-#[derive(Debug)]
-pub struct StoppedQueue {
-    shared: Shared,
-    _lock: Option<lock::DirLock>,
-}
-
-/// Opens the queue in `dir` to read while no agent runs. Reads the whole journal; blocks.
-///
-/// # Errors
-/// [`QueueError::InUse`] when an agent has it: ask that one; [`QueueError::Storage`] when there is no
-/// queue or it cannot be read.
-pub fn read_only(dir: &Path) -> Result<(StoppedQueue, OpenReport), QueueError> {
-    let (shared, lock, report) = opening::open_to_read(dir)?;
-    Ok((StoppedQueue { shared, _lock: lock }, report))
-}
-
-impl StoppedQueue {
-    /// As [`Queue::list`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn list(&self, state: Option<State>, limit: usize) -> Result<Vec<Summary>, QueueError> {
-        self.shared.list(state, limit)
-    }
-
-    /// As [`Queue::get`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn get(&self, id: RequestId) -> Result<Option<Record>, QueueError> {
-        self.shared.record(id)
-    }
-
-    /// As [`Queue::body`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn body(&self, id: RequestId) -> Result<Option<Bytes>, QueueError> {
-        self.shared.body(id)
-    }
-
-    /// As [`Queue::stats`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn stats(&self) -> Result<Stats, QueueError> {
-        self.shared.stats()
-    }
-
-    /// Reads every byte of a request; one that is not there is intact.
-    ///
-    /// # Errors
-    /// [`QueueError::Damaged`], or the storage's.
-    pub fn check(&self, id: RequestId) -> Result<(), QueueError> {
-        let Some(entry) = self.shared.entry(id)? else { return Ok(()) };
-        let (_, file) = self.shared.read_meta(id, &entry.place)?;
-        self.shared.read_body(&*file, id, &entry.place).map(drop)
     }
 }
 

@@ -4,8 +4,8 @@
 mod bad_input;
 mod bundles;
 mod classes;
-mod delivery;
 mod damage;
+mod delivery;
 mod disk;
 mod faults;
 mod kill;

@@ -76,6 +76,22 @@ pub struct Destination {
     pub timeout: Duration,
     /// Requests under way at once.
     pub concurrency: usize,
+    /// How fast and for how much money it is asked.
+    pub limits: Limits,
+}
+
+/// What the operator lets a destination cost and take; without a number there is no such limit.
+/// Money is in millionths of the operator's currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Requests in a minute.
+    pub requests_per_min: Option<u64>,
+    /// Bytes of bodies in a second.
+    pub bytes_per_s: Option<u64>,
+    /// What one request costs.
+    pub price_micros: u64,
+    /// What may be spent in a day of the device's count.
+    pub budget_micros: Option<u64>,
 }
 
 impl Destination {

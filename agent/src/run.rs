@@ -20,9 +20,9 @@ use tokio_util::task::TaskTracker;
 use crate::api::Api;
 use crate::clock::{self, Clock};
 use crate::config::Config;
-use crate::drain;
+use crate::drain::Drain;
 use crate::engine::Engine;
-use crate::escalate::{EscalateError, Escalator, TaskHints};
+use crate::escalate::{EscalateError, Escalator, Purse, TaskHints};
 use crate::gauges;
 use crate::health::Sources;
 use crate::identity::{Identity, IdentityError};
@@ -102,14 +102,16 @@ pub async fn run(
         };
         (lane.task().clone(), hints)
     });
-    let escalator = Arc::new(Escalator::new(&config.destinations, hints.collect())?);
+    let clock = Clock::resume(&config.state_dir);
+    let purse = Purse::open(&config.state_dir, clock.clone(), &config.destinations);
+    let escalator = Arc::new(Escalator::new(&config.destinations, hints.collect(), purse)?);
     let service = Service {
         engine,
         queue: slot?,
         escalator,
         destinations: config.destinations.clone().into(),
         policy: Arc::new(config.policy.clone()),
-        clock: Clock::resume(&config.state_dir),
+        clock,
         pressure: Pressure::default(),
     };
     let tasks = TaskTracker::new();
@@ -255,14 +257,14 @@ async fn hold_task(parts: Arc<Parts>, stop: CancellationToken) {
             Err(error) => service.queue.refuse(&error),
         }
     };
-    let drain = drain::run(
-        queue.clone(),
-        service.escalator.clone(),
-        service.destinations.clone(),
-        service.policy.clone(),
-        service.clock.clone(),
-        stop.clone(),
-    );
+    let drain = Drain {
+        queue: queue.clone(),
+        escalator: service.escalator.clone(),
+        destinations: service.destinations.clone(),
+        policy: service.policy.clone(),
+        clock: service.clock.clone(),
+        max_attempts: config.max_attempts,
+    };
     let tidy = async {
         for name in &config.results.takers {
             if let Err(error) = takers.ensure(name).await {
@@ -286,7 +288,7 @@ async fn hold_task(parts: Arc<Parts>, stop: CancellationToken) {
         }
     };
     tokio::select! {
-        () = drain => {}
+        () = drain.run(stop.clone()) => {}
         () = tidy => {}
     }
 }

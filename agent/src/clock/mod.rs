@@ -10,6 +10,8 @@
 //! agent runs.
 
 mod reckoning;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,12 +56,31 @@ pub struct Clock(Arc<Inner>);
 struct Inner {
     reckoning: Mutex<Reckoning>,
     path: PathBuf,
+    machine: Machine,
+}
+
+/// Whose clocks are read.
+#[derive(Debug)]
+enum Machine {
+    This,
+    #[cfg(test)]
+    Simulated(simulated::Machine),
 }
 
 impl Clock {
     /// Goes on with the count that is noted under `state_dir`. Without a note it begins at the date.
     /// Blocks; changes nothing on disk.
     pub fn resume(state_dir: &Path) -> Self {
+        Self::resume_on(state_dir, Machine::This)
+    }
+
+    /// As [`Clock::resume`], on a machine that a test makes up.
+    #[cfg(test)]
+    pub(crate) fn simulated(state_dir: &Path, machine: simulated::Machine) -> Self {
+        Self::resume_on(state_dir, Machine::Simulated(machine))
+    }
+
+    fn resume_on(state_dir: &Path, machine: Machine) -> Self {
         let path = state_dir.join("clock.toml");
         let note = match std::fs::read_to_string(&path) {
             Ok(text) => Note::parse(&text).or_else(|| {
@@ -68,14 +89,14 @@ impl Clock {
             }),
             Err(_) => None,
         };
-        let reckoning = Mutex::new(Reckoning::resume(note, &reading()));
-        Self(Arc::new(Inner { reckoning, path }))
+        let reckoning = Mutex::new(Reckoning::resume(note, &machine.reading()));
+        Self(Arc::new(Inner { reckoning, path, machine }))
     }
 
     /// Milliseconds of the count now; near to those since 1970 on a device whose date was right at its
     /// first start.
     pub fn now_ms(&self) -> u64 {
-        self.reckoning().at(since_boot_ms())
+        self.reckoning().at(self.0.machine.since_boot_ms())
     }
 
     /// Notes the count every few minutes and when the agent stops, and makes up for the time that the
@@ -83,7 +104,7 @@ impl Clock {
     pub async fn keep(self, stop: CancellationToken) {
         let mut noted_ms = None::<u64>;
         loop {
-            let now = reading();
+            let now = self.0.machine.reading();
             let gained = self.reckoning().look(&now);
             if gained > 0 {
                 tracing::info!(
@@ -126,6 +147,24 @@ impl Clock {
     /// What a panicked holder left is numbers all the same.
     fn reckoning(&self) -> MutexGuard<'_, Reckoning> {
         self.0.reckoning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Machine {
+    fn reading(&self) -> Reading {
+        match self {
+            Self::This => reading(),
+            #[cfg(test)]
+            Self::Simulated(machine) => machine.reading(),
+        }
+    }
+
+    fn since_boot_ms(&self) -> u64 {
+        match self {
+            Self::This => since_boot_ms(),
+            #[cfg(test)]
+            Self::Simulated(machine) => machine.reading().since_boot_ms,
+        }
     }
 }
 

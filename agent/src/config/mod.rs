@@ -7,6 +7,7 @@
 //! **Invariant:** a [`Config`] that exists is valid as a whole; all faults of an invalid one are
 //! reported together.
 
+mod destinations;
 mod reader;
 mod results;
 
@@ -19,13 +20,14 @@ use holdfast_wire::id::DeviceId;
 use thiserror::Error;
 use toml::{Table, Value};
 
+use self::destinations::read_destinations;
 pub use self::reader::Fault;
 use self::reader::{Faults, Section};
 pub use self::results::ResultsConfig;
-use crate::destination::{Credential, Destination, Protocol, Zone};
+use crate::destination::{Destination, Zone};
 use crate::policy::{Policy, ceiling};
 use crate::queue::{QueueConfig, WhenFull};
-use crate::request::{DataClass, TaskName};
+use crate::request::DataClass;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub struct Config {
     pub queue: QueueConfig,
     /// Milliseconds that an answer can be fetched after it was made.
     pub keep_answers_ms: u64,
+    /// A held request that was tried so often is set aside.
+    pub max_attempts: u32,
     /// Bigger models, in the order in which they are asked.
     pub destinations: Vec<Destination>,
     /// The fleet's controller; `None` for a device on its own.
@@ -253,7 +257,7 @@ fn read(mut root: Section<'_>) -> Config {
     };
     section.finish();
 
-    let (queue, keep_answers_ms) = read_queue(root.section("queue"));
+    let (queue, keep_answers_ms, max_attempts) = read_queue(root.section("queue"));
     let destinations = read_destinations(root.sections("destination"));
     let fleet = root.optional_section("fleet").and_then(read_fleet);
     let webhooks = results::read_webhooks(root.sections("webhook"));
@@ -268,6 +272,7 @@ fn read(mut root: Section<'_>) -> Config {
         requests,
         queue,
         keep_answers_ms,
+        max_attempts,
         destinations,
         fleet,
         results,
@@ -357,7 +362,7 @@ fn read_policy(mut section: Section<'_>) -> Policy {
     policy
 }
 
-fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
+fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64, u32) {
     let defaults = QueueConfig::default();
     let queue = QueueConfig {
         max_requests: section.integer("max_requests", 1..=10_000_000, defaults.max_requests),
@@ -393,108 +398,9 @@ fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64) {
         ..defaults
     };
     let keep_answers_s = section.integer("keep_answers_s", 1..=31_536_000, 86_400);
+    let max_attempts = section.integer("max_attempts", 1..=1000, 20);
     section.finish();
-    (queue, keep_answers_s * 1000)
-}
-
-fn read_destinations(sections: Vec<Section<'_>>) -> Vec<Destination> {
-    let mut found = Vec::new();
-    let mut names: Vec<String> = Vec::new();
-    for mut section in sections {
-        let name = section.required_text("name", "site").unwrap_or_default();
-        if name == "device" || names.contains(&name) {
-            section.fault("name", format!("is \"{name}\", must be unique and not \"device\""));
-        }
-        names.push(name.clone());
-        let destination = read_destination(&mut section, name);
-        section.finish();
-        found.extend(destination);
-    }
-    found
-}
-
-fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destination> {
-    let url = section.required_text("url", "http://10.0.0.5:8470");
-    let url = url.and_then(|url| match check_url(&url) {
-        Ok(()) => Some(url.trim_end_matches('/').to_owned()),
-        Err(want) => {
-            section.fault("url", format!("must be {want}"));
-            None
-        }
-    });
-    let zone = section.required_text("zone", "site");
-    let zone = zone.and_then(|text| match text.parse::<Zone>() {
-        Ok(zone) if zone != Zone::Device => Some(zone),
-        _ => {
-            section.fault("zone", format!("is \"{text}\", must be one of site, private, public"));
-            None
-        }
-    });
-    let model = section.text("model");
-    let protocol = match section.text("protocol").as_deref() {
-        None | Some("holdfast") => Some(Protocol::Holdfast),
-        Some("openai") => match model {
-            Some(model) => Some(Protocol::OpenAi { model }),
-            None => {
-                section.fault(
-                    "model",
-                    "is missing, must name the model that an openai destination is asked for",
-                );
-                None
-            }
-        },
-        Some(other) => {
-            section.fault("protocol", format!("is \"{other}\", must be one of holdfast, openai"));
-            None
-        }
-    };
-    let key_file = section.text("api_key_file").map(|path| Credential::File(path.into()));
-    let key_env = section.text("api_key_env").map(Credential::Env);
-    if key_file.is_some() && key_env.is_some() {
-        section.fault("api_key_env", "is given beside api_key_file, only one of them can be");
-    }
-    let mut tasks = Vec::new();
-    for text in section.texts("tasks").unwrap_or_default() {
-        match TaskName::parse(&text) {
-            Some(task) => tasks.push(task),
-            None => section.fault(
-                "tasks",
-                format!("has \"{text}\", must be task names: 1 to 64 of a-z, 0-9 and -"),
-            ),
-        }
-    }
-    let connect_timeout = section.integer("connect_timeout_ms", 10..=60_000, 2_000);
-    let timeout = section.integer("timeout_ms", 10..=600_000, 30_000);
-    let concurrency = section.integer("concurrency", 1..=256, 4);
-    Some(Destination {
-        name,
-        zone: zone?,
-        protocol: protocol?,
-        url: url?,
-        credential: key_file.or(key_env),
-        tasks,
-        connect_timeout: Duration::from_millis(connect_timeout),
-        timeout: Duration::from_millis(timeout),
-        concurrency: bytes(concurrency),
-    })
-}
-
-/// What is wrong with a base URL. The URL is not echoed, since it may hold a password.
-fn check_url(url: &str) -> Result<(), &'static str> {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let Some(rest) = rest else { return Err("a URL that begins with http:// or https://") };
-    let authority = rest.split('/').next().unwrap_or_default();
-    if authority.contains('@') {
-        return Err("without user and password; use api_key_file or api_key_env");
-    }
-    if rest.contains(['?', '#']) {
-        return Err("without query and fragment");
-    }
-    let plain = |c: char| c.is_ascii_graphic();
-    if authority.is_empty() || authority.starts_with(':') || !rest.chars().all(plain) {
-        return Err("a URL with a host, such as http://10.0.0.5:8470");
-    }
-    Ok(())
+    (queue, keep_answers_s * 1000, u32::try_from(max_attempts).unwrap_or(u32::MAX))
 }
 
 fn read_fleet(mut section: Section<'_>) -> Option<FleetConfig> {

@@ -155,16 +155,23 @@ impl<'a> Section<'a> {
         allowed: RangeInclusive<u64>,
         default: u64,
     ) -> u64 {
-        let Some(value) = self.take(key) else { return default };
+        self.optional_integer(key, allowed).unwrap_or(default)
+    }
+
+    /// A number that need not be there.
+    pub(super) fn optional_integer(
+        &mut self,
+        key: &'static str,
+        allowed: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let value = self.take(key)?;
         let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
-        match number.filter(|number| allowed.contains(number)) {
-            Some(number) => number,
-            None => {
-                let (low, high) = (allowed.start(), allowed.end());
-                self.fault(key, format!("is {}, must be {low}..={high}", describe(&value)));
-                default
-            }
+        let number = number.filter(|number| allowed.contains(number));
+        if number.is_none() {
+            let (low, high) = (allowed.start(), allowed.end());
+            self.fault(key, format!("is {}, must be {low}..={high}", describe(&value)));
         }
+        number
     }
 
     /// A value written as text, read by `parse`; `want` says what it must be.

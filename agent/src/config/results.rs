@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::bytes;
+use super::destinations::check_url;
 use super::reader::Section;
-use super::{bytes, check_url};
 use crate::destination::Zone;
 use crate::request::TaskName;
 use crate::results::receiver::{Address, Receiver, Webhook};

@@ -1,4 +1,5 @@
 use super::*;
+use crate::destination::Limits;
 
 fn parse(text: &str) -> Result<Config, Vec<String>> {
     with_environment(text, &[])
@@ -133,4 +134,36 @@ fn the_shipped_file_shows_the_defaults() {
     let shipped = parse(include_str!("../../agent.toml")).unwrap();
     let defaults = parse("").unwrap();
     assert_eq!(format!("{shipped:?}"), format!("{defaults:?}"));
+}
+
+#[test]
+fn the_limits_of_a_destination_are_read_and_held_against_each_other() {
+    let with = |limits: &str| {
+        parse(&format!(
+            "[[destination]]\nname = \"cloud\"\nzone = \"public\"\nurl = \"http://c\"\n{limits}"
+        ))
+    };
+    let limits = |text: &str| with(text).unwrap().destinations.remove(0).limits;
+    assert_eq!(limits(""), Limits::default());
+    let all = limits(
+        "max_requests_per_min = 12\nmax_kib_per_s = 64\nprice_per_request_micros = 2500\n\
+         budget_per_day_micros = 5000000",
+    );
+    let want = Limits {
+        requests_per_min: Some(12),
+        bytes_per_s: Some(64 * 1024),
+        price_micros: 2500,
+        budget_micros: Some(5_000_000),
+    };
+    assert_eq!(all, want);
+    for (text, key) in [
+        ("max_requests_per_min = 0", "max_requests_per_min"),
+        ("max_requests_per_min = 0.2", "max_requests_per_min"),
+        ("max_kib_per_s = -1", "max_kib_per_s"),
+        ("budget_per_day_micros = 10", "price_per_request_micros"),
+        ("budget_per_day_micros = 10\nprice_per_request_micros = 11", "price_per_request_micros"),
+    ] {
+        let faults = with(text).unwrap_err().join("\n");
+        assert!(faults.starts_with(&format!("destination[0].{key}: is ")), "{text}: {faults}");
+    }
 }

@@ -18,13 +18,21 @@ pub enum SendError {
         /// The destination.
         destination: String,
     },
-    /// No connection, or no answer in all the time that the destination has.
+    /// No connection.
     #[error("{destination} cannot be reached: {cause}")]
     Unreachable {
         /// The destination.
         destination: String,
         /// What the network said.
         cause: String,
+    },
+    /// No answer in all the time that the destination has.
+    #[error("{destination} gave no answer within its timeout of {} ms", .limit.as_millis())]
+    TimedOut {
+        /// The destination.
+        destination: String,
+        /// Its time.
+        limit: Duration,
     },
     /// The exchange was cut off, or the time given ended.
     #[error("{destination} did not finish its answer: {cause}")]
@@ -39,6 +47,30 @@ pub enum SendError {
     Busy {
         /// The destination.
         destination: String,
+    },
+    /// Its rate lets the request in later than its caller waits.
+    #[error("{destination} has had what its limits allow; the next goes in {} s", .retry_after.as_secs())]
+    Limited {
+        /// The destination.
+        destination: String,
+        /// When the next may go.
+        retry_after: Duration,
+    },
+    /// What may be spent there today is spent.
+    #[error("the day's budget for {destination} is spent; it renews in {} s", .renews_in.as_secs())]
+    OverBudget {
+        /// The destination.
+        destination: String,
+        /// When there is a new one.
+        renews_in: Duration,
+    },
+    /// What would be spent cannot be written down first.
+    #[error("nothing is spent at {destination} while the spending cannot be noted: {cause}")]
+    Unnoted {
+        /// The destination.
+        destination: String,
+        /// What the disk said.
+        cause: String,
     },
     /// The destination holds the request itself; asking again under the same id gets its answer.
     #[error("{destination} holds the request and has no answer yet")]
@@ -170,13 +202,20 @@ pub enum Fault {
 /// What to do after a failed send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Try this destination again; after that time at the earliest, when it is said.
-    Retry {
-        /// What the destination asks for.
-        after: Option<Duration>,
+    /// Try this destination again; it may be the request that it fails on.
+    Retry,
+    /// Try this destination again after that time; this says nothing of the request.
+    Later {
+        /// When.
+        after: Duration,
     },
     /// Try this destination again when its link is up; this was no attempt.
     AwaitLink,
+    /// Try this destination again when there is budget; this was no attempt.
+    AwaitBudget {
+        /// When that is.
+        after: Duration,
+    },
     /// Keep the request and look again later: an operator has to mend something first.
     AwaitOperator {
         /// When to look again.
@@ -188,18 +227,21 @@ pub enum Next {
 
 /// How often a destination that refuses our credential is tried with the same one.
 pub(super) const OPERATOR_WAIT: Duration = Duration::from_secs(60);
+/// What a busy destination, or one that works on it, is left for.
+const SOON: Duration = Duration::from_secs(1);
 
 impl SendError {
     /// What to do about it.
     pub fn next(&self) -> Next {
         match self {
             Self::LinkDown { .. } | Self::Unreachable { .. } => Next::AwaitLink,
-            Self::Interrupted { .. } | Self::Busy { .. } | Self::Failed { .. } => {
-                Next::Retry { after: None }
+            Self::TimedOut { .. } | Self::Interrupted { .. } | Self::Failed { .. } => Next::Retry,
+            Self::Busy { .. } | Self::Pending { .. } => Next::Later { after: SOON },
+            Self::Limited { retry_after, .. } | Self::Throttled { retry_after, .. } => {
+                Next::Later { after: *retry_after }
             }
-            Self::Pending { .. } => Next::Retry { after: Some(Duration::from_secs(1)) },
-            Self::Throttled { retry_after, .. } => Next::Retry { after: Some(*retry_after) },
-            Self::Unauthorised { .. } | Self::Credential { .. } => {
+            Self::OverBudget { renews_in, .. } => Next::AwaitBudget { after: *renews_in },
+            Self::Unauthorised { .. } | Self::Credential { .. } | Self::Unnoted { .. } => {
                 Next::AwaitOperator { after: OPERATOR_WAIT }
             }
             Self::Unusable { fault, .. } => fault.next(),
@@ -211,13 +253,42 @@ impl SendError {
         }
     }
 
+    /// Whether the destination may have worked for it, and want its price.
+    pub fn may_cost(&self) -> bool {
+        match self {
+            Self::TimedOut { .. }
+            | Self::Interrupted { .. }
+            | Self::Pending { .. }
+            | Self::Failed { .. }
+            | Self::GaveUp { .. }
+            | Self::Unusable { .. } => true,
+            Self::LinkDown { .. }
+            | Self::Unreachable { .. }
+            | Self::Busy { .. }
+            | Self::Limited { .. }
+            | Self::OverBudget { .. }
+            | Self::Unnoted { .. }
+            | Self::Throttled { .. }
+            | Self::Unauthorised { .. }
+            | Self::Credential { .. }
+            | Self::Refused { .. }
+            | Self::NoLabels { .. }
+            | Self::TooManyHops { .. }
+            | Self::NotConfigured { .. } => false,
+        }
+    }
+
     /// A stable word for metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::LinkDown { .. } => "link_down",
             Self::Unreachable { .. } => "unreachable",
+            Self::TimedOut { .. } => "timed_out",
             Self::Interrupted { .. } => "interrupted",
             Self::Busy { .. } => "busy",
+            Self::Limited { .. } => "limited",
+            Self::OverBudget { .. } => "over_budget",
+            Self::Unnoted { .. } => "unnoted",
             Self::Pending { .. } => "pending",
             Self::Throttled { .. } => "throttled",
             Self::Failed { .. } => "failed",
@@ -237,7 +308,7 @@ impl Fault {
     /// A portal or a broken server passes; a model that has answered says the same again.
     fn next(&self) -> Next {
         match self {
-            Self::TooLong { .. } | Self::Foreign { .. } => Next::Retry { after: None },
+            Self::TooLong { .. } | Self::Foreign { .. } => Next::Retry,
             Self::Declined { .. }
             | Self::Filtered
             | Self::CutShort

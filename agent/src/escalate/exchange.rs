@@ -116,9 +116,7 @@ impl<'a> Exchange<'a> {
         match error {
             HttpError::Connect(cause) => SendError::Unreachable { destination, cause },
             HttpError::NoAnswer if self.limit.is_whole => {
-                let limit = self.destination.timeout.as_millis();
-                let cause = format!("no answer within its timeout of {limit} ms");
-                SendError::Unreachable { destination, cause }
+                SendError::TimedOut { destination, limit: self.destination.timeout }
             }
             HttpError::NoAnswer => {
                 let cause = "no answer in the time that the caller waits".to_owned();

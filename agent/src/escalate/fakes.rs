@@ -31,7 +31,7 @@ pub(crate) struct Seen {
     pub(crate) body: Bytes,
 }
 
-/// One scripted answer: status, extra headers, body.
+/// One scripted answer: status (0: never), extra headers, body.
 pub(crate) type Scripted = (u16, Vec<(&'static str, String)>, Value);
 
 #[derive(Clone)]
@@ -90,10 +90,13 @@ impl Script {
         self.seen.lock().unwrap().push(Seen { what, headers: headers.clone(), body });
     }
 
-    fn next(&self) -> Response {
+    async fn next(&self) -> Response {
         let next = self.answers.lock().unwrap().pop_front();
         let (status, headers, body) =
             next.unwrap_or_else(|| (500, vec![], json!({ "title": "the script is over" })));
+        if status == 0 {
+            std::future::pending::<()>().await;
+        }
         let mut response = axum::Json(body).into_response();
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         for (name, value) in headers {
@@ -161,7 +164,7 @@ async fn holdfast_ask(
     if !body.starts_with(b"RIFF") {
         return wrong("body");
     }
-    script.next()
+    script.next().await
 }
 
 #[derive(Deserialize)]
@@ -180,7 +183,7 @@ async fn holdfast_poll(
     if poll.wait_ms == 0 || !script.knows(&headers) {
         return wrong("wait_ms or credential");
     }
-    script.next()
+    script.next().await
 }
 
 async fn holdfast_health(State(script): State<Script>, headers: HeaderMap) -> StatusCode {
@@ -254,7 +257,10 @@ async fn openai_chat(State(script): State<Script>, headers: HeaderMap, body: Byt
     }
     match serde_json::from_slice::<Chat>(&body).map_err(|error| error.to_string()) {
         Err(error) => wrong(&error),
-        Ok(chat) => chat_fault(&chat).map_or_else(|| script.next(), |what| wrong(&what)),
+        Ok(chat) => match chat_fault(&chat) {
+            Some(what) => wrong(&what),
+            None => script.next().await,
+        },
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 pub(super) struct Http {
     client: reqwest::Client,
     max_answer: usize,
+    #[cfg(test)]
+    network: Option<std::sync::Arc<dyn super::scripted::Network>>,
 }
 
 /// One call to a destination.
@@ -125,12 +127,23 @@ impl Http {
         let client = builder
             .build()
             .map_err(|error| EscalateError::Setup { name: name.to_owned(), cause: cause(error) })?;
-        Ok(Self { client, max_answer: MAX_ANSWER })
+        Ok(Self {
+            client,
+            max_answer: MAX_ANSWER,
+            #[cfg(test)]
+            network: None,
+        })
     }
 
     /// The same, with another bound on answers than [`MAX_ANSWER`].
     pub(super) fn reading_up_to(self, max_answer: usize) -> Self {
         Self { max_answer, ..self }
+    }
+
+    /// Sends into `network` from here on.
+    #[cfg(test)]
+    pub(super) fn script(&mut self, network: std::sync::Arc<dyn super::scripted::Network>) {
+        self.network = Some(network);
     }
 
     /// Sends `call` and reads the whole answer, both before `deadline`. `on_head` is called as
@@ -141,6 +154,10 @@ impl Http {
         deadline: Instant,
         on_head: impl FnOnce(),
     ) -> Result<Reply, HttpError> {
+        #[cfg(test)]
+        if let Some(network) = &self.network {
+            return super::scripted::exchange(network, call, deadline, on_head).await;
+        }
         let request = self.request(call).map_err(HttpError::Cut)?;
         let sent = timeout_at(deadline, self.client.execute(request));
         let response = match sent.await {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::error::{EscalateError, clean};
 use super::http::{Call, Http, HttpError, Method};
-use crate::destination::{Destination, Protocol, Zone};
+use crate::destination::{Destination, Limits, Protocol, Zone};
 
 /// A local agent that needs longer for a small thing is not well.
 const WITHIN: Duration = Duration::from_secs(3);
@@ -117,6 +117,7 @@ fn destination(url: &str) -> Destination {
         connect_timeout: WITHIN,
         timeout: WITHIN,
         concurrency: 1,
+        limits: Limits::default(),
     }
 }
 

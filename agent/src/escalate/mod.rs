@@ -6,28 +6,35 @@
 //! **Invariant:** what is sent is a [`Cleared`], to exactly the destination that the policy saw; and
 //! results go out as a [`ClearedResult`](crate::policy::ClearedResult) alone.
 
+mod budget;
 mod credential;
 mod error;
 mod exchange;
 #[cfg(test)]
-mod fakes;
+pub(crate) mod fakes;
 mod holdfast;
 mod hook;
 mod http;
+mod limits;
 pub mod link;
 mod links;
 mod local;
 mod openai;
 mod pause;
 mod probe;
+mod purse;
+#[cfg(test)]
+pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
+mod turn;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use self::credential::CredentialError;
 pub use self::error::{EscalateError, Fault, Next, SendError};
@@ -35,6 +42,7 @@ use self::exchange::{Exchange, Limit};
 pub use self::hook::{Hook, Posted};
 use self::http::Http;
 pub use self::http::Method;
+pub use self::limits::Share;
 pub use self::link::{LinkState, LinkStates};
 use self::links::Links;
 pub(crate) use self::links::jitter;
@@ -43,10 +51,13 @@ pub use self::openai::{Hints, TaskHints};
 pub use self::pause::Pause;
 use self::pause::Paused;
 pub use self::probe::{ProbeError, probe};
+pub use self::purse::Purse;
+use self::turn::Turns;
+pub use self::turn::{Standing, Turn};
 use crate::answer::Answer;
 use crate::destination::{Destination, Protocol};
 use crate::policy::Cleared;
-use crate::request::MAX_HOPS;
+use crate::request::{MAX_HOPS, Request};
 
 /// Sends requests to the configured destinations.
 #[derive(Debug)]
@@ -55,6 +66,8 @@ pub struct Escalator {
     hints: Hints,
     links: Links,
     tally: Tally,
+    purse: Purse,
+    freed: Arc<watch::Sender<u64>>,
 }
 
 /// What was sent since the start.
@@ -79,17 +92,22 @@ struct Tally {
 struct Endpoint {
     destination: Destination,
     http: Http,
-    slots: Semaphore,
+    turns: Turns,
     paused: Paused,
 }
 
 impl Escalator {
     /// Sets up the clients; sends nothing. `hints` says what the tasks are, for destinations
-    /// that do not know them.
+    /// that do not know them; `purse` has what may be spent.
     ///
     /// # Errors
     /// A name that is there twice, an unfit URL, or TLS that cannot be set up.
-    pub fn new(destinations: &[Destination], hints: Hints) -> Result<Self, EscalateError> {
+    pub fn new(
+        destinations: &[Destination],
+        hints: Hints,
+        purse: Purse,
+    ) -> Result<Self, EscalateError> {
+        let freed = Arc::new(watch::Sender::new(0));
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(destinations.len());
         for destination in destinations {
             if endpoints.iter().any(|other| other.destination.name == destination.name) {
@@ -98,12 +116,13 @@ impl Escalator {
             endpoints.push(Endpoint {
                 destination: destination.clone(),
                 http: Http::new(destination)?,
-                slots: Semaphore::new(destination.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+                turns: Turns::new(destination, purse.clone(), freed.clone()),
                 paused: Paused::default(),
             });
         }
         let names = destinations.iter().map(|destination| destination.name.as_str());
-        Ok(Self { links: Links::new(names), endpoints, hints, tally: Tally::default() })
+        let (links, tally) = (Links::new(names), Tally::default());
+        Ok(Self { endpoints, hints, links, tally, purse, freed })
     }
 
     /// The destinations, in the order of the configuration.
@@ -135,19 +154,68 @@ impl Escalator {
 
     /// Why `name` is left alone for the moment although its link may be up.
     pub fn pause(&self, name: &str) -> Option<Pause> {
-        let endpoint = self.endpoints.iter().find(|each| each.destination.name == name)?;
-        endpoint.paused.get(Instant::now())
+        self.endpoint(name)?.paused.get(Instant::now())
     }
 
-    /// Sends one request and waits for its final answer, `within` that time and the destination's
-    /// own limit. Sending a request again under its id never doubles it at a Holdfast agent.
+    /// Changes whenever a send is over, and a place free.
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.freed.subscribe()
+    }
+
+    /// What `name` would do with a request that came now.
+    pub fn standing(&self, name: &str, share: Share) -> Standing {
+        let Some(endpoint) = self.endpoint(name) else { return Standing::LinkDown };
+        if self.links.get(name).is_down() {
+            return Standing::LinkDown;
+        }
+        match endpoint.paused.get(Instant::now()) {
+            Some(pause) => Standing::Paused(pause.left()),
+            None => endpoint.turns.standing(share),
+        }
+    }
+
+    /// Takes a turn at `name` for a request with a body of `bytes`, if it has one now.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn try_turn(&self, name: &str, share: Share, bytes: u64) -> Result<Turn, Standing> {
+        match (self.standing(name, share), self.endpoint(name)) {
+            (Standing::Open, Some(endpoint)) => endpoint.try_turn(share, bytes),
+            (standing, _) => Err(standing),
+        }
+    }
+
+    /// Sends one request for somebody who waits, and waits for its final answer, `within` that time
+    /// and the destination's own limit. Sending a request again under its id never doubles it at a
+    /// Holdfast agent.
     ///
     /// # Errors
     /// [`SendError`], whose [`next`](SendError::next) says what to do.
     pub async fn send(&self, cleared: Cleared<'_>, within: Duration) -> Result<Answer, SendError> {
+        self.counted(cleared, self.attempt(cleared, within, None)).await
+    }
+
+    /// As [`Escalator::send`], by somebody who has a turn already.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_in(
+        &self,
+        turn: Turn,
+        cleared: Cleared<'_>,
+        within: Duration,
+    ) -> Result<Answer, SendError> {
+        self.counted(cleared, self.attempt(cleared, within, Some(turn))).await
+    }
+
+    async fn counted(
+        &self,
+        cleared: Cleared<'_>,
+        sending: impl Future<Output = Result<Answer, SendError>>,
+    ) -> Result<Answer, SendError> {
         let started = Instant::now();
         let destination = &cleared.destination().name;
-        let result = self.attempt(cleared, within).await;
+        let result = sending.await;
         let outcome = result.as_ref().map_or_else(SendError::code, |_| "answered");
         let labels = [("destination", destination.clone()), ("outcome", outcome.to_owned())];
         metrics::counter!("holdfast_escalations_total", &labels).increment(1);
@@ -163,7 +231,12 @@ impl Escalator {
         result
     }
 
-    async fn attempt(&self, cleared: Cleared<'_>, within: Duration) -> Result<Answer, SendError> {
+    async fn attempt(
+        &self,
+        cleared: Cleared<'_>,
+        within: Duration,
+        turn: Option<Turn>,
+    ) -> Result<Answer, SendError> {
         let name = || cleared.destination().name.clone();
         let request = cleared.request();
         let endpoint = self
@@ -178,27 +251,42 @@ impl Escalator {
         self.check_link(endpoint)?;
         let secret = endpoint.secret().await?;
         endpoint.check_pause(secret.as_ref())?;
-        let _slot = timeout_at(limit.deadline(), endpoint.slots.acquire())
-            .await
-            .map_err(|_| SendError::Busy { destination: name() })?;
-        // The wait for a slot may have been long.
-        self.check_link(endpoint)?;
-        endpoint.check_pause(secret.as_ref())?;
-        let exchange = Exchange::new(
-            &endpoint.destination,
-            &endpoint.http,
-            &self.links,
-            secret.as_ref(),
-            limit,
-        );
-        let result = match &endpoint.destination.protocol {
-            Protocol::Holdfast => holdfast::ask(&exchange, request).await,
-            Protocol::OpenAi { model } => openai::ask(&exchange, model, request, &self.hints).await,
+        let turn = match turn.filter(|turn| turn.destination() == endpoint.destination.name) {
+            Some(turn) => turn,
+            None => endpoint.wait_for_turn(request, limit.deadline()).await?,
         };
+        let result = self.in_turn(endpoint, request, secret.as_ref(), limit).await;
+        turn.end(result.as_ref().err().is_none_or(SendError::may_cost));
         if let Err(error) = &result {
             endpoint.paused.note(error, secret.as_ref(), Instant::now());
         }
         result
+    }
+
+    async fn in_turn(
+        &self,
+        endpoint: &Endpoint,
+        request: &Request,
+        secret: Option<&credential::Secret>,
+        limit: Limit,
+    ) -> Result<Answer, SendError> {
+        // The wait for a turn may have been long.
+        self.check_link(endpoint)?;
+        endpoint.check_pause(secret)?;
+        self.purse.note().await.map_err(|error| {
+            let destination = endpoint.destination.name.clone();
+            SendError::Unnoted { destination, cause: error.to_string() }
+        })?;
+        let (destination, http) = (&endpoint.destination, &endpoint.http);
+        let exchange = Exchange::new(destination, http, &self.links, secret, limit);
+        match &destination.protocol {
+            Protocol::Holdfast => holdfast::ask(&exchange, request).await,
+            Protocol::OpenAi { model } => openai::ask(&exchange, model, request, &self.hints).await,
+        }
+    }
+
+    fn endpoint(&self, name: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.destination.name == name)
     }
 
     fn check_link(&self, endpoint: &Endpoint) -> Result<(), SendError> {
@@ -221,6 +309,23 @@ impl Endpoint {
                 self.paused.note(&error, None, Instant::now());
                 Err(error)
             }
+        }
+    }
+
+    fn try_turn(&self, share: Share, bytes: u64) -> Result<Turn, Standing> {
+        self.turns.try_take(share, self.sent_bytes(bytes))
+    }
+
+    async fn wait_for_turn(&self, request: &Request, deadline: Instant) -> Result<Turn, SendError> {
+        let bytes = u64::try_from(request.media.bytes().len()).unwrap_or(u64::MAX);
+        self.turns.take(self.sent_bytes(bytes), deadline).await
+    }
+
+    /// What an input of `bytes` becomes on its way.
+    fn sent_bytes(&self, bytes: u64) -> u64 {
+        match self.destination.protocol {
+            Protocol::Holdfast => bytes,
+            Protocol::OpenAi { .. } => openai::sent_bytes(bytes),
         }
     }
 

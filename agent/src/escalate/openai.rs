@@ -35,6 +35,12 @@ pub(super) fn base(url: &str) -> &str {
     url.strip_suffix("/v1").unwrap_or(url)
 }
 
+/// What an input of `bytes` becomes: base64, and the words around it.
+pub(super) fn sent_bytes(bytes: u64) -> u64 {
+    const WORDS: u64 = 2048;
+    bytes.div_ceil(3).saturating_mul(4).saturating_add(WORDS)
+}
+
 /// Asks `model` for the label of `request`'s input.
 pub(super) async fn ask(
     exchange: &Exchange<'_>,

@@ -27,6 +27,14 @@ impl Escalator {
         cancel.run_until_cancelled(join_all(probes)).await;
     }
 
+    /// Asks `name` at once whether it is there, and takes in what it says.
+    pub async fn check(&self, name: &str) -> bool {
+        let Some(endpoint) = self.endpoint(name) else { return false };
+        let event = endpoint.probe().await;
+        self.links.note(name, event);
+        event == Event::Answered
+    }
+
     async fn probe_endpoint(&self, endpoint: &Endpoint) {
         let name = &endpoint.destination.name;
         let mut states = self.links.subscribe();

@@ -200,6 +200,11 @@ pub(super) fn expiry_key(at: u64, id: RequestId) -> Vec<u8> {
     joined(&[b"x", &at.to_be_bytes(), &id.bytes()])
 }
 
+/// The time in a key of a waiting request that expires.
+pub(super) fn expiry_in(key: &[u8]) -> Option<u64> {
+    segment_in(key)
+}
+
 /// Key of a final.
 pub(super) fn final_key(at: u64, id: RequestId) -> Vec<u8> {
     joined(&[b"f", &at.to_be_bytes(), &id.bytes()])

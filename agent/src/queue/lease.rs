@@ -3,7 +3,7 @@
 //! **Invariant:** a lease that is dropped gives its own request back, and never one that was leased to
 //! somebody else since.
 
-use std::io::ErrorKind;
+use std::{cmp::Reverse, io::ErrorKind};
 
 use bytes::Bytes;
 use tracing::error;
@@ -12,7 +12,7 @@ use super::{
     Queue, QueueError, RequestId,
     journal::{FinalState, Place},
     keys::Entry,
-    pick::Picked,
+    pick::{Picked, urgency},
     shared::{OpenSegment, Shared},
 };
 
@@ -60,6 +60,14 @@ impl Lease {
         self.entry.priority
     }
 
+    /// How urgent it is at `now_ms`, by priority and age: the greater goes first.
+    #[must_use]
+    pub fn urgency(&self, now_ms: u64) -> impl Ord + use<> {
+        let ageing_ms = self.queue.shared.config.ageing_ms;
+        let urgency = urgency(self.entry.priority, self.entry.accepted_at_ms, now_ms, ageing_ms);
+        (urgency, Reverse(self.entry.order))
+    }
+
     /// When it was accepted.
     #[must_use]
     pub fn accepted_at_ms(&self) -> u64 {
@@ -82,6 +90,11 @@ impl Lease {
     #[must_use]
     pub fn body_len(&self) -> u64 {
         self.entry.place.body_len
+    }
+
+    /// Keeps no body in memory, for a lease that is kept for long.
+    pub fn drop_body(&mut self) {
+        self.body = None;
     }
 
     /// Reads the body from disk and checks it.

@@ -36,6 +36,8 @@ mod room;
 mod scan;
 mod segments;
 mod shared;
+#[cfg(test)]
+mod still;
 mod stopped;
 mod upkeep;
 mod version1;
@@ -105,6 +107,8 @@ pub struct OpenReport {
 pub struct Queue {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
+    #[cfg(test)]
+    holds_time: bool,
 }
 
 impl Queue {
@@ -120,7 +124,19 @@ impl Queue {
             .name("queue-writer".into())
             .spawn(move || writer.run(receiver))
             .map_err(|source| QueueError::storage("start the writer of", dir, source))?;
-        Ok((Queue { shared, commands }, report))
+        let queue = Queue {
+            shared,
+            commands,
+            #[cfg(test)]
+            holds_time: false,
+        };
+        Ok((queue, report))
+    }
+
+    /// Lets tokio's paused clock stand still while the writer works.
+    #[cfg(test)]
+    pub(crate) fn holding_time(self) -> Self {
+        Queue { holds_time: true, ..self }
     }
 
     /// Puts a request in; it is on disk when this returns.
@@ -267,6 +283,22 @@ impl Queue {
         self.give_back(id, back, false).await.map(drop)
     }
 
+    /// Gives a leased request back, not to be leased before `until_ms`; no attempt is counted.
+    ///
+    /// # Errors
+    /// As [`Queue::retry_at`].
+    pub async fn put_off(
+        &self,
+        id: RequestId,
+        until_ms: u64,
+        reason: &str,
+    ) -> Result<(), QueueError> {
+        let (attempts, wait) = (Attempts::Kept, Wait::Turn);
+        let reason = Some(reason.to_owned());
+        let back = GivenBack { attempts, not_before_ms: until_ms, reason, wait };
+        self.give_back(id, back, false).await.map(drop)
+    }
+
     /// Gives a leased request back, with one attempt more, to be leased no more until
     /// [`Queue::retry_now`]. Its body stays, and it expires as others do.
     ///
@@ -407,6 +439,26 @@ impl Queue {
         self.read(move |shared| shared.next_due(now_ms)).await
     }
 
+    /// When the time to live of the next request ends; `None` if none waits that has one.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn next_expiry(&self) -> Result<Option<u64>, QueueError> {
+        self.read(Shared::next_expiry).await
+    }
+
+    /// Requests without an end, in the order of their ids, from the first behind `after` on.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn open_after(
+        &self,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, QueueError> {
+        self.read(move |shared| shared.open_after(after, limit)).await
+    }
+
     /// Changes whenever something in the queue did; look again then.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -448,6 +500,8 @@ impl Queue {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, QueueError>>) -> Command,
     ) -> Result<T, QueueError> {
+        #[cfg(test)]
+        let _still = self.holds_time.then(still::Still::hold);
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_closed| QueueError::Closed)?;
         answer.await.map_err(|_closed| QueueError::Closed)?

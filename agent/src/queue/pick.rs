@@ -181,10 +181,13 @@ struct Waiting {
 
 /// A request that waited for `ageing_ms` is as urgent as a new one that is one priority higher, so that
 /// none waits for ever behind more urgent ones that keep coming.
+pub(super) fn urgency(priority: u8, accepted_at_ms: u64, now_ms: u64, ageing_ms: u64) -> u64 {
+    let age = now_ms.saturating_sub(accepted_at_ms);
+    u64::from(priority).saturating_mul(ageing_ms).saturating_add(age)
+}
+
 fn rank(priority: u8, waiting: &Waiting, now_ms: u64, ageing_ms: u64) -> Rank {
-    let age = now_ms.saturating_sub(waiting.accepted_at_ms);
-    let urgency = u64::from(priority).saturating_mul(ageing_ms).saturating_add(age);
-    (urgency, Reverse(waiting.order))
+    (urgency(priority, waiting.accepted_at_ms, now_ms, ageing_ms), Reverse(waiting.order))
 }
 
 /// The first requests of a priority that are due then, and in nobody's hand.

@@ -272,6 +272,42 @@ impl Shared {
         Ok(found)
     }
 
+    /// Requests without an end in the order of their ids, behind `after`.
+    pub(super) fn open_after(
+        &self,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, QueueError> {
+        const PAGE: usize = 256;
+        let index = self.index()?;
+        let (mut from, to) = keys::prefix_bounds(&[keys::ENTRIES]);
+        if let Some(after) = after {
+            from = [keys::entry_key(after).as_slice(), &[0]].concat();
+        }
+        let mut found = Vec::new();
+        loop {
+            let page = index.range(&from, &to, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(found) };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, value) in page {
+                let Some(id) = keys::id_in(&key) else { continue };
+                if keys::decode::<Entry>(&value)?.ended.is_none() {
+                    found.push(id);
+                }
+                if found.len() >= limit {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+
+    /// When the next time to live ends.
+    pub(super) fn next_expiry(&self) -> Result<Option<u64>, QueueError> {
+        let (from, to) = keys::time_bounds(b'x', u64::MAX);
+        let first = self.index()?.range(&from, &to, 1)?;
+        Ok(first.first().and_then(|(key, _)| keys::expiry_in(key)))
+    }
+
     /// The body of a request without an end.
     pub(super) fn body(&self, id: RequestId) -> Result<Option<Bytes>, QueueError> {
         self.where_it_is(id, |entry| {

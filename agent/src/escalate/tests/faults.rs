@@ -8,12 +8,12 @@ use tokio::net::TcpListener;
 use super::super::fakes::{Fake, Raw, Recorder, Then};
 use super::super::http::LONGEST_RETRY_AFTER;
 use super::super::{EscalateError, Escalator, Next, SendError};
-use super::{PLENTY, destination, escalator, hints, request, send};
+use super::{PLENTY, destination, escalator, hints, purse, request, send};
 use crate::destination::{Destination, Protocol, Zone};
 use crate::policy::Policy;
 use crate::request::DataClass;
 
-const RETRY: Next = Next::Retry { after: None };
+const RETRY: Next = Next::Retry;
 
 fn head(rest: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{rest}").into_bytes()
@@ -51,8 +51,8 @@ async fn a_server_without_manners_costs_a_retry_and_no_more() {
 #[tokio::test]
 async fn a_server_that_stalls_costs_its_timeout() {
     for (case, bytes, code, next) in [
-        ("before a word", vec![], "unreachable", Next::AwaitLink),
-        ("in the head", b"HTTP/1.1 200".to_vec(), "unreachable", Next::AwaitLink),
+        ("before a word", vec![], "timed_out", RETRY),
+        ("in the head", b"HTTP/1.1 200".to_vec(), "timed_out", RETRY),
         ("in the body", head("content-length: 90\r\n\r\n{"), "interrupted", RETRY),
     ] {
         let raw = Raw::new(bytes, Then::Stall).await;
@@ -62,7 +62,7 @@ async fn a_server_that_stalls_costs_its_timeout() {
         let request = request(DataClass::Internal);
         let error = send(&escalator, &destination, &request).await.expect_err(case);
         assert_eq!((error.code(), error.next()), (code, next), "{case}: {error}");
-        assert_eq!(escalator.is_reachable("site"), code != "unreachable", "{case}");
+        assert_eq!(escalator.is_reachable("site"), code != "timed_out", "{case}");
     }
 }
 
@@ -81,7 +81,7 @@ async fn a_caller_in_a_hurry_says_little_about_the_link() {
 #[tokio::test]
 async fn every_status_is_acted_on_by_its_class() {
     let problem = || json!({ "title": "No", "detail": "not this one" });
-    let wait = |after| Next::Retry { after: Some(Duration::from_secs(after)) };
+    let wait = |after| Next::Later { after: Duration::from_secs(after) };
     let after = |text: &str| vec![("retry-after", text.to_owned())];
     let dated = || {
         let date = ("date", "Fri, 20 Nov 2026 12:00:00 GMT".to_owned());
@@ -179,7 +179,7 @@ async fn tls_is_spoken_where_the_url_says_so() {
     // Whoever answers a TLS greeting with plain text is nobody to send data to.
     let raw = Raw::new(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec(), Then::Close).await;
     let destination = destination(Protocol::Holdfast, format!("https://{}", raw.address));
-    let escalator = match Escalator::new(std::slice::from_ref(&destination), hints()) {
+    let escalator = match Escalator::new(std::slice::from_ref(&destination), hints(), purse()) {
         Ok(escalator) => escalator,
         Err(EscalateError::Setup { cause, .. }) => {
             // A machine without CA certificates; the error has to say so.
@@ -247,7 +247,7 @@ async fn no_more_than_its_concurrency_is_under_way_at_a_destination() {
         done = &mut hog => panic!("{done:?}"),
         error = escalator.send(cleared, Duration::from_millis(100)) => {
             let error = error.unwrap_err();
-            assert_eq!((error.code(), error.next()), ("busy", RETRY), "{error}");
+            assert_eq!((error.code(), error.next()), ("busy", Next::Later { after: Duration::from_secs(1) }), "{error}");
         }
     }
 }
@@ -261,11 +261,12 @@ fn unfit_destinations_are_refused_with_a_sentence() {
         ("http://user:secret@host", "its url"),
     ] {
         let destination = destination(Protocol::Holdfast, url.to_owned());
-        let error =
-            Escalator::new(std::slice::from_ref(&destination), hints()).unwrap_err().to_string();
+        let error = Escalator::new(std::slice::from_ref(&destination), hints(), purse())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(shown) && !error.contains("secret"), "{url}: {error}");
     }
     let twice = destination(Protocol::Holdfast, "http://host".to_owned());
-    let error = Escalator::new(&[twice.clone(), twice], hints()).unwrap_err();
+    let error = Escalator::new(&[twice.clone(), twice], hints(), purse()).unwrap_err();
     assert!(matches!(error, EscalateError::Twice { .. }), "{error}");
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod holdfast;
+mod limits;
 mod link;
 mod openai;
 
@@ -10,9 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_models::Media;
 
-use super::{Escalator, Hints, SendError, TaskHints};
+use super::{Escalator, Hints, Purse, SendError, TaskHints};
 use crate::answer::Answer;
-use crate::destination::{Credential, Destination, Protocol, Zone};
+use crate::clock::Clock;
+use crate::destination::{Credential, Destination, Limits, Protocol, Zone};
 use crate::policy::Policy;
 use crate::queue::RequestId;
 use crate::request::{DataClass, Escalate, Priority, Request, TaskName};
@@ -57,6 +59,7 @@ pub(super) fn destination(protocol: Protocol, url: String) -> Destination {
         connect_timeout: Duration::from_secs(5),
         timeout: PLENTY,
         concurrency: 4,
+        limits: Limits::default(),
     }
 }
 
@@ -68,8 +71,14 @@ pub(super) fn hints() -> Hints {
     Hints::from([(TaskName::parse("voice-commands").unwrap(), hints)])
 }
 
+/// For destinations without a budget.
+pub(super) fn purse() -> Purse {
+    let nowhere = tempfile::tempdir().unwrap();
+    Purse::open(nowhere.path(), Clock::resume(nowhere.path()), &[])
+}
+
 pub(super) fn escalator(destination: &Destination) -> Escalator {
-    Escalator::new(std::slice::from_ref(destination), hints()).unwrap()
+    Escalator::new(std::slice::from_ref(destination), hints(), purse()).unwrap()
 }
 
 /// Sends an internal request to `destination`, as the policy by default allows for a site.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::fakes::{Fake, Scripted};
 use super::super::{Escalator, Fault, Hints, Next, Pause, SendError};
-use super::{PLENTY, credential, destination, escalator, hints, request, send};
+use super::{PLENTY, credential, destination, escalator, hints, purse, request, send};
 use crate::answer::Answer;
 use crate::destination::{Destination, Protocol, Zone};
 use crate::policy::Policy;
@@ -90,30 +90,10 @@ async fn what_is_no_answer_is_a_fault_with_a_name() {
         ("other label", said(r#"{"label":"fire","confidence":1}"#), "fire", Next::NotHere),
         ("sure beyond 1", said(r#"{"label":"no","confidence":7}"#), "of 7", Next::NotHere),
         ("one field more", said(r#"{"label":"no","confidence":1,"x":1}"#), "JSON", Next::NotHere),
-        (
-            "tools",
-            completion(null(), null(), json!("tool_calls")),
-            "tool_calls",
-            Next::Retry { after: None },
-        ),
-        (
-            "no content",
-            completion(null(), null(), stop()),
-            "no content",
-            Next::Retry { after: None },
-        ),
-        (
-            "no choices",
-            (200, vec![], json!({ "choices": [] })),
-            "no choice",
-            Next::Retry { after: None },
-        ),
-        (
-            "another API",
-            (200, vec![], json!({ "hello": 1 })),
-            "JSON is wrong",
-            Next::Retry { after: None },
-        ),
+        ("tools", completion(null(), null(), json!("tool_calls")), "tool_calls", Next::Retry),
+        ("no content", completion(null(), null(), stop()), "no content", Next::Retry),
+        ("no choices", (200, vec![], json!({ "choices": [] })), "no choice", Next::Retry),
+        ("another API", (200, vec![], json!({ "hello": 1 })), "JSON is wrong", Next::Retry),
     ] {
         let error = ask(reply).await.expect_err(case);
         assert!(matches!(error, SendError::Unusable { .. }), "{case}: {error}");
@@ -126,7 +106,8 @@ async fn what_is_no_answer_is_a_fault_with_a_name() {
 async fn a_task_without_labels_is_not_sent() {
     let fake = Fake::openai(vec![said("{}")], None).await;
     let destination = openai(&fake.url);
-    let escalator = Escalator::new(std::slice::from_ref(&destination), Hints::default()).unwrap();
+    let escalator =
+        Escalator::new(std::slice::from_ref(&destination), Hints::default(), purse()).unwrap();
     let error = send(&escalator, &destination, &request(DataClass::Public)).await.unwrap_err();
     assert!(matches!(error, SendError::NoLabels { .. }), "{error}");
     assert_eq!(error.next(), Next::NotHere);
@@ -140,7 +121,7 @@ async fn a_refused_credential_is_not_shown_and_not_tried_again_until_it_is_renew
     let (dir, key) = credential(KEY);
     let mut destination = openai(&fake.url);
     destination.credential = Some(key);
-    let escalator = Escalator::new(std::slice::from_ref(&destination), hints()).unwrap();
+    let escalator = Escalator::new(std::slice::from_ref(&destination), hints(), purse()).unwrap();
     let request = request(DataClass::Public);
     let policy = Policy::default();
     let cleared = policy.clear(&request, &destination).unwrap();

@@ -1,5 +1,10 @@
 //! A real queue on disk, a real client, and a site whose every word the test gives.
 
+mod killed;
+mod month;
+mod pressing;
+mod world;
+
 use std::time::Duration;
 
 use axum::Router;
@@ -7,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::post;
+use bytes::Bytes;
 use holdfast_models::Media;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -14,11 +20,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::answer::Class;
-use crate::destination::Protocol;
-use crate::escalate::Hints;
-use crate::queue::{NewEntry, QueueConfig, State as Place};
-use crate::request::{DataClass, Priority, TaskName};
+use crate::answer::{Answer, Class};
+use crate::destination::{Limits, Protocol, Zone};
+use crate::envelope::Final;
+use crate::escalate::{Hints, Purse};
+use crate::queue::{NewEntry, QueueConfig, RequestId, State as Place};
+use crate::request::{DataClass, Escalate, Priority, Request, TaskName};
 
 const PLENTY: Duration = Duration::from_secs(20);
 
@@ -108,6 +115,7 @@ fn destination(name: &str, url: &str) -> Destination {
         connect_timeout: Duration::from_secs(5),
         timeout: PLENTY,
         concurrency: 1,
+        limits: Limits::default(),
     }
 }
 
@@ -128,8 +136,9 @@ impl Bench {
         let config =
             QueueConfig { segment_bytes: 1024 * 1024, headroom_bytes: 0, ..QueueConfig::default() };
         let (queue, _) = Queue::open(dir.path(), config).unwrap();
-        let escalator = Arc::new(Escalator::new(&destinations, Hints::default()).unwrap());
         let clock = Clock::resume(dir.path());
+        let purse = Purse::open(dir.path(), clock.clone(), &destinations);
+        let escalator = Arc::new(Escalator::new(&destinations, Hints::default(), purse).unwrap());
         Self {
             _dir: dir,
             queue,
@@ -145,7 +154,8 @@ impl Bench {
         let (queue, escalator) = (self.queue.clone(), self.escalator.clone());
         let policy = Arc::new(self.policy.clone());
         let (destinations, clock) = (self.destinations.clone(), self.clock.clone());
-        tokio::spawn(run(queue, escalator, destinations, policy, clock, self.cancel.clone()))
+        let drain = Drain { queue, escalator, destinations, policy, clock, max_attempts: 3 };
+        tokio::spawn(drain.run(self.cancel.clone()))
     }
 
     async fn hold(&self, class: DataClass, priority: u8, provisional: bool) -> RequestId {

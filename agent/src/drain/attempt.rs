@@ -1,0 +1,271 @@
+//! Owns one try to have one held request answered.
+//!
+//! **Invariant:** the policy in force is asked anew for every destination, and an attempt is counted
+//! only where a destination that is there failed on the request.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::lanes::Place;
+use super::outcome::{Outcome, settle};
+use super::pace::Event;
+use super::plan::{Way, choose, share};
+use super::{DISK_WAIT, Worker};
+use crate::answer::{Answer, Reason};
+use crate::envelope::{Envelope, EnvelopeError, Final};
+use crate::escalate::{Next, SendError, jitter, link};
+use crate::policy::Denied;
+use crate::queue::{Lease, QueueError, RequestId};
+use crate::request::{Escalate, Request};
+
+/// The first wait after a counted attempt; it doubles with every one.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest one.
+const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// Who may be asked a request.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    /// Their places among the destinations, in order.
+    pub(super) indexes: Vec<usize>,
+    /// Why it is held, and why others may not be asked.
+    pub(super) reasons: Vec<Reason>,
+    /// Whether any destination is configured for it at all, or it was not to be sent in any case.
+    pub(super) is_served: bool,
+}
+
+/// What a destination that gave no answer leaves to hope for.
+#[derive(Debug)]
+enum Word {
+    Answered(Box<Answer>),
+    /// Never from it.
+    Never,
+    /// It failed on it.
+    Failed(String),
+    /// Later, whatever its standing says.
+    Later {
+        after: Duration,
+        why: String,
+    },
+    /// When its standing is better.
+    Standing,
+}
+
+impl Worker {
+    /// Who may be asked the request `id` now.
+    pub(super) fn candidates(&self, id: RequestId, envelope: &Envelope) -> Candidates {
+        let mut reasons = envelope.reasons.clone();
+        if envelope.escalate == Escalate::Never {
+            reasons.push(Reason::CallerForbade);
+            return Candidates { indexes: Vec::new(), reasons, is_served: true };
+        }
+        let (mut indexes, mut is_served) = (Vec::new(), false);
+        let serving = self.drain.destinations.iter().enumerate();
+        for (index, each) in serving.filter(|(_, each)| each.serves(&envelope.task)) {
+            is_served = true;
+            let destination = each.name.clone();
+            if !self.drain.policy.allows(envelope.class, each.zone) {
+                let (class, zone) = (envelope.class, each.zone);
+                reasons.push(Reason::ClassForbids { class, destination, zone });
+            } else if let Some(error) = self.memory.refusal(id, &each.name) {
+                reasons.push(Reason::SendFailed { destination, error });
+            } else {
+                indexes.push(index);
+            }
+        }
+        Candidates { indexes, reasons, is_served }
+    }
+
+    /// Asks one destination after the other, beginning with the one that there is a place at.
+    pub(super) async fn attempt(
+        &self,
+        lease: &Lease,
+        envelope: Envelope,
+        mut place: Place<'_>,
+    ) -> Outcome {
+        let mut request = match unpack(lease, &envelope).await {
+            Ok(request) => request,
+            Err(outcome) => return outcome,
+        };
+        let (mut tried, mut failed, mut later) = (Vec::new(), None, None);
+        loop {
+            if let Some(expires_at_ms) = lease.expires_at_ms() {
+                // What is left of its time is what the next agent may keep it for.
+                request.ttl_ms = expires_at_ms.saturating_sub(self.drain.clock.now_ms());
+                if request.ttl_ms == 0 {
+                    return Outcome::Expired;
+                }
+            }
+            let index = place.index();
+            tried.push(index);
+            match self.ask(&request, place).await {
+                Word::Answered(answer) => return self.answered(envelope, &request, index, *answer),
+                Word::Never | Word::Standing => {}
+                Word::Failed(why) => failed = Some(why),
+                Word::Later { after, why } => later = Some((after, why)),
+            }
+            match self.next_place(lease, &envelope, &tried) {
+                Some(next) => place = next,
+                None => break,
+            }
+        }
+        let attempts = lease.attempts();
+        match (failed, later) {
+            (Some(why), _) if attempts.saturating_add(1) >= self.drain.max_attempts => {
+                Outcome::SetAside { why }
+            }
+            (Some(why), _) => Outcome::Retry { after: wait_after(attempts, jitter()), why },
+            (None, Some((after, why))) => Outcome::PutOff { after, why },
+            (None, None) => {
+                let candidates = self.candidates(request.id, &envelope);
+                match candidates.indexes.is_empty() {
+                    true => settle(envelope, candidates.reasons),
+                    false => Outcome::GiveBack,
+                }
+            }
+        }
+    }
+
+    fn answered(
+        &self,
+        envelope: Envelope,
+        request: &Request,
+        index: usize,
+        answer: Answer,
+    ) -> Outcome {
+        let mut reasons = self.candidates(request.id, &envelope).reasons;
+        if let Some(destination) = self.drain.destinations.get(index) {
+            let (destination, zone) = (destination.name.clone(), destination.zone);
+            reasons.push(Reason::Escalated { destination, zone });
+        }
+        Outcome::Answer(Final { task: envelope.task, class: envelope.class, answer, reasons })
+    }
+
+    /// A place at a destination that was not tried yet.
+    fn next_place(&self, lease: &Lease, envelope: &Envelope, tried: &[usize]) -> Option<Place<'_>> {
+        let share = share(lease.priority());
+        let mut candidates = self.candidates(lease.id(), envelope).indexes;
+        candidates.retain(|index| !tried.contains(index));
+        match choose(&self.standings(&candidates, share), share) {
+            Way::Go(index) => {
+                self.lanes.take(&self.drain.escalator, index, share, lease.body_len())
+            }
+            Way::Wait(_) | Way::Budget(_) => None,
+        }
+    }
+
+    async fn ask(&self, request: &Request, mut place: Place<'_>) -> Word {
+        let index = place.index();
+        let (Some(destination), Some(turn)) = (self.drain.destinations.get(index), place.turn())
+        else {
+            return Word::Never;
+        };
+        let cleared = match self.drain.policy.clear(request, destination) {
+            Ok(cleared) => cleared,
+            Err(Denied { .. }) => return Word::Never,
+        };
+        let within = destination.timeout.min(Duration::from_millis(request.ttl_ms));
+        let begun = Instant::now().into_std();
+        let result = self.drain.escalator.send_in(turn, cleared, within).await;
+        drop(place);
+        let error = match result {
+            Ok(answer) => {
+                self.lanes.note(index, Event::Answered);
+                return Word::Answered(Box::new(answer));
+            }
+            Err(error) => error,
+        };
+        match error.next() {
+            Next::NotHere => {
+                self.lanes.note(index, Event::Answered);
+                self.memory.refuse(request.id, &destination.name, error.to_string());
+                Word::Never
+            }
+            Next::AwaitLink => Word::Standing,
+            Next::Retry => self.failed(request.id, index, begun, &error).await,
+            Next::Later { after } => self.later(request.id, index, begun, &error, after),
+            // The pause says when.
+            Next::AwaitOperator { .. } if !matches!(error, SendError::Unnoted { .. }) => {
+                Word::Standing
+            }
+            Next::AwaitOperator { after } | Next::AwaitBudget { after } => {
+                Word::Later { after, why: error.to_string() }
+            }
+        }
+    }
+
+    /// Whether the request, the destination or the link is to blame.
+    async fn failed(
+        &self,
+        id: RequestId,
+        index: usize,
+        begun: std::time::Instant,
+        error: &SendError,
+    ) -> Word {
+        let Some(destination) = self.drain.destinations.get(index) else { return Word::Never };
+        let is_silent = matches!(error, SendError::TimedOut { .. } | SendError::Interrupted { .. });
+        if is_silent && !self.drain.escalator.check(&destination.name).await {
+            return Word::Standing;
+        }
+        let why = error.to_string();
+        if self.lanes.note(index, Event::Failed { id, begun }) {
+            let after = link::LONGEST_WAIT.mul_f64(0.5 + 0.5 * jitter());
+            return Word::Later { after, why };
+        }
+        Word::Failed(why)
+    }
+
+    fn later(
+        &self,
+        id: RequestId,
+        index: usize,
+        begun: std::time::Instant,
+        error: &SendError,
+        after: Duration,
+    ) -> Word {
+        match error {
+            SendError::Throttled { .. } => {
+                self.lanes.note(index, Event::Throttled { begun });
+                Word::Standing
+            }
+            SendError::Pending { .. } => {
+                self.lanes.note(index, Event::Answered);
+                let after = after.max(link::backoff(self.memory.pending(id), jitter()));
+                Word::Later { after, why: error.to_string() }
+            }
+            _ => Word::Later { after, why: error.to_string() },
+        }
+    }
+}
+
+/// Reads the request back, or says what becomes of a record that does not read back.
+async fn unpack(lease: &Lease, envelope: &Envelope) -> Result<Request, Outcome> {
+    let unreadable = |error: EnvelopeError| Outcome::Fail(error.to_string());
+    let body = lease.body().await.map_err(|error| match error {
+        QueueError::Damaged { .. } => Outcome::Fail(error.to_string()),
+        // It came to its end meanwhile.
+        QueueError::Unknown { .. } => Outcome::GiveBack,
+        error => Outcome::PutOff { after: DISK_WAIT, why: error.to_string() },
+    })?;
+    envelope.request(lease.id(), body).map_err(unreadable)
+}
+
+/// The wait after a counted attempt, of which there were `attempts` before.
+fn wait_after(attempts: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(attempts.min(16)));
+    doubled.min(LONGEST_WAIT).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_between_attempts_double_up_to_a_quarter_of_an_hour() {
+        for (attempts, want_s) in [(0, 1), (1, 2), (9, 512), (10, 900), (u32::MAX, 900)] {
+            assert_eq!(wait_after(attempts, 1.0), Duration::from_secs(want_s), "{attempts}");
+            assert_eq!(wait_after(attempts, 0.0), Duration::from_secs(want_s) / 2, "{attempts}");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Owns the emptying of the queue: what is held is sent up as soon as somebody may be asked.
+//!
+//! Most urgent first, then oldest, within the places, rate, pace and money of each destination
+//! (`lanes.rs`, `pace.rs`, and [`Escalator::standing`]). A request whose destinations take nothing now
+//! is kept aside in memory (`parked.rs`), so that it neither blocks others nor costs a write; while
+//! no destination takes anything, nothing is looked at.
+//!
+//! ```text
+//! queue -> lease -> plan: where do its destinations stand?
+//!                     a turn         -> attempt -> answer, fail, retry, set aside
+//!                     none now       -> parked until one has a turn
+//!                     only money is missing -> waits on disk for the day's budget
+//!                     nobody may     -> settled
+//! ```
+//!
+//! **Invariant:** the policy in force is asked anew for every destination at every attempt, and a
+//! request leaves the queue only by its one final state.
+
+mod attempt;
+mod expiry;
+mod lanes;
+mod memory;
+mod outcome;
+mod pace;
+mod parked;
+mod plan;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::expiry::Expiry;
+use self::lanes::{Lanes, Place};
+use self::memory::Memory;
+use self::outcome::{Outcome, settle};
+use self::parked::{MOST_PARKED, Parked};
+use self::plan::{URGENT, Way, choose, put_off_for, share};
+use crate::answer::Reason;
+use crate::clock::Clock;
+use crate::destination::Destination;
+use crate::envelope::Envelope;
+use crate::escalate::{Escalator, Share, Standing, jitter};
+use crate::policy::Policy;
+use crate::queue::{Lease, Queue, QueueError};
+
+/// Sends that are under way when the agent stops get this long.
+const GRACE: Duration = Duration::from_secs(2);
+/// Requests worked on at once, at most.
+const MOST_AT_ONCE: usize = 64;
+/// Of these, kept for what is urgent.
+const KEPT_FOR_URGENT: usize = 8;
+/// What no destination is configured for is looked at again after this time.
+const NOBODY_WAIT: Duration = Duration::from_secs(15 * 60);
+/// A disk that failed is tried again after this time.
+const DISK_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait without a look at the queue.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// While only urgent requests could go, they are looked for this often.
+const URGENT_EVERY: Duration = Duration::from_secs(1);
+
+/// What the drain works with.
+#[derive(Debug)]
+pub struct Drain {
+    /// What is held.
+    pub queue: Queue,
+    /// The clients of the destinations.
+    pub escalator: Arc<Escalator>,
+    /// The destinations, in the order in which they are asked.
+    pub destinations: Arc<[Destination]>,
+    /// The policy in force.
+    pub policy: Arc<Policy>,
+    /// What stored times are in.
+    pub clock: Clock,
+    /// A request that was tried so often is set aside.
+    pub max_attempts: u32,
+}
+
+impl Drain {
+    /// Empties the queue upward until `cancel`, then finishes or gives back what is under way.
+    pub async fn run(self, cancel: CancellationToken) {
+        let lanes = Lanes::new(&self.destinations);
+        Worker { drain: self, lanes, memory: Memory::default() }.work(cancel).await;
+    }
+}
+
+/// A drain at work.
+struct Worker {
+    drain: Drain,
+    lanes: Lanes,
+    memory: Memory,
+}
+
+/// What is under way.
+type Carried<'a> = FuturesUnordered<BoxFuture<'a, ()>>;
+
+/// What the loop keeps between its rounds.
+struct Desk {
+    changes: watch::Receiver<u64>,
+    parked: Parked,
+    expiry: Expiry,
+    idle: Option<Idle>,
+}
+
+/// The queue gave nothing: it gives nothing while it does not change, until something is due.
+#[derive(Debug, Clone, Copy)]
+struct Idle {
+    version: u64,
+    due_ms: Option<u64>,
+}
+
+/// Where every destination stands, for both shares.
+struct Doors {
+    backlog: Vec<Standing>,
+    first: Vec<Standing>,
+}
+
+impl Worker {
+    async fn work(&self, cancel: CancellationToken) {
+        let (changes, parked) = (self.drain.queue.changes(), Parked::default());
+        let mut desk = Desk { changes, parked, expiry: Expiry::default(), idle: None };
+        let mut links = self.drain.escalator.links();
+        let mut turns = self.drain.escalator.turns();
+        let mut under_way = Carried::new();
+        let mut sweep = std::pin::pin!(self.sweep().fuse());
+        loop {
+            if desk.changes.has_changed().unwrap_or_default() {
+                desk.expiry.changed();
+            }
+            desk.changes.borrow_and_update();
+            links.borrow_and_update();
+            turns.borrow_and_update();
+            self.lanes.note_links(&self.drain.escalator);
+            let looked = match self.expire(&mut desk).await {
+                Ok(()) => self.fill(&mut desk, &mut under_way).await,
+                Err(error) => Err(error),
+            };
+            let (wait, reads) = match looked {
+                Ok(wait) => {
+                    (wait.min(desk.expiry.wait(self.drain.clock.now_ms(), Instant::now())), true)
+                }
+                Err(QueueError::Closed) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "the queue cannot be read or written; trying again");
+                    (DISK_WAIT, false)
+                }
+            };
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                Some(()) = under_way.next() => {}
+                () = &mut sweep => {}
+                // A failed read changes the queue itself; a disk that fails is left in peace.
+                changed = desk.changes.changed(), if reads => match changed {
+                    Ok(()) => desk.expiry.changed(),
+                    Err(_) => break,
+                },
+                _ = links.changed(), if reads => {}
+                _ = turns.changed(), if reads => {}
+                () = sleep(wait.max(Duration::from_millis(1))) => {}
+            }
+        }
+        let rest = async { while under_way.next().await.is_some() {} };
+        if timeout(GRACE, rest).await.is_err() {
+            tracing::info!(count = under_way.len(), "sends under way are given back to the queue");
+        }
+    }
+
+    /// Takes on as much as may be sent now; returns how long it is worth waiting for more.
+    async fn fill<'a>(
+        &'a self,
+        desk: &mut Desk,
+        under_way: &mut Carried<'a>,
+    ) -> Result<Duration, QueueError> {
+        loop {
+            let doors = self.doors();
+            let backlog = doors.are_worth_a_look(Share::Backlog)
+                && under_way.len() < MOST_AT_ONCE - KEPT_FOR_URGENT;
+            let first = doors.are_worth_a_look(Share::First) && under_way.len() < MOST_AT_ONCE;
+            let now_ms = self.drain.clock.now_ms();
+            desk.parked.release(now_ms, |index, share| doors.is_open(index, share));
+            if !(backlog || first) || desk.parked.is_over_full() {
+                return Ok(doors.wait());
+            }
+            let version = *desk.changes.borrow();
+            if let Some(idle) = desk.idle.filter(|idle| idle.lasts(version, now_ms)) {
+                return Ok(idle.wait(now_ms).min(doors.wait()));
+            }
+            let lease = match backlog {
+                true => self.drain.queue.lease_next(now_ms).await?,
+                false => self.drain.queue.lease_urgent(now_ms, URGENT).await?,
+            };
+            match lease {
+                Some(lease) => self.place(lease, &doors, &mut desk.parked, under_way),
+                None if backlog => {
+                    let due_ms = self.drain.queue.next_due(now_ms).await?;
+                    let idle = Idle { version, due_ms };
+                    desk.idle = Some(idle);
+                    return Ok(idle.wait(now_ms).min(doors.wait()));
+                }
+                None => return Ok(doors.wait().min(URGENT_EVERY)),
+            }
+        }
+    }
+
+    /// Sends a request on its way, or keeps it aside.
+    fn place<'a>(
+        &'a self,
+        lease: Lease,
+        doors: &Doors,
+        parked: &mut Parked,
+        under_way: &mut Carried<'a>,
+    ) {
+        let envelope = match Envelope::from_bytes(lease.envelope()) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                let outcome = Outcome::Fail(error.to_string());
+                return under_way.push(self.conclude(lease, outcome).boxed());
+            }
+        };
+        let share = share(lease.priority());
+        let candidates = self.candidates(lease.id(), &envelope);
+        if candidates.indexes.is_empty() {
+            let outcome = match candidates.is_served {
+                true => settle(envelope, candidates.reasons),
+                // A configuration that lost its destinations must not cost what is held.
+                false => {
+                    Outcome::PutOff { after: NOBODY_WAIT, why: Reason::NoDestination.to_string() }
+                }
+            };
+            return under_way.push(self.conclude(lease, outcome).boxed());
+        }
+        let standings = self.standings(&candidates.indexes, share);
+        match choose(&standings, share) {
+            Way::Go(index) => {
+                let (lanes, escalator) = (&self.lanes, &self.drain.escalator);
+                match lanes.take(escalator, index, share, lease.body_len()) {
+                    Some(place) => under_way.push(self.carry(lease, envelope, place).boxed()),
+                    None => parked.park(lease, vec![index]),
+                }
+            }
+            Way::Budget(after) => {
+                under_way.push(self.conclude(lease, Outcome::Budget { after }).boxed());
+            }
+            Way::Wait(indexes) if parked.is_full() && doors.any_open() => {
+                match self.put_off(&indexes, &standings) {
+                    Some(outcome) => under_way.push(self.conclude(lease, outcome).boxed()),
+                    None => parked.park(lease, indexes),
+                }
+            }
+            Way::Wait(indexes) => parked.park(lease, indexes),
+        }
+    }
+
+    /// What is beyond the many that wait for the same; nothing when those go on by themselves soon.
+    fn put_off(&self, indexes: &[usize], standings: &[(usize, Standing)]) -> Option<Outcome> {
+        let waits = standings.iter().filter(|(index, _)| indexes.contains(index));
+        let mut soonest: Option<(Duration, &Destination)> = None;
+        for (index, standing) in waits {
+            if *standing == Standing::Full {
+                return None;
+            }
+            let destination = self.drain.destinations.get(*index)?;
+            let waiting = u32::try_from(MOST_PARKED).unwrap_or(u32::MAX);
+            let after = put_off_for(destination, *standing, waiting, jitter());
+            if soonest.is_none_or(|(before, _)| after < before) {
+                soonest = Some((after, destination));
+            }
+        }
+        let (after, destination) = soonest?;
+        let why = format!("{MOST_PARKED} others wait for {} before it", destination.name);
+        Some(Outcome::PutOff { after, why })
+    }
+
+    fn doors(&self) -> Doors {
+        let all: Vec<usize> = (0..self.drain.destinations.len()).collect();
+        let standings = |share| self.standings(&all, share).into_iter().map(|(_, each)| each);
+        Doors {
+            backlog: standings(Share::Backlog).collect(),
+            first: standings(Share::First).collect(),
+        }
+    }
+
+    fn standings(&self, indexes: &[usize], share: Share) -> Vec<(usize, Standing)> {
+        let standing = |index| self.lanes.standing(&self.drain.escalator, index, share);
+        indexes.iter().map(|index| (*index, standing(*index))).collect()
+    }
+
+    /// Takes one request as far as it comes.
+    async fn carry(&self, lease: Lease, envelope: Envelope, place: Place<'_>) {
+        let outcome = self.attempt(&lease, envelope, place).await;
+        self.conclude(lease, outcome).await;
+    }
+
+    /// Ends what is past its time, if it is time to look.
+    async fn expire(&self, desk: &mut Desk) -> Result<(), QueueError> {
+        let now_ms = self.drain.clock.now_ms();
+        if !desk.expiry.wait(now_ms, Instant::now()).is_zero() {
+            return Ok(());
+        }
+        desk.parked.drop_expired(now_ms);
+        let ids = self.drain.queue.expire(now_ms).await?;
+        if !ids.is_empty() {
+            metrics::counter!("holdfast_expired_total").increment(ids.len() as u64);
+            self.memory.forget(&ids);
+            tracing::info!(count = ids.len(), "held requests came to the end of their time");
+        }
+        desk.expiry.looked(self.drain.queue.next_expiry().await?, Instant::now());
+        Ok(())
+    }
+}
+
+impl Idle {
+    fn lasts(&self, version: u64, now_ms: u64) -> bool {
+        self.version == version && self.due_ms.is_none_or(|due| now_ms < due)
+    }
+
+    fn wait(&self, now_ms: u64) -> Duration {
+        let due = self.due_ms.map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
+        due.map_or(LOOK_EVERY, |due| due.min(LOOK_EVERY))
+    }
+}
+
+impl Doors {
+    fn of(&self, share: Share) -> &[Standing] {
+        match share {
+            Share::Backlog => &self.backlog,
+            Share::First => &self.first,
+        }
+    }
+
+    fn is_open(&self, index: usize, share: Share) -> bool {
+        self.of(share).get(index) == Some(&Standing::Open)
+    }
+
+    fn any_open(&self) -> bool {
+        self.backlog.iter().chain(&self.first).any(|standing| *standing == Standing::Open)
+    }
+
+    /// A destination takes something, or the money for it is spent, which is to be noted.
+    fn are_worth_a_look(&self, share: Share) -> bool {
+        let is = |each: &Standing| matches!(each, Standing::Open | Standing::OverBudget(_));
+        self.of(share).iter().any(is)
+    }
+
+    /// How long it is until one is opened by time alone; what else opens one wakes the drain.
+    fn wait(&self) -> Duration {
+        let waits = self.backlog.iter().chain(&self.first).map(|standing| match standing {
+            Standing::Limited(wait) | Standing::Paused(wait) | Standing::OverBudget(wait) => *wait,
+            Standing::Open | Standing::Full | Standing::LinkDown => LOOK_EVERY,
+        });
+        waits.min().unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
+    }
+}

@@ -1,0 +1,56 @@
+//! Owns the requests that were looked at and wait for a destination while others are served.
+//!
+//! Their leases are kept, so that the queue shows what is behind them; nothing is written.
+//!
+//! **Invariant:** no more than [`MOST_PARKED`] and one are kept, and none beyond its time to live.
+
+use super::plan;
+use crate::escalate::Share;
+use crate::queue::Lease;
+
+/// Requests kept in memory at most; those beyond are put off on disk.
+pub(super) const MOST_PARKED: usize = 512;
+
+/// What waits, in the order in which the queue gave it.
+#[derive(Debug, Default)]
+pub(super) struct Parked(Vec<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    lease: Lease,
+    for_one_of: Vec<usize>,
+}
+
+impl Parked {
+    /// Whether one more is too many to keep.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= MOST_PARKED
+    }
+
+    /// Whether nothing more should be looked at.
+    pub(super) fn is_over_full(&self) -> bool {
+        self.0.len() > MOST_PARKED
+    }
+
+    pub(super) fn park(&mut self, mut lease: Lease, for_one_of: Vec<usize>) {
+        lease.drop_body();
+        self.0.push(Waiting { lease, for_one_of });
+    }
+
+    /// Gives the most urgent one back to the queue that something is open for.
+    pub(super) fn release(&mut self, now_ms: u64, is_open: impl Fn(usize, Share) -> bool) {
+        let is_next = |waiting: &&Waiting| {
+            let share = plan::share(waiting.lease.priority());
+            waiting.for_one_of.iter().any(|index| is_open(*index, share))
+        };
+        let urgency = |waiting: &&Waiting| waiting.lease.urgency(now_ms);
+        if let Some(id) = self.0.iter().filter(is_next).max_by_key(urgency).map(|w| w.lease.id()) {
+            self.0.retain(|waiting| waiting.lease.id() != id);
+        }
+    }
+
+    /// Gives back what is past its time.
+    pub(super) fn drop_expired(&mut self, now_ms: u64) {
+        self.0.retain(|waiting| waiting.lease.expires_at_ms().is_none_or(|at| at > now_ms));
+    }
+}

@@ -1,0 +1,116 @@
+//! Owns where a held request goes next.
+//!
+//! Pure: where the destinations stand is an argument.
+//!
+//! | destination | what is held does | what is urgent does |
+//! |---|---|---|
+//! | takes one now | goes | goes |
+//! | all places taken | waits for it: a backlog does not spill over | tries the next |
+//! | rate, pause, link | tries the next | tries the next |
+//! | budget spent | tries the next | tries the next |
+
+use std::time::Duration;
+
+use crate::destination::Destination;
+use crate::escalate::{Share, Standing};
+
+/// Held requests of at least this priority do not wait behind the backlog.
+pub(super) const URGENT: u8 = 7;
+
+/// The share that a held request has.
+pub(super) fn share(priority: u8) -> Share {
+    if priority >= URGENT { Share::First } else { Share::Backlog }
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To this destination, now.
+    Go(usize),
+    /// Nowhere until one of these takes it.
+    Wait(Vec<usize>),
+    /// Nowhere until there is budget, which is after this time.
+    Budget(Duration),
+}
+
+/// Chooses among `candidates`, in the configured order; there is at least one.
+pub(super) fn choose(candidates: &[(usize, Standing)], share: Share) -> Way {
+    let mut waits = Vec::new();
+    let mut renews: Option<Duration> = None;
+    for (index, standing) in candidates {
+        match standing {
+            Standing::Open => return Way::Go(*index),
+            Standing::Full if share == Share::Backlog => {
+                waits.push(*index);
+                return Way::Wait(waits);
+            }
+            Standing::OverBudget(after) => {
+                renews = Some(renews.map_or(*after, |before| before.min(*after)));
+                waits.push(*index);
+            }
+            Standing::Full | Standing::Limited(_) | Standing::Paused(_) | Standing::LinkDown => {
+                waits.push(*index)
+            }
+        }
+    }
+    let is_over_budget =
+        |candidate: &(usize, Standing)| matches!(candidate.1, Standing::OverBudget(_));
+    match renews {
+        Some(after) if candidates.iter().all(is_over_budget) => Way::Budget(after),
+        _ => Way::Wait(waits),
+    }
+}
+
+/// What is looked at beyond the many that wait already is put off on disk, for about the time that
+/// the destination works at those.
+pub(super) fn put_off_for(
+    destination: &Destination,
+    standing: Standing,
+    waiting: u32,
+    jitter: f64,
+) -> Duration {
+    const LEAST: Duration = Duration::from_secs(5);
+    const LONGEST: Duration = Duration::from_secs(15 * 60);
+    let after = match (standing, destination.limits.requests_per_min) {
+        (Standing::Limited(_), Some(rate)) => {
+            let each = Duration::from_secs(60) / u32::try_from(rate).unwrap_or(u32::MAX).max(1);
+            each.saturating_mul(waiting)
+        }
+        (Standing::Limited(wait) | Standing::Paused(wait), _) => wait,
+        (Standing::Open | Standing::Full, _) => LEAST,
+        (Standing::OverBudget(_) | Standing::LinkDown, _) => LONGEST,
+    };
+    after.clamp(LEAST, LONGEST).mul_f64(1.0 + 0.5 * jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_ways() {
+        use Share::{Backlog, First};
+        use Standing::{Full, LinkDown, Open, OverBudget};
+        let soon = Duration::from_secs(1);
+        let late = Duration::from_secs(9);
+        let (limited, paused) = (Standing::Limited(soon), Standing::Paused(soon));
+        let wait = |indexes: &[usize]| Way::Wait(indexes.to_vec());
+        for (case, standings, share, want) in [
+            ("the first that is open", &[Open, Open][..], Backlog, Way::Go(0)),
+            ("a backlog does not spill over", &[Full, Open], Backlog, wait(&[0])),
+            ("an urgent one does", &[Full, Open], First, Way::Go(1)),
+            ("rate spills over", &[limited, Open], Backlog, Way::Go(1)),
+            ("so does a pause", &[paused, Open], Backlog, Way::Go(1)),
+            ("and a dead link", &[LinkDown, Open], Backlog, Way::Go(1)),
+            ("and a spent budget", &[OverBudget(late), Open], Backlog, Way::Go(1)),
+            ("all closed", &[LinkDown, limited, Full], First, wait(&[0, 1, 2])),
+            ("down, then full", &[LinkDown, Full, Open], Backlog, wait(&[0, 1])),
+            ("only budget", &[OverBudget(late)], First, Way::Budget(late)),
+            ("two budgets", &[OverBudget(late), OverBudget(soon)], Backlog, Way::Budget(soon)),
+            ("budget or link", &[OverBudget(late), LinkDown], Backlog, wait(&[0, 1])),
+        ] {
+            let candidates: Vec<_> = standings.iter().copied().enumerate().collect();
+            assert_eq!(choose(&candidates, share), want, "{case}");
+        }
+    }
+}

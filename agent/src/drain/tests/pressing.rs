@@ -1,0 +1,295 @@
+//! How hard the drain presses, in simulated time.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::world::{Act, Device, Held, World, destination};
+use crate::destination::{Destination, Limits, Zone};
+use crate::queue::{RequestId, State};
+use crate::request::DataClass;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const HOUR: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn answering(after: Duration) -> World {
+    World::new(move |_, _| Act::Answer(after))
+}
+
+fn limited(name: &str, zone: Zone, concurrency: usize, limits: Limits) -> Destination {
+    Destination { limits, ..destination(name, zone, concurrency) }
+}
+
+async fn hold(device: &Device, count: usize, held: Held) -> Vec<RequestId> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(device.hold(held).await);
+    }
+    ids
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_begins_slowly_and_doubles_with_every_round() {
+    let world = answering(SECOND);
+    let mut device = Device::new(world.clone(), vec![destination("site", Zone::Site, 9)]);
+    device.open().await;
+    let ids = hold(&device, 40, Held::of_priority(4)).await;
+    device.start().await;
+    for id in ids {
+        device.until(id, State::Answered, HOUR).await;
+    }
+    let seen = world.seen();
+    let begun = seen[0].at;
+    let in_second = |second: u128| {
+        seen.iter().filter(|seen| ((seen.at - begun).as_millis() + 500) / 1000 == second).count()
+    };
+    // One place of the nine is left to others.
+    assert_eq!([0, 1, 2, 3, 4].map(in_second), [1, 2, 4, 8, 8]);
+    assert!(seen.iter().all(|seen| seen.under_way <= 8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_was_down_begins_slowly_again() {
+    let world = answering(SECOND);
+    let device = Device::started(world.clone(), vec![destination("site", Zone::Site, 9)]).await;
+    for id in hold(&device, 20, Held::of_priority(4)).await {
+        device.until(id, State::Answered, HOUR).await;
+    }
+    world.behave(|_, _| Act::Nobody);
+    hold(&device, 1, Held::of_priority(4)).await;
+    sleep(HOUR).await;
+    assert!(!device.is_reachable("site"));
+    let ids = hold(&device, 20, Held::of_priority(4)).await;
+    let before = world.seen().len();
+    world.behave(|_, _| Act::Answer(SECOND));
+    for id in ids {
+        device.until(id, State::Answered, HOUR).await;
+    }
+    let seen = world.seen();
+    let widths: Vec<_> = seen[before..].iter().map(|seen| seen.under_way).collect();
+    assert_eq!(widths[..3], [1, 1, 2], "{widths:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_urgent_request_does_not_wait_behind_what_is_under_way() {
+    // The backlog's sends take for ever.
+    let world = World::new(|_, call| match call.header("holdfast-priority") {
+        Some("4") => Act::Answer(Duration::from_secs(25)),
+        _ => Act::Answer(SECOND),
+    });
+    let device = Device::started(world.clone(), vec![destination("site", Zone::Site, 2)]).await;
+    hold(&device, 10, Held::of_priority(4)).await;
+    sleep(Duration::from_secs(60)).await;
+    let asked = Instant::now();
+    let urgent = device.hold(Held::of_priority(7)).await;
+    device.until(urgent, State::Answered, HOUR).await;
+    let at = world.seen().iter().find(|seen| seen.key == urgent.to_string()).unwrap().at;
+    assert!(at - asked < SECOND, "{:?}", at - asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_holds_the_backlog_back_without_a_write_and_nobody_else() {
+    let world = answering(SECOND);
+    let limits = Limits { requests_per_min: Some(12), ..Limits::default() };
+    let mut cloud = limited("cloud", Zone::Public, 4, limits);
+    cloud.tasks = vec![crate::request::TaskName::parse("part-inspection").unwrap()];
+    let mut site = destination("site", Zone::Site, 4);
+    site.tasks = vec![crate::request::TaskName::parse("voice-commands").unwrap()];
+    let mut device = Device::new(world.clone(), vec![site, cloud]);
+    device.open().await;
+    let slow = Held { task: "part-inspection", ..Held::of_priority(5) };
+    let ahead = hold(&device, 60, slow).await;
+    let behind = hold(&device, 10, Held::of_priority(1)).await;
+    let begun = Instant::now();
+    device.start().await;
+    for id in behind {
+        device.until(id, State::Answered, Duration::from_secs(60)).await;
+    }
+    for id in &ahead {
+        let summary = device.until(*id, State::Answered, HOUR).await;
+        assert_eq!(summary.attempts, 0);
+    }
+    // One is left for what is urgent, the other 59 come one in 5 s.
+    assert!(begun.elapsed() >= Duration::from_secs(59 * 5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(62 * 5), "{:?}", begun.elapsed());
+    assert_eq!(device.queue().stats().await.unwrap().appended, 2 * 70, "nothing but begin and end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_are_limited_too() {
+    let world = answering(SECOND);
+    // 17 bytes a request, of which a KiB a second is let in.
+    let limits = Limits { bytes_per_s: Some(1024), ..Limits::default() };
+    let mut device = Device::new(world.clone(), vec![limited("site", Zone::Site, 200, limits)]);
+    device.open().await;
+    let ids = hold(&device, 900, Held::of_priority(4)).await;
+    let begun = Instant::now();
+    device.start().await;
+    for id in ids {
+        device.until(id, State::Answered, HOUR).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_money_holds_back_waits_for_the_day_and_costs_no_attempt() {
+    let world = answering(SECOND);
+    let limits = Limits { price_micros: 10, budget_micros: Some(25), ..Limits::default() };
+    let cloud = limited("cloud", Zone::Public, 4, limits);
+    let mut device = Device::started(world.clone(), vec![cloud]).await;
+    let ids = hold(&device, 5, Held::of_priority(4)).await;
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.seen().len(), 2);
+    let stats = device.queue().stats().await.unwrap();
+    assert_eq!((stats.answered, stats.waiting_for_budget), (2, 3));
+    device.stop().await;
+    device.start().await;
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.seen().len(), 2, "a restart brings no money");
+    for id in ids {
+        let summary = device.until(id, State::Answered, 3 * DAY).await;
+        assert_eq!(summary.attempts, 0);
+    }
+    let mut days: Vec<u64> = world.seen().iter().map(|seen| seen.at_ms / 86_400_000).collect();
+    days.dedup();
+    assert_eq!(days.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_again_and_again_is_set_aside_and_the_rest_goes_on() {
+    let mut poison = None;
+    let world = World::new(move |_, call| {
+        let key = call.header("idempotency-key").map(str::to_owned);
+        // The first that is sent.
+        if poison.is_none() {
+            poison.clone_from(&key);
+        }
+        if key.is_some() && key == poison { Act::Status(500, None) } else { Act::Answer(SECOND) }
+    });
+    let device = Device::started(world.clone(), vec![destination("site", Zone::Site, 4)]).await;
+    let bad = device.hold(Held::of_priority(9)).await;
+    sleep(SECOND).await;
+    for id in hold(&device, 20, Held::of_priority(1)).await {
+        device.until(id, State::Answered, Duration::from_secs(120)).await;
+    }
+    let summary = device.until(bad, State::SetAside, 10 * HOUR).await;
+    assert_eq!(summary.attempts, 20);
+    assert_eq!(world.keys().iter().filter(|key| **key == bad.to_string()).count(), 20);
+    sleep(DAY).await;
+    assert_eq!(world.keys().iter().filter(|key| **key == bad.to_string()).count(), 20);
+    world.behave(|_, _| Act::Answer(SECOND));
+    device.queue().retry_now(bad).await.unwrap();
+    device.until(bad, State::Answered, HOUR).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_living_destination_never_answers_is_set_aside_too() {
+    let mut poison = None;
+    let world = World::new(move |_, call| {
+        let key = call.header("idempotency-key").map(str::to_owned);
+        if poison.is_none() {
+            poison.clone_from(&key);
+        }
+        if key.is_some() && key == poison { Act::Silent } else { Act::Answer(SECOND) }
+    });
+    let device = Device::started(world.clone(), vec![destination("site", Zone::Site, 4)]).await;
+    let bad = device.hold(Held::of_priority(9)).await;
+    sleep(SECOND).await;
+    for id in hold(&device, 20, Held::of_priority(1)).await {
+        device.until(id, State::Answered, HOUR).await;
+    }
+    device.until(bad, State::SetAside, 10 * HOUR).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_fails_on_everybody_costs_nobody_an_attempt_too_many() {
+    let world = World::new(|_, _| Act::Status(500, None));
+    let device = Device::started(world.clone(), vec![destination("site", Zone::Site, 4)]).await;
+    let ids = hold(&device, 30, Held::of_priority(4)).await;
+    sleep(DAY).await;
+    let tries = world.seen().len();
+    assert!(tries < 24 * 60 * 6, "{tries} tries in a day");
+    world.behave(|_, _| Act::Answer(SECOND));
+    for id in ids {
+        let summary = device.until(id, State::Answered, HOUR).await;
+        assert!(summary.attempts <= 4, "{summary:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_line_is_nobodys_attempt() {
+    let world = World::new(|_, _| Act::Silent);
+    let device = Device::started(world.clone(), vec![destination("site", Zone::Site, 4)]).await;
+    let ids = hold(&device, 5, Held::of_priority(4)).await;
+    sleep(DAY).await;
+    assert!(world.seen().len() <= 4, "only probes go out while it is silent");
+    world.behave(|_, _| Act::Answer(SECOND));
+    for id in ids {
+        assert_eq!(device.until(id, State::Answered, HOUR).await.attempts, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_dead_link_beside_a_living_one_costs_no_writes() {
+    let world = World::new(|host, _| match host {
+        "site" => Act::Nobody,
+        _ => Act::Answer(SECOND),
+    });
+    let destinations =
+        vec![destination("site", Zone::Site, 4), destination("cloud", Zone::Public, 4)];
+    let mut device = Device::new(world.clone(), destinations);
+    device.open().await;
+    let here = Held { class: DataClass::Confidential, ..Held::of_priority(8) };
+    let waiting = hold(&device, 50, here).await;
+    let behind = hold(&device, 5, Held::of_priority(1)).await;
+    device.start().await;
+    for id in behind {
+        device.until(id, State::Answered, HOUR).await;
+    }
+    let before = device.queue().stats().await.unwrap().appended;
+    sleep(DAY).await;
+    assert_eq!(device.queue().stats().await.unwrap().appended, before);
+    world.behave(|_, _| Act::Answer(SECOND));
+    for id in waiting {
+        assert_eq!(device.until(id, State::Answered, HOUR).await.attempts, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_many_beyond_those_kept_in_memory_are_put_off_and_block_nobody() {
+    let world = World::new(|host, _| match host {
+        "site" => Act::Nobody,
+        _ => Act::Answer(SECOND),
+    });
+    let destinations =
+        vec![destination("site", Zone::Site, 4), destination("cloud", Zone::Public, 4)];
+    let mut device = Device::new(world.clone(), destinations);
+    device.open().await;
+    let here = Held { class: DataClass::Confidential, ..Held::of_priority(8) };
+    let waiting = hold(&device, 700, here).await;
+    let behind = hold(&device, 5, Held::of_priority(1)).await;
+    device.start().await;
+    for id in behind {
+        device.until(id, State::Answered, HOUR).await;
+    }
+    world.behave(|_, _| Act::Answer(SECOND));
+    for id in waiting {
+        assert_eq!(device.until(id, State::Answered, HOUR).await.attempts, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_may_be_asked_any_more_is_settled_while_every_link_is_down() {
+    let world = World::new(|_, _| Act::Nobody);
+    let mut device = Device::started(world, vec![destination("site", Zone::Site, 4)]).await;
+    let ids = hold(&device, 200, Held::of_priority(4)).await;
+    sleep(HOUR).await;
+    device.stop().await;
+    device.policy.tighten(DataClass::Public, Zone::Device).unwrap();
+    device.start().await;
+    for id in ids {
+        let summary = device.until(id, State::Failed, HOUR).await;
+        assert!(summary.last_reason.unwrap().contains("may not go"));
+    }
+}

@@ -186,6 +186,10 @@ impl Worker {
             let first = doors.are_worth_a_look(Share::First) && under_way.len() < MOST_AT_ONCE;
             let now_ms = self.drain.clock.now_ms();
             desk.parked.release(now_ms, |index, share| doors.is_open(index, share));
+            if doors.are_all_dead() {
+                // There is nobody to look past them for.
+                desk.parked = Parked::default();
+            }
             if !(backlog || first) || desk.parked.is_over_full() {
                 return Ok(doors.wait());
             }
@@ -342,6 +346,10 @@ impl Doors {
 
     fn any_open(&self) -> bool {
         self.backlog.iter().chain(&self.first).any(|standing| *standing == Standing::Open)
+    }
+
+    fn are_all_dead(&self) -> bool {
+        self.backlog.iter().chain(&self.first).all(|standing| *standing == Standing::LinkDown)
     }
 
     /// A destination takes something, or the money for it is spent, which is to be noted.

@@ -19,6 +19,7 @@ mod bounds;
 mod command;
 mod compact;
 mod disk;
+mod drained;
 mod entry;
 mod error;
 mod index;
@@ -131,12 +132,6 @@ impl Queue {
             holds_time: false,
         };
         Ok((queue, report))
-    }
-
-    /// Lets tokio's paused clock stand still while the writer works.
-    #[cfg(test)]
-    pub(crate) fn holding_time(self) -> Self {
-        Queue { holds_time: true, ..self }
     }
 
     /// Puts a request in; it is on disk when this returns.
@@ -283,22 +278,6 @@ impl Queue {
         self.give_back(id, back, false).await.map(drop)
     }
 
-    /// Gives a leased request back, not to be leased before `until_ms`; no attempt is counted.
-    ///
-    /// # Errors
-    /// As [`Queue::retry_at`].
-    pub async fn put_off(
-        &self,
-        id: RequestId,
-        until_ms: u64,
-        reason: &str,
-    ) -> Result<(), QueueError> {
-        let (attempts, wait) = (Attempts::Kept, Wait::Turn);
-        let reason = Some(reason.to_owned());
-        let back = GivenBack { attempts, not_before_ms: until_ms, reason, wait };
-        self.give_back(id, back, false).await.map(drop)
-    }
-
     /// Gives a leased request back, with one attempt more, to be leased no more until
     /// [`Queue::retry_now`]. Its body stays, and it expires as others do.
     ///
@@ -437,26 +416,6 @@ impl Queue {
     /// The index's.
     pub async fn next_due(&self, now_ms: u64) -> Result<Option<u64>, QueueError> {
         self.read(move |shared| shared.next_due(now_ms)).await
-    }
-
-    /// When the time to live of the next request ends; `None` if none waits that has one.
-    ///
-    /// # Errors
-    /// The index's.
-    pub async fn next_expiry(&self) -> Result<Option<u64>, QueueError> {
-        self.read(Shared::next_expiry).await
-    }
-
-    /// Requests without an end, in the order of their ids, from the first behind `after` on.
-    ///
-    /// # Errors
-    /// The index's.
-    pub async fn open_after(
-        &self,
-        after: Option<RequestId>,
-        limit: usize,
-    ) -> Result<Vec<RequestId>, QueueError> {
-        self.read(move |shared| shared.open_after(after, limit)).await
     }
 
     /// Changes whenever something in the queue did; look again then.

@@ -12,3 +12,10 @@ impl Still {
         Self(sender)
     }
 }
+
+impl super::Queue {
+    /// Lets tokio's paused clock stand still while the writer works.
+    pub(crate) fn holding_time(self) -> Self {
+        Self { holds_time: true, ..self }
+    }
+}

@@ -20,8 +20,8 @@ use holdfast_wire::sign::{self, LastSequence, MAX_ENVELOPE, PublicKey, Verified}
 use holdfast_wire::topic::{Kind, Topic, filters_down};
 use holdfast_wire::unit::Millis;
 use rumqttc::{
-    AsyncClient, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet, Publish, QoS,
-    SubscribeFilter,
+    AsyncClient, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish,
+    QoS, SubscribeFilter,
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -87,6 +87,8 @@ enum Broken {
 enum Heard {
     Subscribed,
     Message(Publish),
+    /// Our own disconnect has left.
+    Disconnected,
 }
 
 /// Keeps the link until `cancel`, then says goodbye. `results` are sent while the link is up, one batch
@@ -226,6 +228,8 @@ impl<H: Fn() -> Health + Send> Link<H> {
                         }
                         Some(Word::Event(_)) | None => {}
                     },
+                    // Only a goodbye disconnects.
+                    Some(Heard::Disconnected) => {}
                 },
                 batch = next_batch(&mut self.results), if *state == State::Up && sent.is_none() => {
                     let sequence = self.say(client, &Up::Results(batch.reports))?;
@@ -360,7 +364,9 @@ impl<H: Fn() -> Health + Send> Link<H> {
         tracing::debug!(was_heard, "said goodbye to the controller");
         // Without this the broker would send the last will, which the goodbye has made needless.
         if client.try_disconnect().is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            let left =
+                async { while !matches!(heard.recv().await, None | Some(Heard::Disconnected)) {} };
+            drop(timeout(GOODBYE_WITHIN, left).await);
         }
         Ok(())
     }
@@ -453,6 +459,11 @@ async fn poll(
             }
             Ok(MqttEvent::Incoming(Packet::SubAck(_))) => Heard::Subscribed,
             Ok(MqttEvent::Incoming(Packet::Publish(publish))) => Heard::Message(publish),
+            Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) => {
+                // Nothing comes after it; who asked for it ends the connection.
+                drop(tell.try_send(Heard::Disconnected));
+                std::future::pending().await
+            }
             Ok(_) => continue,
             Err(error) => return error.to_string(),
         };

@@ -149,7 +149,7 @@ async fn on_a_read_only_disk_the_agent_answers_and_holds_again_when_it_can() {
     let reply = client.ask("voice-commands", wav(), &[("holdfast-escalate", "never")]).await;
     assert_eq!(reply.unwrap().state, "answered");
     let (status, text) = client.post("voice-commands", wav(), &always).await.unwrap();
-    assert_eq!(status.as_u16(), 507, "{text}");
+    assert_eq!(status.as_u16(), 503, "{text}");
     assert!(text.contains("no_queue") && text.contains("mount it writable"), "{text}");
     assert!(disk.remount("remount,rw"));
     let until = tokio::time::Instant::now() + super::SOON;

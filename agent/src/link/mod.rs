@@ -87,7 +87,7 @@ enum Broken {
 enum Heard {
     Subscribed,
     Message(Publish),
-    /// Our own disconnect has left.
+    /// The broker hung up, as it was asked to.
     Disconnected,
 }
 
@@ -460,7 +460,8 @@ async fn poll(
             Ok(MqttEvent::Incoming(Packet::SubAck(_))) => Heard::Subscribed,
             Ok(MqttEvent::Incoming(Packet::Publish(publish))) => Heard::Message(publish),
             Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) => {
-                // Nothing comes after it; who asked for it ends the connection.
+                // A broker that has read it hangs up. Closed before, the connection may seem lost to it.
+                while events.poll().await.is_ok() {}
                 drop(tell.try_send(Heard::Disconnected));
                 std::future::pending().await
             }

@@ -118,7 +118,12 @@ async fn killed_queue_keeps_everything_it_acknowledged() {
         random ^= random << 17;
         run_and_kill(dir.path(), &mut printed, 1 + random % 400);
         let (queue, report) = open(dir.path());
-        assert_eq!(report.bad, Vec::<std::path::PathBuf>::new(), "kill {kill}");
+        assert_eq!(
+            report.bad,
+            Vec::<std::path::PathBuf>::new(),
+            "kill {kill}: {:?}",
+            report.rebuilt
+        );
         for id in &printed.accepted {
             let record = queue.get(*id).await.unwrap();
             let record = record.unwrap_or_else(|| panic!("kill {kill}: {id} is lost"));

@@ -93,11 +93,24 @@ pub(super) struct Begun {
     pub(super) ready_to: u64,
 }
 
-/// A file of zeros that can be a segment.
+/// A file that can be a segment.
 #[derive(Debug)]
 pub(super) struct Ready {
     path: PathBuf,
     bytes: u64,
+    /// Up to here it is written with zeros.
+    zeros: u64,
+}
+
+/// What is done with the blocks of a segment before its records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// They are written with zeros, so that a sync has no more to do than the records: small ones take
+    /// half as long.
+    Zeros,
+    /// They are allocated. What is written in large pieces costs more to write twice than to have its
+    /// blocks noted with each sync.
+    Space,
 }
 
 /// What is prepared for the segments to come.
@@ -116,8 +129,8 @@ impl Prepared {
         disk.delete(&dir.join(NEXT))
     }
 
-    /// Has the next segment written with zeros behind the caller's back.
-    pub(super) fn write_ahead(&mut self, setup: &Setup) {
+    /// Has the next segment made ready behind the caller's back.
+    pub(super) fn make_spare(&mut self, setup: &Setup, ahead: Ahead) {
         // With the reserve, an empty queue takes two segments and not more.
         let bytes = setup.segment_bytes.saturating_sub(RESERVE_BYTES).max(SMALLEST_SEGMENT);
         let has_room = |free: disk::Free| free.bytes >= setup.headroom.bytes.saturating_add(bytes);
@@ -129,7 +142,7 @@ impl Prepared {
         let path = setup.dir.join(SPARE);
         let work = move || {
             // The journal may be gone by now; then nobody wants the spare.
-            send.send(zeros(&*disk, path, bytes, &meter)).ok();
+            send.send(make(&*disk, path, bytes, ahead, &meter)).ok();
         };
         if let Ok(writing) = setup.disk.behind("queue-spare", Box::new(work)) {
             (self.spare, self.writing) = (Some(receive), writing);
@@ -144,12 +157,12 @@ impl Prepared {
         let path = setup.dir.join(RESERVE);
         let there = setup.disk.open_to_read(&path).and_then(|file| file.bytes());
         if there.is_ok_and(|bytes| bytes == RESERVE_BYTES) {
-            self.reserve = Some(Ready { path, bytes: RESERVE_BYTES });
+            self.reserve = Some(Ready { path, bytes: RESERVE_BYTES, zeros: RESERVE_BYTES });
             return;
         }
         let has_room = |free: disk::Free| free.bytes >= 2 * RESERVE_BYTES;
         if setup.disk.free(&setup.dir).is_ok_and(has_room) {
-            self.reserve = zeros(&*setup.disk, path, RESERVE_BYTES, &setup.meter);
+            self.reserve = make(&*setup.disk, path, RESERVE_BYTES, Ahead::Zeros, &setup.meter);
         }
     }
 
@@ -195,13 +208,17 @@ impl Drop for Prepared {
     }
 }
 
-fn zeros(disk: &dyn Disk, path: PathBuf, bytes: u64, meter: &Meter) -> Option<Ready> {
+fn make(disk: &dyn Disk, path: PathBuf, bytes: u64, ahead: Ahead, meter: &Meter) -> Option<Ready> {
     let file = disk.create_file(&path, bytes).ok()?;
-    let written = disk::zero_range(&*file, 0, bytes).and_then(|()| file.sync_data());
-    count(&meter.written, bytes);
-    count(&meter.prepared, bytes);
+    let zeros = match ahead {
+        Ahead::Zeros => bytes,
+        Ahead::Space => 0,
+    };
+    let written = disk::zero_range(&*file, 0, zeros).and_then(|()| file.sync_data());
+    count(&meter.written, zeros);
+    count(&meter.prepared, zeros);
     match written {
-        Ok(()) => Some(Ready { path, bytes }),
+        Ok(()) => Some(Ready { path, bytes, zeros }),
         Err(_no_room) => {
             disk.delete(&path).ok();
             None
@@ -211,7 +228,7 @@ fn zeros(disk: &dyn Disk, path: PathBuf, bytes: u64, meter: &Meter) -> Option<Re
 
 fn from_ready(setup: &Setup, number: u64, ready: Ready) -> Result<Begun, QueueError> {
     let file = setup.disk.open_file(&ready.path)?;
-    name(setup, number, &ready.path, file, ready.bytes, ready.bytes)
+    name(setup, number, &ready.path, file, ready.bytes, ready.zeros)
 }
 
 fn from_free_space(

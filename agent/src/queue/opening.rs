@@ -45,9 +45,13 @@ pub(super) fn open_on(
     let clean = take_clean(&**disk, dir)?;
     let opened = match place.open_index(&found, clean.as_ref(), &mut report) {
         Ok(opened) => opened,
-        Err(Distrust::Rebuild(why)) => {
+        Err(Distrust::Rebuild { why, is_damaged }) => {
             if !found.is_empty() {
                 report.rebuilt = Some(why);
+            }
+            if !is_damaged {
+                // What cannot be removed is set aside.
+                RealDisk.remove(&place.index_dir()).ok();
             }
             place.rebuild(&found, config.keep_bad, &mut report)?
         }

@@ -72,18 +72,33 @@ pub(super) struct Tail {
 
 /// Why the index is not taken as it lies there.
 pub(super) enum Distrust {
-    /// The index is of no use, and why.
-    Rebuild(String),
+    /// The index is of no use.
+    Rebuild {
+        /// Why.
+        why: String,
+        /// It is worth a look, and not only behind the journal.
+        is_damaged: bool,
+    },
     /// There is no room to open it.
     NoRoom(QueueError),
     /// Not even the journal can be read.
     Fail(QueueError),
 }
 
+impl Distrust {
+    fn damaged(why: impl Into<String>) -> Self {
+        Distrust::Rebuild { why: why.into(), is_damaged: true }
+    }
+
+    fn behind(why: &str) -> Self {
+        Distrust::Rebuild { why: why.to_owned(), is_damaged: false }
+    }
+}
+
 impl From<QueueError> for Distrust {
     fn from(error: QueueError) -> Self {
         match error {
-            QueueError::Index { detail } => Distrust::Rebuild(detail),
+            QueueError::Index { detail } => Distrust::damaged(detail),
             full if full.is_no_space() => Distrust::NoRoom(full),
             other => Distrust::Fail(other),
         }
@@ -96,7 +111,7 @@ impl Place {
         self.dir.join("journal")
     }
 
-    fn index_dir(&self) -> PathBuf {
+    pub(super) fn index_dir(&self) -> PathBuf {
         self.dir.join("index")
     }
 
@@ -177,15 +192,15 @@ impl Place {
     ) -> Result<Opened, Distrust> {
         let path = self.index_dir();
         if !self.disk.has_index() || !path.is_dir() {
-            return Err(Distrust::Rebuild("there was none".into()));
+            return Err(Distrust::behind("there was none"));
         }
         let index = Index::open(&path)?;
         let Some(mark) = index.get(keys::MARK)? else {
-            return Err(Distrust::Rebuild("it has no mark".into()));
+            return Err(Distrust::damaged("it has no mark"));
         };
         let mark: Mark = keys::decode(&mark)?;
         if clean != Some(&mark) && (mark.boot != self.boot || self.boot.is_empty()) {
-            return Err(Distrust::Rebuild("the machine stopped before it was closed".into()));
+            return Err(Distrust::behind("the machine stopped before it was closed"));
         }
         self.check_mark(found, &mark)?;
         let mut ledger = Ledger::load(&index, &mark)?;
@@ -194,7 +209,7 @@ impl Place {
             header.number <= mark.segment && !known.contains(&header.number)
         };
         if let Some(header) = found.iter().find(strangers) {
-            return Err(Distrust::Rebuild(format!("it does not know segment {}", header.number)));
+            return Err(Distrust::damaged(format!("it does not know segment {}", header.number)));
         }
         let rest = found.iter().filter(|header| header.number >= mark.segment);
         let mut tail = Tail {
@@ -213,7 +228,7 @@ impl Place {
         let exist: BTreeSet<u64> = found.iter().map(|header| header.number).collect();
         for number in known.difference(&exist) {
             if ledger.segments().get(number).is_some_and(|used| used.reasons > 0) {
-                return Err(Distrust::Rebuild(format!("segment {number} that it needs is gone")));
+                return Err(Distrust::damaged(format!("segment {number} that it needs is gone")));
             }
             ledger.segment_gone(&index, *number)?;
         }
@@ -224,10 +239,10 @@ impl Place {
     /// The mark must point at the very record that it was made with.
     fn check_mark(&self, found: &[SegmentHeader], mark: &Mark) -> Result<(), Distrust> {
         let Some(header) = found.iter().find(|header| header.number == mark.segment) else {
-            return Err(Distrust::Rebuild(format!("its segment {} is gone", mark.segment)));
+            return Err(Distrust::damaged(format!("its segment {} is gone", mark.segment)));
         };
         if header.store != mark.store {
-            return Err(Distrust::Rebuild("it belongs to another journal".into()));
+            return Err(Distrust::damaged("it belongs to another journal"));
         }
         let Some((offset, crc)) = mark.last else { return Ok(()) };
         let mut bytes = [0; 64];
@@ -237,7 +252,7 @@ impl Place {
         let same = read.is_ok()
             && RecordHeader::decode(&bytes, header.tag).is_some()
             && stored == Some(crc);
-        if same { Ok(()) } else { Err(Distrust::Rebuild("it is not of this journal's age".into())) }
+        if same { Ok(()) } else { Err(Distrust::damaged("it is not of this journal's age")) }
     }
 
     /// Makes the index anew: in sled, or in memory when its place on disk cannot be used.

@@ -90,6 +90,8 @@ impl Writer {
     /// Brings the index up to the journal's end and deletes what is finished.
     pub(super) fn start(&mut self) -> Result<(), QueueError> {
         self.commit_index()?;
+        // A new index has its mark from here on. Whoever changes an index that failed is told.
+        self.shared.index()?.flush().ok();
         self.collect_garbage();
         self.shared.publish(&self.ledger);
         Ok(())

@@ -11,6 +11,7 @@
 //! nothing, and a page is written once for all changes to it. Where there is no room for sled,
 //! everything is kept in memory.
 
+mod gaps;
 mod pages;
 mod store;
 
@@ -23,6 +24,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use gaps::Gaps;
 use store::{Page, Store, broken};
 
 use super::QueueError;
@@ -53,6 +55,12 @@ struct Inner {
     /// None: everything is kept in memory.
     store: Option<Store>,
     lately: RwLock<Lately>,
+    /// The pages that were looked into last, by the first byte of the key: what is asked for next is
+    /// often near. Only who reads `lately` uses them, so that a page that was written meanwhile is
+    /// still covered by what is there.
+    last_pages: Mutex<BTreeMap<Option<u8>, Page>>,
+    /// Added to only by who reads `lately`, taken from only by who changes it.
+    gaps: Mutex<Gaps>,
 }
 
 /// What changed lately.
@@ -79,7 +87,8 @@ impl Index {
     }
 
     fn over(store: Option<Store>) -> Self {
-        let inner = Inner { store, lately: RwLock::default() };
+        let (lately, last_pages, gaps) = Default::default();
+        let inner = Inner { store, lately, last_pages, gaps };
         Index { inner: Arc::new(inner), writing: Mutex::default() }
     }
 
@@ -99,8 +108,8 @@ impl Index {
         if let Some(known) = lately.known(key) {
             return Ok(known.map(<[u8]>::to_vec));
         }
-        let Some((_, bytes)) = self.inner.page_of(key)? else { return Ok(None) };
-        let found = pages::find(&bytes, key).ok_or_else(|| broken(NO_PAGE))?;
+        let Some(page) = self.inner.page_near(key, &lately)? else { return Ok(None) };
+        let found = pages::find(&page.bytes, key).ok_or_else(|| broken(NO_PAGE))?;
         Ok(found.map(<[u8]>::to_vec))
     }
 
@@ -113,18 +122,11 @@ impl Index {
     ) -> Result<Vec<Pair>, QueueError> {
         let lately = self.inner.read();
         let mut found = Vec::new();
-        let mut next = Some(from.to_vec());
+        let mut next = Some(self.inner.gaps().end_of(from));
         while let Some(from) = next.take().filter(|from| **from <= *to && found.len() < limit) {
-            let page = self.inner.page_of(&from)?;
-            let (pairs, end) = match &page {
-                Some((low, bytes)) => (read_page(bytes)?, self.inner.next_low(low)?),
-                None => (Vec::new(), None),
-            };
-            if end.as_ref().is_some_and(|end| *end <= from) {
-                // The page was split between the two looks.
-                next = Some(from);
-                continue;
-            }
+            let page = self.inner.page_near(&from, &lately)?;
+            let pairs = page.as_ref().map_or(Ok(Vec::new()), |page| read_page(&page.bytes))?;
+            let end = page.as_ref().and_then(|page| page.end.clone());
             // This page's part of the range.
             let part = match end.as_deref().filter(|end| *end <= to) {
                 Some(end) => (Bound::Included(&*from), Bound::Excluded(end)),
@@ -132,6 +134,11 @@ impl Index {
             };
             lately.merge(&pairs, part, limit, &mut found);
             next = end;
+        }
+        match found.first() {
+            Some((first, _)) => self.inner.gaps().add(from, first),
+            None if limit > 0 => self.inner.gaps().add(from, &[to, &[0]].concat()),
+            None => {}
         }
         Ok(found)
     }
@@ -154,7 +161,11 @@ impl Index {
         if let Some(failed) = &lately.failed {
             return Err(failed.clone());
         }
+        let mut gaps = self.inner.gaps();
         for (key, value) in changes {
+            if value.is_some() {
+                gaps.fill(&key);
+            }
             lately.take(key, value, self.is_on_disk());
         }
         Ok(lately.fresh_bytes)
@@ -216,12 +227,30 @@ impl Inner {
         self.lately.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn page_of(&self, key: &[u8]) -> Result<Option<Page>, QueueError> {
-        self.store.as_ref().map_or(Ok(None), |store| store.page_of(key))
+    /// The page that `key` is in, for who reads what changed lately.
+    fn page_near(
+        &self,
+        key: &[u8],
+        _lately: &RwLockReadGuard<'_, Lately>,
+    ) -> Result<Option<Page>, QueueError> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let kind = key.first().copied();
+        if let Some(page) = self.last_pages().get(&kind).filter(|page| page.is_of(key)) {
+            return Ok(Some(page.clone()));
+        }
+        let page = store.page_of(key)?;
+        if let Some(page) = &page {
+            self.last_pages().insert(kind, page.clone());
+        }
+        Ok(page)
     }
 
-    fn next_low(&self, low: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
-        self.store.as_ref().map_or(Ok(None), |store| store.next_low(low))
+    fn gaps(&self) -> MutexGuard<'_, Gaps> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_pages(&self) -> MutexGuard<'_, BTreeMap<Option<u8>, Page>> {
+        self.last_pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets what is fresh apart to be written out; false when nothing is.
@@ -258,36 +287,39 @@ impl Inner {
     /// Writes what was set apart into the store. Readers find it in memory until then.
     fn write_out(&self) -> Result<(), QueueError> {
         let Some(frozen) = self.read().frozen.clone() else { return Ok(()) };
-        let written = self.pages_of(&frozen).and_then(|pages| match &self.store {
-            Some(store) => store.apply(pages),
+        let written = match &self.store {
+            Some(store) => pages_of(store, &frozen).and_then(|pages| store.apply(pages)),
             None => Ok(()),
-        });
+        };
         let mut lately = self.write();
         match &written {
-            Ok(()) => lately.frozen = None,
+            Ok(()) => {
+                lately.frozen = None;
+                self.last_pages().clear();
+            }
             Err(failed) => lately.failed = Some(failed.clone()),
         }
         written
     }
+}
 
-    /// The pages that these changes make.
-    fn pages_of(&self, changes: &Changes) -> Result<Vec<pages::Stored>, QueueError> {
-        let mut stored = Vec::new();
-        let mut changes = changes.iter().map(|(k, v)| (k.as_slice(), v.as_deref())).peekable();
-        while let Some((key, _)) = changes.peek() {
-            let page = self.page_of(key)?;
-            let (low, bytes) = page.unwrap_or_default();
-            let end = self.next_low(&low)?;
-            let mut own = Vec::new();
-            while let Some(change) =
-                changes.next_if(|(key, _)| end.as_deref().is_none_or(|end| *key < end))
-            {
-                own.push(change);
-            }
-            stored.extend(pages::change(&low, &read_page(&bytes)?, &own));
+/// The pages that these changes make.
+fn pages_of(store: &Store, changes: &Changes) -> Result<Vec<pages::Stored>, QueueError> {
+    let mut stored = Vec::new();
+    let mut changes = changes.iter().map(|(k, v)| (k.as_slice(), v.as_deref())).peekable();
+    while let Some((key, _)) = changes.peek() {
+        let page = store.page_of(key)?;
+        let (low, end, bytes) = match &page {
+            Some(Page { low, end, bytes }) => (&**low, end.as_deref(), &**bytes),
+            None => Default::default(),
+        };
+        let mut own = Vec::new();
+        while let Some(change) = changes.next_if(|(key, _)| end.is_none_or(|end| *key < end)) {
+            own.push(change);
         }
-        Ok(stored)
+        stored.extend(pages::change(low, &read_page(bytes)?, &own));
     }
+    Ok(stored)
 }
 
 impl Lately {

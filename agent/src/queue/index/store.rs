@@ -25,8 +25,27 @@ const LOCK_WAIT: Duration = Duration::from_millis(5);
 /// A page's key begins with this byte, since sled's may not be empty.
 const PAGE: u8 = b'.';
 
-/// A page: its lowest key and its bytes.
-pub(super) type Page = (Vec<u8>, sled::IVec);
+/// A page, as it was when it was read.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    /// Its lowest key.
+    pub(super) low: Vec<u8>,
+    /// The next page's lowest key.
+    pub(super) end: Option<Vec<u8>>,
+    /// Its pairs.
+    pub(super) bytes: sled::IVec,
+}
+
+impl Page {
+    /// Whether this is the page that `key` is in.
+    pub(super) fn is_of(&self, key: &[u8]) -> bool {
+        *self.low <= *key && self.is_up_to(key)
+    }
+
+    fn is_up_to(&self, key: &[u8]) -> bool {
+        self.end.as_deref().is_none_or(|end| key < end)
+    }
+}
 
 /// The pages.
 #[derive(Debug)]
@@ -59,11 +78,20 @@ impl Store {
 
     /// The page that `key` is in; none while nothing was ever stored.
     pub(super) fn page_of(&self, key: &[u8]) -> Result<Option<Page>, QueueError> {
-        guarded(|| self.db.range(..=named(key)).next_back().transpose()).map(lowest)
+        loop {
+            let found = guarded(|| self.db.range(..=named(key)).next_back().transpose())?;
+            let Some((low, bytes)) = lowest(found) else { return Ok(None) };
+            let end = self.next_low(&low)?;
+            let page = Page { low, end, bytes };
+            // Else it was split between the two looks.
+            if page.is_up_to(key) {
+                return Ok(Some(page));
+            }
+        }
     }
 
     /// The lowest key of the next page.
-    pub(super) fn next_low(&self, low: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
+    fn next_low(&self, low: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
         let from = (Bound::Excluded(named(low)), Bound::Unbounded);
         let next = guarded(|| self.db.range::<Vec<u8>, _>(from).next().transpose())?;
         Ok(lowest(next).map(|(low, _)| low))
@@ -117,7 +145,7 @@ fn named(low: &[u8]) -> Vec<u8> {
     [&[PAGE], low].concat()
 }
 
-fn lowest(found: Option<(sled::IVec, sled::IVec)>) -> Option<Page> {
+fn lowest(found: Option<(sled::IVec, sled::IVec)>) -> Option<(Vec<u8>, sled::IVec)> {
     let (key, bytes) = found?;
     let low = key.strip_prefix(&[PAGE])?;
     Some((low.to_vec(), bytes))

@@ -16,8 +16,9 @@ use super::load;
 use crate::clock::now;
 use crate::report::ms;
 
-/// Requests worked on together.
-const TOGETHER: usize = 256;
+/// Workers that lease and answer, and the requests that each works on together.
+const WORKERS: usize = 4;
+const TOGETHER: usize = 64;
 
 /// What a process of its own does.
 #[derive(clap::Args)]
@@ -134,11 +135,27 @@ async fn fill(queue: &Queue, count: u64, bytes: usize) -> anyhow::Result<f64> {
 
 async fn drain(queue: &Queue) -> anyhow::Result<f64> {
     let start = now();
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..WORKERS {
+        workers.spawn(work_off(queue.clone()));
+    }
+    let mut done = 0;
+    while let Some(worker) = workers.join_next().await {
+        done += worker??;
+    }
+    let rate = load::rate(done, start);
+    queue.forget_before(10, 0).await?;
+    queue.forget_before(10, 0).await?;
+    Ok(rate)
+}
+
+/// Leases, reads and answers until nothing is left; returns how many.
+async fn work_off(queue: Queue) -> anyhow::Result<u64> {
     let mut done = 0;
     loop {
         let leases = queue.lease_many(2, TOGETHER).await?;
         if leases.is_empty() {
-            break;
+            return Ok(done);
         }
         done += u64::try_from(leases.len())?;
         let answers = leases.iter().map(|lease| async {
@@ -147,10 +164,6 @@ async fn drain(queue: &Queue) -> anyhow::Result<f64> {
         });
         futures_util::future::try_join_all(answers).await?;
     }
-    let rate = load::rate(done, start);
-    queue.forget_before(10, 0).await?;
-    queue.forget_before(10, 0).await?;
-    Ok(rate)
 }
 
 /// The most memory that this process had.

@@ -38,8 +38,11 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1_000_000)]
     held: u64,
     /// Only what many held requests cost
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_held")]
     only_held: bool,
+    /// Leave out what many held requests cost
+    #[arg(long)]
+    no_held: bool,
 }
 
 pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
@@ -48,7 +51,9 @@ pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
     let folder = tempfile::tempdir_in(out).context("cannot make a folder for the queue")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let time = Duration::from_secs_f64(options.seconds);
-    many_held(&mut report, options, folder.path())?;
+    if !options.no_held {
+        many_held(&mut report, options, folder.path())?;
+    }
     if options.only_held {
         return Ok(report);
     }

@@ -76,8 +76,16 @@ pub async fn exported(
 ) -> Result<Option<Line>, QueueError> {
     let Some(body) = queue.body(id).await? else { return Ok(None) };
     let Some(record) = queue.get(id).await? else { return Ok(None) };
-    let is_open = !record.summary.state.is_final();
-    Ok(is_open.then(|| Line::of(&record.summary, &record.envelope, &body, now_ms)))
+    if record.summary.state.is_final() {
+        return Ok(None);
+    }
+    // Megabytes of base64 are not for the reactor.
+    let made = move || Line::of(&record.summary, &record.envelope, &body, now_ms);
+    let made = tokio::task::spawn_blocking(made).await;
+    made.map(Some).map_err(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_stopping) => QueueError::Closed,
+    })
 }
 
 /// Puts an exported request in; one that is there by its id or its key is left as it is.

@@ -106,3 +106,23 @@ async fn an_urgent_request_does_not_wait_for_others_to_share_its_sync() {
     }
     assert_eq!(patient.await.unwrap().unwrap(), Accepted::New);
 }
+
+#[tokio::test]
+async fn what_shares_a_sync_and_does_not_fit_into_it_is_served_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = QueueConfig {
+        commit_delay: Duration::from_millis(300),
+        segment_bytes: 64 << 20,
+        ..small()
+    };
+    let (queue, _) = Queue::open(dir.path(), config).unwrap();
+    let mut callers = tokio::task::JoinSet::new();
+    for size in [9 << 20, 9 << 20, 9 << 20, 10, 10, 10] {
+        let queue = queue.clone();
+        callers.spawn(async move { queue.accept(entry(5, 1, &vec![1; size])).await });
+    }
+    while let Some(accepted) = callers.join_next().await {
+        assert_eq!(accepted.unwrap().unwrap(), Accepted::New);
+    }
+    assert_eq!(queue.stats().await.unwrap().held, 6);
+}

@@ -291,3 +291,29 @@ fn directory_that_cannot_be_used_is_named() {
     let refused = read_only(&dir.path().join("none")).unwrap_err().to_string();
     assert!(refused.contains("none/journal"), "{refused}");
 }
+
+#[tokio::test]
+async fn results_after_a_lost_segment_have_numbers_that_none_had_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let answered = async |queue: &Queue| {
+        let new = entry(5, 1, b"question");
+        let id = new.id;
+        queue.accept(new).await.unwrap();
+        queue.answer(id, "answer", 2).await.unwrap();
+        queue.results_after(0, 1000).await.unwrap().last().unwrap().0
+    };
+    let (queue, _) = open(dir.path());
+    let mut last = 0;
+    for _ in 0..20 {
+        last = answered(&queue).await;
+    }
+    queue.close().await.unwrap();
+    for segment in segments(dir.path()) {
+        let file = OpenOptions::new().write(true).open(segment).unwrap();
+        file.write_all_at(&[0; 4096], 0).unwrap();
+    }
+    let (queue, report) = open(dir.path());
+    assert!(!report.bad.is_empty());
+    let next = answered(&queue).await;
+    assert!(next > last, "{next} after {last}");
+}

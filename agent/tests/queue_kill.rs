@@ -61,10 +61,10 @@ async fn child() {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{line}").and_then(|()| out.flush()).ok();
     };
-    let mut tasks = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
     for worker in 0..6u64 {
         let queue = queue.clone();
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             for turn in 0.. {
                 let size = [10, 900, 30_000, 150_000][((turn + worker) % 4) as usize];
                 let new = if turn % 3 == 0 {
@@ -94,10 +94,11 @@ async fn child() {
                     }
                 }
             }
-        }));
+        });
     }
-    for task in tasks {
-        task.await.unwrap();
+    // None ends by itself; the first that panics ends all.
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
     }
 }
 

@@ -15,7 +15,7 @@ use holdfast_agent::queue::{
     Accepted, Forgotten, FullRule, NewEntry, Queue, QueueConfig, QueueError, Recorded, RequestId,
     State, read_only,
 };
-use queue_kit::{entry, keyed, open, segments, small};
+use queue_kit::{copy_dir, entry, keyed, open, segments, small};
 
 #[tokio::test]
 async fn request_is_answered_once_and_its_answer_kept_over_restarts() {
@@ -438,4 +438,36 @@ async fn waiter_is_told_of_changes() {
     queue.answer(id, "here", 2).await.unwrap();
     assert_eq!(waiter.await.unwrap().unwrap().as_ref(), b"here");
     assert_eq!(queue.get(RequestId::new()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn id_that_was_forgotten_comes_again_and_is_kept_through_a_crash() {
+    let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (queue, _) = open(dir.path());
+    let new = entry(5, 1, b"first");
+    let id = new.id;
+    queue.accept(new).await.unwrap();
+    queue.cancel(id, 2).await.unwrap();
+    assert!(queue.forget(id).await.unwrap());
+    let again = NewEntry { id, ..entry(5, 3, b"again") };
+    assert_eq!(queue.accept(again).await.unwrap(), Accepted::New);
+    for has_index in [true, false] {
+        let place = crashed.path().join(if has_index { "killed" } else { "power cut" });
+        copy_dir(dir.path(), &place);
+        if !has_index {
+            std::fs::remove_dir_all(place.join("index")).unwrap();
+        }
+        let (copy, report) = open(&place);
+        assert_eq!(report.held, 1, "{report:?}");
+        let lease = copy.lease_next(9).await.unwrap().expect("it is held");
+        assert_eq!((lease.id(), &lease.body().await.unwrap()[..]), (id, &b"again"[..]));
+        copy.answer(id, "done", 4).await.unwrap();
+        copy.close().await.unwrap();
+        std::fs::remove_dir_all(place.join("index")).unwrap();
+        let (copy, report) = open(&place);
+        assert_eq!(report.held, 0, "{report:?}");
+        let record = copy.get(id).await.unwrap().unwrap();
+        assert_eq!(record.answer.as_deref(), Some(&b"done"[..]));
+        assert_eq!(copy.stats().await.unwrap().cancelled, 0);
+    }
 }

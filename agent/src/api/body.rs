@@ -24,7 +24,10 @@ const STEP_KIB: usize = 64;
 
 /// The memory that bodies may take together, in KiB.
 #[derive(Debug, Clone)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct Room {
+    free: Arc<Semaphore>,
+    all: usize,
+}
 
 /// Room that one body takes; it is free again when this is dropped.
 #[derive(Debug, Default)]
@@ -32,13 +35,14 @@ pub(super) struct Place(Option<OwnedSemaphorePermit>);
 
 impl Room {
     pub(super) fn of(config: &ApiConfig) -> Self {
-        Self(Arc::new(Semaphore::new(config.max_body_memory / 1024)))
+        let all = config.max_body_memory / 1024;
+        Self { free: Arc::new(Semaphore::new(all)), all }
     }
 
-    /// Room for so many KiB more, waiting for it until `until`.
+    /// Room for so many KiB more, or all there is, waiting for it until `until`.
     async fn take(&self, kib: usize, place: &mut Place, until: Instant) -> Result<(), NoRoom> {
-        let kib = u32::try_from(kib).map_err(|_| NoRoom)?;
-        let taken = timeout_at(until, self.0.clone().acquire_many_owned(kib)).await;
+        let kib = u32::try_from(kib.min(self.all)).map_err(|_| NoRoom)?;
+        let taken = timeout_at(until, self.free.clone().acquire_many_owned(kib)).await;
         let Ok(Ok(more)) = taken else { return Err(NoRoom) };
         match &mut place.0 {
             Some(place) => place.merge(more),
@@ -65,15 +69,16 @@ impl From<NoRoom> for Unread {
     }
 }
 
-/// Reads a body whole, as soon as there is room for it; `retry_after_s` is for who finds none.
+/// Reads a body of at most `limit` bytes whole, as soon as there is room for it; `retry_after_s` is
+/// for who finds none.
 pub(super) async fn read(
     room: &Room,
     config: &ApiConfig,
+    limit: usize,
     headers: &HeaderMap,
     body: Body,
     retry_after_s: u64,
 ) -> Result<(Bytes, Place), Problem> {
-    let limit = config.max_body_bytes;
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let declared = declared.and_then(|text| text.parse::<usize>().ok());
     if declared.is_some_and(|length| length > limit) {
@@ -88,7 +93,7 @@ pub(super) async fn read(
             return Err(no_room(config, retry_after_s));
         }
     }
-    let reading = gather(room, config, declared, body, place);
+    let reading = gather(room, config, limit, declared, body, place);
     match timeout(config.read_timeout, reading).await {
         Ok(Ok(read)) => Ok(read),
         Ok(Err(Unread::TooLarge)) => Err(too_large(limit)),
@@ -109,6 +114,7 @@ pub(super) async fn read(
 async fn gather(
     room: &Room,
     config: &ApiConfig,
+    limit: usize,
     declared: Option<usize>,
     body: Body,
     mut place: Place,
@@ -121,7 +127,7 @@ async fn gather(
     while let Some(chunk) = data.next().await {
         let chunk = chunk.map_err(|_| Unread::Cut)?;
         let length = bytes.len() + chunk.len();
-        if length > config.max_body_bytes {
+        if length > limit {
             return Err(Unread::TooLarge);
         }
         if length > covered {
@@ -195,24 +201,33 @@ mod tests {
         Body::from_stream(stream::iter(pieces))
     }
 
+    async fn read_all(
+        room: &Room,
+        config: &ApiConfig,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(Bytes, Place), Problem> {
+        read(room, config, config.max_body_bytes, headers, body, 3).await
+    }
+
     #[tokio::test(start_paused = true)]
     async fn bodies_take_no_more_room_together_than_there_is() {
         let config = config(1 << 20, 1 << 20);
         let room = Room::of(&config);
         let (first, place) =
-            read(&room, &config, &announced(700 << 10), in_pieces(7, 100 << 10), 3).await.unwrap();
+            read_all(&room, &config, &announced(700 << 10), in_pieces(7, 100 << 10)).await.unwrap();
         assert_eq!(first.len(), 700 << 10);
         for (case, headers, body) in [
             ("announced", announced(400 << 10), in_pieces(4, 100 << 10)),
             ("not announced", HeaderMap::new(), in_pieces(4, 100 << 10)),
         ] {
-            let refused = read(&room, &config, &headers, body, 3).await.unwrap_err();
+            let refused = read_all(&room, &config, &headers, body).await.unwrap_err();
             assert_eq!((refused.code(), refused.status()), ("busy", 503), "{case}");
         }
         // What fits beside it is read, and what waits is read as soon as there is room.
-        assert!(read(&room, &config, &announced(9), Body::from("123456789"), 3).await.is_ok());
+        assert!(read_all(&room, &config, &announced(9), Body::from("123456789")).await.is_ok());
         let headers = announced(400 << 10);
-        let waiting = read(&room, &config, &headers, in_pieces(4, 100 << 10), 3);
+        let waiting = read_all(&room, &config, &headers, in_pieces(4, 100 << 10));
         let (read, ()) = tokio::join!(waiting, async {
             tokio::time::sleep(Duration::from_secs(5)).await;
             drop(place);
@@ -220,7 +235,7 @@ mod tests {
         let (bytes, place) = read.unwrap();
         assert_eq!(bytes.len(), 400 << 10);
         drop(place);
-        assert_eq!(room.0.available_permits(), 1024, "all room is free again");
+        assert_eq!(room.free.available_permits(), 1024, "all room is free again");
     }
 
     #[tokio::test(start_paused = true)]
@@ -235,9 +250,9 @@ mod tests {
             ("cut", announced(9), Body::from_stream(cut), ("body_cut", 400)),
             ("slow", announced(9), Body::from_stream(slow), ("body_too_slow", 408)),
         ] {
-            let refused = read(&room, &config, &headers, body, 3).await.unwrap_err();
+            let refused = read_all(&room, &config, &headers, body).await.unwrap_err();
             assert_eq!((refused.code(), refused.status()), want, "{case}");
-            assert_eq!(room.0.available_permits(), 1024, "{case}");
+            assert_eq!(room.free.available_permits(), 1024, "{case}");
         }
     }
 }

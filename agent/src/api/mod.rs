@@ -149,7 +149,8 @@ async fn ask(
         }
     };
     let busy_s = api.retry_after_s();
-    let (bytes, _room) = body::read(&api.room, &api.config, &headers, body, busy_s).await?;
+    let limit = api.config.max_body_bytes;
+    let (bytes, _room) = body::read(&api.room, &api.config, limit, &headers, body, busy_s).await?;
     let media = read_media(&api, &task, &headers, bytes)?;
     let request = Request {
         id: RequestId::new(),

@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::{Api, Problem, bad_query, known_id, unknown_request};
+use super::{Api, Problem, bad_query, body, known_id, unknown_request};
 use crate::export::{Line, MAX_LINE_BYTES};
 use crate::listing::{self, Numbers};
 use crate::operator;
@@ -146,20 +146,23 @@ pub(super) async fn export(
 }
 
 /// Takes in a request of another queue.
-pub(super) async fn import(State(api): State<Api>, body: Body) -> Result<Response, Problem> {
+pub(super) async fn import(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     let _place = api.place()?;
+    let busy_s = api.retry_after_s();
+    let (bytes, _room) =
+        body::read(&api.room, &api.config, MAX_LINE_BYTES, &headers, body, busy_s).await?;
+    let now_ms = api.service.clock.now_ms();
     let unfit = |why: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_record", why);
-    let read = tokio::time::timeout(api.config.read_timeout, to_bytes(body, MAX_LINE_BYTES));
-    let bytes = match read.await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => {
-            return Err(unfit(format!("no record of {MAX_LINE_BYTES} bytes at most came")));
-        }
-        Err(_) => return Err(unfit("the record did not arrive in time".to_owned())),
-    };
-    let line: Line = serde_json::from_slice(&bytes).map_err(|error| unfit(error.to_string()))?;
-    let entry = line.entry(api.service.clock.now_ms());
-    let entry = entry.map_err(|error| unfit(crate::error_chain(&error)))?;
+    // Megabytes of base64 are not for the reactor.
+    let read = tokio::task::spawn_blocking(move || {
+        let line: Line = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        line.entry(now_ms).map_err(|error| crate::error_chain(&error))
+    });
+    let entry = read.await.map_err(|error| unfit(error.to_string()))?.map_err(unfit)?;
     let taken = operator::take_in(api.service.queue.open()?, entry).await;
     Ok(Json(taken.map_err(AskError::from)?).into_response())
 }

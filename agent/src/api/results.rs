@@ -145,7 +145,9 @@ async fn page(api: &Api, queue: &Queue, wanted: Wanted) -> Result<Response, Prob
             Err(_) => page.last = reader.after(),
         }
     }
-    api.takers.note_shown(page.last);
+    if page.first.is_some() {
+        api.takers.note_shown(page.last);
+    }
     let results = page.found.iter().map(ResultBody::from).collect();
     Ok(Json(PageBody { results, next: page.last, gap }).into_response())
 }

@@ -43,7 +43,7 @@ use self::lanes::{Lanes, Place};
 use self::memory::Memory;
 use self::outcome::{Outcome, settle};
 use self::parked::{MOST_PARKED, Parked};
-use self::plan::{URGENT, Way, choose, put_off_for, share};
+use self::plan::{URGENT, Wait, Way, choose, put_off_for, share};
 use crate::answer::Reason;
 use crate::clock::Clock;
 use crate::destination::Destination;
@@ -185,7 +185,7 @@ impl Worker {
                 && under_way.len() < MOST_AT_ONCE - KEPT_FOR_URGENT;
             let first = doors.are_worth_a_look(Share::First) && under_way.len() < MOST_AT_ONCE;
             let now_ms = self.drain.clock.now_ms();
-            desk.parked.release(now_ms, |index, share| doors.is_open(index, share));
+            desk.parked.release(now_ms, |index, share| doors.standing(index, share));
             if doors.are_all_dead() {
                 // There is nobody to look past them for.
                 desk.parked = Parked::default();
@@ -247,25 +247,26 @@ impl Worker {
                 let (lanes, escalator) = (&self.lanes, &self.drain.escalator);
                 match lanes.take(escalator, index, share, lease.body_len()) {
                     Some(place) => under_way.push(self.carry(lease, envelope, place).boxed()),
-                    None => parked.park(lease, vec![index]),
+                    // It closed meanwhile: chosen anew.
+                    None => parked.park(lease, Wait { not_full: Some(index), ..Wait::default() }),
                 }
             }
             Way::Budget(after) => {
                 under_way.push(self.conclude(lease, Outcome::Budget { after }).boxed());
             }
-            Way::Wait(indexes) if parked.is_full() && doors.any_open() => {
-                match self.put_off(&indexes, &standings) {
+            Way::Wait(wait) if parked.is_full() && doors.any_open() => {
+                match self.put_off(&wait, &standings) {
                     Some(outcome) => under_way.push(self.conclude(lease, outcome).boxed()),
-                    None => parked.park(lease, indexes),
+                    None => parked.park(lease, wait),
                 }
             }
-            Way::Wait(indexes) => parked.park(lease, indexes),
+            Way::Wait(wait) => parked.park(lease, wait),
         }
     }
 
     /// What is beyond the many that wait for the same; nothing when those go on by themselves soon.
-    fn put_off(&self, indexes: &[usize], standings: &[(usize, Standing)]) -> Option<Outcome> {
-        let waits = standings.iter().filter(|(index, _)| indexes.contains(index));
+    fn put_off(&self, wait: &Wait, standings: &[(usize, Standing)]) -> Option<Outcome> {
+        let waits = standings.iter().filter(|(index, _)| wait.indexes().any(|each| each == *index));
         let mut soonest: Option<(Duration, &Destination)> = None;
         for (index, standing) in waits {
             if *standing == Standing::Full {
@@ -340,8 +341,8 @@ impl Doors {
         }
     }
 
-    fn is_open(&self, index: usize, share: Share) -> bool {
-        self.of(share).get(index) == Some(&Standing::Open)
+    fn standing(&self, index: usize, share: Share) -> Standing {
+        self.of(share).get(index).copied().unwrap_or(Standing::LinkDown)
     }
 
     fn any_open(&self) -> bool {

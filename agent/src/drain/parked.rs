@@ -4,8 +4,8 @@
 //!
 //! **Invariant:** no more than [`MOST_PARKED`] and one are kept, and none beyond its time to live.
 
-use super::plan;
-use crate::escalate::Share;
+use super::plan::{self, Wait};
+use crate::escalate::{Share, Standing};
 use crate::queue::Lease;
 
 /// Requests kept in memory at most; those beyond are put off on disk.
@@ -18,7 +18,7 @@ pub(super) struct Parked(Vec<Waiting>);
 #[derive(Debug)]
 struct Waiting {
     lease: Lease,
-    for_one_of: Vec<usize>,
+    wait: Wait,
 }
 
 impl Parked {
@@ -32,16 +32,19 @@ impl Parked {
         self.0.len() > MOST_PARKED
     }
 
-    pub(super) fn park(&mut self, mut lease: Lease, for_one_of: Vec<usize>) {
+    pub(super) fn park(&mut self, mut lease: Lease, wait: Wait) {
         lease.drop_body();
-        self.0.push(Waiting { lease, for_one_of });
+        self.0.push(Waiting { lease, wait });
     }
 
-    /// Gives the most urgent one back to the queue that something is open for.
-    pub(super) fn release(&mut self, now_ms: u64, is_open: impl Fn(usize, Share) -> bool) {
+    /// Gives the most urgent one back to the queue whose wait is over.
+    pub(super) fn release(&mut self, now_ms: u64, standing: impl Fn(usize, Share) -> Standing) {
         let is_next = |waiting: &&Waiting| {
-            let share = plan::share(waiting.lease.priority());
-            waiting.for_one_of.iter().any(|index| is_open(*index, share))
+            let Waiting { lease, wait } = waiting;
+            let share = plan::share(lease.priority());
+            let is_open = |index: &usize| standing(*index, share) == Standing::Open;
+            let is_full = |index| standing(index, share) == Standing::Full;
+            wait.open.iter().any(is_open) || wait.not_full.is_some_and(|index| !is_full(index))
         };
         let urgency = |waiting: &&Waiting| waiting.lease.urgency(now_ms);
         if let Some(id) = self.0.iter().filter(is_next).max_by_key(urgency).map(|w| w.lease.id()) {

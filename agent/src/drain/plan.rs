@@ -27,10 +27,26 @@ pub(super) fn share(priority: u8) -> Share {
 pub(super) enum Way {
     /// To this destination, now.
     Go(usize),
-    /// Nowhere until one of these takes it.
-    Wait(Vec<usize>),
+    /// Nowhere, for now.
+    Wait(Wait),
     /// Nowhere until there is budget, which is after this time.
     Budget(Duration),
+}
+
+/// What a request waits for: whichever comes first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// One of these takes it.
+    pub(super) open: Vec<usize>,
+    /// This one's places are not all taken any more: it takes it, or fails and leaves it to the next.
+    pub(super) not_full: Option<usize>,
+}
+
+impl Wait {
+    /// The destinations that it is for.
+    pub(super) fn indexes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.open.iter().copied().chain(self.not_full)
+    }
 }
 
 /// Chooses among `candidates`, in the configured order; there is at least one.
@@ -41,8 +57,7 @@ pub(super) fn choose(candidates: &[(usize, Standing)], share: Share) -> Way {
         match standing {
             Standing::Open => return Way::Go(*index),
             Standing::Full if share == Share::Backlog => {
-                waits.push(*index);
-                return Way::Wait(waits);
+                return Way::Wait(Wait { open: waits, not_full: Some(*index) });
             }
             Standing::OverBudget(after) => {
                 renews = Some(renews.map_or(*after, |before| before.min(*after)));
@@ -57,7 +72,7 @@ pub(super) fn choose(candidates: &[(usize, Standing)], share: Share) -> Way {
         |candidate: &(usize, Standing)| matches!(candidate.1, Standing::OverBudget(_));
     match renews {
         Some(after) if candidates.iter().all(is_over_budget) => Way::Budget(after),
-        _ => Way::Wait(waits),
+        _ => Way::Wait(Wait { open: waits, not_full: None }),
     }
 }
 
@@ -94,17 +109,19 @@ mod tests {
         let soon = Duration::from_secs(1);
         let late = Duration::from_secs(9);
         let (limited, paused) = (Standing::Limited(soon), Standing::Paused(soon));
-        let wait = |indexes: &[usize]| Way::Wait(indexes.to_vec());
+        let wait = |open: &[usize]| Way::Wait(Wait { open: open.to_vec(), not_full: None });
+        let behind =
+            |open: &[usize], full| Way::Wait(Wait { open: open.to_vec(), not_full: Some(full) });
         for (case, standings, share, want) in [
             ("the first that is open", &[Open, Open][..], Backlog, Way::Go(0)),
-            ("a backlog does not spill over", &[Full, Open], Backlog, wait(&[0])),
+            ("a backlog does not spill over", &[Full, Open], Backlog, behind(&[], 0)),
             ("an urgent one does", &[Full, Open], First, Way::Go(1)),
             ("rate spills over", &[limited, Open], Backlog, Way::Go(1)),
             ("so does a pause", &[paused, Open], Backlog, Way::Go(1)),
             ("and a dead link", &[LinkDown, Open], Backlog, Way::Go(1)),
             ("and a spent budget", &[OverBudget(late), Open], Backlog, Way::Go(1)),
             ("all closed", &[LinkDown, limited, Full], First, wait(&[0, 1, 2])),
-            ("down, then full", &[LinkDown, Full, Open], Backlog, wait(&[0, 1])),
+            ("down, then full", &[LinkDown, Full, Open], Backlog, behind(&[0], 1)),
             ("only budget", &[OverBudget(late)], First, Way::Budget(late)),
             ("two budgets", &[OverBudget(late), OverBudget(soon)], Backlog, Way::Budget(soon)),
             ("budget or link", &[OverBudget(late), LinkDown], Backlog, wait(&[0, 1])),

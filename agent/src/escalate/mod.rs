@@ -251,11 +251,11 @@ impl Escalator {
         self.check_link(endpoint)?;
         let secret = endpoint.secret().await?;
         endpoint.check_pause(secret.as_ref())?;
-        let turn = match turn.filter(|turn| turn.destination() == endpoint.destination.name) {
+        let mut turn = match turn.filter(|turn| turn.destination() == endpoint.destination.name) {
             Some(turn) => turn,
             None => endpoint.wait_for_turn(request, limit.deadline()).await?,
         };
-        let result = self.in_turn(endpoint, request, secret.as_ref(), limit).await;
+        let result = self.in_turn(endpoint, &mut turn, request, secret.as_ref(), limit).await;
         turn.end(result.as_ref().err().is_none_or(SendError::may_cost));
         if let Err(error) = &result {
             endpoint.paused.note(error, secret.as_ref(), Instant::now());
@@ -266,6 +266,7 @@ impl Escalator {
     async fn in_turn(
         &self,
         endpoint: &Endpoint,
+        turn: &mut Turn,
         request: &Request,
         secret: Option<&credential::Secret>,
         limit: Limit,
@@ -277,6 +278,7 @@ impl Escalator {
             let destination = endpoint.destination.name.clone();
             SendError::Unnoted { destination, cause: error.to_string() }
         })?;
+        turn.goes_out();
         let (destination, http) = (&endpoint.destination, &endpoint.http);
         let exchange = Exchange::new(destination, http, &self.links, secret, limit);
         match &destination.protocol {

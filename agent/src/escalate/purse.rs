@@ -81,7 +81,7 @@ impl Purse {
         let Some(spending) = spendings.get_mut(name) else { return Ok(None) };
         let reserved = spending.on(now_ms / DAY_MS).reserved();
         *spending = reserved.ok_or_else(|| until_tomorrow(now_ms))?;
-        Ok(Some(Reservation { purse: self.clone(), name: name.to_owned(), is_paid: true }))
+        Ok(Some(Reservation { purse: self.clone(), name: name.to_owned(), is_paid: false }))
     }
 
     /// Writes down what is reserved, if what is on disk does not cover it.
@@ -124,7 +124,8 @@ impl Purse {
     }
 }
 
-/// The price of one request, set apart; dropped before it is settled, it counts as paid.
+/// The price of one request, set apart. It costs nothing until it goes out; dropped from then on, it
+/// counts as paid.
 #[derive(Debug)]
 pub(super) struct Reservation {
     purse: Purse,
@@ -133,6 +134,11 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
+    /// From here on nobody knows whether it has to be paid for.
+    pub(super) fn goes_out(&mut self) {
+        self.is_paid = true;
+    }
+
     /// Ends it: the request was paid for, or cost nothing.
     pub(super) fn settle(mut self, is_paid: bool) {
         self.is_paid = is_paid;

@@ -61,6 +61,13 @@ impl Turn {
         &self.destination
     }
 
+    /// The request goes out now.
+    pub(super) fn goes_out(&mut self) {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.goes_out();
+        }
+    }
+
     /// Ends it; `is_paid` says whether the destination may want money for it.
     pub(super) fn end(mut self, is_paid: bool) {
         if let Some(reservation) = self.reservation.take() {

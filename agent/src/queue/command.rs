@@ -59,6 +59,8 @@ impl Command {
 pub(super) enum Ack {
     /// A request is in.
     Accepted(Reply<Accepted>, Accepted),
+    /// One is not taken in, for the sake of another.
+    Refused(Reply<Accepted>, QueueError),
     /// One ended, or was left alone.
     Finished(Reply<Option<Recorded>>, Option<Recorded>),
     /// One was given back.
@@ -75,6 +77,7 @@ impl Ack {
         let result = result.clone();
         match self {
             Ack::Accepted(reply, value) => drop(reply.send(result.map(|()| value))),
+            Ack::Refused(reply, why) => drop(reply.send(Err(result.err().unwrap_or(why)))),
             Ack::Finished(reply, value) => drop(reply.send(result.map(|()| value))),
             Ack::Retried(reply, value) => drop(reply.send(result.map(|()| value))),
             Ack::Forgot(reply, value) => drop(reply.send(result.map(|()| value))),

@@ -47,13 +47,19 @@ impl Writer {
         for _ in 0..AT_ONCE {
             self.commit()?;
             let (disk, dir) = (&self.shared.disk, &self.shared.journal_dir);
-            let size_of = |number| disk.open_to_read(&path_of(dir, number)).ok()?.bytes().ok();
+            let stuck = &self.stuck;
+            let size_of = |number| match stuck.contains(&number) {
+                true => None,
+                false => disk.open_to_read(&path_of(dir, number)).ok()?.bytes().ok(),
+            };
             let segment_bytes = self.shared.config.segment_bytes;
             let Some(victim) =
                 nearly_dead(&self.ledger, self.journal.active(), segment_bytes, size_of)
             else {
                 return Ok(());
             };
+            // What cannot be moved stays, and must not be in the way of others.
+            self.stuck.insert(victim);
             self.empty(victim)?;
             self.commit()?;
             self.collect_garbage();
@@ -92,7 +98,7 @@ impl Writer {
         let index = self.shared.index()?;
         let Some(entry) = self.ledger.entry(&index, id)? else { return Ok(None) };
         let meta = match entry.ended {
-            None if entry.place == *place => Meta::Accept(self.accepted_as(id, &entry)),
+            None if entry.place == *place => Meta::Accept(self.accepted_as(id, &entry)?),
             None if entry.retry == Some((place.segment, place.span())) && place.body_len == 0 => {
                 Meta::Retry(RetryMeta {
                     attempts: entry.attempts,

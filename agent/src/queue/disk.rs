@@ -92,6 +92,11 @@ pub(super) fn zero_range(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<
     Ok(())
 }
 
+/// Whether the disk has lost what was there.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 /// Writes a range as it is read, so that the next sync has it to do.
 pub(super) fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     let mut bytes = vec![0; ZEROS.len()];

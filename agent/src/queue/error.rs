@@ -5,7 +5,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use super::RequestId;
+use super::{RequestId, disk::is_unreadable};
 
 /// The limit that refused a new request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +155,11 @@ impl QueueError {
     /// Wraps a file error with what was tried and on which file.
     pub(super) fn storage(what: &'static str, path: &std::path::Path, source: io::Error) -> Self {
         QueueError::Storage { what, path: path.to_owned(), source: Arc::new(source) }
+    }
+
+    /// Whether the disk has lost what was there.
+    pub(super) fn is_unreadable(&self) -> bool {
+        matches!(self, QueueError::Storage { source, .. } if is_unreadable(source))
     }
 
     /// Whether the cause is a disk (or quota) without space: HTTP 507.

@@ -79,7 +79,8 @@
 //! length. Then, by request id:
 //! - **accept**: an unknown id is held; for a held one this is its new place (records are written again
 //!   further on to free their segments; the later one counts, and says what retries said before); for a
-//!   final one it is left over;
+//!   final one it is left over, unless its order is above the final's number: then the final was
+//!   forgotten, and the id was taken in anew;
 //! - **retry**: sets attempts, reason, due time and what it waits for of a held id; otherwise it is left over;
 //! - **final**: ends the id, known or not: it carries all that is kept of a request. For an id that
 //!   is final already this is its new place with the same content.
@@ -170,7 +171,7 @@ pub(super) struct AcceptMeta {
     pub(super) idempotency: Option<Idempotency>,
     /// 0..=9.
     pub(super) priority: u8,
-    /// Age order: the sequence of the first accept record of this id.
+    /// Age order: the sequence of the first accept record of this id, in this life.
     pub(super) order: u64,
     /// Milliseconds.
     pub(super) accepted_at_ms: u64,

@@ -10,11 +10,15 @@ use tracing::error;
 
 use super::{
     Queue, QueueError, RequestId,
-    journal::{FinalState, Place},
+    entry::{Attempts, GivenBack},
+    journal::{FinalState, Place, Wait},
     keys::Entry,
     pick::{Picked, urgency},
     shared::{OpenSegment, Shared},
 };
+
+/// What a disk does not give now is asked for again after this time.
+const UNREADABLE_WAIT_MS: u64 = 60_000;
 
 /// A request to be worked on. End it by [`Queue::answer`], [`Queue::fail`] or [`Queue::retry_at`];
 /// dropped before, it is given back as it was, without an attempt counted.
@@ -135,7 +139,7 @@ pub(super) async fn next(
             was_any = true;
             match read {
                 Ok(()) => leases.push(lease),
-                Err(failed) => set_aside(queue, &lease, failed, now_ms).await?,
+                Err(failed) => pass_over(queue, &lease, failed, now_ms).await?,
             }
         }
         // All that were damaged are out of the way now.
@@ -173,21 +177,33 @@ fn read(
     Ok(leases.collect())
 }
 
-/// Ends a request whose bytes cannot be read; one that was moved in this moment is given back.
-async fn set_aside(
+/// Gets a request whose bytes cannot be read out of the way of the others: it ends if they are lost,
+/// and is tried again later if its disk does not give them now. One that was moved in this moment is
+/// given back.
+async fn pass_over(
     queue: &Queue,
     lease: &Lease,
     failed: QueueError,
     now_ms: u64,
 ) -> Result<(), QueueError> {
     let id = lease.id;
-    let why = match failed {
+    let why = match &failed {
         QueueError::Storage { .. } if !queue.is_at(id, lease.entry.place).await? => return Ok(()),
         QueueError::Damaged { .. } => "its bytes on disk are damaged",
         QueueError::Storage { source, .. } if source.kind() == ErrorKind::NotFound => {
             "its bytes on disk are gone"
         }
-        other => return Err(other),
+        QueueError::Storage { .. } => {
+            error!(%id, %failed, "queue: a request cannot be read now; others go before it");
+            let back = GivenBack {
+                attempts: Attempts::Kept,
+                not_before_ms: now_ms.saturating_add(UNREADABLE_WAIT_MS),
+                reason: Some(failed.to_string()),
+                wait: Wait::Turn,
+            };
+            return queue.give_back(id, back, false).await.map(drop);
+        }
+        _ => return Err(failed),
     };
     error!(%id, why, "queue: a request cannot be read; it ends as failed");
     queue.end(id, FinalState::Failed, Some(why), now_ms, false).await.map(drop)

@@ -177,6 +177,11 @@ impl Ledger {
         place: Place,
     ) -> Result<(), QueueError> {
         let entry = match known {
+            Some(Entry { ended: Some(ended), .. }) if meta.order > ended.number => {
+                // The final was forgotten, and the id came again.
+                self.forget(index, id)?;
+                self.begin(id, meta, place)
+            }
             Some(entry) if entry.ended.is_some() => {
                 // Left over; but while it exists the final must.
                 return self.left_over_accept(index, id, entry, place.segment);
@@ -194,21 +199,23 @@ impl Ledger {
                 }
                 entry
             }
-            None => {
-                let entry = fresh(meta, place, vec![place.segment]);
-                self.totals.held += 1;
-                self.waits(entry.wait, 1);
-                self.put(entry.queue_key(), keys::waiting_value(id, entry.accepted_at_ms));
-                if let Some(at) = entry.expires_at_ms {
-                    self.put(keys::expiry_key(at, id), Vec::new());
-                }
-                self.put_name(&entry, id);
-                entry
-            }
+            None => self.begin(id, meta, place),
         };
         self.totals.held_bytes += place.span();
         self.count(place.segment, place.span());
         self.put_entry(id, &entry)
+    }
+
+    fn begin(&mut self, id: RequestId, meta: &AcceptMeta, place: Place) -> Entry {
+        let entry = fresh(meta, place, vec![place.segment]);
+        self.totals.held += 1;
+        self.waits(entry.wait, 1);
+        self.put(entry.queue_key(), keys::waiting_value(id, entry.accepted_at_ms));
+        if let Some(at) = entry.expires_at_ms {
+            self.put(keys::expiry_key(at, id), Vec::new());
+        }
+        self.put_name(&entry, id);
+        entry
     }
 
     fn left_over_accept(

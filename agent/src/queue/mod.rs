@@ -22,6 +22,7 @@ mod disk;
 mod drained;
 mod entry;
 mod error;
+mod forget;
 mod index;
 mod journal;
 mod keys;

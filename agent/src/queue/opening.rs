@@ -68,10 +68,13 @@ pub(super) fn open_on(
         headroom: Headroom { bytes: config.headroom_bytes, inodes: config.headroom_inodes },
         meter: Arc::clone(&meter),
     };
-    let Opened { index, mut ledger, tail, store } = opened;
-    let journal = match tail.header {
-        Some(header) => Journal::resume(setup, header, &tail)?,
-        None => Journal::begin(setup, tail.after + 1, tail.next_sequence)?,
+    let Opened { index, mut ledger, mut tail, store } = opened;
+    tail.next_sequence = tail.next_sequence.saturating_add(place.lost_sequences()?);
+    let journal = match tail.header.map(|header| Journal::resume(setup.clone(), header, &tail)) {
+        Some(Ok(journal)) => journal,
+        // Its end is not to be had back; what could be read of it is served.
+        Some(Err(failed)) if !failed.is_unreadable() => return Err(failed),
+        Some(Err(_)) | None => Journal::begin(setup, tail.after + 1, tail.next_sequence)?,
     };
     ledger.add_segment(journal.active());
     report.held = ledger.totals.held;

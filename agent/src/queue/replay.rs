@@ -16,7 +16,7 @@ use super::{
     begin::{number_in, path_of},
     disk::{Disk, RealDisk},
     index::Index,
-    journal::{RecordHeader, SEGMENT_HEADER, SegmentHeader},
+    journal::{ALIGN, RecordHeader, SEGMENT_HEADER, SegmentHeader},
     keys::{self, Mark},
     ledger::Ledger,
     scan::{self, End, Found},
@@ -145,6 +145,18 @@ impl Place {
             report.bad.push(now);
         }
         Ok(good)
+    }
+
+    /// Sequences that records of segments set aside may have had: results are numbered by them, and
+    /// whoever takes results counts on none coming twice.
+    pub(super) fn lost_sequences(&self) -> Result<u64, QueueError> {
+        let dir = self.journal_dir();
+        let mut lost = 0_u64;
+        for name in self.disk.list(&dir)?.iter().filter(|name| name.contains(".seg.bad-")) {
+            let file = self.disk.open_to_read(&dir.join(name)).and_then(|file| file.bytes());
+            lost = lost.saturating_add(file.unwrap_or(0).div_ceil(ALIGN));
+        }
+        Ok(lost)
     }
 
     /// Whether there is room for an index on disk.

@@ -7,13 +7,17 @@ use std::{fmt, io, path::Path};
 
 use super::{
     QueueError, RequestId,
-    disk::DiskFile,
+    disk::{DiskFile, is_unreadable},
     journal::{
         ALIGN, HEADER, Meta, Place, RecordHeader, SEGMENT_HEADER, SEGMENT_HEADER_LEN, SegmentHeader,
     },
 };
 
 const WINDOW: usize = 1024 * 1024;
+/// What a disk reads or fails to read at once.
+const SECTOR: usize = 4096;
+/// Stands for a byte that does not read.
+const UNREADABLE: u8 = 0xff;
 
 /// Bytes that are no record and not zero, or a record that does not match its checksum.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +88,7 @@ impl<'a> Window<'a> {
         if !held {
             let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
             self.bytes.resize(left.min(WINDOW.max(len)), 0);
-            self.file.read_exact_at(&mut self.bytes, at)?;
+            read_what_reads(self.file, &mut self.bytes, at)?;
             self.start = at;
         }
         let from = usize::try_from(at - self.start).unwrap_or(usize::MAX);
@@ -110,10 +114,29 @@ impl<'a> Window<'a> {
     }
 }
 
+/// Fills `bytes` from `at` on. Sectors that the disk does not give are filled with what is no record,
+/// so that they cost what is in them and nothing else.
+fn read_what_reads(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    let Err(failed) = file.read_exact_at(bytes, at) else { return Ok(()) };
+    if !is_unreadable(&failed) {
+        return Err(failed);
+    }
+    let mut at = at;
+    for sector in bytes.chunks_mut(SECTOR) {
+        if file.read_exact_at(sector, at).is_err() {
+            sector.fill(UNREADABLE);
+        }
+        at += sector.len() as u64;
+    }
+    Ok(())
+}
+
 /// Reads a segment's header.
 pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeader>> {
     let mut block = vec![0; SEGMENT_HEADER_LEN];
     match file.read_exact_at(&mut block, 0) {
+        // A header that does not read is as good as none: the segment is set aside.
+        Err(error) if is_unreadable(&error) => Ok(None),
         Err(error) => short(error).map(|()| None),
         Ok(()) => Ok(SegmentHeader::decode(&block)),
     }
@@ -266,4 +289,100 @@ fn read_range(file: &dyn DiskFile, at: u64, len: u64) -> io::Result<Option<Vec<u
 /// A file that is too short is damage; anything else is an error.
 fn short(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::UnexpectedEof { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ops::Range, sync::Arc};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::queue::{
+        NewEntry, Queue, QueueConfig,
+        disk::{Disk, RealDisk},
+    };
+
+    /// A file of which some sectors do not read.
+    #[derive(Debug)]
+    struct Failing {
+        file: Arc<dyn DiskFile>,
+        bad: Range<u64>,
+    }
+
+    impl DiskFile for Failing {
+        fn read_exact_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+            if at < self.bad.end && at + bytes.len() as u64 > self.bad.start {
+                return Err(rustix::io::Errno::IO.into());
+            }
+            self.file.read_exact_at(bytes, at)
+        }
+
+        fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            unreachable!("a scan writes nothing")
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            unreachable!("a scan writes nothing")
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            unreachable!("a scan writes nothing")
+        }
+
+        fn bytes(&self) -> io::Result<u64> {
+            self.file.bytes()
+        }
+    }
+
+    #[tokio::test]
+    async fn sectors_that_do_not_read_cost_what_is_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = QueueConfig { headroom_bytes: 0, headroom_inodes: 0, ..Default::default() };
+        let (queue, _) = Queue::open(dir.path(), config).unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..5 {
+            let id = RequestId::new();
+            let (envelope, body) = (Bytes::new(), Bytes::from(vec![7; 20_000]));
+            let (idempotency, expires_at_ms) = (None, None);
+            let new = NewEntry {
+                id,
+                idempotency,
+                priority: 5,
+                accepted_at_ms: 1,
+                not_before_ms: 0,
+                expires_at_ms,
+                envelope,
+                body,
+            };
+            queue.accept(new).await.unwrap();
+            ids.push(id);
+        }
+        queue.close().await.unwrap();
+        let path = dir.path().join("journal/0000000000000001.seg");
+        let file = RealDisk.open_to_read(&path).unwrap();
+        let header = read_header(&*file).unwrap().unwrap();
+        let scanned = |file: &dyn DiskFile| {
+            let (mut found, mut damaged) = (Vec::new(), Vec::new());
+            let note = |record: Found| {
+                found.push((record.id, record.place.offset));
+                Ok(())
+            };
+            scan(&path, file, &header, 0, note, |damage| damaged.push(damage.id)).unwrap();
+            (found, damaged)
+        };
+        let (all, none) = scanned(&*file);
+        assert_eq!((all.len(), none.len()), (5, 0));
+        // Inside a body: its own record; over a header: all of the record as far as it is looked for.
+        let second = all[1].1.next_multiple_of(4096);
+        let bad = Failing { file: Arc::clone(&file), bad: second + 4096..second + 8192 };
+        let (found, damaged) = scanned(&bad);
+        let left: Vec<_> = found.iter().map(|(id, _)| *id).collect();
+        assert_eq!(left, [ids[0], ids[2], ids[3], ids[4]]);
+        assert_eq!(damaged, [Some(ids[1])]);
+        let bad = Failing { file, bad: all[3].1 / 4096 * 4096..all[3].1 + 64 };
+        let (found, damaged) = scanned(&bad);
+        assert!(!damaged.is_empty());
+        assert_eq!(found.last().unwrap().0, ids[4]);
+    }
 }

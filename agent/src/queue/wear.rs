@@ -1,8 +1,8 @@
 //! How long the writer may wait for more to come, so that one sync serves more records and the flash
 //! lasts longer.
 //!
-//! **Invariant:** nobody waits longer than the delays that are configured, and an urgent record not at
-//! all.
+//! **Invariant:** nobody waits longer than the configured delay or, over the budget, a second; an urgent
+//! record does not wait.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use std::time::Duration;
 pub(super) const URGENT: u8 = 7;
 /// Over the budget, syncs are at least this far apart.
 const SLOWED: Duration = Duration::from_millis(1000);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of a day's budget, this part can be written at once.
 const BURST: f64 = 1.0 / 24.0;
 
 /// How long a commit without anything urgent waits for more, when so many bytes were written since
-/// `open` ago.
+/// the day began, `open` ago.
 #[must_use]
 pub(super) fn delay(
     configured: Duration,

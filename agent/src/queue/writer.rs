@@ -5,6 +5,7 @@
 //! is durable; a batch that fails is answered with its error as a whole and leaves no trace.
 
 use std::{
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{error, warn};
 
 use super::{
-    Accepted, Forgotten, NewEntry, QueueError, Recorded, RequestId,
+    Accepted, NewEntry, QueueError, Recorded, RequestId,
     begin::{Purpose, path_of},
     command::{Ack, Command, Finish, Reply},
     entry::{Attempts, GivenBack, cut_reason},
@@ -35,8 +36,8 @@ const BATCH: usize = 1024;
 const BATCH_BYTES: u64 = 16 * 1024 * 1024;
 /// While it gathers, the writer looks for more this often.
 const GATHER_STEP: Duration = Duration::from_millis(1);
-/// Finals forgotten in one commit at most.
-const FORGET: usize = 4096;
+/// So often the writer looks for a command before it sleeps.
+const LOOKS: u32 = 50;
 
 /// The writer's state.
 #[derive(Debug)]
@@ -50,8 +51,11 @@ pub(super) struct Writer {
     /// Why the batch in hand fails, or why the journal cannot be written at all.
     failure: Option<QueueError>,
     lock: Option<DirLock>,
-    opened: Instant,
+    /// When the day of the budget for the flash began, and the bytes written before it.
+    day: (Instant, u64),
     pub(super) tries_to_return: u32,
+    /// Segments that were tried to be emptied since the opening.
+    pub(super) stuck: BTreeSet<u64>,
 }
 
 /// Who waits for the batch, and whose leases it ends.
@@ -82,8 +86,9 @@ impl Writer {
             acks,
             failure: None,
             lock,
-            opened: Instant::now(),
+            day: (Instant::now(), 0),
             tries_to_return: 0,
+            stuck: BTreeSet::new(),
         }
     }
 
@@ -100,11 +105,12 @@ impl Writer {
     /// Serves commands until the queue is closed or nobody holds it any more.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut closer = None;
-        while let Some(first) = commands.blocking_recv() {
-            let waiting = self.gather(first, &mut commands);
-            let mut waiting = waiting.into_iter();
-            let Some(first) = waiting.next() else { break };
-            closer = self.turn(first, || waiting.next().or_else(|| commands.try_recv().ok()));
+        // What was gathered for one batch and found no room in it comes first in the next.
+        let mut gathered = VecDeque::new();
+        while let Some(first) = gathered.pop_front().or_else(|| next(&mut commands)) {
+            self.gather(&first, &mut gathered, &mut commands);
+            let mut more = || gathered.pop_front().or_else(|| commands.try_recv().ok());
+            closer = self.turn(first, &mut more);
             if closer.is_some() {
                 break;
             }
@@ -120,25 +126,32 @@ impl Writer {
     }
 
     /// Waits for more commands, as long as one sync for many is wanted and none is urgent.
-    fn gather(&self, first: Command, commands: &mut mpsc::Receiver<Command>) -> Vec<Command> {
+    fn gather(
+        &mut self,
+        first: &Command,
+        gathered: &mut VecDeque<Command>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) {
         let config = &self.shared.config;
         let written = self.shared.meter.written.load(Ordering::Relaxed);
-        let open = self.opened.elapsed();
+        if self.day.0.elapsed() >= wear::DAY {
+            // What was not used of a day's budget is not for the next.
+            self.day = (Instant::now(), written);
+        }
+        let (open, written) = (self.day.0.elapsed(), written.saturating_sub(self.day.1));
         let delay = wear::delay(config.commit_delay, config.wear_per_day, written, open);
-        let mut is_urgent = first.is_urgent();
-        let mut waiting = vec![first];
+        let mut is_urgent = first.is_urgent() || gathered.iter().any(Command::is_urgent);
         let begun = Instant::now();
-        while !is_urgent && begun.elapsed() < delay && waiting.len() < BATCH {
+        while !is_urgent && begun.elapsed() < delay && gathered.len() + 1 < BATCH {
             match commands.try_recv() {
                 Ok(next) => {
                     is_urgent = next.is_urgent();
-                    waiting.push(next);
+                    gathered.push_back(next);
                 }
                 Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(GATHER_STEP),
                 Err(mpsc::error::TryRecvError::Disconnected) => break,
             }
         }
-        waiting
     }
 
     /// Serves one batch: this command and those that wait behind it. Returns whoever asks to close.
@@ -168,10 +181,18 @@ impl Writer {
     }
 
     fn take(&mut self, command: Command) {
+        if self.failure.is_some() {
+            // The batch before this command is undone first: what it said must not be looked up.
+            self.commit().ok();
+        }
         match command {
             Command::Accept { entry, crc, answer, reply } => {
                 match self.accept(&entry, crc, answer) {
                     Ok(done) => self.acks.waiting.push(Ack::Accepted(reply, done)),
+                    // What it collides with may be of this batch, and not durable yet.
+                    Err(taken @ QueueError::IdTaken { .. }) => {
+                        self.acks.waiting.push(Ack::Refused(reply, taken));
+                    }
                     Err(refused) => drop(reply.send(Err(refused))),
                 }
             }
@@ -218,6 +239,9 @@ impl Writer {
         if self.ledger.entry(&index, new.id)?.is_some() {
             return Err(QueueError::IdTaken { id: new.id });
         }
+        if answer.is_none() {
+            self.make_room(new)?;
+        }
         let oldest = new.accepted_at_ms.checked_add(self.shared.config.max_age_ms);
         let meta = AcceptMeta {
             idempotency: new.idempotency.clone(),
@@ -237,7 +261,6 @@ impl Writer {
         };
         match answer {
             None => {
-                self.make_room(new)?;
                 self.write(new.id, None, &Meta::Accept(meta), &new.body, crc, Purpose::Accept)?;
             }
             Some((answer, crc)) => {
@@ -279,7 +302,13 @@ impl Writer {
         entry: Entry,
         finish: &Finish,
     ) -> Result<(), QueueError> {
-        let mut request = self.accepted_as(id, &entry);
+        let mut request = match self.accepted_as(id, &entry) {
+            Err(QueueError::Damaged { .. }) => {
+                error!(%id, "queue: a request's envelope is damaged; it ends without it");
+                accept_meta(&entry, Vec::new())
+            }
+            read => read?,
+        };
         if finish.reason.is_some() {
             request.reason = finish.reason.as_deref().map(cut_reason);
         }
@@ -293,34 +322,24 @@ impl Writer {
         self.write(id, Some(entry), &meta, &finish.answer, finish.answer_crc, Purpose::Progress)
     }
 
-    /// The accept's meta as of now; when its bytes are damaged, all that the index has of it.
-    pub(super) fn accepted_as(&mut self, id: RequestId, entry: &Entry) -> AcceptMeta {
-        let envelope = match self.envelope(id, entry) {
-            Ok(envelope) => envelope,
-            Err(failed) => {
-                error!(%id, %failed, "queue: a request's envelope is lost");
-                Vec::new()
-            }
-        };
-        AcceptMeta {
-            idempotency: entry.key.clone().map(|(key, digest)| super::Idempotency { key, digest }),
-            priority: entry.priority,
-            order: entry.order,
-            accepted_at_ms: entry.accepted_at_ms,
-            not_before_ms: entry.not_before_ms,
-            expires_at_ms: entry.expires_at_ms,
-            attempts: entry.attempts,
-            reason: entry.reason.clone(),
-            wait: entry.wait,
-            envelope,
-        }
+    /// The accept's meta as of now.
+    pub(super) fn accepted_as(
+        &mut self,
+        id: RequestId,
+        entry: &Entry,
+    ) -> Result<AcceptMeta, QueueError> {
+        self.envelope(id, entry).map(|envelope| accept_meta(entry, envelope))
     }
 
     fn envelope(&mut self, id: RequestId, entry: &Entry) -> Result<Vec<u8>, QueueError> {
         if let Some(known) = self.shared.in_flight.envelope(id) {
             return Ok(known.to_vec());
         }
-        self.journal.write_out(&entry.place)?;
+        if let Err(failed) = self.journal.write_out(&entry.place) {
+            // What was in the buffer is not on its way to the disk any more.
+            self.failure = Some(failed.clone());
+            return Err(failed);
+        }
         match self.shared.read_meta(id, &entry.place)?.0 {
             Meta::Accept(meta) => Ok(meta.envelope),
             Meta::Retry(_) | Meta::Final(_) => Ok(Vec::new()),
@@ -339,7 +358,7 @@ impl Writer {
             self.acks.settled.push(id);
             return Ok(Recorded::AlreadyFinal(entry.state()));
         }
-        if spare_in_flight && self.shared.in_flight.has(id) {
+        if spare_in_flight && !self.shared.in_flight.reserve(id) {
             return Ok(Recorded::Stored);
         }
         let meta = Meta::Retry(RetryMeta {
@@ -352,54 +371,12 @@ impl Writer {
             reason: back.reason.as_deref().map(cut_reason).or_else(|| entry.reason.clone()),
             wait: back.wait,
         });
-        self.write(id, Some(entry), &meta, &[], 0, Purpose::Progress)?;
-        self.acks.settled.push(id);
-        Ok(Recorded::Stored)
-    }
-
-    fn forget_one(&mut self, id: RequestId) -> Result<bool, QueueError> {
-        let index = self.shared.index()?;
-        self.ledger.forget(&index, id)
-    }
-
-    fn forget(&mut self, to_ms: Option<u64>) -> Result<Forgotten, QueueError> {
-        let by_age = to_ms.map_or(Ok(0), |to_ms| self.forget_oldest(to_ms, u64::MAX))?;
-        let kept = self.ledger.totals.finals();
-        let surplus = kept.saturating_sub(self.shared.config.max_finals);
-        let by_count = self.forget_oldest(u64::MAX, surplus)?;
-        if let Err(failed) = self.return_index_to_disk() {
-            warn!(%failed, "queue: the index stays in memory for now");
+        let written = self.write(id, Some(entry), &meta, &[], 0, Purpose::Progress);
+        match &written {
+            Ok(()) => self.acks.settled.push(id),
+            Err(_) => drop(self.shared.in_flight.release(id, Some(RESERVED))),
         }
-        if let Err(failed) = self.copy_index_if_grown() {
-            warn!(%failed, "queue: the index could not be copied; it stays as large as it is");
-        }
-        if let Err(failed) = self.compact()
-            && !failed.is_no_space()
-        {
-            warn!(%failed, "queue: nearly dead segments stay for now");
-        }
-        Ok(Forgotten { by_age, by_count })
-    }
-
-    /// Forgets the oldest finals up to a time, at most so many.
-    fn forget_oldest(&mut self, to_ms: u64, most: u64) -> Result<u64, QueueError> {
-        let mut forgotten = 0;
-        while forgotten < most {
-            // What this batch ends is in the index only after its commit.
-            self.commit()?;
-            let index = self.shared.index()?;
-            let limit = usize::try_from(most - forgotten).unwrap_or(FORGET).min(FORGET);
-            let ids = self.shared.up_to(b'f', to_ms, limit)?;
-            let mut now = 0;
-            for id in &ids {
-                now += u64::from(self.ledger.forget(&index, *id)?);
-            }
-            forgotten += now;
-            if now == 0 {
-                break;
-            }
-        }
-        Ok(forgotten)
+        written.map(|()| Recorded::Stored)
     }
 
     /// Appends a record of a request, as it is known now, and takes it into the ledger; a batch that fills its segment is committed
@@ -413,10 +390,6 @@ impl Writer {
         crc: u32,
         purpose: Purpose,
     ) -> Result<(), QueueError> {
-        if self.failure.is_some() {
-            // Tells who waits, and repairs; if it cannot, that is this record's answer too.
-            self.commit().ok();
-        }
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
@@ -462,10 +435,10 @@ impl Writer {
             self.shared.in_flight.release(id, whose);
         }
         self.shared.publish(&self.ledger);
+        self.shared.notify();
         for ack in acks.waiting {
             ack.send(&synced);
         }
-        self.shared.notify();
         synced
     }
 
@@ -558,4 +531,31 @@ impl Writer {
         drop(self.lock);
         Ok(())
     }
+}
+
+fn accept_meta(entry: &Entry, envelope: Vec<u8>) -> AcceptMeta {
+    AcceptMeta {
+        idempotency: entry.key.clone().map(|(key, digest)| super::Idempotency { key, digest }),
+        priority: entry.priority,
+        order: entry.order,
+        accepted_at_ms: entry.accepted_at_ms,
+        not_before_ms: entry.not_before_ms,
+        expires_at_ms: entry.expires_at_ms,
+        attempts: entry.attempts,
+        reason: entry.reason.clone(),
+        wait: entry.wait,
+        envelope,
+    }
+}
+
+/// The next command. Whoever was told of the last commit often has more, and comes sooner than a
+/// thread that sleeps is woken.
+fn next(commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
+    for _ in 0..LOOKS {
+        match commands.try_recv() {
+            Ok(command) => return Some(command),
+            Err(_none_yet) => std::thread::yield_now(),
+        }
+    }
+    commands.blocking_recv()
 }

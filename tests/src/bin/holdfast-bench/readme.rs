@@ -7,12 +7,13 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
+use crate::queue::plot;
 use crate::report::Report;
 
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
 
-/// Reads every result in the folder and writes the table into the file.
+/// Reads every result in the folder and writes the table into the file; plots go beside it, into `tests`.
 pub(crate) fn refresh(file: &Path, results: &Path) -> anyhow::Result<()> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -28,6 +29,11 @@ pub(crate) fn refresh(file: &Path, results: &Path) -> anyhow::Result<()> {
     let fresh = placed(&text, &markdown(&reports))
         .with_context(|| format!("{} has not both of {BEGIN} and {END}", file.display()))?;
     std::fs::write(file, fresh).with_context(|| format!("cannot write {}", file.display()))?;
+    let (plot, plots) = (results.join(plot::FILE), file.with_file_name("tests"));
+    if plot.exists() && plots.is_dir() {
+        let to = plots.join(plot::FILE);
+        std::fs::copy(&plot, &to).with_context(|| format!("cannot write {}", to.display()))?;
+    }
     println!("{} holds {} results", file.display(), reports.len());
     Ok(())
 }

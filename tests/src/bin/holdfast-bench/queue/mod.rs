@@ -9,6 +9,7 @@
 mod engines;
 mod held;
 mod load;
+pub(crate) mod plot;
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use self::engines::Kind;
 pub(crate) use self::held::{Part, run as run_part};
 use self::held::{What, in_own_process};
 use self::load::Load;
+use self::plot::Line;
 use crate::clock::now;
 use crate::report::{Report, ms};
 
@@ -52,7 +54,7 @@ pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let time = Duration::from_secs_f64(options.seconds);
     if !options.no_held {
-        many_held(&mut report, options, folder.path())?;
+        many_held(&mut report, options.held, folder.path(), &out.join(plot::FILE))?;
     }
     if options.only_held {
         return Ok(report);
@@ -67,49 +69,65 @@ pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Memory, opening, rebuilding and working off, by how many are held.
-fn many_held(report: &mut Report, options: &Options, dir: &Path) -> anyhow::Result<()> {
-    let most = options.held;
-    for (count, bytes) in
-        [(most / 100, 1024), (most / 10, 1024), (most, 1024), (most / 100, 102_400)]
-    {
+/// Memory by how many are held; opening, rebuilding and working off of the most.
+fn many_held(report: &mut Report, most: u64, dir: &Path, plot: &Path) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for held in [
+        Held { most, bytes: 1024, size: "1 KiB", memory_bar: 150.0 },
+        Held { most: most / 100, bytes: 100 * 1024, size: "100 KiB", memory_bar: 40.0 },
+    ] {
         let place = dir.join("held");
-        let size = if bytes == 1024 { "1 KiB" } else { "100 KiB" };
-        let name = format!("{count} of {size} held");
-        let filled = in_own_process(&place, What::Fill, count, bytes)?;
-        let opened = in_own_process(&place, What::Open, 0, 0)?;
+        let mut points = Vec::new();
+        for part in [1000, 100, 10] {
+            let count = (held.most / part).max(1);
+            points.push((count, in_own_process(&place, What::Fill, count, held.bytes)?.peak_mib));
+            std::fs::remove_dir_all(&place)?;
+        }
+        points.push((held.most, held.measure(report, &place)?));
+        std::fs::remove_dir_all(&place)?;
+        lines.push(Line { name: held.size, points });
+    }
+    plot::draw(plot, &lines)
+}
+
+/// Many requests that are held.
+struct Held {
+    most: u64,
+    bytes: usize,
+    size: &'static str,
+    /// MiB.
+    memory_bar: f64,
+}
+
+impl Held {
+    /// Measures what they cost; returns the memory to put them in.
+    fn measure(&self, report: &mut Report, place: &Path) -> anyhow::Result<f64> {
+        let Held { most: count, bytes, size, memory_bar } = *self;
+        let filled = in_own_process(place, What::Fill, count, bytes)?;
+        let opened = in_own_process(place, What::Open, 0, 0)?;
         std::fs::remove_dir_all(place.join("index"))?;
         let read = read_all(&place.join("journal"))?;
-        let rebuilt = in_own_process(&place, What::Open, 0, 0)?;
-        let drained = in_own_process(&place, What::Drain, 0, 0)?;
-        std::fs::remove_dir_all(&place)?;
-        let bar = if bytes == 1024 { 150.0 } else { 40.0 };
-        let what = format!("{name}: memory, put in by 64 callers");
-        report.at_most(what, filled.peak_mib, "MiB", bar);
-        let what = format!("{name}: memory, worked off 256 at a time");
-        report.detail(what, drained.peak_mib, "MiB");
-        report.at_most(format!("{name}: ready after a start"), opened.ready_ms, "ms", 300.0);
-        report.detail(format!("{name}: memory after a start"), opened.peak_mib, "MiB");
+        let rebuilt = in_own_process(place, What::Open, 0, 0)?;
+        let drained = in_own_process(place, What::Drain, 0, 0)?;
+        let what = |what: &str| format!("{count} of {size} held: {what}");
+        report.at_most(what("memory, put in by 64 callers"), filled.peak_mib, "MiB", memory_bar);
+        report.detail(what("memory, worked off 256 at a time"), drained.peak_mib, "MiB");
+        report.at_most(what("ready after a start"), opened.ready_ms, "ms", 300.0);
+        report.detail(what("memory after a start"), opened.peak_mib, "MiB");
         let speed = |ms: f64| mib(filled.allocated) / ms * 1000.0;
-        report.add(format!("{name}: index made anew"), speed(rebuilt.ready_ms), "MiB/s");
-        report.detail(format!("{name}: the journal only read"), speed(read), "MiB/s");
-        report.detail(format!("{name}: filled"), filled.rate, "/s");
+        report.add(what("index made anew"), speed(rebuilt.ready_ms), "MiB/s");
+        report.detail(what("the journal only read"), speed(read), "MiB/s");
+        report.detail(what("filled"), filled.rate, "/s");
         let ratio = drained.rate / filled.rate;
-        report.at_least(format!("{name}: leased and answered / accepted"), ratio, "x", 1.0);
+        report.at_least(what("leased and answered / accepted"), ratio, "x", 1.0);
         let payload = mib(count * bytes as u64);
-        report.add(
-            format!("{name}: bytes to disk / payload"),
-            mib(filled.all_written) / payload,
-            "x",
-        );
-        let what = format!("{name}: of them the journal's / payload");
-        report.detail(what, mib(filled.written) / payload, "x");
+        report.add(what("bytes to disk / payload"), mib(filled.all_written) / payload, "x");
+        report.detail(what("of them the journal's / payload"), mib(filled.written) / payload, "x");
         let left = mib(drained.allocated);
-        let index = mib(drained.index);
-        report.at_most(format!("{name}: journal on disk when drained"), left, "MiB", 32.0);
-        report.detail(format!("{name}: index on disk when drained"), index, "MiB");
+        report.at_most(what("journal on disk when drained"), left, "MiB", 32.0);
+        report.detail(what("index on disk when drained"), mib(drained.index), "MiB");
+        Ok(filled.peak_mib)
     }
-    Ok(())
 }
 
 /// Milliseconds to read a folder's files to their ends.

@@ -1,0 +1,58 @@
+//! Forgetting what ended: finals that are old, or too many.
+//!
+//! **Invariant:** what has no end is not forgotten.
+
+use tracing::warn;
+
+use super::{Forgotten, QueueError, RequestId, writer::Writer};
+
+/// Finals forgotten in one commit at most.
+const FORGET: usize = 4096;
+
+impl Writer {
+    pub(super) fn forget_one(&mut self, id: RequestId) -> Result<bool, QueueError> {
+        let index = self.shared.index()?;
+        self.ledger.forget(&index, id)
+    }
+
+    /// Forgets finals up to a time, and those that are too many; then looks after the space.
+    pub(super) fn forget(&mut self, to_ms: Option<u64>) -> Result<Forgotten, QueueError> {
+        let by_age = to_ms.map_or(Ok(0), |to_ms| self.forget_oldest(to_ms, u64::MAX))?;
+        let kept = self.ledger.totals.finals();
+        let surplus = kept.saturating_sub(self.shared.config.max_finals);
+        let by_count = self.forget_oldest(u64::MAX, surplus)?;
+        if let Err(failed) = self.return_index_to_disk() {
+            warn!(%failed, "queue: the index stays in memory for now");
+        }
+        if let Err(failed) = self.copy_index_if_grown() {
+            warn!(%failed, "queue: the index could not be copied; it stays as large as it is");
+        }
+        if let Err(failed) = self.compact()
+            && !failed.is_no_space()
+        {
+            warn!(%failed, "queue: nearly dead segments stay for now");
+        }
+        Ok(Forgotten { by_age, by_count })
+    }
+
+    /// Forgets the oldest finals up to a time, at most so many.
+    fn forget_oldest(&mut self, to_ms: u64, most: u64) -> Result<u64, QueueError> {
+        let mut forgotten = 0;
+        while forgotten < most {
+            // What this batch ends is in the index only after its commit.
+            self.commit()?;
+            let index = self.shared.index()?;
+            let limit = usize::try_from(most - forgotten).unwrap_or(FORGET).min(FORGET);
+            let ids = self.shared.up_to(b'f', to_ms, limit)?;
+            let mut now = 0;
+            for id in &ids {
+                now += u64::from(self.ledger.forget(&index, *id)?);
+            }
+            forgotten += now;
+            if now == 0 {
+                break;
+            }
+        }
+        Ok(forgotten)
+    }
+}

@@ -58,30 +58,27 @@ impl Command {
 #[derive(Debug)]
 pub(super) enum Ack {
     /// A request is in.
-    Accepted(Reply<Accepted>, Accepted),
-    /// One is not taken in, for the sake of another.
-    Refused(Reply<Accepted>, QueueError),
+    Accepted(Reply<Accepted>, Result<Accepted, QueueError>),
     /// One ended, or was left alone.
-    Finished(Reply<Option<Recorded>>, Option<Recorded>),
+    Finished(Reply<Option<Recorded>>, Result<Option<Recorded>, QueueError>),
     /// One was given back.
-    Retried(Reply<Recorded>, Recorded),
+    Retried(Reply<Recorded>, Result<Recorded, QueueError>),
     /// Some are forgotten.
-    Forgot(Reply<Forgotten>, Forgotten),
+    Forgot(Reply<Forgotten>, Result<Forgotten, QueueError>),
     /// One is forgotten, or was not there.
-    ForgotOne(Reply<bool>, bool),
+    ForgotOne(Reply<bool>, Result<bool, QueueError>),
 }
 
 impl Ack {
     /// Tells; a caller that no longer listens is no fault: what it asked for is done.
-    pub(super) fn send(self, result: &Result<(), QueueError>) {
-        let result = result.clone();
+    pub(super) fn send(self, batch: &Result<(), QueueError>) {
+        let batch = batch.clone();
         match self {
-            Ack::Accepted(reply, value) => drop(reply.send(result.map(|()| value))),
-            Ack::Refused(reply, why) => drop(reply.send(Err(result.err().unwrap_or(why)))),
-            Ack::Finished(reply, value) => drop(reply.send(result.map(|()| value))),
-            Ack::Retried(reply, value) => drop(reply.send(result.map(|()| value))),
-            Ack::Forgot(reply, value) => drop(reply.send(result.map(|()| value))),
-            Ack::ForgotOne(reply, value) => drop(reply.send(result.map(|()| value))),
+            Ack::Accepted(reply, own) => drop(reply.send(batch.and(own))),
+            Ack::Finished(reply, own) => drop(reply.send(batch.and(own))),
+            Ack::Retried(reply, own) => drop(reply.send(batch.and(own))),
+            Ack::Forgot(reply, own) => drop(reply.send(batch.and(own))),
+            Ack::ForgotOne(reply, own) => drop(reply.send(batch.and(own))),
         }
     }
 }

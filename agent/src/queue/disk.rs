@@ -97,6 +97,12 @@ pub(super) fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
+/// Cuts a file off, so that the next sync has it to do, also when one before failed at it.
+pub(super) fn cut_to(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
+    file.set_len(bytes + 1)?;
+    file.set_len(bytes)
+}
+
 /// Writes a range as it is read, so that the next sync has it to do.
 pub(super) fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     let mut bytes = vec![0; ZEROS.len()];

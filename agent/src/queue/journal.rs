@@ -83,12 +83,14 @@
 //!   forgotten, and the id was taken in anew;
 //! - **retry**: sets attempts, reason, due time and what it waits for of a held id; otherwise it is left over;
 //! - **final**: ends the id, known or not: it carries all that is kept of a request. For an id that
-//!   is final already this is its new place with the same content.
+//!   is final already this is its new place with the same content; with another number, it is the
+//!   final of a later life.
 //!
 //! # Invariants
 //! 1. A record is acknowledged only after fdatasync of its segment, and fsync of the directory if the
 //!    segment is new. One sync serves all records that were written before it.
-//! 2. An id gets one final content: the first one written.
+//! 2. An id gets one final content: the first one written. (Forgotten and taken in anew, it has another
+//!    life.)
 //! 3. A batch lies in one segment. After a failed write or sync nothing more is acknowledged before
 //!    the segment was cut back to its last synced record and a new segment begun.
 //! 4. A segment is deleted only when none of its records counts: accepts and retries of held requests

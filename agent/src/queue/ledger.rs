@@ -264,6 +264,14 @@ impl Ledger {
         meta: &FinalMeta,
         place: Place,
     ) -> Result<(), QueueError> {
+        let known = match known {
+            Some(Entry { ended: Some(ended), .. }) if ended.number != meta.number => {
+                // The end of a life before this one, of which the accept is gone.
+                self.forget(index, id)?;
+                None
+            }
+            known => known,
+        };
         match known {
             Some(old) if old.ended.is_some() => {
                 self.release(old.place.segment, old.place.span());

@@ -88,9 +88,12 @@ impl Journal {
             disk::zero_range(&*file, end.end, end.dirty_end)
                 .map_err(|source| storage("clear the torn end of", source))?;
         }
-        file.sync_data().map_err(|source| storage("sync", source))?;
-        setup.disk.sync_entries(&setup.dir)?;
         let capacity = file.bytes().map_err(|source| storage("measure", source))?;
+        // What a failed sync did not cut off must not come back.
+        disk::cut_to(&*file, capacity)
+            .and_then(|()| file.sync_data())
+            .map_err(|source| storage("sync", source))?;
+        setup.disk.sync_entries(&setup.dir)?;
         let active = Active {
             number: header.number,
             path,
@@ -230,9 +233,7 @@ impl Journal {
         (active.end, active.last) = active.synced;
         active.buffer.clear();
         active.buffer_at = active.end;
-        active
-            .file
-            .set_len(active.end)
+        disk::cut_to(&*active.file, active.end)
             .and_then(|()| active.file.sync_data())
             .map_err(|source| QueueError::storage("cut back", &active.path, source))?;
         active.capacity = active.end;

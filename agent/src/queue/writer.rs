@@ -185,37 +185,20 @@ impl Writer {
             // The batch before this command is undone first: what it said must not be looked up.
             self.commit().ok();
         }
-        match command {
+        // A refusal too waits for the batch: what it goes by may be undone with it.
+        let ack = match command {
             Command::Accept { entry, crc, answer, reply } => {
-                match self.accept(&entry, crc, answer) {
-                    Ok(done) => self.acks.waiting.push(Ack::Accepted(reply, done)),
-                    // What it collides with may be of this batch, and not durable yet.
-                    Err(taken @ QueueError::IdTaken { .. }) => {
-                        self.acks.waiting.push(Ack::Refused(reply, taken));
-                    }
-                    Err(refused) => drop(reply.send(Err(refused))),
-                }
+                Ack::Accepted(reply, self.accept(&entry, crc, answer))
             }
-            Command::Finish { finish, reply } => match self.finish(&finish) {
-                Ok(done) => self.acks.waiting.push(Ack::Finished(reply, done)),
-                Err(refused) => drop(reply.send(Err(refused))),
-            },
+            Command::Finish { finish, reply } => Ack::Finished(reply, self.finish(&finish)),
             Command::Retry { id, back, spare_in_flight, reply } => {
-                match self.retry(id, back, spare_in_flight) {
-                    Ok(done) => self.acks.waiting.push(Ack::Retried(reply, done)),
-                    Err(refused) => drop(reply.send(Err(refused))),
-                }
+                Ack::Retried(reply, self.retry(id, back, spare_in_flight))
             }
-            Command::Forget { to_ms, reply } => match self.forget(to_ms) {
-                Ok(done) => self.acks.waiting.push(Ack::Forgot(reply, done)),
-                Err(refused) => drop(reply.send(Err(refused))),
-            },
-            Command::ForgetOne { id, reply } => match self.forget_one(id) {
-                Ok(done) => self.acks.waiting.push(Ack::ForgotOne(reply, done)),
-                Err(refused) => drop(reply.send(Err(refused))),
-            },
-            Command::Close { .. } => {}
-        }
+            Command::Forget { to_ms, reply } => Ack::Forgot(reply, self.forget(to_ms)),
+            Command::ForgetOne { id, reply } => Ack::ForgotOne(reply, self.forget_one(id)),
+            Command::Close { .. } => return,
+        };
+        self.acks.waiting.push(ack);
     }
 
     fn accept(

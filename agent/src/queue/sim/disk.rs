@@ -38,6 +38,8 @@ struct State {
     is_off: bool,
     /// One in so many syncs fails; 0: none.
     bad_syncs: usize,
+    /// One in so many writes fails; 0: none.
+    bad_writes: usize,
     free: u64,
     has_index: bool,
 }
@@ -89,6 +91,7 @@ impl SimDisk {
             left: None,
             is_off: false,
             bad_syncs: 0,
+            bad_writes: 0,
             free: u64::MAX / 2,
             has_index,
         })))
@@ -110,6 +113,11 @@ impl SimDisk {
     /// One in so many syncs fails from now on; 0: none.
     pub(super) fn fail_syncs(&self, one_in: usize) {
         self.state().bad_syncs = one_in;
+    }
+
+    /// One in so many writes fails from now on, a part of it done; 0: none.
+    pub(super) fn fail_writes(&self, one_in: usize) {
+        self.state().bad_writes = one_in;
     }
 
     /// So much is free from now on.
@@ -374,8 +382,14 @@ impl DiskFile for SimFile {
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let stops = self.disk.state().operate()?;
         let at = usize::try_from(at).expect("a small file");
-        // Of the write in which the power goes, a part.
-        let len = if stops { self.disk.state().dice.below(bytes.len() + 1) } else { bytes.len() };
+        let (fails, len) = {
+            let mut state = self.disk.state();
+            let one_in = state.bad_writes;
+            let fails = one_in > 0 && state.dice.one_in(one_in);
+            // Of the write that fails or in which the power goes, a part.
+            let is_whole = !stops && !fails;
+            (fails, if is_whole { bytes.len() } else { state.dice.below(bytes.len() + 1) })
+        };
         self.with(|contents| {
             let end = at + len;
             if end > contents.now.len() {
@@ -385,7 +399,8 @@ impl DiskFile for SimFile {
             contents.now[at..end].copy_from_slice(&bytes[..len]);
             contents.writes.push((at, bytes[..len].to_vec()));
         });
-        stopped(stops)
+        stopped(stops)?;
+        if fails { Err(io::Error::other("the write failed")) } else { Ok(()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The queue on a disk that loses power, against a model of what was promised.
 //!
 //! Each seed is a schedule: requests are put in, leased, answered, given back, cancelled, forgotten;
-//! syncs fail; the process is killed and the power goes, also in the middle of a write, a sync, a
+//! writes and syncs fail; the process is killed and the power goes, also in the middle of a write, a sync, a
 //! roll-over or an opening. The writer is driven by hand, so that a seed always gives the same
 //! schedule. After every opening each request must be where its caller was told that it is; what was
 //! not acknowledged may be there or not, but what was once seen stays; nothing has two answers.
@@ -23,7 +23,8 @@ use self::{
     model::{End, Model, Stage},
 };
 use super::{
-    Accepted, Idempotency, NEVER, NewEntry, QueueConfig, QueueError, Recorded, RequestId, State,
+    Accepted, Forgotten, Idempotency, NEVER, NewEntry, QueueConfig, QueueError, Recorded,
+    RequestId, State,
     command::{Command, Finish},
     disk::Disk,
     entry::{Attempts, GivenBack},
@@ -81,6 +82,7 @@ fn schedule(seed: u64) -> u64 {
         world.step();
     }
     world.disk.fail_syncs(0);
+    world.disk.fail_writes(0);
     world.disk.set_free(u64::MAX / 2);
     world.reopen(false);
     world.drain();
@@ -134,7 +136,7 @@ impl World {
             }
             return self.reopen(true);
         }
-        match self.dice.below(20) {
+        match self.dice.below(24) {
             0..=7 => self.accept(),
             8..=12 => self.work(),
             13 => self.cancel(),
@@ -146,6 +148,9 @@ impl World {
                 let after = self.dice.below(40);
                 self.disk.stop_after(after as u64);
             }
+            19 | 20 => self.mix(),
+            21 => self.come_again(),
+            22 => self.disk.fail_writes([0, 0, 0, 8][self.dice.below(4)]),
             _ => self.stop(),
         }
         if self.disk.has_stopped() {
@@ -235,37 +240,66 @@ impl World {
         })
     }
 
-    /// Hands these commands to the writer as one batch.
-    fn serve(&mut self, commands: Vec<Command>) {
+    /// Hands these commands to the writer as one batch; the model hears what they came to.
+    fn serve(&mut self, asks: Vec<Ask>) {
         let (_, writer) = self.open.as_mut().expect("it is open");
+        let (commands, heard): (Vec<Command>, Vec<Heard>) = asks.into_iter().unzip();
         let mut commands = commands.into_iter();
         let first = commands.next().expect("a command");
         let closer = writer.turn(first, || commands.next());
         assert!(closer.is_none());
+        for heard in heard {
+            heard(&mut self.model);
+        }
     }
 
     fn accept(&mut self) {
         let count = [1, 1, 2, 5][self.dice.below(4)];
-        let mut commands = Vec::new();
-        let mut replies = Vec::new();
-        for _ in 0..count {
-            let new = self.request();
-            let (reply, answer) = oneshot::channel();
-            let crc = crc32c::crc32c(&new.body);
-            replies.push((new.clone(), answer));
-            commands.push(Command::Accept { entry: Box::new(new), crc, answer: None, reply });
-        }
-        self.serve(commands);
-        for (new, mut answer) in replies {
-            let id = new.id;
-            match answer.try_recv().expect("every command is answered") {
-                Ok(Accepted::New) => self.model.accepted(new, true),
-                Ok(Accepted::Known { id: known, .. }) => self.model.known(&new, known),
-                // A refusal before anything was written, or a batch that failed.
-                Err(_) => self.model.accepted(new, false),
+        let asks = (0..count).map(|_| accepts(self.request())).collect();
+        self.serve(asks);
+    }
+
+    /// A batch of many kinds, more than one of them about the same request.
+    fn mix(&mut self) {
+        let ids = self.model.ids();
+        let some: Vec<RequestId> = (0..2).filter_map(|_| self.dice.pick(&ids).copied()).collect();
+        let count = 2 + self.dice.below(5);
+        let asks = (0..count).map(|_| {
+            let Some(id) = self.dice.pick(&some).copied() else { return accepts(self.request()) };
+            match self.dice.below(6) {
+                0 | 1 => accepts(self.request()),
+                2 => gives_back(id, Attempts::Counted, Wait::Turn),
+                3 => gives_back(id, Attempts::Reset, Wait::Turn),
+                4 => forgets(id),
+                _ => finishes(id, FinalState::Cancelled, Bytes::new(), self.now_ms),
             }
-            assert!(self.model.has(id) || self.model.key_is_taken(id));
+        });
+        let asks = asks.collect();
+        self.serve(asks);
+    }
+
+    /// Forgets one, and puts one in again that was forgotten: as an export is imported again.
+    fn come_again(&mut self) {
+        if let Some(id) = self.dice.pick(&self.model.ids()).copied() {
+            self.serve(vec![forgets(id)]);
         }
+        let Some(gone) = self.dice.pick(&self.model.forgotten()).cloned() else { return };
+        let (reply, mut told) = oneshot::channel();
+        let again = NewEntry {
+            idempotency: None,
+            accepted_at_ms: self.now_ms,
+            expires_at_ms: None,
+            ..gone
+        };
+        let (id, crc) = (again.id, crc32c::crc32c(&again.body));
+        let command = Command::Accept { entry: Box::new(again), crc, answer: None, reply };
+        let heard = move |model: &mut Model| match told.try_recv().expect("it is answered") {
+            Ok(Accepted::New) => model.accepted_again(id, true),
+            Ok(Accepted::Known { .. }) => panic!("{id} has no key"),
+            Err(QueueError::IdTaken { .. }) => {}
+            Err(_) => model.accepted_again(id, false),
+        };
+        self.serve(vec![(command, Box::new(heard))]);
     }
 
     fn request(&mut self) -> NewEntry {
@@ -314,53 +348,13 @@ impl World {
 
     /// Ends a request; with a count of two, a second time with another answer in the same batch.
     fn finish(&mut self, id: RequestId, state: FinalState, answer: Bytes, count: usize) {
-        let mut commands = Vec::new();
-        let mut replies = Vec::new();
-        for at in 0..count {
-            let answer = if at == 0 { answer.clone() } else { Bytes::from_static(b"too late") };
-            let (reply, told) = oneshot::channel();
-            let finish = Finish {
-                id,
-                state,
-                answer_crc: crc32c::crc32c(&answer),
-                answer: answer.clone(),
-                reason: None,
-                now_ms: self.now_ms,
-                spare_in_flight: false,
-            };
-            commands.push(Command::Finish { finish: Box::new(finish), reply });
-            replies.push((answer, told));
-        }
-        self.serve(commands);
-        for (answer, mut told) in replies {
-            let end = match state {
-                FinalState::Answered => End::Answered(answer),
-                FinalState::Failed => End::Failed,
-                FinalState::Expired => End::Expired,
-                FinalState::Cancelled => End::Cancelled,
-            };
-            match told.try_recv().expect("every command is answered") {
-                Ok(Some(Recorded::Stored)) => self.model.ended(id, end, true),
-                Ok(Some(Recorded::AlreadyFinal(_))) => self.model.was_final(id),
-                Ok(None) => {}
-                Err(QueueError::Unknown { .. }) => self.model.seen(id, Stage::Gone),
-                Err(_) => self.model.ended(id, end, false),
-            }
-        }
+        let answers = [answer, Bytes::from_static(b"too late")].into_iter().take(count);
+        let asks = answers.map(|answer| finishes(id, state, answer, self.now_ms)).collect();
+        self.serve(asks);
     }
 
     fn give_back(&mut self, id: RequestId, attempts: Attempts, wait: Wait) {
-        let not_before_ms = if wait == Wait::Operator { NEVER } else { 0 };
-        let back = GivenBack { attempts, not_before_ms, reason: Some("so".into()), wait };
-        let (reply, mut told) = oneshot::channel();
-        self.serve(vec![Command::Retry { id, back, spare_in_flight: false, reply }]);
-        let is_aside = wait == Wait::Operator;
-        match told.try_recv().expect("every command is answered") {
-            Ok(Recorded::Stored) => self.model.given_back(id, attempts, is_aside, true),
-            Ok(Recorded::AlreadyFinal(_)) => self.model.was_final(id),
-            Err(QueueError::Unknown { .. }) => self.model.seen(id, Stage::Gone),
-            Err(_) => self.model.given_back(id, attempts, is_aside, false),
-        }
+        self.serve(vec![gives_back(id, attempts, wait)]);
     }
 
     fn cancel(&mut self) {
@@ -376,13 +370,17 @@ impl World {
     }
 
     fn forget(&mut self) {
-        let (reply, mut told) = oneshot::channel();
         let to_ms = self.now_ms.checked_sub(self.dice.below(40) as u64);
-        self.serve(vec![Command::Forget { to_ms, reply }]);
-        drop(told.try_recv().expect("every command is answered"));
-        self.model.finals_may_be_forgotten();
+        self.forget_to(to_ms).ok();
         self.moved += self.shared().stats().map_or(0, |stats| stats.moved_bytes);
         self.look();
+    }
+
+    fn forget_to(&mut self, to_ms: Option<u64>) -> Result<Forgotten, QueueError> {
+        let (reply, mut told) = oneshot::channel();
+        let heard = |model: &mut Model| model.finals_may_be_forgotten();
+        self.serve(vec![(Command::Forget { to_ms, reply }, Box::new(heard))]);
+        told.try_recv().expect("every command is answered")
     }
 
     /// In the end everything can be worked off, and its space comes back.
@@ -393,11 +391,83 @@ impl World {
             }
         }
         self.look();
-        let (reply, mut told) = oneshot::channel();
-        self.serve(vec![Command::Forget { to_ms: Some(u64::MAX), reply }]);
-        told.try_recv().expect("answered").expect("nothing fails any more");
+        self.forget_to(Some(u64::MAX)).expect("nothing fails any more");
         let stats = self.shared().stats().expect("the index reads");
         assert_eq!((stats.held, stats.answered, stats.live_bytes), (0, 0, 0), "{stats:?}");
         assert!(stats.segments <= 1, "{stats:?}");
     }
+}
+
+/// What the model takes from an answer.
+type Heard = Box<dyn FnOnce(&mut Model)>;
+
+/// A command, and who hears what it came to.
+type Ask = (Command, Heard);
+
+fn accepts(new: NewEntry) -> Ask {
+    let (reply, mut told) = oneshot::channel();
+    let (entry, crc) = (Box::new(new.clone()), crc32c::crc32c(&new.body));
+    let heard = move |model: &mut Model| {
+        let id = new.id;
+        match told.try_recv().expect("every command is answered") {
+            Ok(Accepted::New) => model.accepted(new, true),
+            Ok(Accepted::Known { id: known, .. }) => model.known(&new, known),
+            // A refusal before anything was written, or a batch that failed.
+            Err(_) => model.accepted(new, false),
+        }
+        assert!(model.has(id) || model.key_is_taken(id));
+    };
+    (Command::Accept { entry, crc, answer: None, reply }, Box::new(heard))
+}
+
+fn finishes(id: RequestId, state: FinalState, answer: Bytes, now_ms: u64) -> Ask {
+    let (reply, mut told) = oneshot::channel();
+    let finish = Finish {
+        id,
+        state,
+        answer_crc: crc32c::crc32c(&answer),
+        answer: answer.clone(),
+        reason: None,
+        now_ms,
+        spare_in_flight: false,
+    };
+    let heard = move |model: &mut Model| {
+        let end = match state {
+            FinalState::Answered => End::Answered(answer),
+            FinalState::Failed => End::Failed,
+            FinalState::Expired => End::Expired,
+            FinalState::Cancelled => End::Cancelled,
+        };
+        match told.try_recv().expect("every command is answered") {
+            Ok(Some(Recorded::Stored)) => model.ended(id, end, true),
+            Ok(Some(Recorded::AlreadyFinal(_))) => model.was_final(id),
+            Ok(None) => {}
+            Err(QueueError::Unknown { .. }) => model.seen(id, Stage::Gone),
+            Err(_) => model.ended(id, end, false),
+        }
+    };
+    (Command::Finish { finish: Box::new(finish), reply }, Box::new(heard))
+}
+
+fn gives_back(id: RequestId, attempts: Attempts, wait: Wait) -> Ask {
+    let is_aside = wait == Wait::Operator;
+    let not_before_ms = if is_aside { NEVER } else { 0 };
+    let back = GivenBack { attempts, not_before_ms, reason: Some("so".into()), wait };
+    let (reply, mut told) = oneshot::channel();
+    let heard = move |model: &mut Model| match told.try_recv().expect("every command is answered") {
+        Ok(Recorded::Stored) => model.given_back(id, attempts, is_aside, true),
+        Ok(Recorded::AlreadyFinal(_)) => model.was_final(id),
+        Err(QueueError::Unknown { .. }) => model.seen(id, Stage::Gone),
+        Err(_) => model.given_back(id, attempts, is_aside, false),
+    };
+    (Command::Retry { id, back, spare_in_flight: false, reply }, Box::new(heard))
+}
+
+fn forgets(id: RequestId) -> Ask {
+    let (reply, mut told) = oneshot::channel();
+    let heard = move |model: &mut Model| match told.try_recv().expect("every command is answered") {
+        Ok(false) => {}
+        Ok(true) | Err(_) => model.may_be_forgotten(id),
+    };
+    (Command::ForgetOne { id, reply }, Box::new(heard))
 }

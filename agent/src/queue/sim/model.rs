@@ -37,6 +37,23 @@ struct Known {
     /// The end that somebody was told of or has seen; there is no other.
     end: Option<End>,
     number: Option<u64>,
+    /// Ends that were forgotten before it was put in again: they may come back when the last one is
+    /// forgotten, too.
+    past: Vec<Option<End>>,
+}
+
+impl Known {
+    fn may_be_forgotten(&mut self) {
+        if self.stages.iter().any(|stage| matches!(stage, Stage::Ended(_))) {
+            self.stages.push(Stage::Gone);
+            self.stages.extend(self.past.iter().flatten().cloned().map(Stage::Ended));
+        }
+    }
+
+    fn begin_again(&mut self, held: Stage) {
+        self.past.push(self.end.take());
+        self.stages = vec![held];
+    }
 }
 
 /// All requests.
@@ -76,7 +93,8 @@ impl Model {
     pub(super) fn accepted(&mut self, new: NewEntry, told: bool) {
         let held = Stage::Held { attempts: 0, is_aside: false };
         let stages = if told { vec![held] } else { vec![held, Stage::Gone] };
-        self.requests.insert(new.id, Known { new, stages, end: None, number: None });
+        self.requests
+            .insert(new.id, Known { new, stages, end: None, number: None, past: Vec::new() });
     }
 
     /// The queue said that it is another request, by its key.
@@ -132,9 +150,32 @@ impl Model {
     /// Finals whose time is over go, and may come back with a rebuilt index: as they were.
     pub(super) fn finals_may_be_forgotten(&mut self) {
         for known in self.requests.values_mut() {
-            if known.stages.iter().any(|stage| matches!(stage, Stage::Ended(_))) {
-                known.stages.push(Stage::Gone);
-            }
+            known.may_be_forgotten();
+        }
+    }
+
+    /// One final goes, and may come back in the same way.
+    pub(super) fn may_be_forgotten(&mut self, id: RequestId) {
+        self.known_mut(id).may_be_forgotten();
+    }
+
+    /// A request that was forgotten, to be put in again.
+    pub(super) fn forgotten(&self) -> Vec<NewEntry> {
+        let is_gone = |known: &&Known| {
+            let is_held = |stage: &Stage| matches!(stage, Stage::Held { .. });
+            known.stages.contains(&Stage::Gone) && !known.stages.iter().any(is_held)
+        };
+        self.requests.values().filter(is_gone).map(|known| known.new.clone()).collect()
+    }
+
+    /// A forgotten request was put in again; told so, or not.
+    pub(super) fn accepted_again(&mut self, id: RequestId, told: bool) {
+        let held = Stage::Held { attempts: 0, is_aside: false };
+        let known = self.known_mut(id);
+        if told {
+            known.begin_again(held);
+        } else {
+            known.stages.push(held);
         }
     }
 
@@ -149,6 +190,9 @@ impl Model {
         assert!(stages.contains(&stage), "{id} is {stage:?}, and can only be {stages:?}");
         match &stage {
             Stage::Ended(end) => {
+                if known.past.contains(&Some(end.clone())) {
+                    known.end = Some(end.clone());
+                }
                 let first = known.end.get_or_insert_with(|| end.clone());
                 assert_eq!(first, end, "{id} has two ends");
                 // It can be forgotten, and the forgetting can be lost.
@@ -162,12 +206,18 @@ impl Model {
                 // A forgotten end may come back, as it was; what never was does not begin to be.
                 known.stages.retain(|stage| matches!(stage, Stage::Gone | Stage::Ended(_)));
             }
-            Stage::Held { .. } => known.stages = vec![stage],
+            // It may have come again after an end.
+            Stage::Held { .. } => known.begin_again(stage),
         }
     }
 
     pub(super) fn number_seen(&mut self, id: RequestId, number: u64) {
-        let first = *self.known_mut(id).number.get_or_insert(number);
+        let known = self.known_mut(id);
+        if !known.past.is_empty() {
+            // Of which life it is cannot be told.
+            return;
+        }
+        let first = *known.number.get_or_insert(number);
         assert_eq!(first, number, "the number of {id} changed");
     }
 }

@@ -23,6 +23,8 @@ use crate::request::{Escalate, Request};
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest one.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+/// A request that waits for a destination which fails on everybody waits as after so many attempts.
+const SPARED: u32 = 5;
 
 /// Who may be asked a request.
 #[derive(Debug)]
@@ -209,8 +211,11 @@ impl Worker {
             return Word::Standing;
         }
         let why = error.to_string();
-        if self.lanes.note(index, Event::Failed { id, begun }) {
-            let after = link::LONGEST_WAIT.mul_f64(0.5 + 0.5 * jitter());
+        let failure = self.memory.failed(id, index, self.lanes.answers(index));
+        let is_ailing = self.lanes.note(index, Event::Failed { id, begun });
+        // A destination that answers others between two failures on a request is not to blame.
+        if is_ailing && !failure.has_answered {
+            let after = wait_after(failure.in_a_row.saturating_add(SPARED), jitter());
             return Word::Later { after, why };
         }
         Word::Failed(why)

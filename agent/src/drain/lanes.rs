@@ -20,6 +20,8 @@ struct Lane {
     name: String,
     pace: Pace,
     under_way: usize,
+    /// Requests that it answered, if only by refusing.
+    answers: u64,
 }
 
 /// A turn at a destination, counted as under way there until it is dropped.
@@ -54,7 +56,7 @@ impl Lanes {
         let lanes = destinations.iter().map(|destination| {
             // One place is left to who waits in a call, and to what is urgent.
             let pace = Pace::new(destination.concurrency.saturating_sub(1));
-            Lane { name: destination.name.clone(), pace, under_way: 0 }
+            Lane { name: destination.name.clone(), pace, under_way: 0, answers: 0 }
         });
         Self(Mutex::new(lanes.collect()))
     }
@@ -97,6 +99,7 @@ impl Lanes {
     pub(super) fn note(&self, index: usize, event: Event) -> bool {
         let mut lanes = self.lock();
         let Some(lane) = lanes.get_mut(index) else { return false };
+        lane.answers += u64::from(event == Event::Answered);
         let was_ailing = lane.pace.is_ailing();
         let fresh = Pace::new(1);
         let pace = std::mem::replace(&mut lane.pace, fresh);
@@ -109,6 +112,11 @@ impl Lanes {
             tracing::warn!(destination = %lane.name, "it fails on every request; asked slowly until it answers");
         }
         is_ailing
+    }
+
+    /// How many requests a destination has answered.
+    pub(super) fn answers(&self, index: usize) -> u64 {
+        self.lock().get(index).map_or(0, |lane| lane.answers)
     }
 
     /// Every destination whose link is down begins slowly when it is back.

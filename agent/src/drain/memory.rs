@@ -20,6 +20,18 @@ struct Said {
     refusals: Vec<(String, String)>,
     /// How often somebody held it and had no answer yet.
     pending: u32,
+    /// Destinations that failed on it: how many answers each had given by then, and how often in a row
+    /// nobody blamed the request.
+    failures: Vec<(usize, u64, u32)>,
+}
+
+/// A failure of a destination on a request, beside the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// The destination answered others in between.
+    pub(super) has_answered: bool,
+    /// Failures in a row before this one, without an answer to others in between.
+    pub(super) in_a_row: u32,
 }
 
 impl Memory {
@@ -40,6 +52,25 @@ impl Memory {
         self.of(id, |said| {
             said.pending = said.pending.saturating_add(1);
             said.pending - 1
+        })
+    }
+
+    /// Takes note that a destination, which has given so many answers by now, failed on `id`.
+    pub(super) fn failed(&self, id: RequestId, destination: usize, answers: u64) -> Failure {
+        self.of(id, |said| {
+            let before = said.failures.iter_mut().find(|failure| failure.0 == destination);
+            match before {
+                None => {
+                    said.failures.push((destination, answers, 1));
+                    Failure { has_answered: false, in_a_row: 0 }
+                }
+                Some((_, then, in_a_row)) => {
+                    let has_answered = answers > *then;
+                    let before = if has_answered { 0 } else { *in_a_row };
+                    (*then, *in_a_row) = (answers, before.saturating_add(1));
+                    Failure { has_answered, in_a_row: before }
+                }
+            }
         })
     }
 

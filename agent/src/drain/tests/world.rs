@@ -320,8 +320,15 @@ impl Device {
     }
 
     pub(super) async fn hold(&self, held: Held) -> RequestId {
+        let id = RequestId::new();
+        self.hold_as(id, held).await;
+        id
+    }
+
+    /// The same, under an id that is known before.
+    pub(super) async fn hold_as(&self, id: RequestId, held: Held) {
         let request = Request {
-            id: RequestId::new(),
+            id,
             task: TaskName::parse(held.task).unwrap(),
             media: Media::trusted(holdfast_models::MediaType::Wav, Bytes::from_static(BODY)),
             class: held.class,
@@ -345,7 +352,6 @@ impl Device {
             body: Bytes::from_static(BODY),
         };
         self.queue().accept(entry).await.unwrap();
-        request.id
     }
 
     pub(super) async fn summary(&self, id: RequestId) -> Summary {

@@ -101,13 +101,3 @@ pub async fn take_in(queue: &Queue, entry: NewEntry) -> Result<TakenIn, QueueErr
         Err(error) => Err(error),
     }
 }
-
-/// The ids of the requests in one state, or of all that have no end yet.
-///
-/// # Errors
-/// The queue's.
-pub async fn ids(queue: &Queue, state: Option<State>) -> Result<Vec<RequestId>, QueueError> {
-    let listed = queue.list(state, usize::MAX).await?;
-    let wanted = listed.into_iter().filter(|found| state.is_some() || !found.state.is_final());
-    Ok(wanted.map(|found| found.id).collect())
-}

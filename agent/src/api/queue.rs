@@ -115,7 +115,7 @@ pub(super) async fn ids(
     query: Result<Query<Which>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let state = Which::of(query)?;
-    let ids = operator::ids(api.service.queue.open()?, state).await.map_err(AskError::from)?;
+    let ids = api.service.queue.open()?.ids(state).await.map_err(AskError::from)?;
     Ok(Json(Ids { ids }).into_response())
 }
 

@@ -1,4 +1,6 @@
 //! What only whoever empties the queue asks of it.
+//!
+//! **Invariant:** nothing in here counts an attempt or ends a request.
 
 use super::{
     Queue, QueueError, RequestId,

@@ -1,4 +1,6 @@
 //! What the queue did to the disk: the flash's wear.
+//!
+//! **Invariant:** every byte that the journal writes is counted once, under what it was written for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

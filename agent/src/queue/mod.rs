@@ -397,6 +397,14 @@ impl Queue {
         self.read(move |shared| shared.list(state, limit)).await
     }
 
+    /// The ids of requests in one state, or of all that have no end yet, in the order of their making.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn ids(&self, state: Option<State>) -> Result<Vec<RequestId>, QueueError> {
+        self.read(move |shared| shared.ids(state)).await
+    }
+
     /// The queue in numbers.
     ///
     /// # Errors

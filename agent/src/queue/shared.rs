@@ -248,28 +248,52 @@ impl Shared {
         state: Option<State>,
         limit: usize,
     ) -> Result<Vec<Summary>, QueueError> {
+        let mut found = Vec::new();
+        self.each(|id, is, entry| {
+            if found.len() < limit && state.is_none_or(|wanted| wanted == is) {
+                found.push(summary(id, is, entry));
+            }
+            found.len() < limit
+        })?;
+        Ok(found)
+    }
+
+    /// The ids of requests in one state, or of all that have no end yet.
+    pub(super) fn ids(&self, state: Option<State>) -> Result<Vec<RequestId>, QueueError> {
+        let mut found = Vec::new();
+        self.each(|id, is, _| {
+            if state.map_or(!is.is_final(), |wanted| wanted == is) {
+                found.push(id);
+            }
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// Passes every request to `visit`, in order of ids, until it has enough.
+    fn each(
+        &self,
+        mut visit: impl FnMut(RequestId, State, &Entry) -> bool,
+    ) -> Result<(), QueueError> {
         const PAGE: usize = 256;
         let index = self.index()?;
         let (mut from, to) = keys::prefix_bounds(&[keys::ENTRIES]);
-        let mut found = Vec::new();
-        while found.len() < limit {
+        loop {
             let page = index.range(&from, &to, PAGE)?;
-            let Some((last, _)) = page.last() else { break };
+            let Some((last, _)) = page.last() else { return Ok(()) };
             from = [last.as_slice(), &[0]].concat();
-            let short = page.len() < PAGE;
+            let is_last = page.len() < PAGE;
             for (key, value) in page {
                 let Some(id) = keys::id_in(&key) else { continue };
                 let entry: Entry = keys::decode(&value)?;
-                let is = self.state_of(id, &entry);
-                if found.len() < limit && state.is_none_or(|wanted| wanted == is) {
-                    found.push(summary(id, is, &entry));
+                if !visit(id, self.state_of(id, &entry), &entry) {
+                    return Ok(());
                 }
             }
-            if short {
-                break;
+            if is_last {
+                return Ok(());
             }
         }
-        Ok(found)
     }
 
     /// Requests without an end in the order of their ids, behind `after`.

@@ -134,9 +134,9 @@ impl Writer {
     pub(super) fn ids(&self, state: State) -> Result<Vec<RequestId>, Failure> {
         match self {
             Self::Agent(agent) => agent.ids(Some(state)),
-            Self::Own { queue, runtime, .. } => runtime
-                .block_on(operator::ids(queue, Some(state)))
-                .map_err(|error| of_queue(&error)),
+            Self::Own { queue, runtime, .. } => {
+                runtime.block_on(queue.ids(Some(state))).map_err(|error| of_queue(&error))
+            }
         }
     }
 

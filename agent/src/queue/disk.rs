@@ -10,7 +10,7 @@ use std::{
     fmt::Debug,
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
@@ -263,7 +263,8 @@ impl Disk for RealDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(dir)
+        // What is held is nobody else's to read.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -160,7 +160,7 @@ pub(super) fn queue(args: &QueueArgs) -> Result<Exit, Failure> {
             Ok(if done.refused.is_empty() { Exit::Fine } else { Exit::Found })
         }
         QueueCommand::Verify(common) => {
-            let found = verify::verify(&Place::of(common)?.dir)?;
+            let found = verify::verify(Place::of(common)?.existing()?)?;
             show(common, &found, print::verified)?;
             Ok(if found.is_intact() { Exit::Fine } else { Exit::Found })
         }
@@ -214,7 +214,7 @@ fn ls(place: &Place, state: Option<State>) -> Result<Listing, Failure> {
             let only = state.map(|state| format!("?state={state}")).unwrap_or_default();
             agent.get(&format!("/v1/queue{only}"))
         }
-        Holder::Stopped(queue) => {
+        Holder::Stopped { queue, .. } => {
             listing::of_stopped_queue(&queue, state, place.now_ms).map_err(|error| of_queue(&error))
         }
     }
@@ -224,7 +224,7 @@ fn numbers(place: &Place) -> Result<Numbers, Failure> {
     match place.holder()? {
         Holder::Nobody => Ok(Numbers::default()),
         Holder::Agent(agent) => agent.get("/v1/queue/stats"),
-        Holder::Stopped(queue) => {
+        Holder::Stopped { queue, .. } => {
             let stats = queue.stats().map_err(|error| of_queue(&error))?;
             Ok(Numbers::of(stats, place.now_ms))
         }
@@ -236,7 +236,7 @@ fn request(place: &Place, id: RequestId) -> Result<Value, Failure> {
     let queue = match place.holder()? {
         Holder::Nobody => return Err(unknown(id)),
         Holder::Agent(agent) => return agent.get(&format!("/v1/requests/{id}")),
-        Holder::Stopped(queue) => queue,
+        Holder::Stopped { queue, .. } => *queue,
     };
     let record = queue.get(id).map_err(|error| of_queue(&error))?.ok_or_else(|| unknown(id))?;
     let unreadable = |error: &dyn std::error::Error| {

@@ -3,7 +3,8 @@
 //!
 //! **Invariant:** nothing is written beside an agent that has the queue.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -32,7 +33,12 @@ pub(super) enum Holder {
     /// Nobody has made it yet.
     Nobody,
     /// No agent runs.
-    Stopped(Box<StoppedQueue>),
+    Stopped {
+        /// The queue.
+        queue: Box<StoppedQueue>,
+        /// Something in its journal does not read.
+        is_damaged: bool,
+    },
     /// An agent.
     Agent(Running),
 }
@@ -61,11 +67,21 @@ impl Place {
 
     /// For looking only: nothing on disk is changed.
     pub(super) fn holder(&self) -> Result<Holder, Failure> {
-        if !self.dir.exists() {
+        if !self.is_there()? {
+            eprintln!("no queue at {}: nothing was held there", self.dir.display());
             return Ok(Holder::Nobody);
         }
         match queue::read_only(&self.dir) {
-            Ok((stopped, _)) => Ok(Holder::Stopped(Box::new(stopped))),
+            Ok((queue, report)) => {
+                let is_damaged = report.damaged > 0 || !report.bad.is_empty();
+                if is_damaged {
+                    eprintln!(
+                        "warning: parts of {} are damaged, and what was in them is left out; `queue verify` names them",
+                        self.dir.display()
+                    );
+                }
+                Ok(Holder::Stopped { queue: Box::new(queue), is_damaged })
+            }
             Err(QueueError::InUse { .. }) => Ok(Holder::Agent(self.running()?)),
             Err(error) => Err(of_queue(&error)),
         }
@@ -73,7 +89,31 @@ impl Place {
 
     /// For changing; `None`: there is no queue, and none is made.
     pub(super) fn writer(&self) -> Result<Option<Writer>, Failure> {
-        if self.dir.exists() { self.writer_or_new().map(Some) } else { Ok(None) }
+        if self.is_there()? { self.writer_or_new().map(Some) } else { Ok(None) }
+    }
+
+    /// Whether there is a queue, as far as this user can see.
+    fn is_there(&self) -> Result<bool, Failure> {
+        let dir = self.dir.display();
+        match std::fs::metadata(&self.dir) {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(Failure::new(Exit::Storage, format!("{dir} is no folder"))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => {
+                let sentence =
+                    format!("cannot look into {dir}: {error}; the agent's user and root can");
+                Err(Failure::new(Exit::Storage, sentence))
+            }
+        }
+    }
+
+    /// The queue's folder, for what makes no sense without one.
+    pub(super) fn existing(&self) -> Result<&Path, Failure> {
+        if self.is_there()? {
+            return Ok(&self.dir);
+        }
+        let sentence = format!("no queue at {}: is it the right --config?", self.dir.display());
+        Err(Failure::new(Exit::Unavailable, sentence))
     }
 
     /// For changing; a queue that is not there is made.

@@ -165,7 +165,9 @@ pub(super) fn verified(found: &Verified) -> String {
     lines.extend(damage.iter().map(|what| format!("damaged: {}", plain(what))));
     lines.push(match damage.len() {
         0 => "all intact".to_owned(),
-        count => format!("{count} damaged: check the disk; everything else is intact"),
+        count => {
+            format!("{count} damaged: check the disk; everything else that is there is intact")
+        }
     });
     lines.join("\n")
 }

@@ -36,16 +36,16 @@ impl Repaired {
 
 /// Repairs the queue.
 pub(super) fn repair(place: &Place) -> Result<Repaired, Failure> {
-    if !place.dir.exists() {
-        return Ok(Repaired::default());
-    }
-    let repaired = runtime()?
-        .block_on(queue::repair(&place.dir, place.config.queue.clone()))
-        .map_err(|error| match error {
-            QueueError::InUse { .. } => {
-                Failure::new(Exit::Unavailable, format!("{error}; a queue in use is not repaired"))
+    let dir = place.existing()?;
+    let repaired =
+        runtime()?.block_on(queue::repair(dir, place.config.queue.clone())).map_err(|error| {
+            match error {
+                QueueError::InUse { .. } => Failure::new(
+                    Exit::Unavailable,
+                    format!("{error}; a queue in use is not repaired"),
+                ),
+                error => of_queue(&error),
             }
-            error => of_queue(&error),
         })?;
     let queue::Repaired { damage, aside, lost, touched, report } = repaired;
     let OpenReport { held, replayed, bad, .. } = report;

@@ -29,9 +29,6 @@ impl Verified {
 }
 
 pub(super) fn verify(dir: &Path) -> Result<Verified, Failure> {
-    if !dir.exists() {
-        return Ok(Verified::default());
-    }
     let (queue, report) = queue::read_only(dir).map_err(|error| match error {
         QueueError::InUse { .. } => {
             let sentence = format!("{}; a queue in use cannot be verified", error);

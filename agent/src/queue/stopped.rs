@@ -30,7 +30,7 @@ pub fn read_only(dir: &Path) -> Result<(StoppedQueue, OpenReport), QueueError> {
 }
 
 impl StoppedQueue {
-    /// As [`Queue::list`].
+    /// As [`super::Queue::list`].
     ///
     /// # Errors
     /// As there.
@@ -38,7 +38,7 @@ impl StoppedQueue {
         self.shared.list(state, limit)
     }
 
-    /// As [`Queue::get`].
+    /// As [`super::Queue::get`].
     ///
     /// # Errors
     /// As there.
@@ -46,7 +46,7 @@ impl StoppedQueue {
         self.shared.record(id)
     }
 
-    /// As [`Queue::body`].
+    /// As [`super::Queue::body`].
     ///
     /// # Errors
     /// As there.
@@ -54,7 +54,7 @@ impl StoppedQueue {
         self.shared.body(id)
     }
 
-    /// As [`Queue::stats`].
+    /// As [`super::Queue::stats`].
     ///
     /// # Errors
     /// As there.

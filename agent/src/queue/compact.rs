@@ -58,11 +58,13 @@ impl Writer {
             else {
                 return Ok(());
             };
-            // What cannot be moved stays, and must not be in the way of others.
-            self.stuck.insert(victim);
             self.empty(victim)?;
             self.commit()?;
             self.collect_garbage();
+            if self.ledger.segments().contains_key(&victim) {
+                // What is damaged cannot be moved, and must not be in the way of others.
+                self.stuck.insert(victim);
+            }
         }
         Ok(())
     }

@@ -25,6 +25,9 @@ pub(crate) const DIR: &str = "HOLDFAST_POWER_DIR";
 /// Size of a plain writer's record.
 pub(crate) const PLAIN: usize = 512;
 
+/// Before a request that found no room is followed by another.
+const FULL_WAIT: std::time::Duration = std::time::Duration::from_millis(2);
+
 /// What one run works with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work {
@@ -192,6 +195,8 @@ async fn put_in(queue: &Queue, work: Work, random: &mut Random) {
     };
     match queue.accept(entry).await {
         Ok(_) => say(format!("accepted {id}")),
+        // The image is small; what is worked off makes room.
+        Err(failed) if failed.is_no_space() => tokio::time::sleep(FULL_WAIT).await,
         Err(failed) => say(format!("fault {id} is refused: {failed}")),
     }
 }

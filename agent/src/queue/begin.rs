@@ -133,7 +133,10 @@ impl Prepared {
     pub(super) fn make_spare(&mut self, setup: &Setup, ahead: Ahead) {
         // With the reserve, an empty queue takes two segments and not more.
         let bytes = setup.segment_bytes.saturating_sub(RESERVE_BYTES).max(SMALLEST_SEGMENT);
-        let has_room = |free: disk::Free| free.bytes >= setup.headroom.bytes.saturating_add(bytes);
+        let Headroom { bytes: kept, inodes: files } = setup.headroom;
+        let has_room = |free: disk::Free| {
+            free.bytes >= kept.saturating_add(bytes) && free.inodes.is_none_or(|free| free > files)
+        };
         if self.spare.is_some() || !setup.disk.free(&setup.dir).is_ok_and(has_room) {
             return;
         }

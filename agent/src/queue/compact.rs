@@ -4,6 +4,8 @@
 //! **Invariant:** a record that is moved is durable in its new place before its old one can go; what a
 //! request is does not change by it.
 
+use tracing::warn;
+
 use super::{
     QueueError, RequestId,
     begin::{Purpose, path_of},
@@ -11,6 +13,7 @@ use super::{
     ledger::Ledger,
     meter::count,
     scan::{self, Found},
+    shared::Shared,
     writer::Writer,
 };
 
@@ -20,6 +23,8 @@ const NEARLY_DEAD: u64 = 4;
 const SPARED: u64 = 2;
 /// Segments emptied at once, at most.
 const AT_ONCE: usize = 2;
+/// With room for fewer segments than this, space is looked after with each one that is begun.
+const TIGHT: u64 = 4;
 
 /// The segment to empty next: the one with the least that counts, when enough space is dead.
 fn nearly_dead(
@@ -42,8 +47,24 @@ fn nearly_dead(
 }
 
 impl Writer {
+    /// Whether the disk has room for few segments more.
+    pub(super) fn has_little_room(&self) -> bool {
+        let Shared { config, disk, journal_dir, .. } = &*self.shared;
+        let little = config.headroom_bytes.saturating_add(TIGHT * config.segment_bytes);
+        disk.free(journal_dir).is_ok_and(|free| free.bytes < little)
+    }
+
+    /// Empties nearly dead segments, if there is room to; else they stay for now.
+    pub(super) fn try_compact(&mut self) {
+        if let Err(failed) = self.compact()
+            && !failed.is_no_space()
+        {
+            warn!(%failed, "queue: nearly dead segments stay for now");
+        }
+    }
+
     /// Empties nearly dead segments, some at a time.
-    pub(super) fn compact(&mut self) -> Result<(), QueueError> {
+    fn compact(&mut self) -> Result<(), QueueError> {
         for _ in 0..AT_ONCE {
             self.commit()?;
             let (disk, dir) = (&self.shared.disk, &self.shared.journal_dir);

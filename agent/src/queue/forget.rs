@@ -27,11 +27,7 @@ impl Writer {
         if let Err(failed) = self.copy_index_if_grown() {
             warn!(%failed, "queue: the index could not be copied; it stays as large as it is");
         }
-        if let Err(failed) = self.compact()
-            && !failed.is_no_space()
-        {
-            warn!(%failed, "queue: nearly dead segments stay for now");
-        }
+        self.try_compact();
         Ok(Forgotten { by_age, by_count })
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Writer {
     pub(super) tries_to_return: u32,
     /// Segments that were tried to be emptied since the opening.
     pub(super) stuck: BTreeSet<u64>,
+    /// A segment was begun on a disk that has room for few more.
+    is_tight: bool,
 }
 
 /// Who waits for the batch, and whose leases it ends.
@@ -89,6 +91,7 @@ impl Writer {
             day: (Instant::now(), 0),
             tries_to_return: 0,
             stuck: BTreeSet::new(),
+            is_tight: false,
         }
     }
 
@@ -177,6 +180,9 @@ impl Writer {
         // Whoever waits for a batch that fails is told by it.
         self.commit().ok();
         self.collect_garbage();
+        if std::mem::take(&mut self.is_tight) {
+            self.try_compact();
+        }
         closer
     }
 
@@ -385,6 +391,7 @@ impl Writer {
             self.commit()?;
             self.journal.roll(bytes, purpose)?;
             self.ledger.add_segment(self.journal.active());
+            self.is_tight = self.has_little_room();
         }
         self.acks.bytes += bytes;
         let written = self.append(id, known, meta, &encoded, body, crc);

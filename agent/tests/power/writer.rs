@@ -168,8 +168,7 @@ async fn what_is(
 
 async fn turn_by_turn(queue: Queue, work: Work, mut random: Random, held: Arc<AtomicU64>) {
     loop {
-        if held.load(Ordering::Relaxed) < work.held {
-            put_in(&queue, work, &mut random).await;
+        if held.load(Ordering::Relaxed) < work.held && put_in(&queue, work, &mut random).await {
             held.fetch_add(1, Ordering::Relaxed);
         }
         if !random.next().is_multiple_of(3) || held.load(Ordering::Relaxed) >= work.held {
@@ -178,7 +177,8 @@ async fn turn_by_turn(queue: Queue, work: Work, mut random: Random, held: Arc<At
     }
 }
 
-async fn put_in(queue: &Queue, work: Work, random: &mut Random) {
+/// False: there was no room.
+async fn put_in(queue: &Queue, work: Work, random: &mut Random) -> bool {
     let size = work.body / 2 + random.next() as usize % (work.body / 2 + 1);
     let body = random.bytes(size);
     let id = RequestId::new();
@@ -193,12 +193,14 @@ async fn put_in(queue: &Queue, work: Work, random: &mut Random) {
         envelope: random.bytes(200),
         body,
     };
-    match queue.accept(entry).await {
+    let accepted = queue.accept(entry).await;
+    match &accepted {
         Ok(_) => say(format!("accepted {id}")),
         // The image is small; what is worked off makes room.
         Err(failed) if failed.is_no_space() => tokio::time::sleep(FULL_WAIT).await,
         Err(failed) => say(format!("fault {id} is refused: {failed}")),
     }
+    accepted.is_ok()
 }
 
 async fn work_on(queue: &Queue, random: &mut Random, held: &AtomicU64) {

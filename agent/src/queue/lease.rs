@@ -117,7 +117,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.queue.shared.in_flight.release(self.id, Some(self.token)) {
+        if self.queue.shared.in_flight.release(self.id, self.token) {
             self.queue.shared.notify();
         }
     }

@@ -480,7 +480,11 @@ impl Queue {
         read: impl FnOnce(&Shared) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
         let shared = Arc::clone(&self.shared);
-        off_reactor(move || read(&shared)).await
+        off_reactor(move || {
+            shared.wait_for_index();
+            read(&shared)
+        })
+        .await
     }
 }
 

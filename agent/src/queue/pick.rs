@@ -57,11 +57,10 @@ impl InFlight {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a request out of hand, whoever has it (`None`), or if this lease still has it.
-    pub(super) fn release(&self, id: RequestId, token: Option<u64>) -> bool {
+    /// Takes a request out of hand, if this lease still has it.
+    pub(super) fn release(&self, id: RequestId, token: u64) -> bool {
         let mut leases = self.lock();
-        let has = |hand: &Hand| token.is_none_or(|token| token == hand.token);
-        let ours = leases.held.get(&id).is_some_and(has);
+        let ours = leases.held.get(&id).is_some_and(|hand| hand.token == token);
         if ours {
             leases.held.remove(&id);
         }
@@ -86,6 +85,26 @@ impl InFlight {
         }
         leases.held.insert(id, Hand { token: RESERVED, envelope: None });
         true
+    }
+
+    /// Takes over what workers have: the ends of their leases give nothing back any more.
+    pub(super) fn take_over(&self, ids: &[RequestId]) {
+        let mut leases = self.lock();
+        for id in ids {
+            if let Some(hand) = leases.held.get_mut(id) {
+                hand.token = RESERVED;
+            }
+        }
+    }
+
+    /// Gives back what is reserved of these.
+    pub(super) fn release_reserved(&self, ids: &[RequestId]) {
+        let mut leases = self.lock();
+        for id in ids {
+            if leases.held.get(id).is_some_and(|hand| hand.token == RESERVED) {
+                leases.held.remove(id);
+            }
+        }
     }
 
     /// Remembers the envelope that whoever has this request has read.

@@ -6,7 +6,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -67,6 +67,8 @@ pub(super) struct Shared {
     pub(super) meter: Arc<Meter>,
     pub(super) changed: watch::Sender<u64>,
     index: RwLock<Option<Arc<Index>>>,
+    /// Locked to write while the index lacks something that a caller was told of.
+    catching_up: RwLock<()>,
     closed: AtomicBool,
     pub(super) in_flight: InFlight,
     published: Mutex<Published>,
@@ -92,6 +94,7 @@ impl Shared {
             meter,
             changed: watch::Sender::new(0),
             index: RwLock::new(Some(Arc::new(index))),
+            catching_up: RwLock::default(),
             closed: AtomicBool::new(false),
             in_flight: InFlight::default(),
             published: Mutex::default(),
@@ -105,6 +108,16 @@ impl Shared {
             true => QueueError::Closed,
             false => QueueError::Index { detail: "the journal cannot be read now".into() },
         })
+    }
+
+    /// Lets whoever wants to look something up wait, as long as this is held.
+    pub(super) fn catch_up(&self) -> RwLockWriteGuard<'_, ()> {
+        self.catching_up.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the index has all that any caller was told of.
+    pub(super) fn wait_for_index(&self) {
+        drop(self.catching_up.read());
     }
 
     /// Closes the queue for everybody, and returns the index.

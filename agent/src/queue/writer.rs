@@ -1,5 +1,5 @@
 //! The one thread that writes: it takes what callers want, appends it, syncs once for all of them,
-//! brings the index up to date, and only then answers.
+//! answers, and brings the index up to date before anybody looks into it.
 //!
 //! **Invariant:** no caller is answered before its record, and every record that its answer rests on,
 //! is durable; a batch that fails is answered with its error as a whole and leaves no trace.
@@ -280,7 +280,7 @@ impl Writer {
         let written = self.write_final(id, entry, finish);
         match &written {
             Ok(()) => self.acks.settled.push(id),
-            Err(_) => drop(self.shared.in_flight.release(id, Some(RESERVED))),
+            Err(_) => drop(self.shared.in_flight.release(id, RESERVED)),
         }
         written.map(|()| Some(Recorded::Stored))
     }
@@ -363,7 +363,7 @@ impl Writer {
         let written = self.write(id, Some(entry), &meta, &[], 0, Purpose::Progress);
         match &written {
             Ok(()) => self.acks.settled.push(id),
-            Err(_) => drop(self.shared.in_flight.release(id, Some(RESERVED))),
+            Err(_) => drop(self.shared.in_flight.release(id, RESERVED)),
         }
         written.map(|()| Recorded::Stored)
     }
@@ -415,30 +415,37 @@ impl Writer {
         self.ledger.apply_to(&index, id, known, meta, place)
     }
 
-    /// One sync for all who wait, then the index, then the answers.
+    /// One sync for all who wait, then the answers, then the index. Nobody looks anything up in between,
+    /// so that whoever was answered finds what he was told.
     pub(super) fn commit(&mut self) -> Result<(), QueueError> {
         let synced = self.make_durable();
-        let acks = std::mem::take(&mut self.acks);
-        // A worker whose answer could not be stored keeps its lease.
-        let whose = if synced.is_ok() { None } else { Some(RESERVED) };
-        for id in acks.settled {
-            self.shared.in_flight.release(id, whose);
+        let Acks { waiting, settled, .. } = std::mem::take(&mut self.acks);
+        let shared = Arc::clone(&self.shared);
+        let catching_up = shared.catch_up();
+        if synced.is_ok() {
+            // A worker whose answer could not be stored keeps its lease.
+            shared.in_flight.take_over(&settled);
         }
-        self.shared.publish(&self.ledger);
-        self.shared.notify();
-        for ack in acks.waiting {
+        shared.publish(&self.ledger);
+        shared.notify();
+        for ack in waiting {
             ack.send(&synced);
         }
-        synced
+        let indexed = synced.and_then(|()| self.commit_index());
+        shared.in_flight.release_reserved(&settled);
+        drop(catching_up);
+        indexed
     }
 
     fn make_durable(&mut self) -> Result<(), QueueError> {
         let failed = match self.failure.take() {
-            Some(failure) => Some(failure),
-            None if self.journal.is_dirty() => self.journal.commit().err(),
-            None => None,
+            Some(failure) => failure,
+            None if self.journal.is_dirty() => match self.journal.commit() {
+                Ok(()) => return Ok(()),
+                Err(failed) => failed,
+            },
+            None => return Ok(()),
         };
-        let Some(failed) = failed else { return self.commit_index() };
         self.ledger.roll_back();
         if let Err(unrepaired) = self.journal.repair() {
             self.failure = Some(unrepaired);

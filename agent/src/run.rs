@@ -37,6 +37,8 @@ use crate::supervise::supervise;
 
 /// The agent stops within this time.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// Lost requests that are named in the log.
+const NAMED: usize = 100;
 /// The API, the tasks and the queue, one after the other, get this long each.
 const PART_WITHIN: Duration = Duration::from_millis(1600);
 /// The queue's disk is tried again after this time.
@@ -232,6 +234,17 @@ async fn open(config: &Config) -> Result<Queue, QueueError> {
     }
     if report.damaged > 0 {
         tracing::error!(damaged = report.damaged, damage = ?report.damage, "damaged records in the queue");
+    }
+    for path in &report.bad {
+        tracing::warn!(path = %path.display(), "set aside: it could not be read as a part of the queue");
+    }
+    if !report.lost.is_empty() {
+        let ids: Vec<String> = report.lost.iter().take(NAMED).map(ToString::to_string).collect();
+        tracing::error!(
+            lost = report.lost.len(),
+            ids = ids.join(" "),
+            "requests are lost with a part of the journal"
+        );
     }
     Ok(queue)
 }

@@ -16,7 +16,9 @@ use std::{
     path::Path,
 };
 
-use holdfast_agent::queue::{OpenReport, Queue, QueueError, RequestId, State, read_only};
+use holdfast_agent::queue::{
+    Accepted, NewEntry, OpenReport, Queue, QueueError, RequestId, State, read_only, repair,
+};
 use queue_kit::{copy_dir, entry, open, segments, small};
 
 /// A closed queue with these bodies held, in this order.
@@ -245,8 +247,59 @@ async fn unreadable_segment_is_renamed_and_the_others_serve() {
     assert_eq!((report.held, report.bad.len()), (2, 2), "segment and index: {report:?}");
     assert!(report.bad[0].to_string_lossy().ends_with(".seg.bad-1") && report.bad[0].exists());
     assert!(report.rebuilt.is_some());
+    assert_eq!(report.lost, [ids[1]], "the old index names it");
     assert_eq!(queue.get(ids[1]).await.unwrap(), None);
     assert!(queue.get(ids[2]).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn requests_of_a_deleted_or_cut_segment_are_named() {
+    let big = vec![9; 200 * 1024];
+    for (at, cut_to) in [(0, None), (1, None), (2, None), (2, Some(4096)), (2, Some(100_000))] {
+        for by_repair in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let ids = filled(dir.path(), &[&big, &big, &big]).await;
+            let segment = &segments(dir.path())[at];
+            match cut_to {
+                None => fs::remove_file(segment).unwrap(),
+                Some(bytes) => {
+                    OpenOptions::new().write(true).open(segment).unwrap().set_len(bytes).unwrap();
+                }
+            }
+            let lost = if by_repair {
+                repair(dir.path(), small()).await.unwrap().lost
+            } else {
+                open(dir.path()).1.lost
+            };
+            assert_eq!(lost, [ids[at]], "segment {at}, {cut_to:?}, by repair: {by_repair}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_forgotten_for_good_stays_away_from_a_rebuilt_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let stuck = filled(dir.path(), &[b"stuck"]).await;
+    let dropped = filled(dir.path(), &[b"dropped"]).await[0];
+    let (queue, _) = open(dir.path());
+    queue.cancel(dropped, 2).await.unwrap();
+    assert!(queue.forget(dropped).await.unwrap());
+    assert!(!queue.forget(dropped).await.unwrap(), "there is nothing to forget now");
+    assert!(!queue.forget(stuck[0]).await.unwrap(), "it has no end");
+    queue.close().await.unwrap();
+    assert_eq!(held_in(dir.path()).0, BTreeSet::from([stuck[0]]));
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (queue, report) = open(dir.path());
+    assert_eq!(report.held, 1);
+    assert_eq!(queue.get(dropped).await.unwrap(), None);
+    assert_eq!(queue.list(None, 10).await.unwrap().len(), 1);
+    // The same request may come again, and is a new one.
+    let again = NewEntry { id: dropped, ..entry(5, 3, b"again") };
+    assert_eq!(queue.accept(again).await.unwrap(), Accepted::New);
+    queue.close().await.unwrap();
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let (queue, _) = open(dir.path());
+    assert_eq!(queue.body(dropped).await.unwrap().unwrap().as_ref(), b"again");
 }
 
 #[tokio::test]

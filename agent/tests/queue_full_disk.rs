@@ -108,3 +108,37 @@ async fn full_disk_refuses_keeps_reopens_drains_and_recovers() {
     assert_eq!((stats.held, stats.answered), (1, held.len() as u64 + 1));
     queue.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_stays_long_does_not_fill_the_disk_with_what_is_gone() {
+    let Some(disk) = SmallDisk::mount(12) else {
+        println!("LEFT OUT: a small disk (mounting a tmpfs is not allowed here)");
+        return;
+    };
+    let queue = open(&disk.0.path().join("queue"));
+    // Of what fills a segment one request stays; the segments would take three times the disk.
+    let mut stay = BTreeSet::new();
+    for _ in 0..150 {
+        for nth in 0..12 {
+            let new = entry(5, 1, &[nth; 20_000]);
+            let id = new.id;
+            if let Err(full) = queue.accept(new.clone()).await {
+                // The index grows by leaps; there is room again at once.
+                assert!(full.is_no_space(), "{full}");
+                queue.accept(new).await.unwrap();
+            }
+            if nth == 0 {
+                stay.insert(id);
+            } else {
+                queue.answer(id, "gone", 2).await.unwrap();
+            }
+        }
+    }
+    for id in &stay {
+        assert_eq!(queue.body(*id).await.unwrap().unwrap().as_ref(), [0; 20_000]);
+    }
+    queue.close().await.unwrap();
+    let queue = open(&disk.0.path().join("queue"));
+    assert_eq!(queue.stats().await.unwrap().held, stay.len() as u64);
+    queue.close().await.unwrap();
+}

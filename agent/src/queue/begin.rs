@@ -54,6 +54,8 @@ pub(super) enum Purpose {
     Accept,
     /// The end of one, or a step to it: the headroom is there for this.
     Progress,
+    /// Space, which it takes for a while to give more of it back. The reserve is not for this.
+    Compaction,
 }
 
 /// What is left free for the rest of the system.
@@ -272,7 +274,7 @@ fn size_for(setup: &Setup, needed: u64, purpose: Purpose) -> Result<u64, QueueEr
     let dir = || setup.dir.clone();
     let kept = match purpose {
         Purpose::Accept => setup.headroom,
-        Purpose::Progress => Headroom { bytes: 0, inodes: 0 },
+        Purpose::Progress | Purpose::Compaction => Headroom { bytes: 0, inodes: 0 },
     };
     let disk::Free { bytes: free, inodes } = setup.disk.free_space(&setup.dir)?;
     if let Some(free) = inodes.filter(|free| *free <= kept.inodes) {

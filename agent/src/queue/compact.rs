@@ -17,8 +17,10 @@ use super::{
     writer::Writer,
 };
 
-/// A segment of which less than one part in so many counts is nearly dead.
-const NEARLY_DEAD: u64 = 4;
+/// A segment of which less than so many hundredths count is nearly dead.
+const NEARLY_DEAD: u64 = 25;
+/// The same where there is little room: then more is moved for the same space.
+const NEARLY_DEAD_IF_TIGHT: u64 = 75;
 /// Segments' worth of space that may be dead before anything is moved.
 const SPARED: u64 = 2;
 /// Segments emptied at once, at most.
@@ -31,6 +33,7 @@ fn nearly_dead(
     ledger: &Ledger,
     active: u64,
     segment_bytes: u64,
+    percent: u64,
     size_of: impl Fn(u64) -> Option<u64>,
 ) -> Option<u64> {
     let mut dead = 0_u64;
@@ -39,7 +42,7 @@ fn nearly_dead(
         let Some(size) = size_of(*number).filter(|_| *number != active) else { continue };
         dead = dead.saturating_add(size.saturating_sub(used.bytes));
         // One without bytes that count is kept for another's sake: there is nothing to move.
-        if used.bytes > 0 && used.bytes < size / NEARLY_DEAD {
+        if used.bytes > 0 && used.bytes < size / 100 * percent {
             least = least.into_iter().chain([(used.bytes, *number)]).min();
         }
     }
@@ -74,9 +77,12 @@ impl Writer {
                 false => disk.open_to_read(&path_of(dir, number)).ok()?.bytes().ok(),
             };
             let segment_bytes = self.shared.config.segment_bytes;
-            let Some(victim) =
-                nearly_dead(&self.ledger, self.journal.active(), segment_bytes, size_of)
-            else {
+            let (ledger, active) = (&self.ledger, self.journal.active());
+            let percent = match self.has_little_room() {
+                true => NEARLY_DEAD_IF_TIGHT,
+                false => NEARLY_DEAD,
+            };
+            let Some(victim) = nearly_dead(ledger, active, segment_bytes, percent, size_of) else {
                 return Ok(());
             };
             self.empty(victim)?;
@@ -107,10 +113,9 @@ impl Writer {
             if let Some(meta) = self.as_of_now(id, &place)? {
                 let body = self.shared.read_body(&*file, id, &place)?;
                 count(&self.shared.meter.moved, place.span());
-                // The reserve of a full disk is not for this.
                 let index = self.shared.index()?;
                 let known = self.ledger.entry(&index, id)?;
-                self.write(id, known, &meta, &body, place.body_crc, Purpose::Accept)?;
+                self.write(id, known, &meta, &body, place.body_crc, Purpose::Compaction)?;
             }
         }
         Ok(())
@@ -119,6 +124,11 @@ impl Writer {
     /// What a record says today, if it still counts.
     fn as_of_now(&mut self, id: RequestId, place: &Place) -> Result<Option<Meta>, QueueError> {
         let index = self.shared.index()?;
+        if let Some(tombstone) = self.ledger.tombstone(&index, id)?
+            && tombstone.place == *place
+        {
+            return Ok(Some(Meta::Tombstone(tombstone.meta)));
+        }
         let Some(entry) = self.ledger.entry(&index, id)? else { return Ok(None) };
         let meta = match entry.ended {
             None if entry.place == *place => Meta::Accept(self.accepted_as(id, &entry)?),

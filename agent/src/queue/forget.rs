@@ -4,15 +4,25 @@
 
 use tracing::warn;
 
-use super::{Forgotten, QueueError, RequestId, writer::Writer};
+use super::{
+    Forgotten, QueueError, RequestId,
+    begin::Purpose,
+    journal::{Meta, TombstoneMeta},
+    writer::Writer,
+};
 
 /// Finals forgotten in one commit at most.
 const FORGET: usize = 4096;
 
 impl Writer {
+    /// Forgets a final before its time, for good. False: there is no such final.
     pub(super) fn forget_one(&mut self, id: RequestId) -> Result<bool, QueueError> {
         let index = self.shared.index()?;
-        self.ledger.forget(&index, id)
+        let known = self.ledger.entry(&index, id)?;
+        let Some(ended) = known.as_ref().and_then(|entry| entry.ended) else { return Ok(false) };
+        let meta = TombstoneMeta { number: ended.number, up_to: self.journal.active() };
+        self.write(id, known, &Meta::Tombstone(meta), &[], 0, Purpose::Progress)?;
+        Ok(true)
     }
 
     /// Forgets finals up to a time, and those that are too many; then looks after the space.

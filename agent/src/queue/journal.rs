@@ -32,7 +32,7 @@
 //! |---|---|
 //! | 0..8 | the segment's tag |
 //! | 8 | version of meta: 2 is written; 1 is read too, see `version1.rs` |
-//! | 9 | kind: 1 accept, 2 retry, 3 final |
+//! | 9 | kind: 1 accept, 2 retry, 3 final, 4 tombstone |
 //! | 10..12 | zero |
 //! | 12..16 | length of meta, at most 1 MiB |
 //! | 16..24 | length of body |
@@ -43,11 +43,11 @@
 //! | 56..60 | zero |
 //! | 60..64 | CRC32C of bytes 0..60 |
 //!
-//! The body is the request's (accept), empty (retry) or the answer (final).
+//! The body is the request's (accept), the answer (final), or empty.
 //!
 //! # Meta
-//! The postcard form of [`AcceptMeta`], [`RetryMeta`] or [`FinalMeta`]: the fields in the order in which
-//! they are declared, without names. A number of more than one byte is a varint: seven bits a byte, the
+//! The postcard form of [`AcceptMeta`], [`RetryMeta`], [`FinalMeta`] or [`TombstoneMeta`]: the fields in
+//! the order in which they are declared, without names. A number of more than one byte is a varint: seven bits a byte, the
 //! lowest first, the highest bit set where another byte follows. A text or list is its length as a
 //! varint, then its bytes or elements. An optional value is a byte 0, or a byte 1 and the value. An
 //! enumeration is the position of its variant as a varint. A version's structs never change; a change
@@ -67,7 +67,8 @@
 //! A retry is attempts (u32), not before (u64), reason (optional text), waits for. A final is its end (0
 //! answered, 1 failed, 2 expired, 3 cancelled), finished at (u64, milliseconds), its number among the
 //! results (u64), the request as an accept, and the numbers of the segments that had an accept of this
-//! id (list of u64).
+//! id (list of u64). A tombstone is the number of the final that was forgotten for good, and that of the
+//! last segment that there was when it was first written (u64, u64).
 //!
 //! The tag is a secret of the disk: a payload cannot contain it, so that bytes inside a payload, or
 //! left over from a file's earlier life, are never taken for a record.
@@ -84,7 +85,9 @@
 //! - **retry**: sets attempts, reason, due time and what it waits for of a held id; otherwise it is left over;
 //! - **final**: ends the id, known or not: it carries all that is kept of a request. For an id that
 //!   is final already this is its new place with the same content; with another number, it is the
-//!   final of a later life.
+//!   final of a later life;
+//! - **tombstone**: forgets an id whose final's number, or whose accept's order, is not above the
+//!   tombstone's; otherwise it is left over.
 //!
 //! # Invariants
 //! 1. A record is acknowledged only after fdatasync of its segment, and fsync of the directory if the
@@ -95,12 +98,14 @@
 //!    the segment was cut back to its last synced record and a new segment begun.
 //! 4. A segment is deleted only when none of its records counts: accepts and retries of held requests
 //!    count, finals count until their keep time is over, and **a final counts while any other segment
-//!    with an accept of its id exists** (else that accept would come back to life). The deletion of
-//!    the one segment is made durable before the other is deleted.
+//!    with an accept of its id exists** (else that accept would come back to life); a tombstone counts
+//!    while any other segment exists of those that there were when it was first written. The
+//!    deletion of the one segment is made durable before the other is deleted.
 //! 5. What an opening reads behind the last place that is known to be synced, it writes again and syncs
 //!    before it is served: of a process that was killed it may be in the page cache only, and after a
 //!    failed sync the kernel takes pages for written that are not.
-//! 6. Forgetting a final writes nothing: a rebuild may bring it back until it is forgotten again.
+//! 6. Forgetting a final for its age writes nothing: a rebuild may bring it back until it is forgotten
+//!    again. What is forgotten before its time gets a tombstone.
 
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +138,8 @@ pub(super) enum Kind {
     Retry,
     /// It came to its end.
     Final,
+    /// It was forgotten for good.
+    Tombstone,
 }
 
 impl Kind {
@@ -141,6 +148,7 @@ impl Kind {
             Kind::Accept => 1,
             Kind::Retry => 2,
             Kind::Final => 3,
+            Kind::Tombstone => 4,
         }
     }
 
@@ -149,6 +157,7 @@ impl Kind {
             1 => Some(Kind::Accept),
             2 => Some(Kind::Retry),
             3 => Some(Kind::Final),
+            4 => Some(Kind::Tombstone),
             _ => None,
         }
     }
@@ -219,6 +228,15 @@ pub(super) struct FinalMeta {
     pub(super) accepts_in: Vec<u64>,
 }
 
+/// Meta of a tombstone, version 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TombstoneMeta {
+    /// Number of the final that was forgotten; what came before it is forgotten too.
+    pub(super) number: u64,
+    /// The last segment that there was when it was first written.
+    pub(super) up_to: u64,
+}
+
 /// The ends that a request can come to, as they are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum FinalState {
@@ -252,6 +270,8 @@ pub(super) enum Meta {
     Retry(RetryMeta),
     /// Of a final record.
     Final(FinalMeta),
+    /// Of a tombstone.
+    Tombstone(TombstoneMeta),
 }
 
 impl Meta {
@@ -261,6 +281,7 @@ impl Meta {
             Meta::Accept(_) => Kind::Accept,
             Meta::Retry(_) => Kind::Retry,
             Meta::Final(_) => Kind::Final,
+            Meta::Tombstone(_) => Kind::Tombstone,
         }
     }
 
@@ -270,6 +291,7 @@ impl Meta {
             Meta::Accept(meta) => postcard::to_stdvec(meta),
             Meta::Retry(meta) => postcard::to_stdvec(meta),
             Meta::Final(meta) => postcard::to_stdvec(meta),
+            Meta::Tombstone(meta) => postcard::to_stdvec(meta),
         }
     }
 
@@ -285,6 +307,7 @@ impl Meta {
             Kind::Accept => postcard::from_bytes(bytes).ok().map(Meta::Accept),
             Kind::Retry => postcard::from_bytes(bytes).ok().map(Meta::Retry),
             Kind::Final => postcard::from_bytes(bytes).ok().map(Meta::Final),
+            Kind::Tombstone => postcard::from_bytes(bytes).ok().map(Meta::Tombstone),
         }
     }
 }

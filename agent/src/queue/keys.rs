@@ -13,6 +13,7 @@
 //! | `r` number | id | finals in the order they were recorded |
 //! | `s` segment | [`Use`] | what of a segment counts |
 //! | `p` accept's segment, final's segment | count | finals that count because an accept exists |
+//! | `d` id | [`Tombstone`](super::tombstone::Tombstone) | what was forgotten for good |
 //! | `m` | [`Mark`] | how much of the journal is in the index |
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -157,6 +158,9 @@ pub(super) const ENTRIES: u8 = b'e';
 /// First byte of the keys of segments.
 pub(super) const SEGMENTS: u8 = b's';
 
+/// First byte of the keys of tombstones.
+pub(super) const TOMBSTONES: u8 = b'd';
+
 fn joined(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
@@ -164,6 +168,11 @@ fn joined(parts: &[&[u8]]) -> Vec<u8> {
 /// Key of an entry.
 pub(super) fn entry_key(id: RequestId) -> Vec<u8> {
     joined(&[b"e", &id.bytes()])
+}
+
+/// Key of a tombstone.
+pub(super) fn tombstone_key(id: RequestId) -> Vec<u8> {
+    joined(&[&[TOMBSTONES], &id.bytes()])
 }
 
 /// Key of an idempotency key.

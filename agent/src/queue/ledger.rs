@@ -114,7 +114,7 @@ impl Ledger {
         self.totals = self.committed;
     }
 
-    fn read(&self, index: &Index, key: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
+    pub(super) fn read(&self, index: &Index, key: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
         match self.changes.get(key) {
             Some(changed) => Ok(changed.clone()),
             None => index.get(key),
@@ -165,6 +165,7 @@ impl Ledger {
             Meta::Accept(meta) => self.accept(index, id, known, meta, place),
             Meta::Retry(meta) => self.retry(id, known, meta, place),
             Meta::Final(meta) => self.end(index, id, known, meta, place),
+            Meta::Tombstone(meta) => self.bury(index, id, known, *meta, place),
         }
     }
 
@@ -280,17 +281,7 @@ impl Ledger {
                 }
             }
             Some(old) => {
-                self.release(old.place.segment, old.place.span());
-                if let Some((segment, bytes)) = old.retry {
-                    self.release(segment, bytes);
-                }
-                self.totals.held = self.totals.held.saturating_sub(1);
-                self.waits(old.wait, -1);
-                self.totals.held_bytes = self.totals.held_bytes.saturating_sub(old.place.span());
-                self.remove(old.queue_key());
-                if let Some(at) = old.expires_at_ms {
-                    self.remove(keys::expiry_key(at, id));
-                }
+                self.remove_held(id, &old);
                 *self.totals.of(meta.state) += 1;
             }
             None => *self.totals.of(meta.state) += 1,
@@ -308,6 +299,21 @@ impl Ledger {
         self.put_entry(id, &entry)
     }
 
+    /// Takes a request that is held out of all that it is counted in.
+    pub(super) fn remove_held(&mut self, id: RequestId, held: &Entry) {
+        self.release(held.place.segment, held.place.span());
+        if let Some((segment, bytes)) = held.retry {
+            self.release(segment, bytes);
+        }
+        self.totals.held = self.totals.held.saturating_sub(1);
+        self.waits(held.wait, -1);
+        self.totals.held_bytes = self.totals.held_bytes.saturating_sub(held.place.span());
+        self.remove(held.queue_key());
+        if let Some(at) = held.expires_at_ms {
+            self.remove(keys::expiry_key(at, id));
+        }
+    }
+
     /// Forgets a final.
     pub(super) fn forget(&mut self, index: &Index, id: RequestId) -> Result<bool, QueueError> {
         let Some(entry) = self.entry(index, id)? else { return Ok(false) };
@@ -318,12 +324,22 @@ impl Ledger {
         self.remove(keys::final_key(at_ms, id));
         self.remove(keys::result_key(number));
         self.remove(keys::entry_key(id));
+        self.remove_name(index, &entry, id)?;
+        Ok(true)
+    }
+
+    pub(super) fn remove_name(
+        &mut self,
+        index: &Index,
+        entry: &Entry,
+        id: RequestId,
+    ) -> Result<(), QueueError> {
         if let Some((key, _)) = &entry.key
             && self.named(index, key)? == Some(id)
         {
             self.remove(keys::name_key(key));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Segments other than `active` of which nothing counts.
@@ -406,14 +422,14 @@ impl Ledger {
         *count = count.saturating_add_signed(by);
     }
 
-    fn count(&mut self, segment: u64, bytes: u64) {
+    pub(super) fn count(&mut self, segment: u64, bytes: u64) {
         self.touch(segment);
         let used = self.segments.entry(segment).or_default();
         used.reasons += 1;
         used.bytes += bytes;
     }
 
-    fn release(&mut self, segment: u64, bytes: u64) {
+    pub(super) fn release(&mut self, segment: u64, bytes: u64) {
         self.touch(segment);
         if let Some(used) = self.segments.get_mut(&segment) {
             used.reasons = used.reasons.saturating_sub(1);
@@ -433,11 +449,11 @@ impl Ledger {
         }
     }
 
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+    pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.changes.insert(key, Some(value));
     }
 
-    fn remove(&mut self, key: Vec<u8>) {
+    pub(super) fn remove(&mut self, key: Vec<u8>) {
         self.changes.insert(key, None);
     }
 }

@@ -29,6 +29,7 @@ mod keys;
 mod lease;
 mod ledger;
 mod lock;
+mod lost;
 mod meter;
 mod opening;
 mod pick;
@@ -41,6 +42,7 @@ mod shared;
 #[cfg(test)]
 mod still;
 mod stopped;
+mod tombstone;
 mod upkeep;
 mod version1;
 mod wear;
@@ -97,6 +99,8 @@ pub struct OpenReport {
     pub damaged: u64,
     /// The first thousand of them. The end of an interrupted write is one too.
     pub damage: Vec<Damage>,
+    /// Requests of which nothing is left, where the old index could name them.
+    pub lost: Vec<RequestId>,
     /// What could not be read and was renamed.
     pub bad: Vec<PathBuf>,
     /// There is no room for the index on disk: it is in memory until there is.
@@ -339,7 +343,8 @@ impl Queue {
         self.ask(|reply| Command::Forget { to_ms, reply }).await
     }
 
-    /// Forgets a request that has its end, before its time. False: it is not known, or has no end yet.
+    /// Forgets a request that has its end, before its time and for good: it is on disk when this returns.
+    /// False: it is not known, or has no end yet.
     ///
     /// # Errors
     /// The storage's.

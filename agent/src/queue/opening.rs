@@ -3,7 +3,12 @@
 //! **Invariant:** nothing that cannot be read is deleted: it is renamed, and reported; whoever only
 //! looks changes nothing.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tracing::info;
 
 use super::{
     OpenReport, QueueConfig, QueueError,
@@ -11,6 +16,7 @@ use super::{
     disk::{Disk, RealDisk},
     index::Index,
     lock::DirLock,
+    lost,
     meter::{Meter, count},
     replay::{Distrust, Opened, Place, take_clean},
     segments::Journal,
@@ -53,13 +59,15 @@ pub(super) fn open_on(
                 // What cannot be removed is set aside.
                 RealDisk.remove(&place.index_dir()).ok();
             }
-            place.rebuild(&found, config.keep_bad, &mut report)?
+            let opened = place.rebuild(&found, config.keep_bad, &mut report)?;
+            name_lost(&place, &opened.index, &mut report);
+            opened
         }
         Err(Distrust::NoRoom(failed)) => place.in_memory(&found, failed, &mut report)?,
         Err(Distrust::Fail(failed)) => return Err(failed),
     };
     let meter = Arc::new(Meter::default());
-    count(&meter.damaged, report.damaged);
+    count(&meter.damaged, report.damaged + report.lost.len() as u64);
     let setup = Setup {
         disk: Arc::clone(disk),
         dir: journal_dir.clone(),
@@ -83,6 +91,17 @@ pub(super) fn open_on(
     let mut writer = Writer::new(place, Arc::clone(&shared), (journal, ledger), store, lock);
     writer.start()?;
     Ok((shared, writer, report))
+}
+
+/// Names what the old index knew and the journal has no more. It may be too damaged to tell.
+fn name_lost(place: &Place, made: &Index, report: &mut OpenReport) {
+    let index_dir = place.index_dir();
+    let is_index = |bad: &&PathBuf| bad.with_extension("") == index_dir;
+    let Some(old) = report.bad.iter().find(is_index) else { return };
+    match lost::requests(old, made, &*place.disk, &place.journal_dir()) {
+        Ok(lost) => report.lost = lost,
+        Err(failed) => info!(%failed, "queue: the old index cannot tell whether anything is lost"),
+    }
 }
 
 /// Opens a queue that nobody writes to read it, without changing anything.

@@ -46,11 +46,19 @@ pub async fn repair(dir: &Path, config: QueueConfig) -> Result<Repaired, QueueEr
     repaired.aside.extend(report.bad.iter().cloned());
     repaired.report = report;
     let named: BTreeSet<RequestId> = repaired.damage.iter().filter_map(|place| place.id).collect();
-    for id in named {
-        match queue.get(id).await? {
-            None => repaired.lost.push(id),
-            Some(_) => repaired.touched.push(id),
+    for id in &named {
+        match queue.get(*id).await? {
+            None => repaired.lost.push(*id),
+            Some(_) => repaired.touched.push(*id),
         }
+    }
+    if let Some(old) =
+        repaired.aside.iter().find(|path| path.with_extension("") == dir.join("index"))
+    {
+        let old = old.clone();
+        // It may be too damaged to tell.
+        let lost = queue.read(move |shared| shared.lost_since(&old)).await.unwrap_or_default();
+        repaired.lost.extend(lost.into_iter().filter(|id| !named.contains(id)));
     }
     queue.close().await?;
     Ok(repaired)

@@ -256,9 +256,14 @@ impl Place {
         if header.store != mark.store {
             return Err(Distrust::damaged("it belongs to another journal"));
         }
+        let path = path_of(&self.journal_dir(), mark.segment);
+        let file = self.disk.file_to_read(&path)?;
+        let bytes = file.bytes().map_err(|source| QueueError::storage("measure", &path, source))?;
+        if bytes < mark.end {
+            return Err(Distrust::damaged("a part of the journal is cut off"));
+        }
         let Some((offset, crc)) = mark.last else { return Ok(()) };
         let mut bytes = [0; 64];
-        let file = self.disk.file_to_read(&path_of(&self.journal_dir(), mark.segment))?;
         let read = file.read_exact_at(&mut bytes, offset);
         let stored = bytes.get(60..64).and_then(|crc| crc.try_into().ok()).map(u32::from_le_bytes);
         let same = read.is_ok()

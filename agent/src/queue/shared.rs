@@ -4,7 +4,7 @@
 //! that is moved in the middle of a read is found in its new place.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
@@ -22,6 +22,7 @@ use super::{
     journal::{FinalState, Meta, Place},
     keys::{self, Entry, Totals},
     ledger::Ledger,
+    lost,
     meter::{Meter, count},
     pick::InFlight,
     scan,
@@ -46,7 +47,7 @@ impl OpenSegment {
     fn get(
         &mut self,
         disk: &dyn Disk,
-        path: &std::path::Path,
+        path: &Path,
         number: u64,
     ) -> Result<Arc<dyn DiskFile>, QueueError> {
         if let Some((_, file)) = self.0.as_ref().filter(|(open, _)| *open == number) {
@@ -186,7 +187,7 @@ impl Shared {
                 (meta.request.envelope, Some(self.read_body(&*file, id, &entry.place)?))
             }
             Meta::Final(meta) => (meta.request.envelope, None),
-            Meta::Retry(_) => return Err(self.damaged(id, &entry.place)),
+            Meta::Retry(_) | Meta::Tombstone(_) => return Err(self.damaged(id, &entry.place)),
         };
         Ok(Record { summary, envelope: envelope.into(), answer })
     }
@@ -409,6 +410,11 @@ impl Shared {
         let (from, to) = keys::time_bounds(kind, to_ms);
         let pairs = self.index()?.range(&from, &to, limit)?;
         Ok(pairs.iter().filter_map(|(key, _)| keys::id_in(key)).collect())
+    }
+
+    /// Requests of an index that was set aside of which nothing is left.
+    pub(super) fn lost_since(&self, old: &Path) -> Result<Vec<RequestId>, QueueError> {
+        lost::requests(old, &*self.index()?, &*self.disk, &self.journal_dir)
     }
 
     /// Requests that have no end yet.

@@ -10,7 +10,7 @@ use super::{
     disk::RealDisk,
     journal::{
         AcceptMeta, FinalMeta, FinalState, Kind, Meta, RecordHeader, RetryMeta, SegmentHeader,
-        VERSION, Wait,
+        TombstoneMeta, VERSION, Wait,
     },
     keys,
     meter::Meter,
@@ -77,6 +77,7 @@ fn the_format_is_these_bytes_for_ever() {
         (Meta::Accept(accept_meta()), accept.clone()),
         (Meta::Retry(retry_meta(Wait::Operator)), "01800101026e6f02".to_owned()),
         (finished, format!("0204ac02{accept}020102")),
+        (Meta::Tombstone(TombstoneMeta { number: 300, up_to: 9 }), "ac0209".to_owned()),
     ] {
         let bytes = meta.encode().unwrap();
         assert_eq!(hex::encode(&bytes), want, "{meta:?}");

@@ -53,6 +53,7 @@ pub(super) fn decode(kind: Kind, sequence: u64, bytes: &[u8]) -> Option<Meta> {
             let request = accept(request);
             Meta::Final(FinalMeta { state, finished_at_ms, number: sequence, request, accepts_in })
         }
+        Kind::Tombstone => return None,
     })
 }
 

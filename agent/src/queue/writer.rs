@@ -56,7 +56,7 @@ pub(super) struct Writer {
     pub(super) tries_to_return: u32,
     /// Segments that were tried to be emptied since the opening.
     pub(super) stuck: BTreeSet<u64>,
-    /// A segment was begun on a disk that has room for few more.
+    /// The disk has room for few segments more, or for none.
     is_tight: bool,
 }
 
@@ -331,7 +331,7 @@ impl Writer {
         }
         match self.shared.read_meta(id, &entry.place)?.0 {
             Meta::Accept(meta) => Ok(meta.envelope),
-            Meta::Retry(_) | Meta::Final(_) => Ok(Vec::new()),
+            Meta::Retry(_) | Meta::Final(_) | Meta::Tombstone(_) => Ok(Vec::new()),
         }
     }
 
@@ -389,9 +389,10 @@ impl Writer {
         let bytes = span(meta_len, body.len() as u64);
         if !self.journal.has_room(bytes) {
             self.commit()?;
-            self.journal.roll(bytes, purpose)?;
+            let begun = self.journal.roll(bytes, purpose);
+            self.is_tight = begun.is_err() || self.has_little_room();
+            begun?;
             self.ledger.add_segment(self.journal.active());
-            self.is_tight = self.has_little_room();
         }
         self.acks.bytes += bytes;
         let written = self.append(id, known, meta, &encoded, body, crc);
@@ -507,6 +508,7 @@ impl Writer {
             for number in dead {
                 self.ledger.segment_gone(&index, number)?;
             }
+            self.ledger.clear_tombstones(&index)?;
             self.commit_index()?;
             self.shared.publish(&self.ledger);
         }

@@ -28,9 +28,9 @@ pub(super) struct Repaired {
 }
 
 impl Repaired {
-    /// Whether nothing was wrong with the journal.
+    /// Whether nothing was wrong with the journal, and nothing is lost.
     pub(super) fn was_intact(&self) -> bool {
-        self.damage.is_empty()
+        self.damage.is_empty() && self.lost.is_empty()
     }
 }
 

@@ -467,7 +467,8 @@ fn forgets(id: RequestId) -> Ask {
     let (reply, mut told) = oneshot::channel();
     let heard = move |model: &mut Model| match told.try_recv().expect("every command is answered") {
         Ok(false) => {}
-        Ok(true) | Err(_) => model.may_be_forgotten(id),
+        Ok(true) => model.is_forgotten(id),
+        Err(_) => model.may_be_forgotten(id),
     };
     (Command::ForgetOne { id, reply }, Box::new(heard))
 }

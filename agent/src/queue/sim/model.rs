@@ -154,7 +154,15 @@ impl Model {
         }
     }
 
-    /// One final goes, and may come back in the same way.
+    /// One final went, for good, with all that there was before it.
+    pub(super) fn is_forgotten(&mut self, id: RequestId) {
+        let known = self.known_mut(id);
+        known.stages = vec![Stage::Gone];
+        (known.end, known.number) = (None, None);
+        known.past.clear();
+    }
+
+    /// One final goes, or not: its caller was not told.
     pub(super) fn may_be_forgotten(&mut self, id: RequestId) {
         self.known_mut(id).may_be_forgotten();
     }

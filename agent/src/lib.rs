@@ -33,7 +33,6 @@ pub mod listing;
 pub mod operator;
 pub mod policy;
 pub mod pressure;
-pub mod queue;
 pub mod request;
 pub mod results;
 pub mod route;
@@ -41,6 +40,8 @@ pub mod run;
 pub mod service;
 mod supervise;
 mod whole_file;
+
+pub use holdfast_queue as queue;
 
 /// An error with all its causes, in one line.
 pub(crate) fn error_chain(error: &dyn Error) -> String {

@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::{licence, tree};
 
 /// The arrows of the design, `(from, may know)`.
-const ARROWS: [(&str, &[&str]); 6] = [
-    ("holdfast-agent", &["holdfast-models", "holdfast-targets", "holdfast-wire"]),
+const ARROWS: [(&str, &[&str]); 7] = [
+    ("holdfast-agent", &["holdfast-models", "holdfast-queue", "holdfast-targets", "holdfast-wire"]),
     ("holdfast-fleet", &["holdfast-models", "holdfast-wire"]),
     ("holdfast-models", &[]),
+    ("holdfast-queue", &[]),
     ("holdfast-targets", &[]),
     (
         "holdfast-tests",

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::dice::Dice;
-use crate::queue::disk::{Disk, DiskFile, Free};
+use crate::disk::{Disk, DiskFile, Free};
 
 const SECTOR: usize = 512;
 

@@ -11,7 +11,7 @@ mod queue_kit;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use holdfast_agent::queue::{
+use holdfast_queue::{
     Accepted, Forgotten, FullRule, NewEntry, Queue, QueueConfig, QueueError, Recorded, RequestId,
     State, read_only,
 };

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use holdfast_agent::queue::{
+use holdfast_queue::{
     NewEntry, OpenReport, Queue, QueueConfig, Recorded, RequestId, State, Summary,
 };
 use sha2::{Digest, Sha256};
@@ -149,10 +149,7 @@ async fn tell(queue: &Queue, report: &OpenReport) {
     say("looked".to_owned());
 }
 
-async fn what_is(
-    queue: &Queue,
-    summary: &Summary,
-) -> Result<String, holdfast_agent::queue::QueueError> {
+async fn what_is(queue: &Queue, summary: &Summary) -> Result<String, holdfast_queue::QueueError> {
     if !summary.state.is_final() {
         let body = queue.body(summary.id).await?.unwrap_or_default();
         return Ok(format!("held {} {}", digest(&body), summary.attempts));

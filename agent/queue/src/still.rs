@@ -15,7 +15,8 @@ impl Still {
 
 impl super::Queue {
     /// Lets tokio's paused clock stand still while the writer works.
-    pub(crate) fn holding_time(self) -> Self {
+    #[must_use]
+    pub fn holding_time(self) -> Self {
         Self { holds_time: true, ..self }
     }
 }

@@ -45,7 +45,7 @@ fn in_own_mounts(role: &str) {
         return;
     }
     let seed = number("HOLDFAST_SEED")
-        .unwrap_or_else(|| holdfast_agent::queue::RequestId::new().uuid().as_u128() as u64);
+        .unwrap_or_else(|| holdfast_queue::RequestId::new().uuid().as_u128() as u64);
     println!("HOLDFAST_SEED={seed}");
     let (program, args) = this_program("rig");
     let status = Command::new("unshare")

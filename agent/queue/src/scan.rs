@@ -298,7 +298,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::queue::{
+    use crate::{
         NewEntry, Queue, QueueConfig,
         disk::{Disk, RealDisk},
     };

@@ -6,7 +6,7 @@
 mod queue_kit;
 
 use bytes::Bytes;
-use holdfast_agent::queue::{Queue, Recorded, RequestId, State, read_only};
+use holdfast_queue::{Queue, Recorded, RequestId, State, read_only};
 use queue_kit::{entry, open};
 
 async fn accepted(queue: &Queue, priority: u8) -> RequestId {

@@ -25,7 +25,7 @@ mod store;
 use std::{collections::BTreeMap, path::Path};
 
 use harm::Random;
-use holdfast_agent::queue::RequestId;
+use holdfast_queue::RequestId;
 use queue_kit::{copy_dir, entry, open};
 use store::{Store, Tally};
 

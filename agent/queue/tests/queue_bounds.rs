@@ -6,7 +6,7 @@ mod queue_kit;
 
 use std::time::Duration;
 
-use holdfast_agent::queue::{
+use holdfast_queue::{
     Accepted, FullRule, NewEntry, Queue, QueueConfig, QueueError, State, WhenFull,
 };
 use queue_kit::{entry, small};

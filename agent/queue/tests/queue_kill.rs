@@ -16,7 +16,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use holdfast_agent::queue::{NewEntry, RequestId, State};
+use holdfast_queue::{NewEntry, RequestId, State};
 use queue_kit::{entry, keyed, open};
 
 const CHILD: &str = "HOLDFAST_QUEUE_KILL_CHILD";

@@ -11,7 +11,7 @@ mod queue_kit;
 
 use std::{collections::BTreeSet, fs, io::Write, path::Path, process::Command};
 
-use holdfast_agent::queue::{Accepted, Queue, QueueConfig, Recorded};
+use holdfast_queue::{Accepted, Queue, QueueConfig, Recorded};
 use queue_kit::{entry, small};
 
 /// A small file system of its own, unmounted when dropped.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use holdfast_agent::queue::{Queue, QueueError, Recorded, RequestId, State};
+use holdfast_queue::{Queue, QueueError, Recorded, RequestId, State};
 
 use super::{
     harm::Random,
@@ -93,7 +93,7 @@ impl Store {
         let body = random.bytes(size);
         let new = if number.is_multiple_of(4) {
             let key = format!("key-{number}-{}", RequestId::new());
-            holdfast_agent::queue::NewEntry { body: body.clone().into(), ..keyed(&key, 1) }
+            holdfast_queue::NewEntry { body: body.clone().into(), ..keyed(&key, 1) }
         } else {
             entry((number % 10) as u8, 1 + number, &body)
         };

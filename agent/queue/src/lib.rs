@@ -39,7 +39,7 @@ mod room;
 mod scan;
 mod segments;
 mod shared;
-#[cfg(test)]
+#[cfg(any(test, feature = "paused-clock"))]
 mod still;
 mod stopped;
 mod tombstone;
@@ -113,7 +113,7 @@ pub struct OpenReport {
 pub struct Queue {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "paused-clock"))]
     holds_time: bool,
 }
 
@@ -133,7 +133,7 @@ impl Queue {
         let queue = Queue {
             shared,
             commands,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "paused-clock"))]
             holds_time: false,
         };
         Ok((queue, report))
@@ -473,7 +473,7 @@ impl Queue {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, QueueError>>) -> Command,
     ) -> Result<T, QueueError> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "paused-clock"))]
         let _still = self.holds_time.then(still::Still::hold);
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_closed| QueueError::Closed)?;

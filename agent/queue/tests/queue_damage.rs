@@ -16,7 +16,7 @@ use std::{
     path::Path,
 };
 
-use holdfast_agent::queue::{
+use holdfast_queue::{
     Accepted, NewEntry, OpenReport, Queue, QueueError, RequestId, State, read_only, repair,
 };
 use queue_kit::{copy_dir, entry, open, segments, small};

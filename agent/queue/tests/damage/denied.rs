@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use holdfast_agent::queue::{Queue, read_only};
+use holdfast_queue::{Queue, read_only};
 
 use super::{
     copy_dir, entry,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::queue::{NewEntry, RequestId, entry::Attempts};
+use crate::{NewEntry, RequestId, entry::Attempts};
 
 /// An end.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use holdfast_agent::queue::{
+use holdfast_queue::{
     Accepted, Idempotency, NewEntry, OpenReport, Queue, QueueConfig, QueueError, Recorded,
     RequestId, State,
 };

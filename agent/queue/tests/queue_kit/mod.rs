@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use holdfast_agent::queue::{Idempotency, NewEntry, OpenReport, Queue, QueueConfig, RequestId};
+use holdfast_queue::{Idempotency, NewEntry, OpenReport, Queue, QueueConfig, RequestId};
 
 /// Small segments, so that tests come to their ends.
 pub(crate) fn small() -> QueueConfig {

@@ -1,10 +1,58 @@
-//! The queue's numbers as metrics.
+//! What the metrics mean, and the queue's numbers as metrics.
 //!
-//! **Invariant:** every number of [`Stats`] that an operator watches has a metric of the same meaning.
+//! **Invariant:** every metric of the agent is described here; every number of [`Stats`] that an operator
+//! watches has a metric of the same meaning.
 
-use metrics::{counter, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 use crate::queue::Stats;
+
+/// Counters with their meaning, as `/metrics` shows it.
+const COUNTERS: [(&str, &str); 17] = [
+    ("holdfast_drained_total", "Held requests that were tried, by how that came out"),
+    ("holdfast_escalation_tokens_total", "Tokens that destinations charged"),
+    ("holdfast_escalations_total", "Requests sent to a destination, by how that came out"),
+    ("holdfast_expired_total", "Requests whose time to live ended before their answer"),
+    ("holdfast_fleet_results_total", "Results that the controller acknowledged"),
+    ("holdfast_forgotten_total", "Kept answers that were removed, by the rule that did it"),
+    ("holdfast_panics_total", "Parts of the agent that failed and began again"),
+    ("holdfast_process_written_bytes_total", "Bytes that the agent had written to any disk"),
+    ("holdfast_queue_damaged_total", "Damaged records found in the queue, and requests lost"),
+    ("holdfast_queue_dropped_total", "Requests dropped from a full queue, by the rule that did it"),
+    ("holdfast_queue_syncs_total", "Times that the queue made its journal durable"),
+    ("holdfast_requests_total", "Requests by task and outcome"),
+    ("holdfast_results_missed_total", "Results removed before a taker had them"),
+    ("holdfast_results_withheld_total", "Results that a receiver may not have, by the reason"),
+    ("holdfast_set_aside_total", "Requests that were tried too often and wait for the operator"),
+    ("holdfast_webhook_posts_total", "Posts to webhooks, by how they came out"),
+    ("holdfast_written_bytes_total", "Bytes that the queue wrote to disk, by purpose"),
+];
+const GAUGES: [(&str, &str); 7] = [
+    ("holdfast_budget_left_micros", "Millionths of the currency that a destination may cost today"),
+    ("holdfast_clock_trusted", "1 while NTP keeps the date, else 0"),
+    ("holdfast_drain_window", "Held requests that may be under way to a destination at once"),
+    ("holdfast_link_up", "1 while a destination is reached, else 0"),
+    ("holdfast_queue_bytes", "Bytes of the queue: held, live, allocated, index"),
+    ("holdfast_queue_requests", "Requests in the queue, by state"),
+    ("holdfast_queue_segments", "Files of the queue's journal"),
+];
+const HISTOGRAMS: [(&str, &str); 2] = [
+    ("holdfast_escalation_seconds", "Time until a destination answered"),
+    ("holdfast_inference_seconds", "Time that a model took for one input"),
+];
+
+/// Has `/metrics` say what each metric is.
+pub fn describe() {
+    for (name, what) in COUNTERS {
+        describe_counter!(name, what);
+    }
+    for (name, what) in GAUGES {
+        describe_gauge!(name, what);
+    }
+    for (name, what) in HISTOGRAMS {
+        describe_histogram!(name, what);
+    }
+}
 
 /// Sets the metrics to what the queue says of itself.
 #[expect(clippy::cast_precision_loss, reason = "gauges are f64")]

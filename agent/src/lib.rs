@@ -33,6 +33,7 @@ pub mod listing;
 pub mod operator;
 pub mod policy;
 pub mod pressure;
+pub mod reply;
 pub mod request;
 pub mod results;
 pub mod route;

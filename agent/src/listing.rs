@@ -84,6 +84,18 @@ pub struct Row {
     pub note: Option<String>,
 }
 
+/// What happened to a request last, in words; an answer speaks for itself.
+pub(crate) fn note_of(summary: &Summary) -> Option<String> {
+    let before =
+        || summary.last_reason.as_ref().map_or(String::new(), |why| format!("; before: {why}"));
+    match summary.state {
+        State::Answered => None,
+        State::Expired => Some(format!("its time to live ended{}", before())),
+        State::Cancelled => Some(format!("it was taken back{}", before())),
+        _ => summary.last_reason.clone(),
+    }
+}
+
 /// The queue in numbers, as `queue stats` and `GET /v1/queue/stats` show it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
@@ -174,6 +186,6 @@ fn row(record: &Record, now_ms: u64) -> Row {
         age_ms: now_ms.saturating_sub(summary.accepted_at_ms),
         bytes: summary.bytes,
         // Why it was sent more than once is of no interest once it is answered.
-        note: summary.last_reason.clone().filter(|_| summary.state != State::Answered),
+        note: note_of(summary),
     }
 }

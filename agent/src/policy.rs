@@ -9,10 +9,10 @@ use thiserror::Error;
 
 use crate::destination::{Destination, Zone};
 use crate::queue::RequestId;
+use crate::reply::{Reply, ReplyBody};
 use crate::request::{DataClass, Request};
 use crate::results::feed::ResultBody;
 use crate::results::receiver::Receiver;
-use crate::service::{Reply, ReplyBody};
 
 /// The farthest zone that a class may reach, whatever the configuration says.
 pub fn ceiling(class: DataClass) -> Zone {
@@ -212,6 +212,7 @@ mod tests {
                     answer: None,
                     reasons: Vec::new(),
                     note: None,
+                    kept: None,
                 };
                 let cleared = policy.clear_result(7, &reply, &receiver);
                 assert_eq!(cleared.is_ok(), policy.allows(class, zone), "{class} {zone}");

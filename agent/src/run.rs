@@ -196,6 +196,7 @@ fn recorder() -> Result<PrometheusHandle, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?
         .install_recorder()
+        .inspect(|_handle| gauges::describe())
 }
 
 /// Folds what was recorded into the histograms' buckets; without it, it would pile up.
@@ -279,6 +280,8 @@ async fn hold_task(parts: Arc<Parts>, stop: CancellationToken) {
         max_attempts: config.max_attempts,
     };
     let tidy = async {
+        let webhooks: Vec<_> = config.results.webhooks.iter().map(|hook| &hook.name).collect();
+        takers.keep_webhooks(&webhooks).await;
         for name in &config.results.takers {
             if let Err(error) = takers.ensure(name).await {
                 let error = crate::error_chain(&error);
@@ -294,9 +297,6 @@ async fn hold_task(parts: Arc<Parts>, stop: CancellationToken) {
                     let error = crate::error_chain(&error);
                     tracing::warn!(%error, "kept answers could not be removed");
                 }
-            }
-            if let Ok(stats) = queue.stats().await {
-                gauges::of_queue(&stats);
             }
         }
     };
@@ -321,11 +321,11 @@ async fn tidy(
         TakerError::File { .. } => {
             let error = crate::error_chain(&error);
             tracing::error!(%error, "what takers of results are about to miss cannot be noted");
-            Ok(Foreseen::default())
+            Ok(Foreseen::nothing())
         }
         error => Err(error),
     })?;
-    let forgotten = queue.forget_before(now_ms, keep_ms).await?;
+    let forgotten = queue.forget_foreseen(now_ms, keep_ms, foreseen.surplus).await?;
     takers.after_forgetting(foreseen, forgotten).await?;
     Ok(forgotten)
 }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -20,8 +19,9 @@ use crate::envelope::{Envelope, EnvelopeError, Final};
 use crate::escalate::{Escalator, Next as SendNext};
 use crate::policy::Policy;
 use crate::pressure::Pressure;
-use crate::queue::{Accepted, Idempotency, NewEntry, Queue, QueueError, Record, RequestId, State};
-use crate::request::{DataClass, Escalate, Request, TaskName};
+use crate::queue::{Accepted, Idempotency, NewEntry, Queue, QueueError, RequestId, State};
+use crate::reply::{Reply, reply_of};
+use crate::request::{Escalate, Request, TaskName};
 use crate::route::{self, Above, Local, Next, Question, Start};
 
 /// Who waits for a request looks at it at most this often.
@@ -85,25 +85,6 @@ impl Slot {
             AskError::NoQueue(self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone())
         })
     }
-}
-
-/// What the caller is told.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reply {
-    /// The request.
-    pub id: RequestId,
-    /// Its task.
-    pub task: TaskName,
-    /// Its class.
-    pub class: DataClass,
-    /// Where it stands.
-    pub state: State,
-    /// The answer; provisional while the request is held, none when there is none yet.
-    pub answer: Option<Answer>,
-    /// Why it went this way.
-    pub reasons: Vec<Reason>,
-    /// What the queue noted last, such as why a send failed.
-    pub note: Option<String>,
 }
 
 /// Why a request was not taken.
@@ -308,7 +289,7 @@ impl Service {
         }
         let Final { answer, reasons, .. } = stored;
         let (id, state) = (request.id, State::Answered);
-        Ok(Reply { id, task, class, state, answer: Some(answer), reasons, note: None })
+        Ok(Reply { id, task, class, state, answer: Some(answer), reasons, note: None, kept: None })
     }
 
     /// Keeps a final answer under the request's key.
@@ -387,7 +368,16 @@ impl Service {
             }
         }
         let (id, task, class) = (request.id, request.task.clone(), request.class);
-        Ok(Reply { id, task, class, state: State::Held, answer: provisional, reasons, note: None })
+        Ok(Reply {
+            id,
+            task,
+            class,
+            state: State::Held,
+            answer: provisional,
+            reasons,
+            note: None,
+            kept: None,
+        })
     }
 
     /// Requests in the queue that have no end yet; `None` when there is no queue.
@@ -424,30 +414,6 @@ impl Service {
     }
 }
 
-/// A stored record, as the caller is told of it.
-///
-/// # Errors
-/// When its bytes do not read back.
-pub fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
-    let envelope = Envelope::from_bytes(&record.envelope)?;
-    let (answer, reasons) = match &record.answer {
-        Some(bytes) => {
-            let stored = Final::from_bytes(bytes)?;
-            (Some(stored.answer), stored.reasons)
-        }
-        None => (envelope.provisional, envelope.reasons),
-    };
-    Ok(Reply {
-        id: record.summary.id,
-        task: envelope.task,
-        class: envelope.class,
-        state: record.summary.state,
-        answer,
-        reasons,
-        note: record.summary.last_reason,
-    })
-}
-
 /// The caller's own name for a request, with the digest of what was asked.
 pub(crate) fn idempotency(request: &Request) -> Option<Idempotency> {
     let key = request.key.as_ref()?.as_str().to_owned();
@@ -476,39 +442,4 @@ fn digest(request: &Request) -> [u8; 32] {
     }
     hash.update(request.media.bytes());
     hash.finalize().into()
-}
-
-/// The JSON form of a [`Reply`].
-#[derive(Debug, Serialize)]
-pub struct ReplyBody<'a> {
-    id: String,
-    task: &'a str,
-    state: &'static str,
-    class: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answer: Option<&'a Answer>,
-    reasons: Vec<ReasonBody>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<&'a str>,
-}
-
-#[derive(Debug, Serialize)]
-struct ReasonBody {
-    code: &'static str,
-    text: String,
-}
-
-impl<'a> From<&'a Reply> for ReplyBody<'a> {
-    fn from(reply: &'a Reply) -> Self {
-        let reasons = reply.reasons.iter();
-        Self {
-            id: reply.id.to_string(),
-            task: reply.task.as_str(),
-            state: reply.state.name(),
-            class: reply.class.as_str(),
-            answer: reply.answer.as_ref(),
-            reasons: reasons.map(|r| ReasonBody { code: r.code(), text: r.to_string() }).collect(),
-            note: reply.note.as_deref(),
-        }
-    }
 }

@@ -35,8 +35,8 @@ pub(super) enum Command {
     Finish { finish: Box<Finish>, reply: Reply<Option<Recorded>> },
     /// Give a request back, or let one go that nobody has.
     Retry { id: RequestId, back: GivenBack, spare_in_flight: bool, reply: Reply<Recorded> },
-    /// Forget finals up to this time, and those that are too many.
-    Forget { to_ms: Option<u64>, reply: Reply<Forgotten> },
+    /// Forget finals up to this time, and of those that are too many so many.
+    Forget { to_ms: Option<u64>, most: u64, reply: Reply<Forgotten> },
     /// Forget one final.
     ForgetOne { id: RequestId, reply: Reply<bool> },
     /// Close in good order.

@@ -25,11 +25,16 @@ impl Writer {
         Ok(true)
     }
 
-    /// Forgets finals up to a time, and those that are too many; then looks after the space.
-    pub(super) fn forget(&mut self, to_ms: Option<u64>) -> Result<Forgotten, QueueError> {
+    /// Forgets finals up to a time, and at most so many of those that are too many; then looks after
+    /// the space.
+    pub(super) fn forget(
+        &mut self,
+        to_ms: Option<u64>,
+        most: u64,
+    ) -> Result<Forgotten, QueueError> {
         let by_age = to_ms.map_or(Ok(0), |to_ms| self.forget_oldest(to_ms, u64::MAX))?;
         let kept = self.ledger.totals.finals();
-        let surplus = kept.saturating_sub(self.shared.config.max_finals);
+        let surplus = kept.saturating_sub(self.shared.config.max_finals).min(most);
         let by_count = self.forget_oldest(u64::MAX, surplus)?;
         if let Err(failed) = self.return_index_to_disk() {
             warn!(%failed, "queue: the index stays in memory for now");

@@ -10,8 +10,7 @@ use tracing::error;
 
 use super::{
     Queue, QueueError, RequestId,
-    entry::{Attempts, GivenBack},
-    journal::{FinalState, Place, Wait},
+    journal::{FinalState, Place},
     keys::Entry,
     pick::{Picked, urgency},
     shared::{OpenSegment, Shared},
@@ -195,13 +194,8 @@ async fn pass_over(
         }
         QueueError::Storage { .. } => {
             error!(%id, %failed, "queue: a request cannot be read now; others go before it");
-            let back = GivenBack {
-                attempts: Attempts::Kept,
-                not_before_ms: now_ms.saturating_add(UNREADABLE_WAIT_MS),
-                reason: Some(failed.to_string()),
-                wait: Wait::Turn,
-            };
-            return queue.give_back(id, back, false).await.map(drop);
+            let until_ms = now_ms.saturating_add(UNREADABLE_WAIT_MS);
+            return queue.put_off(id, until_ms, &failed.to_string()).await;
         }
         _ => return Err(failed),
     };

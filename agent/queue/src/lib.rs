@@ -19,10 +19,10 @@ mod bounds;
 mod command;
 mod compact;
 mod disk;
-mod drained;
 mod entry;
 mod error;
 mod forget;
+mod give_back;
 mod index;
 mod journal;
 mod keys;
@@ -71,10 +71,10 @@ pub use lease::Lease;
 pub use repair::{Repaired, repair};
 pub use scan::Damage;
 pub use stopped::{StoppedQueue, read_only};
+pub use wear::URGENT;
 
 use command::{Command, Finish};
-use entry::{Attempts, GivenBack};
-use journal::{FinalState, Wait};
+use journal::FinalState;
 use shared::Shared;
 
 /// Commands that wait for the writer at most; callers beyond wait to hand theirs over.
@@ -251,70 +251,6 @@ impl Queue {
             .map(|recorded| recorded.unwrap_or(Recorded::Stored))
     }
 
-    /// Gives a leased request back, with one attempt more, not to be leased before `not_before_ms`.
-    ///
-    /// # Errors
-    /// [`QueueError::Unknown`] or the storage's; the lease's end gives it back in any case.
-    pub async fn retry_at(
-        &self,
-        id: RequestId,
-        not_before_ms: u64,
-        reason: &str,
-    ) -> Result<(), QueueError> {
-        let (attempts, wait) = (Attempts::Counted, Wait::Turn);
-        let reason = Some(reason.to_owned());
-        let back = GivenBack { attempts, not_before_ms, reason, wait };
-        self.give_back(id, back, false).await.map(drop)
-    }
-
-    /// Gives a leased request back until there is budget again; no attempt is counted.
-    ///
-    /// # Errors
-    /// As [`Queue::retry_at`].
-    pub async fn wait_for_budget(
-        &self,
-        id: RequestId,
-        until_ms: u64,
-        reason: &str,
-    ) -> Result<(), QueueError> {
-        let (attempts, wait) = (Attempts::Kept, Wait::Budget);
-        let reason = Some(reason.to_owned());
-        let back = GivenBack { attempts, not_before_ms: until_ms, reason, wait };
-        self.give_back(id, back, false).await.map(drop)
-    }
-
-    /// Gives a leased request back, with one attempt more, to be leased no more until
-    /// [`Queue::retry_now`]. Its body stays, and it expires as others do.
-    ///
-    /// # Errors
-    /// As [`Queue::retry_at`].
-    pub async fn set_aside(&self, id: RequestId, reason: &str) -> Result<(), QueueError> {
-        let (attempts, wait) = (Attempts::Counted, Wait::Operator);
-        let reason = Some(reason.to_owned());
-        let back = GivenBack { attempts, not_before_ms: NEVER, reason, wait };
-        self.give_back(id, back, false).await.map(drop)
-    }
-
-    /// Lets a request that waits or is set aside go at once, as if it had not been tried. One that a
-    /// worker has is left alone.
-    ///
-    /// # Errors
-    /// [`QueueError::Unknown`] or the storage's.
-    pub async fn retry_now(&self, id: RequestId) -> Result<Recorded, QueueError> {
-        let (attempts, wait) = (Attempts::Reset, Wait::Turn);
-        let back = GivenBack { attempts, not_before_ms: 0, reason: None, wait };
-        self.give_back(id, back, true).await
-    }
-
-    async fn give_back(
-        &self,
-        id: RequestId,
-        back: GivenBack,
-        spare_in_flight: bool,
-    ) -> Result<Recorded, QueueError> {
-        self.ask(|reply| Command::Retry { id, back, spare_in_flight, reply }).await
-    }
-
     /// Ends the waiting requests whose time is over, some thousands in one call, and names them; those
     /// in flight are left to their worker.
     ///
@@ -339,8 +275,22 @@ impl Queue {
     /// # Errors
     /// The storage's.
     pub async fn forget_before(&self, now_ms: u64, keep_ms: u64) -> Result<Forgotten, QueueError> {
+        self.forget_foreseen(now_ms, keep_ms, u64::MAX).await
+    }
+
+    /// As [`Queue::forget_before`], but of those beyond `max_finals` at most `most`: so many as whoever
+    /// is to have them first has looked at.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn forget_foreseen(
+        &self,
+        now_ms: u64,
+        keep_ms: u64,
+        most: u64,
+    ) -> Result<Forgotten, QueueError> {
         let to_ms = now_ms.checked_sub(keep_ms);
-        self.ask(|reply| Command::Forget { to_ms, reply }).await
+        self.ask(|reply| Command::Forget { to_ms, most, reply }).await
     }
 
     /// Forgets a request that has its end, before its time and for good: it is on disk when this returns.
@@ -430,6 +380,26 @@ impl Queue {
     /// The index's.
     pub async fn next_due(&self, now_ms: u64) -> Result<Option<u64>, QueueError> {
         self.read(move |shared| shared.next_due(now_ms)).await
+    }
+
+    /// When the time to live of the next request ends; `None` if none waits that has one.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn next_expiry(&self) -> Result<Option<u64>, QueueError> {
+        self.read(Shared::next_expiry).await
+    }
+
+    /// Requests without an end, in the order of their ids, from the first behind `after` on.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn open_after(
+        &self,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, QueueError> {
+        self.read(move |shared| shared.open_after(after, limit)).await
     }
 
     /// Changes whenever something in the queue did; look again then.

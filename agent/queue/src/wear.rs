@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-/// From this priority on a record does not wait.
-pub(super) const URGENT: u8 = 7;
+/// From this priority on a request is urgent: its record does not wait for others to share a sync.
+pub const URGENT: u8 = 7;
 /// Over the budget, syncs are at least this far apart.
 const SLOWED: Duration = Duration::from_millis(1000);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);

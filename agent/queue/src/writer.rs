@@ -200,7 +200,7 @@ impl Writer {
             Command::Retry { id, back, spare_in_flight, reply } => {
                 Ack::Retried(reply, self.retry(id, back, spare_in_flight))
             }
-            Command::Forget { to_ms, reply } => Ack::Forgot(reply, self.forget(to_ms)),
+            Command::Forget { to_ms, most, reply } => Ack::Forgot(reply, self.forget(to_ms, most)),
             Command::ForgetOne { id, reply } => Ack::ForgotOne(reply, self.forget_one(id)),
             Command::Close { .. } => return,
         };

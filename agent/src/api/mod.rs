@@ -33,11 +33,13 @@ pub use self::queue::Ids;
 pub use self::server::serve;
 use self::terms::{Terms, TermsQuery};
 use crate::config::{ApiConfig, RequestDefaults};
+use crate::gauges;
 use crate::pressure;
 use crate::queue::RequestId;
+use crate::reply::ReplyBody;
 use crate::request::{Request, TaskName};
 use crate::results::takers::Takers;
-use crate::service::{ReplyBody, Service};
+use crate::service::Service;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -215,6 +217,16 @@ fn bad_query(error: &QueryRejection, known: &str) -> Problem {
     Problem::bad_term(format!("the query cannot be used: {why}; known parameters: {known}"))
 }
 
+/// How long a caller waits for something to happen.
+fn wait_of(wait_ms: Option<u64>) -> Result<Duration, Problem> {
+    match wait_ms.unwrap_or(0) {
+        ms @ 0..=MAX_WAIT_MS => Ok(Duration::from_millis(ms)),
+        ms => Err(Problem::bad_term(format!(
+            "wait_ms is {ms} and can be {MAX_WAIT_MS} at most; ask again"
+        ))),
+    }
+}
+
 /// A task that a bundle here does or a destination names.
 ///
 /// A destination that names no tasks is asked those of the bundles here: otherwise every mistyped
@@ -277,10 +289,10 @@ async fn look_up(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| bad_query(&error, "wait_ms in 0..=60000"))?;
     let id = known_id(&text)?;
-    let wait = Duration::from_millis(query.wait_ms.unwrap_or(0).min(MAX_WAIT_MS));
+    let wait = wait_of(query.wait_ms)?;
     let _place = if wait.is_zero() { None } else { Some(api.waiting_place()?) };
     let reply = api.service.look_up(id, wait).await?.ok_or_else(|| unknown_request(&text))?;
-    Ok(Json(ReplyBody::from(&reply)).into_response())
+    Ok(Json(ReplyBody::at(&reply, api.service.clock.now_ms())).into_response())
 }
 
 fn known_id(text: &str) -> Result<RequestId, Problem> {
@@ -350,6 +362,12 @@ async fn ready(State(api): State<Api>) -> Response {
 }
 
 async fn render_metrics(State(api): State<Api>) -> Response {
+    // The queue's numbers are taken when somebody asks for them.
+    if let Some(queue) = api.service.queue.get()
+        && let Ok(stats) = queue.stats().await
+    {
+        gauges::of_queue(&stats);
+    }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], api.metrics.render()).into_response()
 }

@@ -17,7 +17,8 @@ use crate::export::{Line, MAX_LINE_BYTES};
 use crate::listing::{self, Numbers};
 use crate::operator;
 use crate::queue::{self, QueueError, Recorded, RequestId};
-use crate::service::{AskError, ReplyBody};
+use crate::reply::ReplyBody;
+use crate::service::AskError;
 
 /// Which requests are meant.
 #[derive(Debug, Default, Deserialize)]

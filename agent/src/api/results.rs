@@ -29,12 +29,13 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, MAX_WAIT_MS, Problem, bad_query, known_id, unknown_request};
+use super::{Api, Problem, bad_query, known_id, unknown_request, wait_of};
 use crate::queue::{Queue, QueueError, RequestId, State};
+use crate::reply::{ReplyBody, reply_of};
 use crate::request::TaskName;
 use crate::results::feed::{self, Reader, ResultBody};
 use crate::results::takers::{Gap, TakerError, TakerName};
-use crate::service::{AskError, ReplyBody, Service};
+use crate::service::{AskError, Service};
 
 /// Results in a page unless the caller says otherwise.
 const PAGE: usize = 100;
@@ -112,7 +113,7 @@ impl Wanted {
             (after, None) => after.unwrap_or(0),
             (None, Some(taker)) => api.takers.cursor(taker).await.number,
         };
-        let wait = Duration::from_millis(query.wait_ms.unwrap_or(0).min(MAX_WAIT_MS));
+        let wait = wait_of(query.wait_ms)?;
         Ok(Self { after, limit, task: task.transpose()?, taker, wait })
     }
 }
@@ -333,7 +334,7 @@ impl Watching {
             let now = (record.summary.state, record.summary.attempts);
             if self.last != Some(now) {
                 self.last = Some(now);
-                let reply = crate::service::reply_of(record).ok()?;
+                let reply = reply_of(record).ok()?;
                 return Some(event("state", &ReplyBody::from(&reply)));
             }
             tokio::select! {

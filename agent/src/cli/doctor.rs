@@ -11,7 +11,7 @@ use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
 use crate::engine::Engine;
 use crate::escalate::Hook;
-use crate::queue::{self, QueueError};
+use crate::queue::{self, QueueConfig, QueueError};
 use crate::results::receiver::Webhook;
 use crate::run::queue_dir;
 
@@ -91,7 +91,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Exit, Failure> {
 
 async fn examine(config: &Config, findings: &mut Vec<Finding>) {
     of_bundles(&Engine::start(&config.models).await, config, findings);
-    findings.push(of_state_dir(&config.state_dir));
+    findings.push(of_state_dir(&config.state_dir, &config.queue));
     findings.push(of_queue(config));
     for destination in &config.destinations {
         findings.push(of_destination(destination).await);
@@ -162,21 +162,42 @@ fn of_bundles(engine: &Engine, config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
-fn of_state_dir(dir: &Path) -> Finding {
+fn of_state_dir(dir: &Path, queue: &QueueConfig) -> Finding {
     let check = format!("storage {}", dir.display());
     // Looking at a device changes nothing on it: a folder that is not there yet is not made.
     let there = dir.ancestors().find(|folder| folder.exists()).unwrap_or(dir);
     let written = probe_writing(there);
     if let Err(error) = written {
-        let advice =
-            "set device.state_dir to a folder that this user can write, on a disk with space";
+        let advice = match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                "free some space: until then new requests are refused, and what is held goes on"
+            }
+            _ => "set device.state_dir to a folder that this user can write, on a disk with space",
+        };
         return Finding::fault(check, format!("cannot be written: {error}"), advice);
     }
-    let free = rustix::fs::statvfs(there).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    let Ok(disk) = rustix::fs::statvfs(there) else {
+        return Finding::fine(check, "can be written");
+    };
     let made = if there == dir { "" } else { ", made at the first start" };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let found = format!("{} MiB free{made}", free >> 20);
-    if free < LOW_DISK_BYTES {
-        return Finding::warn(check, found, "free some space, or requests will not be held");
+    let kept = queue.headroom_bytes;
+    if free <= kept {
+        let found = format!("{found}, and queue.headroom_mib keeps {} MiB", kept >> 20);
+        let advice = "free some space: until then new requests are refused with 507";
+        return Finding::warn(check, found, advice);
+    }
+    // Some file systems count no files.
+    if disk.f_files > 0 && disk.f_favail <= queue.headroom_inodes {
+        let (left, kept) = (disk.f_favail, queue.headroom_inodes);
+        let found = format!("{found}, {left} inodes, and queue.headroom_inodes keeps {kept}");
+        let advice = "remove some files: until then new requests are refused with 507";
+        return Finding::warn(check, found, advice);
+    }
+    if free - kept < LOW_DISK_BYTES {
+        let advice = "free some space: the queue has little room before it refuses requests";
+        return Finding::warn(check, found, advice);
     }
     Finding::fine(check, found)
 }
@@ -269,7 +290,8 @@ fn of_clock(date_s: u64, trusted: bool) -> Finding {
         return Finding::fine("clock", format!("{date}, kept by NTP"));
     }
     let found = format!("{date}, kept by nobody: time that the machine is off does not count");
-    Finding::fine("clock", found)
+    let advice = "let NTP or chrony keep the date, or count times to live in powered-on time";
+    Finding::warn("clock", found, advice)
 }
 
 fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
@@ -299,17 +321,22 @@ mod tests {
     #[test]
     fn a_clock_from_before_the_build_is_noticed() {
         assert_eq!(of_clock(0, true).health, Health::Warn);
-        assert_eq!(of_clock(BUILT_AFTER_S + 1, false).health, Health::Fine);
+        assert_eq!(of_clock(BUILT_AFTER_S + 1, false).health, Health::Warn);
+        assert_eq!(of_clock(BUILT_AFTER_S + 1, true).health, Health::Fine);
     }
 
     #[test]
     fn a_folder_that_cannot_be_written_is_a_fault() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(of_state_dir(&file.path().join("inside-a-file")).health, Health::Fault);
+        let queue = QueueConfig::default();
+        assert_eq!(of_state_dir(&file.path().join("inside-a-file"), &queue).health, Health::Fault);
         let dir = tempfile::tempdir().unwrap();
-        assert_ne!(of_state_dir(dir.path()).health, Health::Fault);
+        assert_ne!(of_state_dir(dir.path(), &queue).health, Health::Fault);
         let new = dir.path().join("not/yet");
-        assert_ne!(of_state_dir(&new).health, Health::Fault);
+        assert_ne!(of_state_dir(&new, &queue).health, Health::Fault);
+        let greedy = QueueConfig { headroom_bytes: u64::MAX, ..queue };
+        let found = of_state_dir(dir.path(), &greedy);
+        assert!(found.health == Health::Warn && found.advice.unwrap().contains("507"));
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
         assert!(left.is_empty(), "left behind: {left:?}");
     }

@@ -364,9 +364,16 @@ fn read_policy(mut section: Section<'_>) -> Policy {
 
 fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64, u32) {
     let defaults = QueueConfig::default();
+    let max_mib = section.integer("max_mib", 1..=1_048_576, defaults.max_bytes >> 20);
+    let segment_mib = (max_mib / 4).clamp(1, defaults.segment_bytes >> 20);
+    let segment_mib = section.integer("segment_mib", 1..=1024, segment_mib);
+    if segment_mib > max_mib {
+        let what = format!("is {segment_mib}, more than queue.max_mib ({max_mib}) lets in");
+        section.fault("segment_mib", what);
+    }
     let queue = QueueConfig {
         max_requests: section.integer("max_requests", 1..=10_000_000, defaults.max_requests),
-        max_bytes: section.integer("max_mib", 1..=1_048_576, defaults.max_bytes >> 20) << 20,
+        max_bytes: max_mib << 20,
         when_full: match section.text("when_full").as_deref() {
             None | Some("refuse") => WhenFull::Refuse,
             Some("drop-oldest") => WhenFull::DropOldest,
@@ -389,7 +396,7 @@ fn read_queue(mut section: Section<'_>) -> (QueueConfig, u64, u32) {
             0..=1_000_000_000,
             defaults.headroom_inodes,
         ),
-        segment_bytes: section.integer("segment_mib", 1..=1024, defaults.segment_bytes >> 20) << 20,
+        segment_bytes: segment_mib << 20,
         headroom_bytes: section.integer(
             "headroom_mib",
             0..=1_048_576,

@@ -43,14 +43,14 @@ use self::lanes::{Lanes, Place};
 use self::memory::Memory;
 use self::outcome::{Outcome, settle};
 use self::parked::{MOST_PARKED, Parked};
-use self::plan::{URGENT, Wait, Way, choose, put_off_for, share};
+use self::plan::{Wait, Way, choose, put_off_for, share};
 use crate::answer::Reason;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::envelope::Envelope;
 use crate::escalate::{Escalator, Share, Standing, jitter};
 use crate::policy::Policy;
-use crate::queue::{Lease, Queue, QueueError};
+use crate::queue::{Lease, Queue, QueueError, URGENT};
 
 /// Sends that are under way when the agent stops get this long.
 const GRACE: Duration = Duration::from_secs(2);

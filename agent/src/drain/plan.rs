@@ -13,9 +13,7 @@ use std::time::Duration;
 
 use crate::destination::Destination;
 use crate::escalate::{Share, Standing};
-
-/// Held requests of at least this priority do not wait behind the backlog.
-pub(super) const URGENT: u8 = 7;
+use crate::queue::URGENT;
 
 /// The share that a held request has.
 pub(super) fn share(priority: u8) -> Share {

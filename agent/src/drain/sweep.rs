@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::Worker;
 use super::outcome::{Outcome, settle};
+use super::{DISK_WAIT, Worker};
 use crate::envelope::Envelope;
 use crate::queue::{QueueError, RequestId};
 
@@ -18,8 +18,6 @@ use crate::queue::{QueueError, RequestId};
 const PAGE: usize = 64;
 /// Between two pages the disk is left to others.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A disk that failed is tried again after this time.
-const DISK_WAIT: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// Settles what nobody may be asked.

@@ -9,8 +9,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::queue::{Queue, QueueError, RequestId};
+use crate::reply::{Reply, ReplyBody, reply_of};
 use crate::request::TaskName;
-use crate::service::{Reply, ReplyBody, reply_of};
 
 /// Results in one page at most.
 pub const MAX_PAGE: usize = 1000;

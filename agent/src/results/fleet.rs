@@ -16,8 +16,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::{Page, Reader};
+use super::patience::{DISK_WAIT, until_written};
 use super::receiver::Receiver;
-use super::takers::{TakerError, TakerName, Takers};
+use super::takers::{TakerName, Takers};
 use super::withheld::Withheld;
 use crate::answer::Answer;
 use crate::escalate::jitter;
@@ -28,8 +29,6 @@ use crate::queue::{Queue, QueueError};
 const BATCH: usize = 12;
 /// A batch that was not acknowledged is sent again after up to this time.
 const AGAIN: Duration = Duration::from_secs(2);
-/// A disk that failed is tried again after this time.
-const DISK_WAIT: Duration = Duration::from_secs(5);
 
 /// A batch on its way to the controller.
 #[derive(Debug)]
@@ -69,7 +68,7 @@ struct Delivery {
 
 impl Delivery {
     async fn work(&self) {
-        self.until_written(|| self.takers.ensure(&self.taker)).await;
+        until_written(&self.taker, || self.takers.ensure(&self.taker)).await;
         let cursor = self.takers.cursor(&self.taker).await.number;
         let mut reader = Reader::new(self.queue.clone(), cursor, None);
         loop {
@@ -86,7 +85,7 @@ impl Delivery {
             if self.deliver(&page).await.is_none() {
                 return;
             }
-            self.until_written(|| async {
+            until_written(&self.taker, || async {
                 self.takers.acknowledge(&self.queue, &self.taker, page.last).await.map(drop)
             })
             .await;
@@ -122,17 +121,6 @@ impl Delivery {
             }
         }
         reports
-    }
-
-    async fn until_written<F>(&self, write: impl Fn() -> F)
-    where
-        F: Future<Output = Result<(), TakerError>>,
-    {
-        while let Err(error) = write().await {
-            let error = crate::error_chain(&error);
-            tracing::warn!(%error, "the controller's cursor cannot be written; trying again");
-            sleep(DISK_WAIT).await;
-        }
     }
 }
 

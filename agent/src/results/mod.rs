@@ -14,6 +14,7 @@
 
 pub mod feed;
 pub mod fleet;
+mod patience;
 pub mod receiver;
 pub mod signature;
 pub mod takers;

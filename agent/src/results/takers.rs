@@ -49,6 +49,11 @@ impl TakerName {
         &self.0
     }
 
+    /// The webhook whose taker this is.
+    fn of_webhook(&self) -> Option<&str> {
+        self.0.strip_prefix("webhook.")
+    }
+
     fn is_own(&self) -> bool {
         self.0.contains('.')
     }
@@ -56,7 +61,7 @@ impl TakerName {
     fn of_file(path: &Path) -> Option<Self> {
         let stem = path.file_name()?.to_str()?.strip_suffix(".toml")?;
         let name = Self(stem.to_owned());
-        let bare = stem.strip_prefix("webhook.").unwrap_or(stem);
+        let bare = name.of_webhook().unwrap_or(stem);
         (name == Self::fleet() || Self::parse(bare).is_some()).then_some(name)
     }
 }
@@ -161,8 +166,19 @@ struct Inner {
 }
 
 /// What was known of each taker before results were forgotten.
-#[derive(Debug, Default)]
-pub struct Foreseen(Vec<Acknowledged>);
+#[derive(Debug)]
+pub struct Foreseen {
+    takers: Vec<Acknowledged>,
+    /// Results that were too many; what came since is not to be forgotten unseen.
+    pub surplus: u64,
+}
+
+impl Foreseen {
+    /// Nobody is known to miss anything.
+    pub fn nothing() -> Self {
+        Self { takers: Vec::new(), surplus: u64::MAX }
+    }
+}
 
 #[derive(Debug)]
 struct Acknowledged {
@@ -270,6 +286,25 @@ impl Takers {
         Ok(true)
     }
 
+    /// Forgets the takers of webhooks that are configured no more: nobody else acknowledges for them.
+    pub async fn keep_webhooks(&self, configured: &[&TakerName]) {
+        for (name, _) in self.list().await {
+            let Some(webhook) = name.of_webhook() else { continue };
+            if configured.iter().any(|kept| kept.as_str() == webhook) {
+                continue;
+            }
+            match self.remove(&name).await {
+                Ok(_) => {
+                    tracing::info!(webhook, "it is configured no more; how far it was is forgotten")
+                }
+                Err(error) => {
+                    let error = crate::error_chain(&error);
+                    tracing::warn!(webhook, %error, "what is left of a webhook cannot be removed");
+                }
+            }
+        }
+    }
+
     /// Notes what each taker is about to miss, if the oldest results are forgotten now: those that ended
     /// up to `to_ms`, and those beyond `max_finals`.
     ///
@@ -283,7 +318,7 @@ impl Takers {
     ) -> Result<Foreseen, TakerError> {
         let mut cursors = self.0.cursors.lock().await;
         if cursors.is_empty() {
-            return Ok(Foreseen::default());
+            return Ok(Foreseen::nothing());
         }
         let oldest = queue.results_after(0, COUNTED).await?;
         let stats = queue.stats().await?;
@@ -309,7 +344,7 @@ impl Takers {
             }
             foreseen.push(Acknowledged { name, count: count as u64, more });
         }
-        Ok(Foreseen(foreseen))
+        Ok(Foreseen { takers: foreseen, surplus: finals.saturating_sub(max_finals) })
     }
 
     /// Counts what each taker missed.
@@ -323,7 +358,7 @@ impl Takers {
     ) -> Result<(), TakerError> {
         let forgotten = forgotten.by_age + forgotten.by_count;
         let mut cursors = self.0.cursors.lock().await;
-        for Acknowledged { name, count, more } in foreseen.0 {
+        for Acknowledged { name, count, more } in foreseen.takers {
             let missed = forgotten.saturating_sub(count);
             let Some(cursor) = cursors.get(&name).copied() else { continue };
             // Without a next one it was acknowledged meanwhile.
@@ -390,7 +425,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = QueueConfig { headroom_bytes: 0, max_finals: 100, ..QueueConfig::default() };
         let (queue, _) = Queue::open(&dir.path().join("queue"), config).unwrap();
-        for at_ms in 1..=count {
+        answer(&queue, 1..=count).await;
+        let numbers = queue.results_after(0, 1000).await.unwrap();
+        let numbers: Vec<u64> = numbers.into_iter().map(|(number, _)| number).collect();
+        assert_eq!(numbers.len() as u64, count);
+        (dir, queue, numbers)
+    }
+
+    async fn answer(queue: &Queue, at: std::ops::RangeInclusive<u64>) {
+        for at_ms in at {
             let id = RequestId::new();
             let entry = NewEntry {
                 id,
@@ -405,10 +448,6 @@ mod tests {
             queue.accept(entry).await.unwrap();
             queue.answer(id, Bytes::from_static(b"answer"), at_ms).await.unwrap();
         }
-        let numbers = queue.results_after(0, 1000).await.unwrap();
-        let numbers: Vec<u64> = numbers.into_iter().map(|(number, _)| number).collect();
-        assert_eq!(numbers.len() as u64, count);
-        (dir, queue, numbers)
     }
 
     async fn forget(takers: &Takers, queue: &Queue, to_ms: u64) {
@@ -441,6 +480,27 @@ mod tests {
         let known = Takers::load(dir.path(), 2).list().await;
         let known: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(known, ["fleet.controller", "mes", "third", "webhook.mes"]);
+        again.keep_webhooks(&[&name("mes")]).await;
+        assert_eq!(again.list().await.len(), 4);
+        again.keep_webhooks(&[]).await;
+        assert_eq!(Takers::load(dir.path(), 2).list().await.len(), 3, "no webhook is configured");
+    }
+
+    #[tokio::test]
+    async fn results_that_came_since_nobody_looked_are_not_forgotten() {
+        let (dir, queue, _) = queue(99).await;
+        let takers = Takers::load(dir.path(), 8);
+        takers.ensure(&name("slow")).await.unwrap();
+        // The queue keeps a hundred.
+        answer(&queue, 100..=102).await;
+        let foreseen = takers.before_forgetting(&queue, None, 100).await.unwrap();
+        answer(&queue, 103..=110).await;
+        let forgotten = queue.forget_foreseen(0, 1, foreseen.surplus).await.unwrap();
+        assert_eq!(forgotten.by_count, 2, "of ten that are too many");
+        takers.after_forgetting(foreseen, forgotten).await.unwrap();
+        let cursor = takers.cursor(&name("slow")).await;
+        let first = queue.results_after(0, 1).await.unwrap()[0].0;
+        assert_eq!(cursor.gap(Some(first)).unwrap().missed, Some(2));
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::feed::{Found, Reader};
+use super::patience::{DISK_WAIT, until_written};
 use super::receiver::Webhook;
 use super::takers::{TakerError, TakerName, Takers};
 use super::withheld::Withheld;
@@ -27,8 +28,6 @@ const WINDOW: usize = 16;
 /// The first wait after a failure, doubled with every further one.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// A disk that failed is tried again after this time.
-const DISK_WAIT: Duration = Duration::from_secs(5);
 
 /// Delivers until `stop`, or until the receiver says that it is gone.
 pub async fn run(
@@ -74,7 +73,7 @@ struct Gone;
 
 impl Delivery {
     async fn work(&self) {
-        self.until_written(|| self.takers.ensure(&self.taker)).await;
+        until_written(&self.taker, || self.takers.ensure(&self.taker)).await;
         let cursor = self.takers.cursor(&self.taker).await.number;
         self.cursor.store(cursor, Ordering::Relaxed);
         let mut reader = Reader::new(self.queue.clone(), cursor, None);
@@ -105,7 +104,7 @@ impl Delivery {
 
     /// Writes down how far it is.
     async fn keep(&self) {
-        self.until_written(|| self.write()).await;
+        until_written(&self.taker, || self.write()).await;
     }
 
     /// The same, once, since the agent stops.
@@ -119,17 +118,6 @@ impl Delivery {
     async fn write(&self) -> Result<(), TakerError> {
         let cursor = self.cursor.load(Ordering::Relaxed);
         self.takers.acknowledge(&self.queue, &self.taker, cursor).await.map(drop)
-    }
-
-    async fn until_written<F>(&self, write: impl Fn() -> F)
-    where
-        F: Future<Output = Result<(), TakerError>>,
-    {
-        while let Err(error) = write().await {
-            let error = crate::error_chain(&error);
-            tracing::warn!(webhook = %self.webhook.name, %error, "its cursor cannot be written; trying again");
-            sleep(DISK_WAIT).await;
-        }
     }
 
     /// One result, until it is taken or passed over.

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use super::feed::Found;
 use super::receiver::Receiver;
 use crate::policy::Denied;
+use crate::reply::Reply;
 use crate::request::DataClass;
-use crate::service::Reply;
 
 /// What was said of one receiver.
 #[derive(Debug, Default)]

@@ -137,3 +137,23 @@ fn every_module_says_what_it_owns() {
         assert!(tests || text.starts_with("//!"), "{file} does not open with what it owns (//! …)");
     }
 }
+
+#[test]
+fn every_metric_says_what_it_is() {
+    let (described, used): (Vec<_>, Vec<_>) =
+        tree::rust(&["agent/src/"]).into_iter().partition(|(file, _)| file.ends_with("/gauges.rs"));
+    let (_, described) = described.first().expect("the descriptions");
+    let mut count = 0;
+    for (file, text) in used.iter().chain([&("agent/src/gauges.rs".to_owned(), described.clone())])
+    {
+        for kind in [" counter!(", "::counter!(", " gauge!(", "::gauge!(", "::histogram!("] {
+            for (at, _) in text.match_indices(kind) {
+                let name = text[at..].split('"').nth(1).expect("a name");
+                let is_described = described.contains(&format!("    (\"{name}\", "));
+                assert!(is_described, "{file}: {name} is not described in gauges.rs");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 20, "{count} metrics are found");
+}

@@ -379,7 +379,7 @@ impl World {
     fn forget_to(&mut self, to_ms: Option<u64>) -> Result<Forgotten, QueueError> {
         let (reply, mut told) = oneshot::channel();
         let heard = |model: &mut Model| model.finals_may_be_forgotten();
-        self.serve(vec![(Command::Forget { to_ms, reply }, Box::new(heard))]);
+        self.serve(vec![(Command::Forget { to_ms, most: u64::MAX, reply }, Box::new(heard))]);
         told.try_recv().expect("every command is answered")
     }
 

@@ -21,7 +21,7 @@ use self::place::{Holder, Place, of_queue, unknown};
 use super::{ConfigArgs, Exit, Failure, output};
 use crate::listing::{self, Listing, Numbers};
 use crate::queue::{RequestId, State};
-use crate::service::{ReplyBody, reply_of};
+use crate::reply::{ReplyBody, reply_of};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct QueueArgs {
@@ -243,5 +243,5 @@ fn request(place: &Place, id: RequestId) -> Result<Value, Failure> {
         Failure::new(Exit::Storage, format!("request {id}: {}", crate::error_chain(error)))
     };
     let reply = reply_of(record).map_err(|error| unreadable(&error))?;
-    serde_json::to_value(ReplyBody::from(&reply)).map_err(|error| unreadable(&error))
+    serde_json::to_value(ReplyBody::at(&reply, place.now_ms)).map_err(|error| unreadable(&error))
 }

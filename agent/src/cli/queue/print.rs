@@ -56,6 +56,16 @@ pub(super) fn request(request: &Value) -> String {
     for key in ["id", "task", "state", "class"] {
         lines.push(format!("{key:<10}  {}", text(&request[key])));
     }
+    for key in ["priority", "attempts", "bytes"] {
+        if let Some(number) = request[key].as_u64() {
+            lines.push(format!("{key:<10}  {number}"));
+        }
+    }
+    for (key, name) in [("age_ms", "age"), ("due_in_ms", "due in"), ("ttl_left_ms", "expires in")] {
+        if let Some(ms) = request[key].as_u64() {
+            lines.push(format!("{name:<10}  {}", span(ms)));
+        }
+    }
     let answer = &request["answer"];
     if answer.is_object() {
         let kind = if answer["provisional"] == true { ", provisional" } else { "" };

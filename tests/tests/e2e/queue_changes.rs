@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -106,10 +107,14 @@ fn other_device(held: &Holding, url: String) -> PathBuf {
 }
 
 fn queue_of(dir: &Path, args: &[&str]) -> (i32, String) {
+    queue_with(dir, args, Stdio::null())
+}
+
+fn queue_with(dir: &Path, args: &[&str], stdin: Stdio) -> (i32, String) {
     let config = dir.join(format!("{DEVICE}.toml"));
     let mut command = std::process::Command::new(super::program());
     command.args(["agent", "queue"]).args(args).arg("--config").arg(config);
-    let output = command.output().unwrap();
+    let output = command.stdin(stdin).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(said).unwrap())
 }
@@ -159,7 +164,12 @@ async fn what_is_exported_is_imported_once_and_answered_under_its_id() {
     let toml = std::fs::read_to_string(dir.join(format!("{DEVICE}.toml"))).unwrap();
     let start = holdfast_tests::site::start_agent_with;
     let device = start(super::program(), &dir, DEVICE, &toml).await.unwrap();
-    let (code, said) = queue_of(&dir, &["import", exports[1].to_str().unwrap()]);
+    // Through a pipe, as from another machine.
+    let mut cat = std::process::Command::new("cat");
+    let mut cat = cat.arg(&exports[1]).stdout(Stdio::piped()).spawn().unwrap();
+    let pipe = Stdio::from(cat.stdout.take().unwrap());
+    let (code, said) = queue_with(&dir, &["import", "-"], pipe);
+    assert!(cat.wait().unwrap().success());
     assert!(code == 0 && said.contains("1 requests imported, 2 were there already"), "{said}");
     link.set(Weather::Up);
     let client = Client::new(device.address("api").unwrap()).unwrap();

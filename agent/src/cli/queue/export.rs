@@ -4,14 +4,14 @@
 //! **Invariant:** a file under the given name is whole and synced, and only its owner may read it:
 //! what is held can be confidential.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::nameless::Beside;
 use super::place::{Holder, Place, of_queue};
 use crate::cli::{Exit, Failure};
 use crate::export::{Head, Line, Tail};
@@ -41,26 +41,16 @@ pub(super) fn export(
         let mut out = Counted { to: std::io::stdout().lock(), bytes: 0 };
         return write(place, state, &mut out).map(|done| Exported { bytes: out.bytes, ..done });
     };
-    let beside = beside(path);
-    let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
-    let file = made.map_err(|error| unwritable(&beside, &error))?;
-    let written = write_file(place, state, file, &beside).and_then(|done| {
-        let renamed = std::fs::rename(&beside, path).and_then(|()| sync_parent(path));
-        renamed.map(|()| done).map_err(|error| unwritable(path, &error))
-    });
-    written.inspect_err(|_| drop(std::fs::remove_file(&beside)))
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    path.with_file_name(name)
+    let beside = Beside::of(path).map_err(|error| unwritable(path, &error))?;
+    let done = write_file(place, state, &beside.file, path)?;
+    beside.put(path).map_err(|error| unwritable(path, &error))?;
+    Ok(done)
 }
 
 fn write_file(
     place: &Place,
     state: Option<State>,
-    file: File,
+    file: &File,
     path: &Path,
 ) -> Result<Exported, Failure> {
     let mut out = Counted { to: BufWriter::new(file), bytes: 0 };
@@ -70,11 +60,6 @@ fn write_file(
         to.into_inner().map_err(std::io::IntoInnerError::into_error).and_then(|f| f.sync_all());
     synced.map_err(|error| unwritable(path, &error))?;
     Ok(Exported { bytes, ..done })
-}
-
-fn sync_parent(path: &Path) -> std::io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {

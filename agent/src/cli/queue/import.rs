@@ -4,12 +4,13 @@
 //! known by its id or its key is left as it is, so that importing twice is importing once.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::nameless::scratch;
 use super::place::Place;
 use crate::cli::{Exit, Failure};
 use crate::export::{ExportError, Head, Line, MAX_LINE_BYTES, Tail};
@@ -27,7 +28,7 @@ pub(super) struct Imported {
 
 /// A file of lines.
 struct Lines<'a> {
-    path: &'a Path,
+    name: &'a str,
     file: BufReader<File>,
     number: u64,
     head_read: bool,
@@ -35,17 +36,17 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    fn open(path: &'a Path) -> Result<Self, Failure> {
-        let file = File::open(path).map_err(|error| {
-            Failure::new(Exit::Unavailable, format!("cannot read {}: {error}", path.display()))
-        })?;
+    /// From the beginning of the file on.
+    fn of(name: &'a str, file: &File) -> Result<Self, Failure> {
+        let mut file = file.try_clone().map_err(|error| unreadable(name, &error))?;
+        file.rewind().map_err(|error| unreadable(name, &error))?;
         let file = BufReader::new(file);
-        Ok(Self { path, file, number: 0, head_read: false, requests: 0 })
+        Ok(Self { name, file, number: 0, head_read: false, requests: 0 })
     }
 
     fn wrong(&self, why: impl std::fmt::Display) -> Failure {
-        let (path, number) = (self.path.display(), self.number);
-        Failure::new(Exit::Found, format!("{path}, line {number}: {why}; nothing was imported"))
+        let Self { name, number, .. } = self;
+        Failure::new(Exit::Found, format!("{name}, line {number}: {why}; nothing was imported"))
     }
 
     fn text(&mut self) -> Result<String, Failure> {
@@ -87,9 +88,39 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// The file, by the name that it is called. What comes through a pipe is kept until all is read.
+fn open(place: &Place, path: &Path) -> Result<(String, File), Failure> {
+    let is_stdin = path == Path::new("-");
+    let name = if is_stdin { "stdin".to_owned() } else { path.display().to_string() };
+    let from = if is_stdin { Path::new("/dev/stdin") } else { path };
+    let mut file = File::open(from).map_err(|error| unreadable(&name, &error))?;
+    let kind = file.metadata().map_err(|error| unreadable(&name, &error))?.file_type();
+    if kind.is_dir() {
+        let sentence = format!("{name} is a folder; give the file that `queue export` wrote");
+        return Err(Failure::new(Exit::Unavailable, sentence));
+    }
+    if kind.is_file() {
+        return Ok((name, file));
+    }
+    let dir = &place.config.state_dir;
+    let copied = std::fs::create_dir_all(dir).and_then(|()| scratch(dir)).and_then(|mut kept| {
+        std::io::copy(&mut file, &mut kept)?;
+        Ok(kept)
+    });
+    let file = copied.map_err(|error| {
+        Failure::new(Exit::Storage, format!("cannot keep {name} in {}: {error}", dir.display()))
+    })?;
+    Ok((name, file))
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Unavailable, format!("cannot read {name}: {error}"))
+}
+
 /// Imports a file, all of it or, when a line of it does not read, nothing.
 pub(super) fn import(place: &Place, path: &Path) -> Result<Imported, Failure> {
-    let mut lines = Lines::open(path)?;
+    let (name, file) = open(place, path)?;
+    let mut lines = Lines::of(&name, &file)?;
     while let Some(line) = lines.next()? {
         if let Err(error) = line.entry(place.now_ms) {
             return Err(lines.wrong(crate::error_chain(&error)));
@@ -102,7 +133,7 @@ pub(super) fn import(place: &Place, path: &Path) -> Result<Imported, Failure> {
     }
     let writer = place.writer_or_new()?;
     let mut done = Imported::default();
-    let mut lines = Lines::open(path)?;
+    let mut lines = Lines::of(&name, &file)?;
     while let Some(line) = lines.next()? {
         match writer.take_in(&line) {
             Ok(taken) if taken.known => done.known += 1,

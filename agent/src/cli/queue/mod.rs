@@ -6,6 +6,7 @@
 mod change;
 mod export;
 mod import;
+mod nameless;
 mod place;
 mod print;
 mod repair;
@@ -92,7 +93,7 @@ enum QueueCommand {
     },
     /// Take in what `export` wrote; what is there already is left as it is
     Import {
-        /// The file
+        /// The file; `-` is stdin
         file: PathBuf,
         #[command(flatten)]
         common: Common,

@@ -37,7 +37,7 @@ use crate::supervise::supervise;
 
 /// The agent stops within this time.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// Lost requests that are named in the log.
+/// Lost requests that are named in one line of the log.
 const NAMED: usize = 100;
 /// The API, the tasks and the queue, one after the other, get this long each.
 const PART_WITHIN: Duration = Duration::from_millis(1600);
@@ -240,12 +240,11 @@ async fn open(config: &Config) -> Result<Queue, QueueError> {
         tracing::warn!(path = %path.display(), "set aside: it could not be read as a part of the queue");
     }
     if !report.lost.is_empty() {
-        let ids: Vec<String> = report.lost.iter().take(NAMED).map(ToString::to_string).collect();
-        tracing::error!(
-            lost = report.lost.len(),
-            ids = ids.join(" "),
-            "requests are lost with a part of the journal"
-        );
+        for ids in report.lost.chunks(NAMED) {
+            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+            tracing::error!(ids = ids.join(" "), "lost with a part of the journal");
+        }
+        tracing::error!(lost = report.lost.len(), "requests are lost with a part of the journal");
     }
     Ok(queue)
 }

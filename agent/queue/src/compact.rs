@@ -19,8 +19,8 @@ use super::{
 
 /// A segment of which less than so many hundredths count is nearly dead.
 const NEARLY_DEAD: u64 = 25;
-/// The same where there is little room: then more is moved for the same space.
-const NEARLY_DEAD_IF_TIGHT: u64 = 75;
+/// The same where there is little room: two of them give at least one back.
+const NEARLY_DEAD_IF_TIGHT: u64 = 50;
 /// Segments' worth of space that may be dead before anything is moved.
 const SPARED: u64 = 2;
 /// Segments emptied at once, at most.
@@ -32,8 +32,7 @@ const TIGHT: u64 = 4;
 fn nearly_dead(
     ledger: &Ledger,
     active: u64,
-    segment_bytes: u64,
-    percent: u64,
+    (percent, spared): (u64, u64),
     size_of: impl Fn(u64) -> Option<u64>,
 ) -> Option<u64> {
     let mut dead = 0_u64;
@@ -46,7 +45,7 @@ fn nearly_dead(
             least = least.into_iter().chain([(used.bytes, *number)]).min();
         }
     }
-    least.map(|(_, number)| number).filter(|_| dead > SPARED * segment_bytes)
+    least.map(|(_, number)| number).filter(|_| dead > spared)
 }
 
 impl Writer {
@@ -54,15 +53,30 @@ impl Writer {
     pub(super) fn has_little_room(&self) -> bool {
         let Shared { config, disk, journal_dir, .. } = &*self.shared;
         let little = config.headroom_bytes.saturating_add(TIGHT * config.segment_bytes);
-        disk.free(journal_dir).is_ok_and(|free| free.bytes < little)
+        let few = config.headroom_inodes.saturating_add(TIGHT);
+        disk.free(journal_dir)
+            .is_ok_and(|free| free.bytes < little || free.inodes.is_some_and(|inodes| inodes < few))
+    }
+
+    /// Empties nearly dead segments, unless there was no room to and is no more now.
+    pub(super) fn compact_if_room_grew(&mut self) {
+        let free = self.shared.disk.free(&self.shared.journal_dir).map_or(0, |free| free.bytes);
+        if self.no_room_with.is_none_or(|then| free > then) {
+            self.try_compact();
+        }
     }
 
     /// Empties nearly dead segments, if there is room to; else they stay for now.
     pub(super) fn try_compact(&mut self) {
-        if let Err(failed) = self.compact()
-            && !failed.is_no_space()
-        {
-            warn!(%failed, "queue: nearly dead segments stay for now");
+        let compacted = self.compact();
+        self.no_room_with = None;
+        if let Err(failed) = compacted {
+            if failed.is_no_space() {
+                let free = self.shared.disk.free(&self.shared.journal_dir);
+                self.no_room_with = free.ok().map(|free| free.bytes);
+            } else {
+                warn!(%failed, "queue: nearly dead segments stay for now");
+            }
         }
     }
 
@@ -76,20 +90,19 @@ impl Writer {
                 true => None,
                 false => disk.open_to_read(&path_of(dir, number)).ok()?.bytes().ok(),
             };
-            let segment_bytes = self.shared.config.segment_bytes;
             let (ledger, active) = (&self.ledger, self.journal.active());
-            let percent = match self.has_little_room() {
-                true => NEARLY_DEAD_IF_TIGHT,
-                false => NEARLY_DEAD,
+            let rule = match self.has_little_room() {
+                true => (NEARLY_DEAD_IF_TIGHT, 0),
+                false => (NEARLY_DEAD, SPARED * self.shared.config.segment_bytes),
             };
-            let Some(victim) = nearly_dead(ledger, active, segment_bytes, percent, size_of) else {
+            let Some(victim) = nearly_dead(ledger, active, rule, size_of) else {
                 return Ok(());
             };
             self.empty(victim)?;
             self.commit()?;
             self.collect_garbage();
             if self.ledger.segments().contains_key(&victim) {
-                // What is damaged cannot be moved, and must not be in the way of others.
+                // What is damaged, or kept for another segment's sake, must not be in the way of others.
                 self.stuck.insert(victim);
             }
         }
@@ -112,10 +125,10 @@ impl Writer {
         for (id, place) in places {
             if let Some(meta) = self.as_of_now(id, &place)? {
                 let body = self.shared.read_body(&*file, id, &place)?;
-                count(&self.shared.meter.moved, place.span());
                 let index = self.shared.index()?;
                 let known = self.ledger.entry(&index, id)?;
                 self.write(id, known, &meta, &body, place.body_crc, Purpose::Compaction)?;
+                count(&self.shared.meter.moved, place.span());
             }
         }
         Ok(())

@@ -2,8 +2,10 @@
 //!
 //! # Files
 //! `<queue>/journal/` holds **segments** named by their number in 16 lower-case hexadecimal digits:
-//! `000000000000002a.seg`. Numbers start at 1 and grow; a number is never used twice. A segment that
-//! could not be read is renamed to `….seg.bad-N` and no longer belongs to the journal;
+//! `000000000000002a.seg`. Numbers start at 1 and grow; one is used again only when the last
+//! segment was set aside. A segment that could not be read is renamed to `….seg.bad-N` and no longer
+//! belongs to the journal; nor does one whose header has another number than its name, or another store
+//! than the last segment (a repair that was cut short leaves `….copy` files);
 //! `spare.seg`, `next.seg` and `reserve.seg` (for a full disk) are segments to be, without meaning until
 //! they are renamed. All numbers are little endian. Files are preallocated and written over, so that
 //! what follows the last record is zeros; a file may also be shorter than its capacity, down to the end
@@ -15,7 +17,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0..8 | `HOLDFAST` |
-//! | 8 | version, 1 |
+//! | 8 | version of the header, 1 |
 //! | 9..16 | zero |
 //! | 16..24 | segment number |
 //! | 24..32 | tag: random, other for each segment |
@@ -36,7 +38,7 @@
 //! | 10..12 | zero |
 //! | 12..16 | length of meta, at most 1 MiB |
 //! | 16..24 | length of body |
-//! | 24..32 | sequence: grows by one with each record of the journal |
+//! | 24..32 | sequence: grows with each record of the journal, with gaps |
 //! | 32..36 | CRC32C of meta |
 //! | 36..40 | CRC32C of body |
 //! | 40..56 | request id (UUID, big endian as always) |
@@ -61,7 +63,7 @@
 //! | accepted at, not before (0: at once) | u64, u64, milliseconds on the device's own clock |
 //! | expires at | optional u64, milliseconds |
 //! | attempts, last reason, both as of this record | u32, optional text |
-//! | waits for: 0 its turn, 1 budget, 2 the operator | enumeration |
+//! | waits for: 0 its turn, 1 budget, 2 the operator (not before is then the largest number) | enumeration |
 //! | envelope | list of bytes |
 //!
 //! A retry is attempts (u32), not before (u64), reason (optional text), waits for. A final is its end (0
@@ -76,8 +78,9 @@
 //! # Reading
 //! Segments in order of number, records in order of offset. Where no record starts, go on at the next
 //! multiple of 64: zeros are empty space, anything else is damage, counted as one up to the next
-//! record or the end. A record whose header is right and whose meta or body is not is skipped by its
-//! length. Then, by request id:
+//! record or the end; a header with a kind that is not known, a meta of more than 1 MiB, or a length
+//! beyond the file's end starts no record. A record whose header is right and whose meta or body is not
+//! (or whose version is not known) is skipped by its length. Then, by request id:
 //! - **accept**: an unknown id is held; for a held one this is its new place (records are written again
 //!   further on to free their segments; the later one counts, and says what retries said before); for a
 //!   final one it is left over, unless its order is above the final's number: then the final was
@@ -107,6 +110,7 @@
 //! 6. Forgetting a final for its age writes nothing: a rebuild may bring it back until it is forgotten
 //!    again. What is forgotten before its time gets a tombstone.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{RequestId, State, entry::Idempotency, version1};
@@ -197,7 +201,19 @@ pub(super) struct AcceptMeta {
     /// As of this record.
     pub(super) wait: Wait,
     /// Opaque.
-    pub(super) envelope: Vec<u8>,
+    pub(super) envelope: Bytes,
+}
+
+impl AcceptMeta {
+    /// What a retry record would say of it now.
+    pub(super) fn as_given_back(&self) -> RetryMeta {
+        RetryMeta {
+            attempts: self.attempts,
+            not_before_ms: self.not_before_ms,
+            reason: self.reason.clone(),
+            wait: self.wait,
+        }
+    }
 }
 
 /// Meta of a retry record, version 2.
@@ -287,11 +303,18 @@ impl Meta {
 
     /// The bytes of this meta.
     pub(super) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        let envelope = match self {
+            Meta::Accept(meta) => meta.envelope.len(),
+            Meta::Final(meta) => meta.request.envelope.len(),
+            Meta::Retry(_) | Meta::Tombstone(_) => 0,
+        };
+        // What comes beside the envelope is mostly short.
+        let bytes = Vec::with_capacity(envelope + 128);
         match self {
-            Meta::Accept(meta) => postcard::to_stdvec(meta),
-            Meta::Retry(meta) => postcard::to_stdvec(meta),
-            Meta::Final(meta) => postcard::to_stdvec(meta),
-            Meta::Tombstone(meta) => postcard::to_stdvec(meta),
+            Meta::Accept(meta) => postcard::to_extend(meta, bytes),
+            Meta::Retry(meta) => postcard::to_extend(meta, bytes),
+            Meta::Final(meta) => postcard::to_extend(meta, bytes),
+            Meta::Tombstone(meta) => postcard::to_extend(meta, bytes),
         }
     }
 

@@ -277,7 +277,10 @@ pub(super) fn prefix_bounds(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
 
 /// A value's bytes.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, QueueError> {
-    postcard::to_stdvec(value).map_err(|error| QueueError::Index { detail: error.to_string() })
+    // Most values are of requests, and shorter.
+    let bytes = Vec::with_capacity(128);
+    postcard::to_extend(value, bytes)
+        .map_err(|error| QueueError::Index { detail: error.to_string() })
 }
 
 /// A value.

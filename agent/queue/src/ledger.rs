@@ -188,13 +188,14 @@ impl Ledger {
                 return self.left_over_accept(index, id, entry, place.segment);
             }
             Some(mut entry) => {
-                // It was moved, and says all that a retry record said before.
+                // It was moved, and says all that retry records said before, which may be gone.
                 self.release(entry.place.segment, entry.place.span());
                 if let Some((segment, bytes)) = entry.retry.take() {
                     self.release(segment, bytes);
                 }
                 self.totals.held_bytes = self.totals.held_bytes.saturating_sub(entry.place.span());
                 entry.place = place;
+                self.given_back(id, &mut entry, &meta.as_given_back());
                 if !entry.accepts_in.contains(&place.segment) {
                     entry.accepts_in.push(place.segment);
                 }
@@ -246,6 +247,11 @@ impl Ledger {
             self.release(segment, bytes);
         }
         self.count(place.segment, place.span());
+        self.given_back(id, &mut entry, meta);
+        self.put_entry(id, &entry)
+    }
+
+    fn given_back(&mut self, id: RequestId, entry: &mut Entry, meta: &RetryMeta) {
         self.remove(entry.queue_key());
         self.waits(entry.wait, -1);
         self.waits(meta.wait, 1);
@@ -254,7 +260,6 @@ impl Ledger {
         entry.reason.clone_from(&meta.reason);
         entry.not_before_ms = meta.not_before_ms;
         self.put(entry.queue_key(), keys::waiting_value(id, entry.accepted_at_ms));
-        self.put_entry(id, &entry)
     }
 
     fn end(

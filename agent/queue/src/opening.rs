@@ -3,12 +3,9 @@
 //! **Invariant:** nothing that cannot be read is deleted: it is renamed, and reported; whoever only
 //! looks changes nothing.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
-use tracing::info;
+use tracing::warn;
 
 use super::{
     OpenReport, QueueConfig, QueueError,
@@ -16,7 +13,7 @@ use super::{
     disk::{Disk, RealDisk},
     index::Index,
     lock::DirLock,
-    lost,
+    lost::{self, Trust},
     meter::{Meter, count},
     replay::{Distrust, Opened, Place, take_clean},
     segments::Journal,
@@ -60,7 +57,8 @@ pub(super) fn open_on(
                 RealDisk.remove(&place.index_dir()).ok();
             }
             let opened = place.rebuild(&found, config.keep_bad, &mut report)?;
-            name_lost(&place, &opened.index, &mut report);
+            let trust = Trust { clean, boot: place.boot.clone() };
+            name_lost(&place, &trust, &opened.index, &mut report);
             opened
         }
         Err(Distrust::NoRoom(failed)) => place.in_memory(&found, failed, &mut report)?,
@@ -94,13 +92,12 @@ pub(super) fn open_on(
 }
 
 /// Names what the old index knew and the journal has no more. It may be too damaged to tell.
-fn name_lost(place: &Place, made: &Index, report: &mut OpenReport) {
-    let index_dir = place.index_dir();
-    let is_index = |bad: &&PathBuf| bad.with_extension("") == index_dir;
-    let Some(old) = report.bad.iter().find(is_index) else { return };
-    match lost::requests(old, made, &*place.disk, &place.journal_dir()) {
-        Ok(lost) => report.lost = lost,
-        Err(failed) => info!(%failed, "queue: the old index cannot tell whether anything is lost"),
+fn name_lost(place: &Place, trust: &Trust, made: &Index, report: &mut OpenReport) {
+    let Some(old) = lost::index_in(&report.bad, &place.index_dir()) else { return };
+    match lost::requests(old, trust, made, &*place.disk, &place.journal_dir()) {
+        Ok(Some(lost)) => report.lost = lost,
+        Ok(None) => warn!("queue: the old index is too old to tell whether anything is lost"),
+        Err(failed) => warn!(%failed, "queue: the old index cannot tell whether anything is lost"),
     }
 }
 

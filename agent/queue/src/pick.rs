@@ -1,8 +1,8 @@
 //! Which requests are next.
 //!
-//! **Invariant:** `in_flight` is locked only for the length of a few reads of the index, and a request
-//! that came to its end is not leased: whoever leases looks at the index while holding the lock, and
-//! the writer takes finished requests out only after the index says that they are.
+//! **Invariant:** a request that came to its end is not leased: whoever leases marks it first and looks
+//! at the index then, and the writer takes finished requests out only after the index says that they
+//! are. Nobody waits for the index while holding the lock.
 
 use std::{
     cmp::Reverse,
@@ -20,7 +20,10 @@ use super::{
 };
 
 /// The token of the writer, which no lease has.
-pub(super) const RESERVED: u64 = 0;
+const RESERVED: u64 = 0;
+
+/// So often requests are looked for that do not end in the same moment.
+const ROUNDS: usize = 3;
 
 /// A request that was picked to be leased.
 #[derive(Debug)]
@@ -43,28 +46,36 @@ struct Leases {
 #[derive(Debug, Clone)]
 struct Hand {
     token: u64,
+    /// The worker that the writer took it from, as long as that one has its lease.
+    taken_from: Option<u64>,
     /// What whoever has it has read of it.
     envelope: Option<Bytes>,
 }
 
 /// Who has which request in hand.
 #[derive(Debug, Default)]
-pub(super) struct InFlight(Mutex<Leases>);
+pub(super) struct InFlight {
+    leases: Mutex<Leases>,
+    /// Held by who picks, so that no two look at the same requests.
+    picking: Mutex<()>,
+}
 
 impl InFlight {
     /// A lock whose holder panicked holds plain numbers all the same.
     fn lock(&self) -> MutexGuard<'_, Leases> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a request out of hand, if this lease still has it.
     pub(super) fn release(&self, id: RequestId, token: u64) -> bool {
         let mut leases = self.lock();
-        let ours = leases.held.get(&id).is_some_and(|hand| hand.token == token);
-        if ours {
+        let Some(hand) = leases.held.get_mut(&id) else { return false };
+        if hand.token == token {
             leases.held.remove(&id);
+            return true;
         }
-        ours
+        hand.taken_from = hand.taken_from.filter(|from| *from != token);
+        false
     }
 
     /// Whether somebody has this request.
@@ -77,34 +88,67 @@ impl InFlight {
         self.lock().held.len() as u64
     }
 
-    /// Keeps a request from being leased; false when a worker has it.
-    pub(super) fn reserve(&self, id: RequestId) -> bool {
+    /// Keeps a request from being leased: the writer has it, until [`InFlight::settle`] or
+    /// [`InFlight::hand_back`]. False: a worker has it, and is to be spared.
+    pub(super) fn take(&self, id: RequestId, spare: bool) -> bool {
         let mut leases = self.lock();
-        if leases.held.contains_key(&id) {
+        let Some(hand) = leases.held.get_mut(&id) else {
+            leases.held.insert(id, Hand { token: RESERVED, taken_from: None, envelope: None });
+            return true;
+        };
+        if spare {
             return false;
         }
-        leases.held.insert(id, Hand { token: RESERVED, envelope: None });
+        if hand.token != RESERVED {
+            hand.taken_from = Some(std::mem::replace(&mut hand.token, RESERVED));
+        }
         true
     }
 
-    /// Takes over what workers have: the ends of their leases give nothing back any more.
-    pub(super) fn take_over(&self, ids: &[RequestId]) {
-        let mut leases = self.lock();
-        for id in ids {
-            if let Some(hand) = leases.held.get_mut(id) {
-                hand.token = RESERVED;
-            }
-        }
-    }
-
-    /// Gives back what is reserved of these.
-    pub(super) fn release_reserved(&self, ids: &[RequestId]) {
+    /// What the writer took is in nobody's hand any more.
+    pub(super) fn settle(&self, ids: &[RequestId]) {
         let mut leases = self.lock();
         for id in ids {
             if leases.held.get(id).is_some_and(|hand| hand.token == RESERVED) {
                 leases.held.remove(id);
             }
         }
+    }
+
+    /// What the writer took is again in the hand that it was taken from, if there still is one.
+    pub(super) fn hand_back(&self, ids: &[RequestId]) {
+        let mut leases = self.lock();
+        for id in ids {
+            match leases.held.get_mut(id).filter(|hand| hand.token == RESERVED) {
+                Some(Hand { token, taken_from: from @ Some(_), .. }) => {
+                    *token = from.take().unwrap_or(RESERVED);
+                }
+                Some(_) => drop(leases.held.remove(id)),
+                None => {}
+            }
+        }
+    }
+
+    /// Marks those of these that are in nobody's hand, each with a token of its own.
+    fn mark(&self, ids: impl Iterator<Item = RequestId>) -> Vec<(RequestId, u64)> {
+        let mut leases = self.lock();
+        let mut marked = Vec::new();
+        for id in ids {
+            if leases.held.contains_key(&id) {
+                continue;
+            }
+            leases.next_token += 1;
+            let token = leases.next_token;
+            leases.held.insert(id, Hand { token, taken_from: None, envelope: None });
+            marked.push((id, token));
+        }
+        marked
+    }
+
+    /// Those of these that are in nobody's hand.
+    fn without(&self, waiting: impl Iterator<Item = Waiting>) -> Vec<Waiting> {
+        let leases = self.lock();
+        waiting.filter(|waiting| !leases.held.contains_key(&waiting.id)).collect()
     }
 
     /// Remembers the envelope that whoever has this request has read.
@@ -128,12 +172,53 @@ impl Shared {
         least_priority: u8,
         most: usize,
     ) -> Result<Vec<Picked>, QueueError> {
+        let _alone = self.in_flight.picking.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.index()?;
-        let mut leases = self.in_flight.lock();
+        let mut picked = Vec::new();
+        // All of them may come to their end meanwhile; then those behind are looked at.
+        for _ in 0..ROUNDS {
+            let first = self.first_free(&index, now_ms, least_priority, most)?;
+            let ids = first.iter().map(|(_, id)| *id).take(most);
+            let marked = self.in_flight.mark(ids);
+            // From here on nobody else takes them; what happened before is in the index, which may be
+            // another one by now.
+            let entries = self.index().and_then(|index| {
+                marked.iter().map(|(id, _)| read_entry(&index, *id)).collect::<Result<Vec<_>, _>>()
+            });
+            let entries = entries.inspect_err(|_| {
+                for (id, token) in &marked {
+                    self.in_flight.release(*id, *token);
+                }
+            })?;
+            for ((id, token), entry) in marked.into_iter().zip(entries) {
+                match entry {
+                    Some(entry) if entry.ended.is_none() && entry.not_before_ms <= now_ms => {
+                        picked.push(Picked { id, entry, token });
+                    }
+                    Some(_) | None => {
+                        self.in_flight.release(id, token);
+                    }
+                }
+            }
+            if !picked.is_empty() || first.is_empty() {
+                break;
+            }
+        }
+        Ok(picked)
+    }
+
+    /// The first requests that may be leased now and are in nobody's hand, in their order.
+    fn first_free(
+        &self,
+        index: &Index,
+        now_ms: u64,
+        least_priority: u8,
+        most: usize,
+    ) -> Result<Vec<(Rank, RequestId)>, QueueError> {
         let mut first: Vec<(Rank, RequestId)> = Vec::new();
         for priority in (least_priority..=9).rev() {
-            for (from_due, to_due) in [(0, 0), (1, now_ms)] {
-                let waiting = free(&index, &leases, priority, (from_due, to_due), most)?;
+            for due in [(0, 0), (1, now_ms)] {
+                let waiting = self.free(index, priority, due, most)?;
                 let ranked = waiting.into_iter().map(|waiting| {
                     (rank(priority, &waiting, now_ms, self.config.ageing_ms), waiting.id)
                 });
@@ -141,28 +226,14 @@ impl Shared {
             }
         }
         first.sort_unstable_by_key(|(rank, _)| Reverse(*rank));
-        let mut picked = Vec::new();
-        for (_, id) in first {
-            if picked.len() == most {
-                break;
-            }
-            let Some(entry) = read_entry(&index, id)?.filter(|entry| entry.ended.is_none()) else {
-                continue;
-            };
-            leases.next_token += 1;
-            let token = leases.next_token;
-            leases.held.insert(id, Hand { token, envelope: None });
-            picked.push(Picked { id, entry, token });
-        }
-        Ok(picked)
+        Ok(first)
     }
 
     /// The oldest request of the lowest priority up to this one, in nobody's hand.
     pub(super) fn least_urgent(&self, most_priority: u8) -> Result<Option<RequestId>, QueueError> {
         let index = self.index()?;
-        let leases = self.in_flight.lock();
         for priority in 0..=most_priority.min(9) {
-            let waiting = free(&index, &leases, priority, (0, NEVER), 1)?;
+            let waiting = self.free(&index, priority, (0, NEVER), 1)?;
             if let Some(waiting) = waiting.first() {
                 return Ok(Some(waiting.id));
             }
@@ -173,16 +244,47 @@ impl Shared {
     /// When the next request may be leased; `now_ms` when one may be leased at once.
     pub(super) fn next_due(&self, now_ms: u64) -> Result<Option<u64>, QueueError> {
         let index = self.index()?;
-        let leases = self.in_flight.lock();
         let mut next: Option<u64> = None;
         for priority in 0..=9 {
-            if !free(&index, &leases, priority, (0, now_ms), 1)?.is_empty() {
+            if !self.free(&index, priority, (0, now_ms), 1)?.is_empty() {
                 return Ok(Some(now_ms));
             }
-            let later = free(&index, &leases, priority, (now_ms + 1, NEVER - 1), 1)?;
+            let later = self.free(&index, priority, (now_ms + 1, NEVER - 1), 1)?;
             next = next.into_iter().chain(later.first().map(|waiting| waiting.due_ms)).min();
         }
         Ok(next)
+    }
+
+    /// The first requests of a priority that are due then, and in nobody's hand.
+    fn free(
+        &self,
+        index: &Index,
+        priority: u8,
+        (from_due, to_due): (u64, u64),
+        most: usize,
+    ) -> Result<Vec<Waiting>, QueueError> {
+        let mut from = keys::queue_key(priority, from_due, 0);
+        let to = keys::queue_key(priority, to_due, u64::MAX);
+        let mut found = Vec::new();
+        while found.len() < most {
+            let page = (most - found.len()).max(16);
+            let pairs = index.range(&from, &to, page)?;
+            let is_last = pairs.len() < page;
+            if let Some((last, _)) = pairs.last() {
+                from = [last.as_slice(), &[0]].concat();
+            }
+            let waiting = pairs.iter().filter_map(|(key, value)| {
+                let (due_ms, order) = keys::due_and_order(key)?;
+                let (id, accepted_at_ms) = keys::waiting_in(value)?;
+                Some(Waiting { id, accepted_at_ms, due_ms, order })
+            });
+            let free = self.in_flight.without(waiting);
+            found.extend(free.into_iter().take(most - found.len()));
+            if is_last {
+                break;
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -207,36 +309,4 @@ pub(super) fn urgency(priority: u8, accepted_at_ms: u64, now_ms: u64, ageing_ms:
 
 fn rank(priority: u8, waiting: &Waiting, now_ms: u64, ageing_ms: u64) -> Rank {
     (urgency(priority, waiting.accepted_at_ms, now_ms, ageing_ms), Reverse(waiting.order))
-}
-
-/// The first requests of a priority that are due then, and in nobody's hand.
-fn free(
-    index: &Index,
-    leases: &Leases,
-    priority: u8,
-    (from_due, to_due): (u64, u64),
-    most: usize,
-) -> Result<Vec<Waiting>, QueueError> {
-    let mut from = keys::queue_key(priority, from_due, 0);
-    let to = keys::queue_key(priority, to_due, u64::MAX);
-    let mut found = Vec::new();
-    while found.len() < most {
-        let page = (most - found.len()).max(16);
-        let pairs = index.range(&from, &to, page)?;
-        let is_last = pairs.len() < page;
-        if let Some((last, _)) = pairs.last() {
-            from = [last.as_slice(), &[0]].concat();
-        }
-        let waiting = pairs.iter().filter_map(|(key, value)| {
-            let (due_ms, order) = keys::due_and_order(key)?;
-            let (id, accepted_at_ms) = keys::waiting_in(value)?;
-            Some(Waiting { id, accepted_at_ms, due_ms, order })
-        });
-        let is_free = |waiting: &Waiting| !leases.held.contains_key(&waiting.id);
-        found.extend(waiting.filter(is_free).take(most - found.len()));
-        if is_last {
-            break;
-        }
-    }
-    Ok(found)
 }

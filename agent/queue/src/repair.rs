@@ -14,7 +14,8 @@ use super::{
     begin::{number_in, path_of},
     disk::{self, Disk, RealDisk},
     lock::DirLock,
-    replay::CLEAN,
+    lost::{self, Trust},
+    replay::take_clean,
     scan,
 };
 
@@ -30,6 +31,8 @@ pub struct Repaired {
     /// Requests of which a record was damaged, and which are there all the same: an attempt, or
     /// their end, may be forgotten.
     pub touched: Vec<RequestId>,
+    /// Why the old index cannot name what is lost with a part of the journal.
+    pub untold: Option<String>,
     /// The opening of the repaired queue.
     pub report: OpenReport,
 }
@@ -40,32 +43,34 @@ pub struct Repaired {
 /// [`QueueError::InUse`] when an agent has it, or the storage's; the queue is then as good as it was.
 pub async fn repair(dir: &Path, config: QueueConfig) -> Result<Repaired, QueueError> {
     let (at, keep_bad) = (dir.to_owned(), config.keep_bad);
-    let mut repaired = super::off_reactor(move || clear(&at, keep_bad)).await?;
+    let (mut repaired, trust) = super::off_reactor(move || clear(&at, keep_bad)).await?;
     let at = dir.to_owned();
     let (queue, report) = super::off_reactor(move || Queue::open(&at, config)).await?;
     repaired.aside.extend(report.bad.iter().cloned());
     repaired.report = report;
     let named: BTreeSet<RequestId> = repaired.damage.iter().filter_map(|place| place.id).collect();
-    for id in &named {
-        match queue.get(*id).await? {
-            None => repaired.lost.push(*id),
-            Some(_) => repaired.touched.push(*id),
+    for id in named.iter().copied() {
+        match queue.get(id).await? {
+            Some(_) => repaired.touched.push(id),
+            None if queue.read(move |shared| shared.is_forgotten(id)).await? => {}
+            None => repaired.lost.push(id),
         }
     }
-    if let Some(old) =
-        repaired.aside.iter().find(|path| path.with_extension("") == dir.join("index"))
-    {
-        let old = old.clone();
-        // It may be too damaged to tell.
-        let lost = queue.read(move |shared| shared.lost_since(&old)).await.unwrap_or_default();
-        repaired.lost.extend(lost.into_iter().filter(|id| !named.contains(id)));
+    if let Some(old) = lost::index_in(&repaired.aside, &dir.join("index")).cloned() {
+        match queue.read(move |shared| shared.lost_since(&old, &trust)).await {
+            Ok(Some(lost)) => {
+                repaired.lost.extend(lost.into_iter().filter(|id| !named.contains(id)));
+            }
+            Ok(None) => repaired.untold = Some("the machine stopped since it was written".into()),
+            Err(failed) => repaired.untold = Some(failed.to_string()),
+        }
     }
     queue.close().await?;
     Ok(repaired)
 }
 
 /// Empties the damaged places and sets the index aside, so that the next opening makes it anew.
-fn clear(dir: &Path, keep_bad: usize) -> Result<Repaired, QueueError> {
+fn clear(dir: &Path, keep_bad: usize) -> Result<(Repaired, Trust), QueueError> {
     let lock = DirLock::take(dir)?;
     let disk: &dyn Disk = &RealDisk;
     let mut repaired = Repaired::default();
@@ -73,14 +78,14 @@ fn clear(dir: &Path, keep_bad: usize) -> Result<Repaired, QueueError> {
     for number in disk.list(&journal)?.iter().filter_map(|name| number_in(name)) {
         clear_segment(disk, &path_of(&journal, number), keep_bad, &mut repaired)?;
     }
-    disk.delete(&dir.join(CLEAN))?;
+    let trust = Trust { clean: take_clean(disk, dir)?, boot: disk.boot() };
     let index = dir.join("index");
     if index.exists() {
         repaired.aside.push(disk.set_aside(&index, keep_bad)?);
     }
     disk.sync_entries(dir)?;
     drop(lock);
-    Ok(repaired)
+    Ok((repaired, trust))
 }
 
 fn clear_segment(

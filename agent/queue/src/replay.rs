@@ -27,7 +27,7 @@ const NAMED_DAMAGE: usize = 1000;
 /// Changes that go into the index at once in a replay.
 const STEP: usize = 8192;
 /// The mark of a close in good order.
-pub(super) const CLEAN: &str = "index.clean";
+const CLEAN: &str = "index.clean";
 /// The folder of an index that is being copied.
 const COPY: &str = "index.copy";
 /// An index that is in memory goes back to a disk that has this much free.

@@ -14,6 +14,11 @@ use super::{
 impl Writer {
     /// Makes sure that there is room for a new request, by the configured rule.
     pub(super) fn make_room(&mut self, new: &NewEntry) -> Result<(), QueueError> {
+        let (bytes, limit) = (bytes_of(new), self.shared.config.max_bytes);
+        if bytes > limit {
+            // However empty the queue, it does not fit.
+            return Err(QueueError::TooLarge { what: "a request", bytes, limit });
+        }
         while let Err(full) = self.check_room(new) {
             if self.shared.config.when_full == WhenFull::Refuse || !self.drop_oldest(new)? {
                 return Err(full);
@@ -28,7 +33,7 @@ impl Writer {
         if totals.held >= config.max_requests {
             return Err(QueueError::Full { rule: FullRule::Count, limit: config.max_requests });
         }
-        let bytes = (new.envelope.len() + new.body.len()) as u64;
+        let bytes = bytes_of(new);
         if totals.held_bytes.saturating_add(bytes) > config.max_bytes {
             return Err(QueueError::Full { rule: FullRule::Bytes, limit: config.max_bytes });
         }
@@ -36,11 +41,8 @@ impl Writer {
     }
 
     /// Ends the oldest request of the lowest priority, if it is not more urgent than `new`. False: there
-    /// is none, or `new` is larger than all that may be held.
+    /// is none.
     fn drop_oldest(&mut self, new: &NewEntry) -> Result<bool, QueueError> {
-        if (new.envelope.len() + new.body.len()) as u64 > self.shared.config.max_bytes {
-            return Ok(false);
-        }
         // What this batch changes is in the index only after its commit.
         self.commit()?;
         let Some(id) = self.shared.least_urgent(new.priority)? else { return Ok(false) };
@@ -60,4 +62,9 @@ impl Writer {
         }
         Ok(dropped)
     }
+}
+
+/// Bytes of a request that its caller gives.
+fn bytes_of(new: &NewEntry) -> u64 {
+    (new.envelope.len() + new.body.len()) as u64
 }

@@ -5,6 +5,8 @@
 
 use std::{fmt, io, path::Path};
 
+use bytes::Bytes;
+
 use super::{
     QueueError, RequestId,
     disk::{DiskFile, is_unreadable},
@@ -16,6 +18,8 @@ use super::{
 const WINDOW: usize = 1024 * 1024;
 /// What a disk reads or fails to read at once.
 const SECTOR: usize = 4096;
+/// So many bytes are asked for without a look at the file's length.
+const TRUSTED: u64 = 256 * 1024;
 /// Stands for a byte that does not read.
 const UNREADABLE: u8 = 0xff;
 
@@ -251,19 +255,23 @@ pub(super) fn read_meta(file: &dyn DiskFile, place: &Place) -> io::Result<Option
 pub(super) fn read_whole(
     file: &dyn DiskFile,
     place: &Place,
-) -> io::Result<Option<(Meta, Option<Vec<u8>>)>> {
+) -> io::Result<Option<(Meta, Option<Bytes>)>> {
     let Some(bytes) = read_range(file, place.offset, place.span())? else { return Ok(None) };
-    let Some((header, rest)) = bytes.split_at_checked(HEADER) else { return Ok(None) };
+    let bytes = Bytes::from(bytes);
+    let header = bytes.get(..HEADER);
     let meta_len = usize::try_from(place.meta_len).unwrap_or(usize::MAX);
-    let Some((meta, rest)) = rest.split_at_checked(meta_len) else { return Ok(None) };
+    let body_at = HEADER.saturating_add(meta_len);
     let body_len = usize::try_from(place.body_len).unwrap_or(usize::MAX);
-    let Some(body) = rest.get(..body_len) else { return Ok(None) };
+    let meta = bytes.get(HEADER..body_at);
+    let body = bytes.get(body_at..body_at.saturating_add(body_len));
+    let (Some(header), Some(meta), Some(body)) = (header, meta, body) else { return Ok(None) };
     let tag = header.get(..8).and_then(|tag| tag.try_into().ok()).unwrap_or_default();
     let Some(record) = RecordHeader::decode(header, tag) else { return Ok(None) };
     if crc32c::crc32c(meta) != place.meta_crc || crc32c::crc32c(body) != place.body_crc {
         return Ok(None);
     }
-    Ok(Meta::decode(&record, meta).map(|meta| (meta, Some(body.to_vec()))))
+    let body = bytes.slice_ref(body);
+    Ok(Meta::decode(&record, meta).map(|meta| (meta, Some(body))))
 }
 
 /// Reads a record's body, by its place. `None`: its bytes do not match.
@@ -273,9 +281,9 @@ pub(super) fn read_body(file: &dyn DiskFile, place: &Place) -> io::Result<Option
     Ok(bytes.filter(|bytes| crc32c::crc32c(bytes) == place.body_crc))
 }
 
-/// Bytes of a file; `None` when it is too short for them, which is seen before memory is asked for.
+/// Bytes of a file; `None` when it is too short for them, which is seen before much memory is asked for.
 fn read_range(file: &dyn DiskFile, at: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
-    if at.saturating_add(len) > file.bytes()? {
+    if len > TRUSTED && at.saturating_add(len) > file.bytes()? {
         return Ok(None);
     }
     let Ok(len) = usize::try_from(len) else { return Ok(None) };

@@ -22,7 +22,7 @@ use super::{
     journal::{FinalState, Meta, Place},
     keys::{self, Entry, Totals},
     ledger::Ledger,
-    lost,
+    lost::{self, Trust},
     meter::{Meter, count},
     pick::InFlight,
     scan,
@@ -189,7 +189,7 @@ impl Shared {
             Meta::Final(meta) => (meta.request.envelope, None),
             Meta::Retry(_) | Meta::Tombstone(_) => return Err(self.damaged(id, &entry.place)),
         };
-        Ok(Record { summary, envelope: envelope.into(), answer })
+        Ok(Record { summary, envelope, answer })
     }
 
     /// A record's meta, with the file it is in.
@@ -219,7 +219,7 @@ impl Shared {
             false => scan::read_meta(&*file, place).map(|meta| meta.map(|meta| (meta, None))),
         };
         match read.map_err(|source| QueueError::storage("read", &path, source))? {
-            Some((Meta::Accept(meta), body)) => Ok((meta.envelope.into(), body.map(Bytes::from))),
+            Some((Meta::Accept(meta), body)) => Ok((meta.envelope, body)),
             _ => Err(self.damaged(id, place)),
         }
     }
@@ -413,8 +413,17 @@ impl Shared {
     }
 
     /// Requests of an index that was set aside of which nothing is left.
-    pub(super) fn lost_since(&self, old: &Path) -> Result<Vec<RequestId>, QueueError> {
-        lost::requests(old, &*self.index()?, &*self.disk, &self.journal_dir)
+    pub(super) fn lost_since(
+        &self,
+        old: &Path,
+        trust: &Trust,
+    ) -> Result<Option<Vec<RequestId>>, QueueError> {
+        lost::requests(old, trust, &*self.index()?, &*self.disk, &self.journal_dir)
+    }
+
+    /// Whether a request was forgotten for good.
+    pub(super) fn is_forgotten(&self, id: RequestId) -> Result<bool, QueueError> {
+        Ok(self.index()?.get(&keys::tombstone_key(id))?.is_some())
     }
 
     /// Requests that have no end yet.

@@ -29,7 +29,7 @@ fn accept_meta() -> AcceptMeta {
         attempts: 0,
         reason: None,
         wait: Wait::Turn,
-        envelope: vec![9, 8],
+        envelope: Bytes::from_static(&[9, 8]),
     }
 }
 

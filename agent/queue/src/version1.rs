@@ -68,6 +68,6 @@ fn accept(old: Accept) -> AcceptMeta {
         attempts: old.attempts,
         reason: old.reason,
         wait: Wait::Turn,
-        envelope: old.envelope,
+        envelope: old.envelope.into(),
     }
 }

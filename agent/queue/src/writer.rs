@@ -1,5 +1,5 @@
 //! The one thread that writes: it takes what callers want, appends it, syncs once for all of them,
-//! answers, and brings the index up to date before anybody looks into it.
+//! answers, and brings the index up to date before anybody who was answered looks into it.
 //!
 //! **Invariant:** no caller is answered before its record, and every record that its answer rests on,
 //! is durable; a batch that fails is answered with its error as a whole and leaves no trace.
@@ -23,7 +23,6 @@ use super::{
     keys::{Entry, Mark},
     ledger::Ledger,
     lock::DirLock,
-    pick::RESERVED,
     replay::{self, Place},
     segments::Journal,
     shared::Shared,
@@ -58,6 +57,8 @@ pub(super) struct Writer {
     pub(super) stuck: BTreeSet<u64>,
     /// The disk has room for few segments more, or for none.
     is_tight: bool,
+    /// Bytes that were free when there was no room to move anything.
+    pub(super) no_room_with: Option<u64>,
 }
 
 /// Who waits for the batch, and whose leases it ends.
@@ -92,11 +93,16 @@ impl Writer {
             tries_to_return: 0,
             stuck: BTreeSet::new(),
             is_tight: false,
+            no_room_with: None,
         }
     }
 
     /// Brings the index up to the journal's end and deletes what is finished.
     pub(super) fn start(&mut self) -> Result<(), QueueError> {
+        self.commit_index()?;
+        let index = self.shared.index()?;
+        self.ledger.clear_tombstones(&index)?;
+        drop(index);
         self.commit_index()?;
         // A new index has its mark from here on. Whoever changes an index that failed is told.
         self.shared.index()?.flush().ok();
@@ -181,7 +187,7 @@ impl Writer {
         self.commit().ok();
         self.collect_garbage();
         if std::mem::take(&mut self.is_tight) {
-            self.try_compact();
+            self.compact_if_room_grew();
         }
         closer
     }
@@ -246,7 +252,7 @@ impl Writer {
             attempts: 0,
             reason: None,
             wait: Wait::Turn,
-            envelope: new.envelope.to_vec(),
+            envelope: new.envelope.clone(),
         };
         match answer {
             None => {
@@ -273,15 +279,12 @@ impl Writer {
         if entry.ended.is_some() {
             return Ok(Some(Recorded::AlreadyFinal(entry.state())));
         }
-        // From here on nobody leases it; whoever has it already may be overtaken, or not.
-        if !self.shared.in_flight.reserve(id) && finish.spare_in_flight {
+        // From here on nobody leases it; whoever has it already is overtaken, or left alone.
+        if !self.shared.in_flight.take(id, finish.spare_in_flight) {
             return Ok(None);
         }
         let written = self.write_final(id, entry, finish);
-        match &written {
-            Ok(()) => self.acks.settled.push(id),
-            Err(_) => drop(self.shared.in_flight.release(id, RESERVED)),
-        }
+        self.took(id, &written);
         written.map(|()| Some(Recorded::Stored))
     }
 
@@ -294,7 +297,7 @@ impl Writer {
         let mut request = match self.accepted_as(id, &entry) {
             Err(QueueError::Damaged { .. }) => {
                 error!(%id, "queue: a request's envelope is damaged; it ends without it");
-                accept_meta(&entry, Vec::new())
+                accept_meta(&entry, Bytes::new())
             }
             read => read?,
         };
@@ -320,9 +323,9 @@ impl Writer {
         self.envelope(id, entry).map(|envelope| accept_meta(entry, envelope))
     }
 
-    fn envelope(&mut self, id: RequestId, entry: &Entry) -> Result<Vec<u8>, QueueError> {
+    fn envelope(&mut self, id: RequestId, entry: &Entry) -> Result<Bytes, QueueError> {
         if let Some(known) = self.shared.in_flight.envelope(id) {
-            return Ok(known.to_vec());
+            return Ok(known);
         }
         if let Err(failed) = self.journal.write_out(&entry.place) {
             // What was in the buffer is not on its way to the disk any more.
@@ -331,7 +334,7 @@ impl Writer {
         }
         match self.shared.read_meta(id, &entry.place)?.0 {
             Meta::Accept(meta) => Ok(meta.envelope),
-            Meta::Retry(_) | Meta::Final(_) | Meta::Tombstone(_) => Ok(Vec::new()),
+            Meta::Retry(_) | Meta::Final(_) | Meta::Tombstone(_) => Ok(Bytes::new()),
         }
     }
 
@@ -343,12 +346,12 @@ impl Writer {
     ) -> Result<Recorded, QueueError> {
         let index = self.shared.index()?;
         let entry = self.ledger.entry(&index, id)?.ok_or(QueueError::Unknown { id })?;
+        if !self.shared.in_flight.take(id, spare_in_flight) {
+            return Ok(Recorded::Stored);
+        }
         if entry.ended.is_some() {
             self.acks.settled.push(id);
             return Ok(Recorded::AlreadyFinal(entry.state()));
-        }
-        if spare_in_flight && !self.shared.in_flight.reserve(id) {
-            return Ok(Recorded::Stored);
         }
         let meta = Meta::Retry(RetryMeta {
             attempts: match back.attempts {
@@ -361,15 +364,20 @@ impl Writer {
             wait: back.wait,
         });
         let written = self.write(id, Some(entry), &meta, &[], 0, Purpose::Progress);
-        match &written {
-            Ok(()) => self.acks.settled.push(id),
-            Err(_) => drop(self.shared.in_flight.release(id, RESERVED)),
-        }
+        self.took(id, &written);
         written.map(|()| Recorded::Stored)
     }
 
-    /// Appends a record of a request, as it is known now, and takes it into the ledger; a batch that fills its segment is committed
-    /// first, so that a batch lies in one segment.
+    /// What was taken is given up when the batch is durable, or at once when nothing was written.
+    fn took(&mut self, id: RequestId, written: &Result<(), QueueError>) {
+        match written {
+            Ok(()) => self.acks.settled.push(id),
+            Err(_) => self.shared.in_flight.hand_back(&[id]),
+        }
+    }
+
+    /// Appends a record of a request, as it is known now, and takes it into the ledger; a batch that
+    /// fills its segment is committed first, so that a batch lies in one segment.
     pub(super) fn write(
         &mut self,
         id: RequestId,
@@ -390,7 +398,9 @@ impl Writer {
         if !self.journal.has_room(bytes) {
             self.commit()?;
             let begun = self.journal.roll(bytes, purpose);
-            self.is_tight = begun.is_err() || self.has_little_room();
+            if purpose != Purpose::Compaction {
+                self.is_tight |= begun.is_err() || self.has_little_room();
+            }
             begun?;
             self.ledger.add_segment(self.journal.active());
         }
@@ -416,26 +426,31 @@ impl Writer {
         self.ledger.apply_to(&index, id, known, meta, place)
     }
 
-    /// One sync for all who wait, then the answers, then the index. Nobody looks anything up in between,
-    /// so that whoever was answered finds what he was told.
+    /// One sync for all who wait, then the answers, then the index. Who begins to look something up
+    /// after an answer was sent waits for the index, and so finds what he was told.
     pub(super) fn commit(&mut self) -> Result<(), QueueError> {
         let synced = self.make_durable();
         let Acks { waiting, settled, .. } = std::mem::take(&mut self.acks);
         let shared = Arc::clone(&self.shared);
         let catching_up = shared.catch_up();
-        if synced.is_ok() {
-            // A worker whose answer could not be stored keeps its lease.
-            shared.in_flight.take_over(&settled);
-        }
         shared.publish(&self.ledger);
         shared.notify();
         for ack in waiting {
             ack.send(&synced);
         }
-        let indexed = synced.and_then(|()| self.commit_index());
-        shared.in_flight.release_reserved(&settled);
+        if let Err(failed) = synced {
+            // A worker whose answer could not be stored keeps its lease.
+            shared.in_flight.hand_back(&settled);
+            return Err(failed);
+        }
+        let indexed = self.index_changes();
+        if indexed.is_err() {
+            // Nobody is to see what it lacks, nor to wait until it is made anew.
+            drop(shared.replace_index(None));
+        }
+        shared.in_flight.settle(&settled);
         drop(catching_up);
-        indexed
+        indexed.or_else(|failed| self.make_index_anew(&failed))
     }
 
     fn make_durable(&mut self) -> Result<(), QueueError> {
@@ -455,19 +470,23 @@ impl Writer {
     }
 
     fn commit_index(&mut self) -> Result<(), QueueError> {
+        self.index_changes().or_else(|failed| self.make_index_anew(&failed))
+    }
+
+    fn index_changes(&mut self) -> Result<(), QueueError> {
         if self.ledger.is_clean() {
             return Ok(());
         }
         let index = self.shared.index()?;
         let mark = self.mark();
-        match self.ledger.commit(&index, &mark) {
-            Ok(()) => Ok(()),
-            Err(failed) => {
-                warn!(%failed, "queue: the index failed; rebuilding it from the journal");
-                drop(index);
-                self.rebuild_index()
-            }
-        }
+        self.ledger.commit(&index, &mark)
+    }
+
+    fn make_index_anew(&mut self, failed: &QueueError) -> Result<(), QueueError> {
+        warn!(%failed, "queue: the index failed; rebuilding it from the journal");
+        self.rebuild_index()?;
+        self.shared.publish(&self.ledger);
+        Ok(())
     }
 
     fn mark(&self) -> Mark {
@@ -532,7 +551,7 @@ impl Writer {
     }
 }
 
-fn accept_meta(entry: &Entry, envelope: Vec<u8>) -> AcceptMeta {
+fn accept_meta(entry: &Entry, envelope: Bytes) -> AcceptMeta {
     AcceptMeta {
         idempotency: entry.key.clone().map(|(key, digest)| super::Idempotency { key, digest }),
         priority: entry.priority,

@@ -50,7 +50,7 @@ async fn bytes_are_bounded_too_and_what_never_fits_drops_nothing() {
         queue.accept(entry(5, at, &[1; 9000])).await.unwrap();
     }
     let refused = queue.accept(entry(9, 5, &[2; 40_000])).await.unwrap_err();
-    assert!(matches!(refused, QueueError::Full { rule: FullRule::Bytes, .. }), "{refused}");
+    assert!(matches!(refused, QueueError::TooLarge { limit: 30_000, .. }), "{refused}");
     assert_eq!(queue.stats().await.unwrap().dropped, 0);
     queue.accept(entry(5, 6, &[2; 16_000])).await.unwrap();
     let stats = queue.stats().await.unwrap();

@@ -370,3 +370,25 @@ async fn results_after_a_lost_segment_have_numbers_that_none_had_before() {
     let next = answered(&queue).await;
     assert!(next > last, "{next} after {last}");
 }
+
+#[tokio::test]
+async fn what_was_ended_forgotten_or_dropped_is_not_called_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = open(dir.path());
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        let new = entry(5, 1, &[9; 1000]);
+        ids.push(new.id);
+        queue.accept(new).await.unwrap();
+    }
+    queue.answer(ids[0], "answer", 2).await.unwrap();
+    queue.answer(ids[1], "answer", 3).await.unwrap();
+    queue.forget_before(2, 0).await.unwrap();
+    queue.cancel(ids[2], 3).await.unwrap();
+    assert!(queue.forget(ids[2]).await.unwrap());
+    queue.close().await.unwrap();
+    let repaired = repair(dir.path(), small()).await.unwrap();
+    assert_eq!((repaired.lost, repaired.untold), (vec![], None));
+    let repaired = repair(dir.path(), small()).await.unwrap();
+    assert_eq!((repaired.lost, repaired.report.held), (vec![], 1));
+}

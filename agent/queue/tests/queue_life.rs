@@ -203,9 +203,10 @@ async fn full_queue_refuses_new_requests_and_says_why() {
     let config = QueueConfig { max_requests: 2, max_bytes: 4096, ..small() };
     let (queue, _) = Queue::open(dir.path(), config).unwrap();
     let big = queue.accept(entry(5, 1, &[7; 5000])).await;
-    let by_bytes = |e: &QueueError| matches!(e, QueueError::Full { rule: FullRule::Bytes, .. });
-    assert!(big.is_err_and(|e| by_bytes(&e)));
-    queue.accept(entry(5, 1, b"1")).await.unwrap();
+    assert!(matches!(big, Err(QueueError::TooLarge { limit: 4096, .. })), "it never fits");
+    queue.accept(entry(5, 1, &[1; 3000])).await.unwrap();
+    let second = queue.accept(entry(5, 1, &[2; 3000])).await;
+    assert!(matches!(second, Err(QueueError::Full { rule: FullRule::Bytes, limit: 4096 })));
     queue.accept(entry(5, 1, b"2")).await.unwrap();
     let third = queue.accept(entry(5, 1, b"3")).await;
     assert!(matches!(third, Err(QueueError::Full { rule: FullRule::Count, limit: 2 })));
@@ -470,4 +471,60 @@ async fn id_that_was_forgotten_comes_again_and_is_kept_through_a_crash() {
         assert_eq!(record.answer.as_deref(), Some(&b"done"[..]));
         assert_eq!(copy.stats().await.unwrap().cancelled, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_was_answered_finds_what_he_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = open(dir.path());
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let queue = queue.clone();
+        callers.spawn(async move {
+            for _ in 0..60 {
+                let new = entry(5, 1, b"body");
+                let id = new.id;
+                queue.accept(new).await.unwrap();
+                assert!(!queue.get(id).await.unwrap().unwrap().summary.state.is_final());
+                queue.answer(id, "answer", 2).await.unwrap();
+                let told = queue.get(id).await.unwrap().unwrap();
+                assert_eq!(told.answer.unwrap().as_ref(), b"answer");
+                assert!(queue.forget(id).await.unwrap());
+                assert_eq!(queue.get(id).await.unwrap(), None);
+            }
+        });
+    }
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((queue.waiting(), stats.held, stats.answered), (0, 0, 0), "{stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_lease_at_once_everybody_gets_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = open(dir.path());
+    for _ in 0..20 {
+        for _ in 0..32 {
+            queue.accept(entry(5, 1, b"body")).await.unwrap();
+        }
+        let mut workers = tokio::task::JoinSet::new();
+        for _ in 0..32 {
+            let queue = queue.clone();
+            workers.spawn(async move {
+                let lease = queue.lease_next(2).await.unwrap().expect("there is one for each");
+                let id = lease.id();
+                assert_eq!(queue.answer(id, "answer", 3).await.unwrap(), Recorded::Stored);
+                drop(lease);
+                id
+            });
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some(id) = workers.join_next().await {
+            assert!(seen.insert(id.unwrap()), "it was leased twice");
+        }
+        assert_eq!(seen.len(), 32);
+    }
+    assert_eq!(queue.stats().await.unwrap().in_flight, 0);
 }

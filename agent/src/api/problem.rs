@@ -121,7 +121,15 @@ impl From<AskError> for Problem {
             }
             AskError::NoQueue(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_queue", detail)
                 .retry_after(pressure::UNKNOWN_S),
-            AskError::Queue(_) | AskError::Stored(_) => {
+            AskError::Queue(QueueError::TooLarge { .. }) => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+            }
+            AskError::Queue(QueueError::Damaged { .. }) | AskError::Stored(_) => {
+                tracing::error!(error = %detail, "a record is damaged");
+                let detail = format!("{detail}: send it again under a new key");
+                Self::new(StatusCode::GONE, "damaged", detail)
+            }
+            AskError::Queue(_) => {
                 tracing::error!(error = %detail, "the queue failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", detail)
             }

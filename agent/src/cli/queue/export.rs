@@ -41,6 +41,14 @@ pub(super) fn export(
         let mut out = Counted { to: std::io::stdout().lock(), bytes: 0 };
         return write(place, state, &mut out).map(|done| Exported { bytes: out.bytes, ..done });
     };
+    // A link leads to where the file is to be; a device or a pipe is written to as it is.
+    let path = &path.canonicalize().unwrap_or_else(|_new| path.to_owned());
+    if path.exists() && !path.is_file() {
+        let opened = File::options().write(true).open(path);
+        let file = opened.map_err(|error| unwritable(path, &error))?;
+        let mut out = Counted { to: file, bytes: 0 };
+        return write(place, state, &mut out).map(|done| Exported { bytes: out.bytes, ..done });
+    }
     let beside = Beside::of(path).map_err(|error| unwritable(path, &error))?;
     let done = write_file(place, state, &beside.file, path)?;
     beside.put(path).map_err(|error| unwritable(path, &error))?;

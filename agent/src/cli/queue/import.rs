@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -92,8 +93,12 @@ impl<'a> Lines<'a> {
 fn open(place: &Place, path: &Path) -> Result<(String, File), Failure> {
     let is_stdin = path == Path::new("-");
     let name = if is_stdin { "stdin".to_owned() } else { path.display().to_string() };
-    let from = if is_stdin { Path::new("/dev/stdin") } else { path };
-    let mut file = File::open(from).map_err(|error| unreadable(&name, &error))?;
+    let file = if is_stdin {
+        std::io::stdin().as_fd().try_clone_to_owned().map(File::from)
+    } else {
+        File::open(path)
+    };
+    let mut file = file.map_err(|error| unreadable(&name, &error))?;
     let kind = file.metadata().map_err(|error| unreadable(&name, &error))?.file_type();
     if kind.is_dir() {
         let sentence = format!("{name} is a folder; give the file that `queue export` wrote");

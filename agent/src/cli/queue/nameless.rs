@@ -1,5 +1,7 @@
-//! Files without a name, which are gone when the command is stopped in the middle: what is held can be
-//! confidential.
+//! Files without a name: what is held can be confidential.
+//!
+//! **Invariant:** where the file system has nameless files, nothing is left of one when the command is
+//! stopped in the middle.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -253,7 +253,9 @@ fn stored(id: RequestId, outcome: Result<Recorded, QueueError>) -> Result<(), Fa
 
 pub(super) fn of_queue(error: &QueueError) -> Failure {
     let exit = match error {
-        QueueError::Unknown { .. } | QueueError::KeyConflict { .. } => Exit::Found,
+        QueueError::Unknown { .. }
+        | QueueError::KeyConflict { .. }
+        | QueueError::TooLarge { .. } => Exit::Found,
         QueueError::InUse { .. } => Exit::Unavailable,
         _ => Exit::Storage,
     };
@@ -266,7 +268,7 @@ pub(super) fn unknown(id: RequestId) -> Failure {
 
 fn of_agent(error: LocalError) -> Failure {
     match error {
-        LocalError::Refused { status: 404 | 409 | 422, detail, .. } => {
+        LocalError::Refused { status: 404 | 409 | 410 | 413 | 422, detail, .. } => {
             Failure::new(Exit::Found, detail)
         }
         LocalError::Refused { status: 503 | 507, detail, .. } => {

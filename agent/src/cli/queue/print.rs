@@ -156,7 +156,7 @@ pub(super) fn imported(done: &Imported) -> String {
 }
 
 pub(super) fn repaired(done: &Repaired) -> String {
-    let Repaired { held, records, damage, lost, touched, set_aside } = done;
+    let Repaired { held, records, damage, lost, touched, untold, set_aside } = done;
     let mut lines: Vec<_> = damage.iter().map(|what| format!("damaged: {}", plain(what))).collect();
     lines.extend(lost.iter().map(|id| format!("lost: request {id}")));
     lines.extend(
@@ -164,6 +164,12 @@ pub(super) fn repaired(done: &Repaired) -> String {
             .iter()
             .map(|id| format!("request {id} is there, but an attempt or its end may be forgotten")),
     );
+    lines.extend(untold.iter().map(|why| {
+        format!(
+            "requests lost with a whole segment cannot be named: the old index cannot tell ({})",
+            plain(why)
+        )
+    }));
     lines.extend(set_aside.iter().map(|path| format!("set aside: {}", path.display())));
     lines.push(format!("{records} records read, the index is made anew, {held} requests wait"));
     lines.join("\n")

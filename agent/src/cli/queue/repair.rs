@@ -23,6 +23,9 @@ pub(super) struct Repaired {
     pub(super) lost: Vec<RequestId>,
     /// Requests that are there, but of which an attempt or their end may be forgotten.
     pub(super) touched: Vec<RequestId>,
+    /// Why what is lost with a whole segment cannot be named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) untold: Option<String>,
     /// Files that were set aside.
     pub(super) set_aside: Vec<PathBuf>,
 }
@@ -47,7 +50,7 @@ pub(super) fn repair(place: &Place) -> Result<Repaired, Failure> {
                 error => of_queue(&error),
             }
         })?;
-    let queue::Repaired { damage, aside, lost, touched, report } = repaired;
+    let queue::Repaired { damage, aside, lost, touched, untold, report } = repaired;
     let OpenReport { held, replayed, bad, .. } = report;
     let mut damage: Vec<String> = damage.iter().map(ToString::to_string).collect();
     damage.extend(
@@ -55,5 +58,5 @@ pub(super) fn repair(place: &Place) -> Result<Repaired, Failure> {
             .filter(|path| path.to_string_lossy().contains(".seg."))
             .map(|path| format!("{} is no segment of this queue", path.display())),
     );
-    Ok(Repaired { held, records: replayed, damage, lost, touched, set_aside: aside })
+    Ok(Repaired { held, records: replayed, damage, lost, touched, untold, set_aside: aside })
 }

@@ -16,6 +16,8 @@ impl Writer {
         let (index, ledger) = self.place.rebuild_running(self.shared.config.keep_bad)?;
         self.ledger = ledger;
         self.shared.replace_index(Some(index));
+        // What was forgotten for its age may be back.
+        self.shared.publish(&self.ledger);
         Ok(())
     }
 

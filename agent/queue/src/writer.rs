@@ -484,9 +484,7 @@ impl Writer {
 
     fn make_index_anew(&mut self, failed: &QueueError) -> Result<(), QueueError> {
         warn!(%failed, "queue: the index failed; rebuilding it from the journal");
-        self.rebuild_index()?;
-        self.shared.publish(&self.ledger);
-        Ok(())
+        self.rebuild_index()
     }
 
     fn mark(&self) -> Mark {

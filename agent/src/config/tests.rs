@@ -167,3 +167,13 @@ fn the_limits_of_a_destination_are_read_and_held_against_each_other() {
         assert!(faults.starts_with(&format!("destination[0].{key}: is ")), "{text}: {faults}");
     }
 }
+
+#[test]
+fn segments_are_no_larger_than_what_may_be_held() {
+    let segment_mib = |text: &str| parse(text).map(|config| config.queue.segment_bytes >> 20);
+    assert_eq!(segment_mib("[queue]\nmax_mib = 8"), Ok(2), "a small queue has small ones");
+    assert_eq!(segment_mib("[queue]\nmax_mib = 1"), Ok(1));
+    assert_eq!(segment_mib("[queue]\nmax_mib = 8\nsegment_mib = 8"), Ok(8));
+    let faults = segment_mib("[queue]\nmax_mib = 8\nsegment_mib = 9").unwrap_err();
+    assert!(faults.len() == 1 && faults[0].contains("queue.segment_mib"), "{faults:?}");
+}

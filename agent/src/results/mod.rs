@@ -12,6 +12,7 @@
 //! or the configuration keeps it from that taker, or when it was given up or lost; the last two are
 //! counted and said.
 
+mod cursor;
 pub mod feed;
 pub mod fleet;
 mod patience;

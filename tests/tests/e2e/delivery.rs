@@ -106,6 +106,7 @@ async fn a_result_that_is_refused_for_too_long_does_not_block_the_rest() {
     receiver.until("the next one, taken", |receiver| receiver.taken() == [next.clone()]).await;
     assert!(receiver.posts().iter().any(|post| post.id == poison));
     let (_, metrics) = client(&device).get("/metrics").await.unwrap();
+    assert!(metrics.contains("# HELP holdfast_queue_requests Requests in the queue, by state\n"));
     let given_up = "holdfast_webhook_posts_total{webhook=\"mes\",outcome=\"given_up\"} 1";
     assert!(metrics.contains(given_up), "{metrics}");
 }

@@ -67,5 +67,7 @@ async fn only_so_many_callers_wait_for_results() {
     let status = client.until(&format!("{path}?wait_ms=1"), super::SOON, busy).await.unwrap();
     assert_eq!(status, 503);
     assert_eq!(client.get(&path).await.unwrap().0, 200, "asking without waiting goes on");
+    let (status, said) = client.get(&format!("{path}?wait_ms=60001")).await.unwrap();
+    assert!(status == 400 && said.contains("60000"), "a longer wait is refused: {said}");
     waits.abort();
 }

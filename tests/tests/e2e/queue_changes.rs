@@ -141,6 +141,16 @@ async fn what_is_exported_is_imported_once_and_answered_under_its_id() {
             assert_eq!(line["id"], **id);
             assert_eq!(STANDARD.decode(line["body"].as_str().unwrap()).unwrap(), sample);
         }
+        // A link leads to where it is to be.
+        let link = held.dir.path().join(format!("link-{running}"));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        std::fs::write(&file, "older").unwrap();
+        held.json(&["export", "--output", link.to_str().unwrap()]);
+        assert!(link.is_symlink(), "it is not replaced");
+        assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 5);
+        let left = std::fs::read_dir(held.dir.path()).unwrap().flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        assert!(!left.iter().any(|name| name.contains(".part")), "{left:?}");
         exports.push(file);
         let (code, said) = held.queue(&["export", "--state", "set_aside"]);
         assert!(code == 0 && said.starts_with("{\"holdfast_export\":1}\n{\"requests\":0}\n"));

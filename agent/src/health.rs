@@ -62,12 +62,15 @@ impl Sources {
     pub fn models(&self) -> Vec<ModelState> {
         let lanes = self.service.engine.lanes();
         lanes
-            .map(|lane| ModelState {
-                name: lane.name().to_owned(),
-                version: lane.version().to_owned(),
-                task: lane.task().to_string(),
-                variant: lane.variant().to_owned(),
-                runtime: "tract".to_owned(),
+            .map(|lane| {
+                let choice = lane.choice();
+                ModelState {
+                    name: lane.name().to_owned(),
+                    version: lane.version().to_owned(),
+                    task: lane.task().to_string(),
+                    variant: choice.variant,
+                    runtime: choice.runtime,
+                }
             })
             .collect()
     }

@@ -21,7 +21,7 @@ use crate::api::Api;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::escalate::{EscalateError, Escalator, Purse, TaskHints};
 use crate::gauges;
 use crate::health::Sources;
@@ -34,6 +34,8 @@ use crate::results::receiver::{Address, Receiver, Webhook};
 use crate::results::takers::{Foreseen, TakerError, Takers};
 use crate::service::{Service, Slot};
 use crate::supervise::supervise;
+use crate::tune::Tuning;
+use crate::tune::probe::Program;
 
 /// The agent stops within this time.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -80,12 +82,14 @@ pub enum RunError {
 
 /// Runs the agent until `stop` is cancelled.
 ///
+/// `program` is started to try ways to run a bundle; without it, tract alone is used.
 /// `ready` is called once with the API's address, when the agent answers.
 ///
 /// # Errors
 /// When the port or the queue belongs to another process.
 pub async fn run(
     config: Config,
+    program: Option<Program>,
     stop: CancellationToken,
     ready: impl FnOnce(SocketAddr) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
@@ -95,7 +99,8 @@ pub async fn run(
     let address = listener
         .local_addr()
         .map_err(|source| RunError::Listen { address: config.api.listen, source })?;
-    let (engine, slot) = tokio::join!(Engine::start(&config.models), open_queue(&config));
+    let tuning = Arc::new(Tuning::open(program, &config.state_dir));
+    let (engine, slot) = tokio::join!(Engine::start(&config.models, &tuning), open_queue(&config));
     let engine = Arc::new(engine);
     let hints = engine.lanes().map(|lane| {
         let hints = TaskHints {
@@ -120,8 +125,13 @@ pub async fn run(
     // What still works while the rest stops is stopped after it.
     let stop_behind = CancellationToken::new();
     let takers = Takers::load(&config.state_dir, config.results.max_takers);
-    let parts =
-        Parts { config: config.clone(), service: service.clone(), takers: takers.clone(), started };
+    let parts = Parts {
+        config: config.clone(),
+        service: service.clone(),
+        takers: takers.clone(),
+        tuning,
+        started,
+    };
     parts.spawn(&tasks, &stop_behind);
     tasks.spawn(upkeep(metrics.clone(), stop_behind.clone()));
 
@@ -151,6 +161,7 @@ struct Parts {
     config: Config,
     service: Service,
     takers: Takers,
+    tuning: Arc<Tuning>,
     started: Instant,
 }
 
@@ -179,6 +190,10 @@ impl Parts {
                 webhook_task(this.clone(), webhook.clone(), token.clone())
             }));
         }
+        let (this, token) = (parts.clone(), stop.clone());
+        tasks.spawn(supervise("tuning", stop.clone(), move || {
+            tuning_task(this.clone(), token.clone())
+        }));
         let token = stop.clone();
         tasks.spawn(supervise("fleet", stop.clone(), move || {
             link_task(parts.clone(), token.clone())
@@ -344,9 +359,18 @@ fn note_forgotten(Forgotten { by_age, by_count }: Forgotten) {
     }
 }
 
+/// Finds out how each bundle runs best on this board.
+async fn tuning_task(parts: Arc<Parts>, stop: CancellationToken) {
+    let Parts { config, service, tuning, .. } = &*parts;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = engine::tune(&service.engine, &config.models, tuning) => {}
+    }
+}
+
 /// Reports to the fleet's controller, if there is one.
 async fn link_task(parts: Arc<Parts>, stop: CancellationToken) {
-    let Parts { config, service, takers, started } = &*parts;
+    let Parts { config, service, takers, started, .. } = &*parts;
     let Some(fleet) = &config.fleet else { return };
     let identity = match Identity::load(&config.state_dir, config.device.clone()) {
         Ok(identity) => identity,

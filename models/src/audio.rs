@@ -60,13 +60,13 @@ impl AudioPipeline {
         Ok(&self.clip)
     }
 
-    /// The features of the clip that `clip` made last, `[frames, columns]`, row by row.
-    pub fn features(&mut self, out: &mut Vec<f32>) {
-        out.clear();
-        out.reserve(self.front.frames() * self.front.columns());
-        for frame in self.clip.windows(self.front.frame_samples).step_by(self.front.step_samples) {
+    /// The features of the clip that `clip` made last, `[frames, columns]`, row by row. `out` has
+    /// room for exactly those.
+    pub fn features(&mut self, out: &mut [f32]) {
+        let frames = self.clip.windows(self.front.frame_samples).step_by(self.front.step_samples);
+        for (frame, row) in frames.zip(out.chunks_exact_mut(self.front.columns())) {
             self.spectrum.run(frame, &mut self.bins);
-            self.mel.run(&self.bins, out);
+            self.mel.run(&self.bins, row);
         }
     }
 

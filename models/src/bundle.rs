@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 pub use fault::{BundleError, Fault, Problem};
 pub use golden::Golden;
 pub use input::{
-    AudioFront, Channels, Dtype, Features, Filter, Fit, Front, ImageFront, Input, Layout,
-    Normalise, Resize, Spectrum,
+    AudioFront, Channels, Features, Filter, Fit, Front, ImageFront, Input, Layout, Normalise,
+    Resize, Spectrum,
 };
 pub use manifest::{FileEntry, Precision, Provenance, Sample, Variant};
 pub use output::{Meaning, Output};
@@ -39,6 +39,7 @@ const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 pub struct Bundle {
     dir: PathBuf,
     manifest: Manifest,
+    digest: [u8; 32],
     goldens: Vec<Golden>,
 }
 
@@ -141,6 +142,11 @@ impl Bundle {
         &self.manifest.files
     }
 
+    /// The SHA-256 of `bundle.toml`, which has that of every other file in it.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
     /// The directory it was opened from.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -181,7 +187,9 @@ impl Bundle {
 }
 
 fn open(dir: &Path, faults: &Faults) -> Option<Bundle> {
-    let text = match read_bounded(&dir.join(MANIFEST), MAX_MANIFEST_BYTES) {
+    let bytes = read_bounded(&dir.join(MANIFEST), MAX_MANIFEST_BYTES);
+    let digest = bytes.as_ref().map_or([0; 32], |bytes| Sha256::digest(bytes).into());
+    let text = match bytes {
         Ok(bytes) => String::from_utf8(bytes).map_err(|e| Problem::Syntax(e.to_string())),
         Err(why) => Err(Problem::Unreadable(why)),
     };
@@ -207,7 +215,7 @@ fn open(dir: &Path, faults: &Faults) -> Option<Bundle> {
     }
     let manifest = manifest?;
     let goldens = golden::read(&golden?, &manifest, faults);
-    Some(Bundle { dir: dir.to_owned(), manifest, goldens })
+    Some(Bundle { dir: dir.to_owned(), manifest, digest, goldens })
 }
 
 fn read_listed(dir: &Path, entry: &FileEntry) -> Result<Vec<u8>, Problem> {

@@ -64,24 +64,30 @@ impl ImagePipeline {
         self.resizer.run(pixels)
     }
 
-    /// The tensor of the picture that `fit` made last, in the bundle's layout.
-    pub fn tensor(&self, out: &mut Vec<f32>) {
+    /// The tensor of the picture that `fit` made last, in the bundle's layout. `out` has room for
+    /// exactly that.
+    pub fn tensor(&self, out: &mut [f32]) {
         let pixels = self.resizer.last();
         let have = pixels.channels();
         // A grey picture gives every channel the same step.
         let source = |channel: usize| if have == 1 { 0 } else { channel };
-        out.clear();
         match self.front.layout {
             Layout::Nchw => {
-                for (channel, levels) in self.levels.iter().enumerate() {
+                let planes = out.chunks_exact_mut(pixels.data().len() / have);
+                for ((channel, levels), plane) in self.levels.iter().enumerate().zip(planes) {
                     let steps = pixels.data().iter().skip(source(channel)).step_by(have);
-                    out.extend(steps.map(|step| levels[usize::from(*step)]));
+                    for (value, step) in plane.iter_mut().zip(steps) {
+                        *value = levels[usize::from(*step)];
+                    }
                 }
             }
             Layout::Nhwc => {
-                for pixel in pixels.data().chunks_exact(have) {
-                    for (channel, levels) in self.levels.iter().enumerate() {
-                        out.push(levels[usize::from(pixel[source(channel)])]);
+                let values = out.chunks_exact_mut(self.levels.len());
+                for (pixel, values) in pixels.data().chunks_exact(have).zip(values) {
+                    for (channel, (value, levels)) in
+                        values.iter_mut().zip(&self.levels).enumerate()
+                    {
+                        *value = levels[usize::from(pixel[source(channel)])];
                     }
                 }
             }

@@ -17,9 +17,14 @@ pub mod image;
 mod media;
 mod model;
 pub mod runtime;
+pub mod tensor;
 
 pub use bundle::{Bundle, BundleError, MediaKind, Variant};
 pub use classify::{Class, ClassifyError};
 pub use media::{Media, MediaError, MediaType};
 pub use model::{InferError, Inference, InputError, LoadError, Model, Timings};
-pub use runtime::{Runtime, RuntimeError, Session, tract::Tract};
+pub use runtime::{
+    Runtime, RuntimeError, Session, onnx_runtime::OnnxRuntime, onnx_runtime::library::Library,
+    tract::Tract,
+};
+pub use tensor::{Dtype, Tensor};

@@ -3,6 +3,7 @@
 //! **Invariant:** a `Model` exists only when its runtime reproduced the bundle's golden outputs
 //! through this crate's own front end, within the variant's tolerance.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::audio::{AudioError, AudioPipeline};
@@ -12,6 +13,7 @@ use crate::clock;
 use crate::image::{ImageError, ImagePipeline};
 use crate::media::{Media, MediaError};
 use crate::runtime::{Graph, Runtime, RuntimeError, Session, TensorSpec};
+use crate::tensor::Tensor;
 
 /// The golden check takes more samples until this much time has gone by.
 const GOLDEN_TIME: Duration = Duration::from_millis(40);
@@ -23,9 +25,10 @@ pub struct Model {
     runtime: &'static str,
     front: FrontEnd,
     session: Box<dyn Session>,
-    input: Vec<f32>,
-    output: Vec<Vec<f32>>,
+    input: [Tensor; 1],
+    output: [Tensor; 1],
     checked: usize,
+    off: f32,
 }
 
 enum FrontEnd {
@@ -191,10 +194,23 @@ impl Model {
         variant: Option<&str>,
         runtime: &dyn Runtime,
     ) -> Result<Self, LoadError> {
-        Self::load_checked(bundle, variant, runtime, GOLDEN_TIME)
+        Self::load_on(bundle, variant, runtime, NonZeroUsize::MIN)
     }
 
-    /// Loads a variant and checks it against all of its goldens, however long that takes.
+    /// As `load`, to run on this many threads.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn load_on(
+        bundle: &Bundle,
+        variant: Option<&str>,
+        runtime: &dyn Runtime,
+        threads: NonZeroUsize,
+    ) -> Result<Self, LoadError> {
+        Self::load_checked(bundle, variant, (runtime, threads), GOLDEN_TIME)
+    }
+
+    /// As `load_on`, checked against all of its goldens, however long that takes.
     ///
     /// # Errors
     /// As `load`.
@@ -202,17 +218,18 @@ impl Model {
         bundle: &Bundle,
         variant: Option<&str>,
         runtime: &dyn Runtime,
+        threads: NonZeroUsize,
     ) -> Result<Self, LoadError> {
-        Self::load_checked(bundle, variant, runtime, Duration::MAX)
+        Self::load_checked(bundle, variant, (runtime, threads), Duration::MAX)
     }
 
     fn load_checked(
         bundle: &Bundle,
         variant: Option<&str>,
-        runtime: &dyn Runtime,
+        (runtime, threads): (&dyn Runtime, NonZeroUsize),
         limit: Duration,
     ) -> Result<Self, LoadError> {
-        let mut model = Self::prepare(bundle, variant, runtime)?;
+        let mut model = Self::prepare(bundle, variant, runtime, threads)?;
         let name = model.variant.name.clone();
         let began = clock::now();
         for golden in bundle.goldens().iter().filter(|g| g.variant == name) {
@@ -229,6 +246,7 @@ impl Model {
         bundle: &Bundle,
         variant: Option<&str>,
         runtime: &dyn Runtime,
+        threads: NonZeroUsize,
     ) -> Result<Self, LoadError> {
         let variant = bundle.variant(variant).cloned().ok_or_else(|| {
             let have: Vec<&str> = bundle.variants().iter().map(|v| v.name.as_str()).collect();
@@ -240,10 +258,15 @@ impl Model {
         })?;
         let onnx = bundle.read(&variant.file)?;
         let (input, output) = (bundle.input(), bundle.output());
-        let inputs = [TensorSpec { name: input.name.clone(), shape: input.shape.clone() }];
-        let outputs = [TensorSpec { name: output.name.clone(), shape: output.shape.clone() }];
+        let spec = |name: &str, dtype, shape: &[usize]| TensorSpec {
+            name: name.to_owned(),
+            dtype,
+            shape: shape.to_vec(),
+        };
+        let inputs = [spec(&input.name, input.dtype, &input.shape)];
+        let outputs = [spec(&output.name, output.dtype, &output.shape)];
         let graph = Graph { onnx: &onnx, inputs: &inputs, outputs: &outputs };
-        let session = runtime.load(&graph).map_err(|source| LoadError::Runtime {
+        let session = runtime.load(&graph, threads).map_err(|source| LoadError::Runtime {
             bundle: bundle.name().to_owned(),
             variant: variant.name.clone(),
             source,
@@ -253,14 +276,15 @@ impl Model {
             Front::Image(front) => FrontEnd::Image(Box::new(ImagePipeline::new(front))),
         };
         Ok(Self {
-            input: Vec::with_capacity(inputs[0].size()),
-            output: vec![Vec::with_capacity(outputs[0].size())],
+            input: [Tensor::zeros(&input.shape, input.dtype)],
+            output: [Tensor::zeros(&output.shape, output.dtype)],
             bundle: bundle.clone(),
             variant,
             runtime: runtime.name(),
             front,
             session,
             checked: 0,
+            off: 0.0,
         })
     }
 
@@ -273,11 +297,12 @@ impl Model {
             sample: golden.sample.clone(),
             source,
         })?;
-        let pairs = self.output[0].iter().zip(&golden.output);
+        let pairs = self.values().iter().zip(&golden.output);
         // A value that is not a number counts as infinitely far off.
         let off = pairs
             .map(|(a, b)| (a - b).abs())
             .fold(0.0f32, |max, d| if d.is_nan() { f32::INFINITY } else { max.max(d) });
+        self.off = self.off.max(off);
         if off <= self.variant.tolerance {
             return Ok(());
         }
@@ -311,6 +336,11 @@ impl Model {
         self.checked
     }
 
+    /// The largest difference from the goldens that it was checked against.
+    pub fn off(&self) -> f32 {
+        self.off
+    }
+
     /// Answers one request.
     ///
     /// # Errors
@@ -318,9 +348,14 @@ impl Model {
     pub fn infer(&mut self, media: &Media) -> Result<Inference, InferError> {
         let mut timings = self.run(media)?;
         let began = clock::now();
-        let classes = classify(&self.output[0], self.bundle.output())?;
+        let classes = classify(self.values(), self.bundle.output())?;
         timings.infer += clock::now() - began;
         Ok(Inference { classes, timings })
+    }
+
+    /// What the graph gave last.
+    fn values(&self) -> &[f32] {
+        self.output[0].of().unwrap_or_default()
     }
 
     /// From media to the raw output of the graph, which stays in `output`.
@@ -335,19 +370,19 @@ impl Model {
                 let recording = AudioPipeline::decode(media.bytes())?;
                 let decoded = clock::now();
                 audio.clip(&recording)?;
-                audio.features(&mut self.input);
+                audio.features(self.input[0].of_mut().unwrap_or_default());
                 decoded
             }
             FrontEnd::Image(image) => {
                 let pixels = ImagePipeline::decode(media.bytes(), media.media_type())?;
                 let decoded = clock::now();
                 image.fit(pixels)?;
-                image.tensor(&mut self.input);
+                image.tensor(self.input[0].of_mut().unwrap_or_default());
                 decoded
             }
         };
         let featured = clock::now();
-        self.session.run(&[&self.input], &mut self.output)?;
+        self.session.run(&self.input, &mut self.output)?;
         Ok(Timings {
             decode: decoded - began,
             features: featured - decoded,

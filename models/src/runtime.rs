@@ -3,14 +3,21 @@
 //! **Invariant:** a `Session` takes and gives exactly the tensors of its `Graph`: same names, same
 //! element types, same pinned shapes. An engine that panics or refuses is a typed error.
 
+pub mod onnx_runtime;
 pub mod tract;
 
-/// A tensor of a graph: its name and its pinned shape; elements are f32.
+use std::num::NonZeroUsize;
+
+use crate::tensor::{Dtype, Tensor};
+
+/// A tensor of a graph: its name, its element type and its pinned shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     /// The name in the graph.
     pub name: String,
-    /// The shape, batch included.
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// The shape, batch included; empty for a scalar.
     pub shape: Vec<usize>,
 }
 
@@ -37,21 +44,26 @@ pub trait Runtime: Send + Sync {
     /// The engine's name, as it is shown and configured.
     fn name(&self) -> &'static str;
 
-    /// Loads a graph and makes it ready to run.
+    /// Loads a graph and makes it ready to run on this many threads; an engine that knows of one
+    /// thread only uses one.
     ///
     /// # Errors
     /// The graph is damaged, uses what the engine has not, or is not as it is said to be.
-    fn load(&self, graph: &Graph<'_>) -> Result<Box<dyn Session>, RuntimeError>;
+    fn load(
+        &self,
+        graph: &Graph<'_>,
+        threads: NonZeroUsize,
+    ) -> Result<Box<dyn Session>, RuntimeError>;
 }
 
 /// A graph that is ready to run, used by one thread at a time.
 pub trait Session: Send {
-    /// Runs the graph. `inputs` hold the elements of each input in C order; each of `outputs` is
-    /// replaced by the elements of that output.
+    /// Runs the graph. `inputs` are the graph's, in their order; each of `outputs` is replaced by
+    /// that output, in the memory it has.
     ///
     /// # Errors
-    /// A length differs from the graph's, or the engine fails.
-    fn run(&mut self, inputs: &[&[f32]], outputs: &mut [Vec<f32>]) -> Result<(), RuntimeError>;
+    /// An input is not as the graph says, or the engine fails.
+    fn run(&mut self, inputs: &[Tensor], outputs: &mut [Tensor]) -> Result<(), RuntimeError>;
 }
 
 /// Why a graph does not load or run.
@@ -99,4 +111,58 @@ pub enum RuntimeError {
         /// The engine's reason.
         why: String,
     },
+}
+
+/// Whether tensors are as a session's graph says.
+fn check_tensors(specs: &[TensorSpec], tensors: &[Tensor]) -> Result<(), RuntimeError> {
+    check_count("inputs", tensors.len(), specs.len())?;
+    for (spec, tensor) in specs.iter().zip(tensors) {
+        if spec.dtype != tensor.dtype() || spec.shape != tensor.shape() {
+            return Err(RuntimeError::Interface {
+                what: format!("tensor {}", spec.name),
+                got: format!("{} {:?}", tensor.dtype(), tensor.shape()),
+                want: format!("{} {:?}", spec.dtype, spec.shape),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_count(what: &str, got: usize, want: usize) -> Result<(), RuntimeError> {
+    if got == want {
+        return Ok(());
+    }
+    Err(RuntimeError::Interface {
+        what: format!("number of {what}"),
+        got: got.to_string(),
+        want: want.to_string(),
+    })
+}
+
+/// Where each of `wanted` stands among the graph's own names, which must be the same ones.
+fn places(what: &str, own: &[String], wanted: &[TensorSpec]) -> Result<Vec<usize>, RuntimeError> {
+    let places: Option<Vec<usize>> =
+        wanted.iter().map(|spec| own.iter().position(|name| *name == spec.name)).collect();
+    match places {
+        Some(places) if own.len() == wanted.len() => Ok(places),
+        _ => {
+            let wanted: Vec<&str> = wanted.iter().map(|spec| spec.name.as_str()).collect();
+            Err(RuntimeError::Interface {
+                what: what.to_owned(),
+                got: own.join(", "),
+                want: wanted.join(", "),
+            })
+        }
+    }
+}
+
+/// Runs foreign code; a panic in it is an error.
+fn caught<T>(runtime: &'static str, run: impl FnOnce() -> T) -> Result<T, RuntimeError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|payload| {
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let why = text
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no reason given".to_owned());
+        RuntimeError::Panicked { runtime, why }
+    })
 }

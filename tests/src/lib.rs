@@ -2,8 +2,10 @@
 //! be cut, and a client of the agent's API.
 
 pub mod client;
+pub mod golden;
 pub mod link;
 pub mod node;
+pub mod onnxruntime;
 pub mod reference;
 pub mod samples;
 pub mod site;

@@ -118,7 +118,7 @@ impl Agent {
         let bundles: Vec<_> = self.bundles.iter().map(|path| path.display().to_string()).collect();
         let mut text = format!(
             "[device]\nid = {:?}\nstate_dir = {:?}\n\n[api]\nlisten = \"127.0.0.1:0\"\n\n\
-             [models]\nbundles = {bundles:?}\n\n[queue]\nsegment_mib = 4\n",
+             [models]\nbundles = {bundles:?}\ntune = false\n\n[queue]\nsegment_mib = 4\n",
             self.name,
             state.display().to_string(),
         );

@@ -40,6 +40,7 @@ use crate::reply::ReplyBody;
 use crate::request::{Request, TaskName};
 use crate::results::takers::Takers;
 use crate::service::Service;
+use crate::tune::choice::Choice;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -314,7 +315,8 @@ struct TaskBody<'a> {
     task: &'a str,
     bundle: &'a str,
     version: &'a str,
-    variant: &'a str,
+    #[serde(flatten)]
+    choice: Choice,
     description: &'a str,
     takes: &'static str,
     labels: &'a [String],
@@ -333,7 +335,7 @@ async fn list_tasks(State(api): State<Api>) -> Response {
             task: lane.task().as_str(),
             bundle: lane.name(),
             version: lane.version(),
-            variant: lane.variant(),
+            choice: lane.choice(),
             description: lane.description(),
             takes: match lane.expects() {
                 MediaKind::Audio => "audio",

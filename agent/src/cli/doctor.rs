@@ -1,6 +1,7 @@
 //! `holdfast-agent doctor`
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +15,9 @@ use crate::escalate::Hook;
 use crate::queue::{self, QueueConfig, QueueError};
 use crate::results::receiver::Webhook;
 use crate::run::queue_dir;
+use crate::tune::Tuning;
+use crate::tune::library::OnnxRuntimeConfig;
+use crate::tune::probe::Program;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {
@@ -69,7 +73,7 @@ const LOW_DISK_BYTES: u64 = 256 << 20;
 /// The limit for each attempt to reach something.
 const REACH_WITHIN: Duration = Duration::from_secs(3);
 
-pub(super) fn doctor(args: &DoctorArgs) -> Result<Exit, Failure> {
+pub(super) fn doctor(args: &DoctorArgs, program: Option<Program>) -> Result<Exit, Failure> {
     let mut findings = Vec::new();
     match args.config.load() {
         Ok(config) => {
@@ -79,7 +83,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Exit, Failure> {
                 origin.unwrap_or_else(|| "all defaults".into()),
             ));
             let runtime = super::runtime()?;
-            runtime.block_on(examine(&config, &mut findings));
+            runtime.block_on(examine(&config, program, &mut findings));
         }
         Err(error) => findings.extend(of_configuration(&error)),
     }
@@ -89,8 +93,12 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Exit, Failure> {
     Ok(if faulty { Exit::Found } else { Exit::Fine })
 }
 
-async fn examine(config: &Config, findings: &mut Vec<Finding>) {
-    of_bundles(&Engine::start(&config.models).await, config, findings);
+async fn examine(config: &Config, program: Option<Program>, findings: &mut Vec<Finding>) {
+    let looking = Tuning::open(program, &config.state_dir);
+    findings.push(of_onnxruntime(&looking, config).await);
+    // What is looked at is not measured.
+    let tuning = Arc::new(Tuning::open(None, &config.state_dir));
+    of_bundles(&Engine::start(&config.models, &tuning).await, config, findings);
     findings.push(of_state_dir(&config.state_dir, &config.queue));
     findings.push(of_queue(config));
     for destination in &config.destinations {
@@ -105,6 +113,26 @@ async fn examine(config: &Config, findings: &mut Vec<Finding>) {
     }
     findings.push(of_fleet(config).await);
     findings.extend(of_key(&config.state_dir.join("device.key")));
+}
+
+async fn of_onnxruntime(tuning: &Tuning, config: &Config) -> Finding {
+    let check = "onnxruntime";
+    if config.models.onnxruntime == OnnxRuntimeConfig::Off {
+        return Finding::fine(check, "off: models run on tract");
+    }
+    let is_wanted = config.models.onnxruntime != OnnxRuntimeConfig::Auto;
+    match tuning.library(&config.models).await {
+        Ok(found) => {
+            let version = found.version.as_deref().unwrap_or("of an unknown version");
+            let runtimes = found.runtimes.join(", ");
+            Finding::fine(check, format!("{version}, {} ({runtimes})", found.path.display()))
+        }
+        Err(why) if is_wanted || !why.starts_with("no libonnxruntime") => {
+            let advice = "models run on tract meanwhile; put a whole library of this machine there";
+            Finding::warn(check, why, advice)
+        }
+        Err(_absent) => Finding::fine(check, "not there: models run on tract"),
+    }
 }
 
 /// Nothing is posted: that would be a result.

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use super::{ConfigArgs, Exit, Failure, Places, output, table};
 use crate::answer::Class;
 use crate::engine::{Engine, Lane};
 use crate::request::TaskName;
+use crate::tune::Tuning;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InferArgs {
@@ -62,14 +64,15 @@ pub(super) fn infer(args: &InferArgs) -> Result<Exit, Failure> {
         config.models.bundles.clone_from(&args.bundles);
     }
     if args.variant.is_some() {
-        config.models.variant.clone_from(&args.variant);
+        config.models.pins.variant.clone_from(&args.variant);
     }
     let task = TaskName::parse(&args.task).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("\"{}\" is not a task name", args.task))
     })?;
     let runtime = super::runtime()?;
     let rows = runtime.block_on(async {
-        let engine = Engine::start(&config.models).await;
+        let tuning = Arc::new(Tuning::open(None, &config.state_dir));
+        let engine = Engine::start(&config.models, &tuning).await;
         let lane =
             engine.lane(&task).ok_or_else(|| no_model(&engine, &task, &config.models.bundles))?;
         check_variant(lane, args.variant.as_deref())?;
@@ -99,7 +102,7 @@ fn no_model(engine: &Engine, task: &TaskName, places: &[PathBuf]) -> Failure {
 
 fn check_variant(lane: &Lane, wanted: Option<&str>) -> Result<(), Failure> {
     match wanted {
-        Some(wanted) if wanted != lane.variant() => Err(Failure::new(
+        Some(wanted) if wanted != lane.choice().variant => Err(Failure::new(
             Exit::Unavailable,
             format!(
                 "{} has no variant \"{wanted}\"; it has {}",

@@ -5,6 +5,7 @@
 
 mod doctor;
 mod infer;
+mod models;
 mod output;
 mod queue;
 mod run;
@@ -20,6 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{Config, ConfigError};
+use crate::tune::probe::Program;
 
 /// What the process tells its caller by its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +95,8 @@ enum Command {
     Infer(infer::InferArgs),
     /// Check configuration, bundles, storage, links and clock, and say what to do
     Doctor(doctor::DoctorArgs),
+    /// Measure how bundles run on this board
+    Models(models::ModelsArgs),
     /// Look at the requests on disk
     Queue(queue::QueueArgs),
     /// Print completions for a shell
@@ -138,6 +142,8 @@ impl fmt::Display for Places<'_> {
 
 /// Runs the command line `args`, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let program = Program::this(args.len());
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -153,9 +159,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return Exit::Usage.into();
     }
     let result = match args.command {
-        Command::Run(args) => run::run(&args),
+        Command::Run(args) => run::run(&args, program),
         Command::Infer(args) => infer::infer(&args),
-        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Doctor(args) => doctor::doctor(&args, program),
+        Command::Models(args) => models::models(args, program),
         Command::Queue(args) => queue::queue(&args),
         Command::Completions { shell } => {
             let mut command = Args::command();

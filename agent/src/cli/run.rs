@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArgs, Exit, Failure, output};
 use crate::run::RunError;
+use crate::tune::probe::Program;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -18,7 +19,7 @@ pub(super) struct RunArgs {
     ready_file: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Failure> {
     let config = args.config.load()?;
     // Where a running agent is found by `queue` and `doctor`, whatever port it got.
     let address_file = config.state_dir.join("api.json");
@@ -42,7 +43,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
             drop(output::print(&format!("ready: http://{address}")));
             Ok(())
         };
-        crate::run::run(config, stop, ready).await
+        crate::run::run(config, program, stop, ready).await
     });
     // A thread that still infers is not waited for.
     runtime.shutdown_background();

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_models::runtime::onnx_runtime::Provider;
 use holdfast_wire::id::DeviceId;
 use thiserror::Error;
 use toml::{Table, Value};
@@ -28,6 +29,8 @@ use crate::destination::{Destination, Zone};
 use crate::policy::{Policy, ceiling};
 use crate::queue::{QueueConfig, WhenFull};
 use crate::request::DataClass;
+use crate::tune::candidates::{Limits, Pins, TRACT};
+use crate::tune::library::OnnxRuntimeConfig;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -84,8 +87,14 @@ pub struct ApiConfig {
 pub struct ModelsConfig {
     /// Bundle folders, or folders of bundle folders.
     pub bundles: Vec<PathBuf>,
-    /// The variant to run where a bundle has it; the bundle's first otherwise.
-    pub variant: Option<String>,
+    /// What the operator has decided of the way to run them.
+    pub pins: Pins,
+    /// What the way to run one must not exceed.
+    pub limits: Limits,
+    /// Whether the best way to run each is measured.
+    pub tune: bool,
+    /// Where ONNX Runtime is looked for.
+    pub onnxruntime: OnnxRuntimeConfig,
     /// Requests that may wait for one model; more go up as if the model had failed.
     pub max_waiting: usize,
 }
@@ -117,6 +126,9 @@ pub struct FleetConfig {
 /// Where bundles are looked for when the configuration names none.
 pub const BUNDLE_PLACES: [&str; 3] =
     ["models/bundles", "/var/lib/holdfast/bundles", "/usr/share/holdfast/bundles"];
+
+/// Accuracy that may be given up for speed when the configuration does not say.
+const ACCURACY_LOSS: f32 = 0.01;
 
 /// Where state is kept when the configuration does not say.
 pub const STATE_DIR: &str = "/var/lib/holdfast";
@@ -326,9 +338,37 @@ fn read_api(mut section: Section<'_>) -> ApiConfig {
 fn read_models(mut section: Section<'_>) -> ModelsConfig {
     let bundles =
         section.texts("bundles").unwrap_or_else(|| BUNDLE_PLACES.map(String::from).to_vec());
+    let count = |threads: u64| std::num::NonZeroUsize::new(bytes(threads));
+    let runtime = section.text("runtime").filter(|name| name != "auto");
+    let known = [TRACT].into_iter().chain(Provider::ALL.map(Provider::engine));
+    if let Some(name) = &runtime
+        && !known.clone().any(|known| known == name)
+    {
+        let known: Vec<_> = known.collect();
+        section
+            .fault("runtime", format!("is \"{name}\", must be one of auto, {}", known.join(", ")));
+    }
+    let loss =
+        section.parsed("accuracy_loss", "a number 0..=1 in quotes, such as \"0.01\"", |text| {
+            text.parse().ok().filter(|loss| (0.0..=1.0).contains(loss))
+        });
     let models = ModelsConfig {
         bundles: bundles.into_iter().map(PathBuf::from).collect(),
-        variant: section.text("variant"),
+        pins: Pins {
+            variant: section.text("variant"),
+            runtime,
+            threads: section.optional_integer("threads", 1..=256).and_then(count),
+        },
+        limits: Limits {
+            accuracy_loss: loss.unwrap_or(ACCURACY_LOSS),
+            memory_kib: section
+                .optional_integer("max_memory_mib", 1..=1_048_576)
+                .map(|mib| mib << 10),
+        },
+        tune: section.boolean("tune", true),
+        onnxruntime: section
+            .text("onnxruntime")
+            .map_or(OnnxRuntimeConfig::Auto, |text| OnnxRuntimeConfig::parse(&text)),
         max_waiting: bytes(section.integer("max_waiting", 1..=4096, 32)),
     };
     section.finish();

@@ -3,20 +3,25 @@
 //! **Invariant:** the thread ends when its [`Lane`] is dropped, and never by a request.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use holdfast_models::{Bundle, InferError, Inference, Media, MediaKind, Model, Tract};
+use holdfast_models::{Bundle, InferError, Inference, Media, MediaKind, Model};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::EngineError;
 use super::latency::{Latency, Quantiles};
+use super::loader::{Loaded, Way};
 use crate::answer::{Answer, Class, MAX_CLASSES};
 use crate::destination::Zone;
 use crate::request::TaskName;
+use crate::tune::choice::Choice;
+
+/// A lane that is full is looked at again after this time.
+const SWAP_AGAIN: Duration = Duration::from_millis(5);
 
 /// One bundle in service.
 #[derive(Debug)]
@@ -24,13 +29,14 @@ pub struct Lane {
     task: TaskName,
     name: String,
     version: String,
-    variant: String,
+    bundle: Bundle,
+    choice: RwLock<Choice>,
     variants: Vec<String>,
     labels: Vec<String>,
     description: String,
     threshold: f32,
     expects: MediaKind,
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<Work>,
     max_waiting: usize,
     latency: Arc<Latency>,
     failures: AtomicU64,
@@ -45,6 +51,12 @@ pub struct LocalAnswer {
     pub threshold: f32,
 }
 
+/// What the thread is given.
+enum Work {
+    Answer(Job),
+    Swap(Box<Loaded>),
+}
+
 struct Job {
     media: Media,
     give_up_at: Instant,
@@ -52,23 +64,22 @@ struct Job {
 }
 
 impl Lane {
-    /// Loads `bundle` and starts its thread. Blocks until the model is ready.
+    /// Starts the thread of a bundle that is loaded.
     pub(super) fn start(
         bundle: Bundle,
-        variant: Option<&str>,
+        loaded: Loaded,
         max_waiting: usize,
     ) -> Result<Self, String> {
         let task = TaskName::parse(bundle.task())
             .ok_or_else(|| format!("task {} is not a task name", bundle.task()))?;
-        let model =
-            Model::load(&bundle, variant, &Tract).map_err(|error| crate::error_chain(&error))?;
         let (jobs, waiting) = sync_channel(max_waiting);
         let latency = Arc::new(Latency::default());
         let lane = Self {
             task: task.clone(),
             name: bundle.name().to_owned(),
             version: bundle.version().to_string(),
-            variant: model.variant().to_owned(),
+            bundle: bundle.clone(),
+            choice: RwLock::new(loaded.way.choice.clone()),
             variants: bundle.variants().iter().map(|v| v.name().to_owned()).collect(),
             labels: bundle.labels().to_vec(),
             description: bundle.description().to_owned(),
@@ -81,7 +92,7 @@ impl Lane {
         };
         std::thread::Builder::new()
             .name(format!("infer-{task}"))
-            .spawn(move || serve(&bundle, model, &waiting))
+            .spawn(move || serve(&bundle, loaded, &waiting))
             .map_err(|error| format!("cannot start a thread for inference: {error}"))?;
         Ok(lane)
     }
@@ -106,9 +117,30 @@ impl Lane {
         &self.version
     }
 
-    /// The variant in service.
-    pub fn variant(&self) -> &str {
-        &self.variant
+    /// The bundle.
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// How it runs now.
+    pub fn choice(&self) -> Choice {
+        self.choice.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another way to run the bundle in service, behind what waits already.
+    pub(super) async fn swap(&self, loaded: Loaded) {
+        let choice = loaded.way.choice.clone();
+        let mut work = Work::Swap(Box::new(loaded));
+        // A lane that is full has work for some milliseconds.
+        while let Err(error) = self.jobs.try_send(work) {
+            match error {
+                TrySendError::Full(back) => work = back,
+                TrySendError::Disconnected(_) => return,
+            }
+            tokio::time::sleep(SWAP_AGAIN).await;
+        }
+        tracing::info!(bundle = self.name, %choice, "in service");
+        *self.choice.write().unwrap_or_else(PoisonError::into_inner) = choice;
     }
 
     /// What it can answer.
@@ -133,7 +165,7 @@ impl Lane {
 
     /// What runs, such as `voice-commands@1.0.0 int8 tract`.
     pub fn model(&self) -> String {
-        format!("{}@{} {} tract", self.name, self.version, self.variant)
+        format!("{}@{} {}", self.name, self.version, self.choice())
     }
 
     /// Answers so far, and the latency of the newest of them.
@@ -162,7 +194,7 @@ impl Lane {
         let begun = Instant::now();
         let (reply, answered) = oneshot::channel();
         let job = Job { media, give_up_at: begun + within, reply };
-        self.jobs.try_send(job).map_err(|error| match error {
+        self.jobs.try_send(Work::Answer(job)).map_err(|error| match error {
             TrySendError::Full(_) => {
                 EngineError::Busy { task: self.task.clone(), waiting: self.max_waiting }
             }
@@ -208,15 +240,23 @@ impl Lane {
 }
 
 /// The thread: one job after the other until the lane is dropped.
-fn serve(bundle: &Bundle, model: Model, jobs: &Receiver<Job>) {
-    let variant = model.variant().to_owned();
+fn serve(bundle: &Bundle, loaded: Loaded, work: &Receiver<Work>) {
+    let Loaded { model, mut way } = loaded;
     let mut model = Some(model);
-    while let Ok(job) = jobs.recv() {
+    while let Ok(work) = work.recv() {
+        let job = match work {
+            Work::Answer(job) => job,
+            Work::Swap(loaded) => {
+                model = Some(loaded.model);
+                way = loaded.way;
+                continue;
+            }
+        };
         if job.reply.is_closed() || Instant::now() >= job.give_up_at {
             continue;
         }
         if model.is_none() {
-            model = load_again(bundle, &variant);
+            model = load_again(bundle, &way);
         }
         let reply = answer_one(bundle, &mut model, &job.media);
         // The caller may be gone; then nobody wants the answer.
@@ -248,10 +288,8 @@ fn answer_one(
 }
 
 /// The model once more, or nothing until the next request.
-fn load_again(bundle: &Bundle, variant: &str) -> Option<Model> {
-    let load =
-        || Model::load(bundle, Some(variant), &Tract).map_err(|error| crate::error_chain(&error));
-    match catch_unwind(load) {
+fn load_again(bundle: &Bundle, way: &Way) -> Option<Model> {
+    match catch_unwind(AssertUnwindSafe(|| way.load(bundle))) {
         Ok(Ok(model)) => Some(model),
         Ok(Err(error)) => {
             tracing::error!(bundle = bundle.name(), %error, "the model could not be loaded again");

@@ -5,10 +5,12 @@
 
 mod lane;
 mod latency;
+mod loader;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_models::{Bundle, Media};
@@ -16,8 +18,10 @@ use thiserror::Error;
 
 pub use self::lane::{Lane, LocalAnswer};
 pub use self::latency::Quantiles;
+use self::loader::{Loaded, Loader};
 use crate::config::ModelsConfig;
 use crate::request::TaskName;
+use crate::tune::Tuning;
 
 /// All local models of this device, by task.
 #[derive(Debug)]
@@ -68,12 +72,13 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// Checks every bundle and loads one for each task, side by side; waits for all of them.
+    /// Checks every bundle and loads one for each task, side by side; waits for all of them. Each runs
+    /// in the way that was measured to be the best, or else in the first that tract can run.
     ///
     /// A bundle that cannot be used is refused and reported in [`Engine::refused`]; the others
     /// serve. Where several bundles do one task, the first in the configured order that loads
     /// serves, and the ones behind it are not loaded.
-    pub async fn start(config: &ModelsConfig) -> Self {
+    pub async fn start(config: &ModelsConfig, tuning: &Arc<Tuning>) -> Self {
         let folders = bundle_folders(&config.bundles);
         let opening = folders.into_iter().map(|path| {
             let folder = path.clone();
@@ -91,8 +96,8 @@ impl Engine {
             }
         }
         let loading = candidates.into_values().map(|bundles| {
-            let (variant, waiting) = (config.variant.clone(), config.max_waiting);
-            tokio::task::spawn_blocking(move || load_first(bundles, variant.as_deref(), waiting))
+            let loader = Loader { config: config.clone(), tuning: tuning.clone() };
+            tokio::task::spawn_blocking(move || load_first(bundles, &loader))
         });
         for loading in loading.collect::<Vec<_>>() {
             match loading.await {
@@ -149,6 +154,36 @@ impl Engine {
     }
 }
 
+/// Measures the bundles in service of which it is not known yet how they run best, one after the
+/// other, and puts what is best in service.
+pub async fn tune(engine: &Engine, config: &ModelsConfig, tuning: &Tuning) {
+    if !config.tune {
+        return;
+    }
+    for lane in engine.lanes() {
+        if tuning.stored(lane.bundle(), config).is_some() {
+            continue;
+        }
+        let Some(choice) = tuning.tune(lane.bundle(), config).await else { continue };
+        if choice == lane.choice() {
+            continue;
+        }
+        let (bundle, onnxruntime, wanted) =
+            (lane.bundle().clone(), config.onnxruntime.clone(), choice.clone());
+        let loading =
+            tokio::task::spawn_blocking(move || Loaded::load(&bundle, wanted, &onnxruntime));
+        match loading.await {
+            Ok(Ok(loaded)) => lane.swap(loaded).await,
+            Ok(Err(why)) => {
+                tracing::warn!(bundle = lane.name(), %choice, %why, "does not load; what ran before goes on");
+            }
+            Err(panic) => {
+                tracing::error!(bundle = lane.name(), why = panicked(&panic), "not swapped")
+            }
+        }
+    }
+}
+
 fn panicked(panic: &tokio::task::JoinError) -> String {
     format!("loading panicked: {panic}; report this as a bug")
 }
@@ -157,8 +192,7 @@ fn panicked(panic: &tokio::task::JoinError) -> String {
 /// they are not in service.
 fn load_first(
     bundles: Vec<(PathBuf, Bundle)>,
-    variant: Option<&str>,
-    waiting: usize,
+    loader: &Loader,
 ) -> (Option<Lane>, Vec<RefusedBundle>) {
     let mut first: Option<Lane> = None;
     let mut refused = Vec::new();
@@ -168,8 +202,10 @@ fn load_first(
             refused.push(RefusedBundle { path, why, is_spare: true });
             continue;
         }
-        let variant = variant.filter(|name| bundle.variants().iter().any(|v| v.name() == *name));
-        let loaded = catch_unwind(AssertUnwindSafe(|| Lane::start(bundle, variant, waiting)));
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let loaded = loader.load(&bundle)?;
+            Lane::start(bundle, loaded, loader.config.max_waiting)
+        }));
         let why = match loaded {
             Ok(Ok(lane)) => {
                 first = Some(lane);

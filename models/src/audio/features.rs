@@ -43,20 +43,21 @@ impl MelPlan {
         }
     }
 
-    /// Appends the row of features of one spectrum to `out`.
-    pub(super) fn run(&mut self, bins: &[f32], out: &mut Vec<f32>) {
+    /// Makes the row of features of one spectrum.
+    pub(super) fn run(&mut self, bins: &[f32], row: &mut [f32]) {
         self.logs.clear();
         for band in &self.bands {
             let energy = dot(&bins[band.first..], &band.weights);
             self.logs.push((energy + self.floor).ln());
         }
-        let start = out.len();
         if self.dct.is_empty() {
-            out.extend_from_slice(&self.logs);
+            row.copy_from_slice(&self.logs);
         } else {
-            out.extend(self.dct.chunks_exact(self.logs.len()).map(|row| dot(&self.logs, row)));
+            for (x, weights) in row.iter_mut().zip(self.dct.chunks_exact(self.logs.len())) {
+                *x = dot(&self.logs, weights);
+            }
         }
-        for ((x, mean), scale) in out[start..].iter_mut().zip(&self.mean).zip(&self.scale) {
+        for ((x, mean), scale) in row.iter_mut().zip(&self.mean).zip(&self.scale) {
             *x = (*x - mean) * scale;
         }
     }

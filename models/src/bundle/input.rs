@@ -4,6 +4,7 @@
 
 use super::manifest::MAX_ELEMENTS;
 use super::section::{Section, number, whole};
+use crate::tensor::Dtype;
 
 /// The input of a graph and the preprocessing in front of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,13 +17,6 @@ pub struct Input {
     pub shape: Vec<usize>,
     /// How it is made.
     pub front: Front,
-}
-
-/// The element type of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    /// 32-bit floating point.
-    F32,
 }
 
 /// The preprocessing.

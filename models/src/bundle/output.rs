@@ -2,8 +2,9 @@
 //!
 //! **Invariant:** the tensor has one element for each label.
 
-use super::input::{Dtype, shape};
+use super::input::shape;
 use super::section::{Section, number};
+use crate::tensor::Dtype;
 
 /// The output of a classifier.
 #[derive(Debug, Clone, PartialEq)]

@@ -142,7 +142,7 @@ fn the_order_of_recordings_changes_nothing() {
         .map(|(rate, hz)| decode(&wav(*rate, 1, &tone(*rate, *hz, 1.3))).unwrap())
         .collect();
     let mut run = |i: usize| {
-        let mut features = Vec::new();
+        let mut features = vec![0.0; 49 * 10];
         pipeline.clip(&recordings[i]).unwrap();
         pipeline.features(&mut features);
         features
@@ -197,7 +197,7 @@ fn features_are_scaled_by_column_and_spectra_can_be_powers() {
     let recording = decode(&wav(16_000, 1, &tone(16_000, 500.0, 1.0))).unwrap();
     let run = |front: &AudioFront| {
         let mut pipeline = AudioPipeline::new(front);
-        let mut features = Vec::new();
+        let mut features = vec![0.0; front.frames() * front.columns()];
         pipeline.clip(&recording).unwrap();
         pipeline.features(&mut features);
         (features, pipeline.spectra())

@@ -1,7 +1,8 @@
 //! Values of an output tensor as classes.
 
 use holdfast_models::ClassifyError;
-use holdfast_models::bundle::{Dtype, Meaning, Output};
+use holdfast_models::Dtype;
+use holdfast_models::bundle::{Meaning, Output};
 use holdfast_models::classify::classify;
 use proptest::prelude::*;
 

@@ -236,7 +236,8 @@ fn tensors_have_the_bundles_layout_and_scale() {
     let file = png(2, 1, ExtendedColorType::Rgb8, &pixels);
     let tensor = |front: &ImageFront, file: &[u8]| {
         let mut pipeline = ImagePipeline::new(front);
-        let mut tensor = Vec::new();
+        let size = (front.width * front.height) as usize * front.channels.count();
+        let mut tensor = vec![0.0; size];
         pipeline.fit(ImagePipeline::decode(file, MediaType::Png).unwrap()).unwrap();
         pipeline.tensor(&mut tensor);
         tensor.iter().map(|x| (x * 255.0 * 100.0).round() / 100.0).collect::<Vec<f32>>()

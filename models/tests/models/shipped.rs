@@ -2,6 +2,7 @@
 //! accurate as their cards say.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use holdfast_models::{Bundle, Media, Model, Tract};
@@ -22,10 +23,9 @@ fn shipped() -> Vec<Bundle> {
 }
 
 fn variants(bundle: &Bundle) -> impl Iterator<Item = Model> + '_ {
-    bundle
-        .variants()
-        .iter()
-        .map(|v| Model::load_fully_checked(bundle, Some(v.name()), &Tract).unwrap())
+    bundle.variants().iter().map(|v| {
+        Model::load_fully_checked(bundle, Some(v.name()), &Tract, NonZeroUsize::MIN).unwrap()
+    })
 }
 
 #[test]

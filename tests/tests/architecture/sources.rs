@@ -14,7 +14,7 @@ const FENCES: [(&str, &str, &str); 9] = [
     ("rubato", "models/src/", "audio"),
     ("realfft", "models/src/", "audio"),
     ("fast_image_resize", "models/src/", "image"),
-    ("ort", "models/src/", "runtime/ort"),
+    ("ort", "models/src/", "runtime/onnx_runtime"),
 ];
 
 /// In the controller the modules are free, but there is one for each library.

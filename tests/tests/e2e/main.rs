@@ -15,7 +15,9 @@ mod pressure;
 mod queue_changes;
 mod queue_commands;
 mod receiver;
+mod reference_models;
 mod results;
+mod tuning;
 
 use std::path::Path;
 use std::time::Duration;

@@ -74,7 +74,7 @@ pub(crate) fn measure(options: &Options) -> anyhow::Result<Report> {
 
 fn configuration(place: &Path, bundles: &Path) -> String {
     format!(
-        "[device]\nstate_dir = {:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[models]\nbundles = [{bundles:?}]\n",
+        "[device]\nstate_dir = {:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[models]\nbundles = [{bundles:?}]\ntune = false\n",
         place.join("data"),
     )
 }

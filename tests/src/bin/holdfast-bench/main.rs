@@ -14,6 +14,7 @@ mod models;
 mod queue;
 mod readme;
 mod report;
+mod runtimes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum What {
     Footprint(footprint::Options),
     /// Bundles on one core: compute for one input, by variant
     Models(models::Options),
+    /// The graphs of the reference folder on each runtime, side by side
+    Runtimes,
     /// Requests accepted and held through the API, without a link
     Gateway(gateway::Options),
     /// Durable requests a second, beside the disk's own limit
@@ -76,6 +79,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let report: Report = match &arguments.what {
         What::Footprint(options) => footprint::measure(options)?,
         What::Models(options) => models::measure(options)?,
+        What::Runtimes => runtimes::measure()?,
         What::Gateway(options) => gateway::measure(options, &arguments.out)?,
         What::Queue(options) => queue::measure(options, &arguments.out)?,
         What::QueuePart(part) => {

@@ -1,0 +1,72 @@
+//! Which runtimes this device may use.
+//!
+//! **Invariant:** without a libonnxruntime that can be used there is tract, and nothing else changes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use holdfast_models::runtime::onnx_runtime::Provider;
+use holdfast_models::{Library, OnnxRuntime, Runtime, Tract};
+
+use super::candidates::TRACT;
+
+/// Where ONNX Runtime is looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OnnxRuntimeConfig {
+    /// Where `ORT_DYLIB_PATH` says, beside the program, on the system's library path.
+    #[default]
+    Auto,
+    /// It is not used.
+    Off,
+    /// This file, or the newest in this folder.
+    At(PathBuf),
+}
+
+impl OnnxRuntimeConfig {
+    /// As the configuration says it: `auto`, `off` or a path.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "auto" | "" => Self::Auto,
+            "off" => Self::Off,
+            path => Self::At(path.into()),
+        }
+    }
+
+    /// Finds and loads the library.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be used, or it is not to be; as a sentence.
+    pub fn open(&self) -> Result<Library, String> {
+        let configured = match self {
+            Self::Auto => None,
+            Self::Off => return Err("models.onnxruntime is \"off\"".to_owned()),
+            Self::At(path) => Some(path.as_path()),
+        };
+        Library::open(configured).map_err(|error| crate::error_chain(&error))
+    }
+
+    /// As an argument of a child.
+    pub(super) fn as_argument(&self) -> [OsString; 2] {
+        let value = match self {
+            Self::Auto => "auto".into(),
+            Self::Off => "off".into(),
+            Self::At(path) => path.clone().into_os_string(),
+        };
+        ["--onnxruntime".into(), value]
+    }
+}
+
+/// The runtime with this name.
+///
+/// # Errors
+/// There is none; as a sentence.
+pub fn runtime(name: &str, config: &OnnxRuntimeConfig) -> Result<Box<dyn Runtime>, String> {
+    if name == TRACT {
+        return Ok(Box::new(Tract));
+    }
+    let provider = Provider::of_engine(name).ok_or_else(|| {
+        let known: Vec<_> = Provider::ALL.iter().map(|provider| provider.engine()).collect();
+        format!("there is no runtime \"{name}\"; there are {TRACT}, {}", known.join(", "))
+    })?;
+    Ok(Box::new(OnnxRuntime::new(config.open()?, provider)))
+}

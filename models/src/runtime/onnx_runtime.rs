@@ -1,0 +1,272 @@
+//! ONNX Runtime, where its library is there. The one module that names ort.
+//!
+//! **Invariant:** a session runs on the provider that it was asked for, or does not load: falling
+//! back to another is the caller's decision, never the engine's silence.
+
+pub mod library;
+
+use std::num::NonZeroUsize;
+
+use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::value::{DynValue, TensorElementType, TensorRef, ValueType};
+
+use self::library::Library;
+use super::tract::file;
+use super::{Graph, Runtime, RuntimeError, Session, TensorSpec, check_count, check_tensors};
+use crate::tensor::{Dtype, Element, Tensor, with_elements, with_type};
+
+/// The engine's name.
+pub(super) const NAME: &str = "onnxruntime";
+
+/// What executes a graph's operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the providers' own names")]
+pub enum Provider {
+    Cpu,
+    Xnnpack,
+    Acl,
+    Cuda,
+    TensorRt,
+}
+
+impl Provider {
+    /// All of them, the plainest first.
+    pub const ALL: [Self; 5] = [Self::Cpu, Self::Xnnpack, Self::Acl, Self::Cuda, Self::TensorRt];
+
+    /// The name, as it is shown and configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Xnnpack => "xnnpack",
+            Self::Acl => "acl",
+            Self::Cuda => "cuda",
+            Self::TensorRt => "tensorrt",
+        }
+    }
+
+    /// The provider of the engine with this name.
+    pub fn of_engine(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|provider| provider.engine() == name)
+    }
+
+    /// Whether ONNX Runtime's library was built with it; a device may lack what it needs all the same.
+    pub fn is_built_in(self, _library: &Library) -> bool {
+        let answer = match self {
+            Self::Cpu => return true,
+            Self::Xnnpack => ep::XNNPACK::is_available(),
+            Self::Acl => ep::ACL::is_available(),
+            Self::Cuda => ep::CUDA::is_available(),
+            Self::TensorRt => ep::TensorRT::is_available(),
+        };
+        answer.unwrap_or(false)
+    }
+
+    /// The engine's name on this provider.
+    pub fn engine(self) -> &'static str {
+        match self {
+            Self::Cpu => NAME,
+            Self::Xnnpack => "onnxruntime-xnnpack",
+            Self::Acl => "onnxruntime-acl",
+            Self::Cuda => "onnxruntime-cuda",
+            Self::TensorRt => "onnxruntime-tensorrt",
+        }
+    }
+
+    fn dispatch(self, threads: NonZeroUsize) -> Option<ExecutionProviderDispatch> {
+        let dispatch = match self {
+            Self::Cpu => return None,
+            Self::Xnnpack => ep::XNNPACK::default().with_intra_op_num_threads(threads).build(),
+            Self::Acl => ep::ACL::default().build(),
+            Self::Cuda => ep::CUDA::default().build(),
+            Self::TensorRt => ep::TensorRT::default().build(),
+        };
+        Some(dispatch.error_on_failure())
+    }
+}
+
+/// The engine, on one provider.
+#[derive(Debug, Clone)]
+pub struct OnnxRuntime {
+    library: Library,
+    provider: Provider,
+}
+
+impl OnnxRuntime {
+    /// The engine of a library, on a provider.
+    pub fn new(library: Library, provider: Provider) -> Self {
+        Self { library, provider }
+    }
+
+    /// The provider that its sessions run on.
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    /// The library that it is in.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    fn failed(&self, error: &ort::Error) -> RuntimeError {
+        let (runtime, why) = (self.name(), error.message().trim().to_owned());
+        let is_missing = ["not a registered function/op", "Could not find an implementation"]
+            .iter()
+            .any(|text| why.contains(text));
+        match error.code() {
+            ort::ErrorCode::NotImplemented | ort::ErrorCode::ExecutionProviderFailure => {
+                RuntimeError::Unsupported { runtime, why }
+            }
+            _ if is_missing => RuntimeError::Unsupported { runtime, why },
+            ort::ErrorCode::InvalidGraph
+            | ort::ErrorCode::InvalidProtobuf
+            | ort::ErrorCode::NoModel => RuntimeError::Malformed { runtime, why },
+            _ => RuntimeError::Unsupported { runtime, why },
+        }
+    }
+
+    fn session(&self, onnx: &[u8], threads: NonZeroUsize) -> ort::Result<OrtSession> {
+        let mut builder = OrtSession::builder(&self.library.environment)?
+            .with_inter_threads(1)?
+            .with_intra_threads(threads.get())?
+            // A guest on the board does not burn its cores while it waits.
+            .with_intra_op_spinning(false)?;
+        if let Some(dispatch) = self.provider.dispatch(threads) {
+            builder = builder.with_execution_providers([dispatch])?;
+        }
+        builder.commit_from_memory(onnx)
+    }
+}
+
+impl Runtime for OnnxRuntime {
+    fn name(&self) -> &'static str {
+        self.provider.engine()
+    }
+
+    fn load(
+        &self,
+        graph: &Graph<'_>,
+        threads: NonZeroUsize,
+    ) -> Result<Box<dyn Session>, RuntimeError> {
+        file::read(self.name(), graph.onnx)?;
+        let loaded = super::caught(self.name(), || self.session(graph.onnx, threads))?;
+        let session = loaded.map_err(|error| self.failed(&error))?;
+        let names = |outlets: &[ort::value::Outlet]| -> Vec<String> {
+            outlets.iter().map(|outlet| outlet.name().to_owned()).collect()
+        };
+        let inputs = super::places("inputs", &names(session.inputs()), graph.inputs)?;
+        let outputs = super::places("outputs", &names(session.outputs()), graph.outputs)?;
+        for (spec, at) in graph.inputs.iter().zip(inputs) {
+            check_outlet("input", spec, session.inputs()[at].dtype())?;
+        }
+        for (spec, at) in graph.outputs.iter().zip(outputs) {
+            check_outlet("output", spec, session.outputs()[at].dtype())?;
+        }
+        Ok(Box::new(Loaded {
+            runtime: self.name(),
+            session,
+            inputs: graph.inputs.to_vec(),
+            outputs: graph.outputs.to_vec(),
+        }))
+    }
+}
+
+/// The graph's own word on a tensor; its free dimensions are whatever the bundle says.
+fn check_outlet(what: &str, spec: &TensorSpec, got: &ValueType) -> Result<(), RuntimeError> {
+    let interface = |part: &str, got: String, want: String| RuntimeError::Interface {
+        what: format!("the {part} of {what} {}", spec.name),
+        got,
+        want,
+    };
+    let ValueType::Tensor { ty, shape, .. } = got else {
+        return Err(interface("type", format!("{got:?}"), spec.dtype.to_string()));
+    };
+    if dtype_of(*ty) != Some(spec.dtype) {
+        return Err(interface("type", ty.to_string(), spec.dtype.to_string()));
+    }
+    let fits = |(dim, want): (&i64, &usize)| *dim < 0 || usize::try_from(*dim) == Ok(*want);
+    // A graph may leave the rank of what it makes open, which is told as no dimensions.
+    let is_open = shape.is_empty() && what == "output";
+    if !is_open && (shape.len() != spec.shape.len() || !shape.iter().zip(&spec.shape).all(fits)) {
+        return Err(interface("shape", format!("{shape:?}"), format!("{:?}", spec.shape)));
+    }
+    Ok(())
+}
+
+fn dtype_of(element: TensorElementType) -> Option<Dtype> {
+    Some(match element {
+        TensorElementType::Bool => Dtype::Bool,
+        TensorElementType::Uint8 => Dtype::U8,
+        TensorElementType::Int8 => Dtype::I8,
+        TensorElementType::Uint16 => Dtype::U16,
+        TensorElementType::Int16 => Dtype::I16,
+        TensorElementType::Uint32 => Dtype::U32,
+        TensorElementType::Int32 => Dtype::I32,
+        TensorElementType::Uint64 => Dtype::U64,
+        TensorElementType::Int64 => Dtype::I64,
+        TensorElementType::Float16 => Dtype::F16,
+        TensorElementType::Float32 => Dtype::F32,
+        TensorElementType::Float64 => Dtype::F64,
+        _ => return None,
+    })
+}
+
+struct Loaded {
+    runtime: &'static str,
+    session: OrtSession,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+}
+
+impl Session for Loaded {
+    fn run(&mut self, inputs: &[Tensor], outputs: &mut [Tensor]) -> Result<(), RuntimeError> {
+        check_tensors(&self.inputs, inputs)?;
+        check_count("outputs", outputs.len(), self.outputs.len())?;
+        let runtime = self.runtime;
+        let failed =
+            |error: &ort::Error| RuntimeError::Failed { runtime, why: error.message().to_owned() };
+        let named = self
+            .inputs
+            .iter()
+            .zip(inputs)
+            .map(|(spec, tensor)| borrowed(tensor).map(|value| (spec.name.as_str(), value)));
+        let named: Vec<_> = named.collect::<ort::Result<_>>().map_err(|error| failed(&error))?;
+        let given = self.session.run(named).map_err(|error| failed(&error))?;
+        for (spec, output) in self.outputs.iter().zip(outputs) {
+            let value = given.get(&spec.name).ok_or_else(|| RuntimeError::Failed {
+                runtime,
+                why: format!("it gave no output {}", spec.name),
+            })?;
+            with_type!(spec.dtype, T => copy::<T>(spec, value, output))?;
+        }
+        Ok(())
+    }
+}
+
+/// A tensor as ONNX Runtime takes it, in place.
+fn borrowed(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
+    with_elements!(tensor.elements(), own => {
+        TensorRef::from_array_view((tensor.shape(), own.as_slice())).map(SessionInputValue::from)
+    })
+}
+
+/// Copies what was given into the caller's tensor.
+fn copy<T: Element + ort::value::PrimitiveTensorElementType>(
+    spec: &TensorSpec,
+    value: &DynValue,
+    output: &mut Tensor,
+) -> Result<(), RuntimeError> {
+    let wrong = |got: String| RuntimeError::Interface {
+        what: format!("output {}", spec.name),
+        got,
+        want: format!("{} {:?}", spec.dtype, spec.shape),
+    };
+    let (shape, elements) =
+        value.try_extract_tensor::<T>().map_err(|error| wrong(error.message().to_owned()))?;
+    let is_same = shape.len() == spec.shape.len()
+        && shape.iter().zip(&spec.shape).all(|(got, want)| usize::try_from(*got) == Ok(*want));
+    if !is_same {
+        return Err(wrong(format!("{} {shape:?}", T::DTYPE)));
+    }
+    output.copy_from(&spec.shape, elements).map_err(|error| wrong(error.to_string()))
+}

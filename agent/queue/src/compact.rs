@@ -11,6 +11,7 @@ use tracing::warn;
 use super::{
     QueueError, RequestId,
     begin::{Purpose, path_of},
+    error::READ_HEADER,
     journal::{FinalMeta, Meta, Place, RetryMeta},
     ledger::Ledger,
     meter::count,
@@ -130,7 +131,7 @@ impl Writer {
         let path = path_of(&self.shared.journal_dir, victim);
         let file = self.shared.disk.file_to_read(&path)?;
         let header = scan::read_header(&*file)
-            .map_err(|source| QueueError::storage("read", &path, source))?;
+            .map_err(|source| QueueError::storage(READ_HEADER, &path, source))?;
         let Some(header) = header else { return Ok(()) };
         let mut places = Vec::new();
         let found = |Found { id, place, .. }| {

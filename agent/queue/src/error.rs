@@ -7,6 +7,9 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use super::{RequestId, disk::is_unreadable};
 
+/// What is tried of a segment first.
+pub(super) const READ_HEADER: &str = "read the header of";
+
 /// The limit that refused a new request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FullRule {
@@ -119,7 +122,7 @@ pub enum QueueError {
         offset: u64,
     },
     /// A file operation failed.
-    #[error("queue cannot {what} {}{}", path.display(), remedy(source))]
+    #[error("queue cannot {what} {}{}", path.display(), remedy(what, source))]
     Storage {
         /// The operation.
         what: &'static str,
@@ -141,8 +144,12 @@ pub enum QueueError {
 }
 
 /// What to do about a cause that an operator can remove.
-fn remedy(source: &io::Error) -> &'static str {
+fn remedy(what: &str, source: &io::Error) -> &'static str {
     match source.kind() {
+        _ if what == READ_HEADER && is_unreadable(source) => {
+            " (the disk did not give it: nothing was changed, try again; if it stays so, `holdfast-agent \
+             queue repair` sets this file aside and goes on without what is in it)"
+        }
         io::ErrorKind::PermissionDenied => {
             " (give the agent's user the right to read and write it)"
         }

@@ -53,8 +53,8 @@ pub enum QueueError {
     },
     /// The disk has no room left beyond the headroom kept for the rest of the system.
     #[error(
-        "no space for the queue in {}: {needed} bytes are needed and {free} are free, of which \
-         {headroom} are kept for the system; free some space", dir.display()
+        "no space for the queue in {}: {needed} bytes are needed{}, and {free} are free; free some \
+         space", dir.display(), beyond(*headroom)
     )]
     NoSpace {
         /// The journal's directory.
@@ -68,8 +68,8 @@ pub enum QueueError {
     },
     /// The file system can make no more files beyond those kept for the rest of the system.
     #[error(
-        "no space for the queue in {}: {free} more files can be made there, of which {headroom} are \
-         kept for the system; delete some files", dir.display()
+        "no space for the queue in {}: one file is needed{}, and {free} can be made; delete some \
+         files", dir.display(), beyond(*headroom)
     )]
     NoInodes {
         /// The journal's directory.
@@ -143,6 +143,14 @@ pub enum QueueError {
     Closed,
 }
 
+/// What is not to be touched, where there is any.
+fn beyond(headroom: u64) -> String {
+    match headroom {
+        0 => String::new(),
+        kept => format!(" beyond the {kept} that are kept for the system"),
+    }
+}
+
 /// What to do about a cause that an operator can remove.
 fn remedy(what: &str, source: &io::Error) -> &'static str {
     match source.kind() {
@@ -153,6 +161,8 @@ fn remedy(what: &str, source: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             " (give the agent's user the right to read and write it)"
         }
+        io::ErrorKind::StorageFull => " (the disk is full: free some space)",
+        io::ErrorKind::QuotaExceeded => " (the quota is used up: free some space, or raise it)",
         io::ErrorKind::ReadOnlyFilesystem => " (its file system is read-only: mount it writable)",
         _ => "",
     }

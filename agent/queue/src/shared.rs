@@ -23,7 +23,7 @@ use super::{
     keys::{self, Entry, Totals},
     ledger::Ledger,
     lost::{self, Trust},
-    meter::{Meter, count},
+    meter::Meter,
     pick::InFlight,
     scan,
 };
@@ -238,7 +238,7 @@ impl Shared {
     }
 
     fn damaged(&self, id: RequestId, place: &Place) -> QueueError {
-        count(&self.meter.damaged, 1);
+        self.meter.count_damaged(place.segment, place.offset);
         QueueError::Damaged { id, segment: place.segment, offset: place.offset }
     }
 

@@ -467,3 +467,23 @@ async fn what_was_ended_forgotten_or_dropped_is_not_called_lost() {
     let repaired = repair(dir.path(), small()).await.unwrap();
     assert_eq!((repaired.lost, repaired.report.held), (vec![], 1));
 }
+
+#[tokio::test]
+async fn a_damaged_record_is_counted_once_however_often_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = filled(dir.path(), &[&[1; 5000], &[2; 5000], &[3; 5000]]).await;
+    let segment = &segments(dir.path())[0];
+    let file = OpenOptions::new().write(true).open(segment).unwrap();
+    for nth in [0, 2] {
+        file.write_all_at(b"damage", 4096 + nth * 5184 + 1000).unwrap();
+    }
+    let (queue, report) = open(dir.path());
+    assert_eq!(report.rebuilt, None, "nobody has noticed yet");
+    for _ in 0..3 {
+        for (nth, id) in ids.iter().enumerate() {
+            let read = queue.body(*id).await;
+            assert_eq!(matches!(read, Err(QueueError::Damaged { .. })), nth != 1, "{nth}");
+        }
+        assert_eq!(queue.stats().await.unwrap().damaged, 2);
+    }
+}

@@ -5,6 +5,7 @@
 
 mod doctor;
 mod infer;
+mod nearest;
 mod output;
 mod queue;
 mod run;

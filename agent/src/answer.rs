@@ -121,6 +121,11 @@ pub enum Reason {
     LocalStands,
     /// The caller's time to live ended before an answer came.
     Expired,
+    /// The caller wants it sent no earlier.
+    NotBefore {
+        /// Milliseconds from when it was asked.
+        ms: u64,
+    },
 }
 
 impl Reason {
@@ -143,6 +148,7 @@ impl Reason {
             Self::NotHeld { .. } => "not_held",
             Self::LocalStands => "local_stands",
             Self::Expired => "expired",
+            Self::NotBefore { .. } => "not_before",
         }
     }
 }
@@ -174,6 +180,9 @@ impl fmt::Display for Reason {
             Self::NotHeld { error } => write!(f, "it could not be held: {error}"),
             Self::LocalStands => f.write_str("the local answer stands"),
             Self::Expired => f.write_str("its time to live ended before an answer came"),
+            Self::NotBefore { ms } => {
+                write!(f, "the caller wants it sent no earlier than {ms} ms after it was asked")
+            }
         }
     }
 }

@@ -115,6 +115,8 @@ impl Envelope {
             escalate: self.escalate,
             deadline_ms: self.deadline_ms,
             ttl_ms: self.ttl_ms,
+            // The queue knows when it is due.
+            not_before_ms: 0,
             key,
             hops: self.hops,
         })

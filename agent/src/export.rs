@@ -11,11 +11,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::envelope::{Envelope, EnvelopeError};
-use crate::queue::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, NewEntry, RequestId, Summary};
+use crate::queue::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, NewEntry, RequestId, State, Summary};
 use crate::service::idempotency;
 
 /// The version that is written and read.
@@ -51,6 +52,9 @@ pub struct Line {
     pub age_ms: u64,
     /// Milliseconds until it expires; null: it does not.
     pub left_ms: Option<u64>,
+    /// Milliseconds until it may be sent; left out: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_in_ms: Option<u64>,
     /// The envelope, in base64.
     pub envelope: String,
     /// The body, in base64.
@@ -67,6 +71,19 @@ pub enum ExportError {
         "this is an export of version {0}, this agent reads {VERSION}: use the agent that wrote it"
     )]
     Version(u32),
+    /// Fields are missing, unknown or there twice, or this is no line at all.
+    #[error("{0}")]
+    NoLine(String),
+    /// A field has a value that cannot be.
+    #[error("its {field} is {got}, must be {want}")]
+    Field {
+        /// Which.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What it must be.
+        want: String,
+    },
     /// No base64, or none that is so long.
     #[error("its {0} is no base64")]
     NotBase64(&'static str),
@@ -102,7 +119,42 @@ impl Default for Head {
     }
 }
 
+/// The longest span that a line may state: a century.
+const MOST_MS: u64 = 36_525 * 86_400_000;
+/// The highest priority.
+const MOST_PRIORITY: u64 = 9;
+
 impl Line {
+    /// Reads a line. What its values mean is checked by [`Line::entry`].
+    ///
+    /// # Errors
+    /// When it is none, or a field of it has a value of another kind.
+    pub fn parse(text: &[u8]) -> Result<Self, ExportError> {
+        serde_json::from_slice(text).map_err(|error| {
+            // A reader of JSON knows the line in what it was given, and not the line in the file.
+            let said = error.to_string();
+            let said = said.split(" at line ").next().unwrap_or_default();
+            wrong_field(text).unwrap_or_else(|| ExportError::NoLine(said.to_owned()))
+        })
+    }
+
+    /// Whether its numbers can be those of a request.
+    fn check(&self) -> Result<(), ExportError> {
+        let most = [
+            ("priority", Some(self.priority.into()), MOST_PRIORITY),
+            ("age_ms", Some(self.age_ms), MOST_MS),
+            ("left_ms", self.left_ms, MOST_MS),
+            ("due_in_ms", self.due_in_ms, MOST_MS),
+        ];
+        for (field, value, most) in most {
+            if let Some(value) = value.filter(|value| *value > most) {
+                let (got, want) = (value.to_string(), format!("0..={most}"));
+                return Err(ExportError::Field { field, got, want });
+            }
+        }
+        Ok(())
+    }
+
     /// The line of a request, at a moment of its queue's clock.
     pub fn of(summary: &Summary, envelope: &[u8], body: &[u8], now_ms: u64) -> Self {
         Self {
@@ -110,6 +162,9 @@ impl Line {
             priority: summary.priority,
             age_ms: now_ms.saturating_sub(summary.accepted_at_ms),
             left_ms: summary.expires_at_ms.map(|at| at.saturating_sub(now_ms)),
+            // What waits for money or the operator does not wait for a time.
+            due_in_ms: Some(summary.not_before_ms.saturating_sub(now_ms))
+                .filter(|due| *due > 0 && summary.state == State::Held),
             envelope: STANDARD.encode(envelope),
             body: STANDARD.encode(body),
             sha256: digest(envelope, body),
@@ -121,6 +176,7 @@ impl Line {
     /// # Errors
     /// When anything of it does not read.
     pub fn entry(&self, now_ms: u64) -> Result<NewEntry, ExportError> {
+        self.check()?;
         let decode = |what, text: &str| {
             STANDARD.decode(text).map(Bytes::from).map_err(|_| ExportError::NotBase64(what))
         };
@@ -135,12 +191,37 @@ impl Line {
             idempotency: idempotency(&request),
             priority: self.priority,
             accepted_at_ms: now_ms.saturating_sub(self.age_ms),
-            not_before_ms: 0,
+            not_before_ms: self.due_in_ms.map_or(0, |due| now_ms.saturating_add(due)),
             expires_at_ms: self.left_ms.map(|left| now_ms.saturating_add(left)),
             envelope,
             body,
         })
     }
+}
+
+/// The first field of a line with a value of another kind than it must be.
+fn wrong_field(text: &[u8]) -> Option<ExportError> {
+    let line: Map<String, Value> = serde_json::from_slice(text).ok()?;
+    let is_number = |value: &Value| value.is_u64();
+    let is_span = |value: &Value| value.is_u64() || value.is_null();
+    let is_id = |value: &Value| value.as_str().is_some_and(|id| RequestId::parse(id).is_ok());
+    type Is = fn(&Value) -> bool;
+    let span = format!("0..={MOST_MS}");
+    let fields: [(&'static str, Is, &str); 8] = [
+        ("id", is_id, "a UUID"),
+        ("priority", |value| value.as_u64().is_some_and(|it| it <= MOST_PRIORITY), "0..=9"),
+        ("age_ms", is_number, &span),
+        ("left_ms", is_span, &span),
+        ("due_in_ms", is_span, &span),
+        ("envelope", Value::is_string, "a text"),
+        ("body", Value::is_string, "a text"),
+        ("sha256", Value::is_string, "a text"),
+    ];
+    fields.into_iter().find_map(|(field, is, want)| {
+        let value = line.get(field).filter(|value| !is(value))?;
+        let got = value.to_string().chars().take(64).collect();
+        Some(ExportError::Field { field, got, want: want.to_owned() })
+    })
 }
 
 fn digest(envelope: &[u8], body: &[u8]) -> String {

@@ -182,6 +182,8 @@ pub struct Request {
     pub deadline_ms: u64,
     /// Milliseconds after which nobody wants the answer any more.
     pub ttl_ms: u64,
+    /// Milliseconds before which it is not to be sent up; 0: at once. Less than `ttl_ms`.
+    pub not_before_ms: u64,
     /// The caller's own name for the request.
     pub key: Option<IdempotencyKey>,
     /// How many Holdfast agents it came through; bounds loops of escalation.

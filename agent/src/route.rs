@@ -19,6 +19,8 @@ pub struct Question<'a> {
     pub hops: u8,
     /// Whether a bundle on this device does the task.
     pub has_local: bool,
+    /// Milliseconds before which the caller wants nothing sent; 0: at once.
+    pub not_before_ms: u64,
     /// The destinations that serve the task, in the configured order.
     pub above: &'a [Above<'a>],
     /// The policy in force.
@@ -140,6 +142,10 @@ pub fn judge(question: &Question<'_>, local: Option<Local>) -> Verdict {
         }));
         return stay(local, reasons);
     }
+    if question.not_before_ms > 0 {
+        reasons.push(Reason::NotBefore { ms: question.not_before_ms });
+        return Verdict { next: Next::Hold, reasons };
+    }
     let reachable: Vec<_> =
         cleared.iter().filter(|each| each.reachable).map(|each| each.name.to_owned()).collect();
     if reachable.is_empty() {
@@ -184,6 +190,7 @@ mod tests {
             escalate,
             hops: 0,
             has_local: local.is_some(),
+            not_before_ms: 0,
             above,
             policy: &policy,
         };
@@ -249,6 +256,7 @@ mod tests {
                         escalate,
                         hops: 0,
                         has_local,
+                        not_before_ms: 0,
                         above: &all,
                         policy: &policy,
                     };
@@ -268,6 +276,37 @@ mod tests {
     }
 
     #[test]
+    fn what_the_caller_wants_sent_later_is_held_and_never_sent_now() {
+        use Escalate::{Always, Auto, Never};
+        let policy = Policy::default();
+        for (case, class, escalate, local, want) in [
+            ("sure", DataClass::Public, Auto, SURE, Next::Answer),
+            ("unsure", DataClass::Public, Auto, UNSURE, Next::Hold),
+            ("asked", DataClass::Public, Always, SURE, Next::Hold),
+            ("forbidden by the caller", DataClass::Public, Never, UNSURE, Next::Answer),
+            ("forbidden by its class", DataClass::Restricted, Always, UNSURE, Next::Answer),
+            ("no model", DataClass::Internal, Auto, None, Next::Hold),
+        ] {
+            let (has_local, above) = (local.is_some(), &[UP, CLOUD]);
+            let not_before_ms = 5;
+            let hops = 0;
+            let question = Question {
+                class,
+                escalate,
+                hops,
+                has_local,
+                not_before_ms,
+                above,
+                policy: &policy,
+            };
+            let verdict = judge(&question, local);
+            assert_eq!(verdict.next, want, "{case}");
+            let is_said = verdict.reasons.contains(&Reason::NotBefore { ms: 5 });
+            assert_eq!(is_said, want == Next::Hold, "{case}");
+        }
+    }
+
+    #[test]
     fn a_request_that_goes_in_circles_stops() {
         let policy = Policy::default();
         let question = Question {
@@ -275,6 +314,7 @@ mod tests {
             escalate: Escalate::Auto,
             hops: MAX_HOPS,
             has_local: true,
+            not_before_ms: 0,
             above: &[UP],
             policy: &policy,
         };

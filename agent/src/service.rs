@@ -213,6 +213,7 @@ impl Service {
             escalate: request.escalate,
             hops: request.hops,
             has_local: self.engine.lane(&request.task).is_some(),
+            not_before_ms: request.not_before_ms,
             above,
             policy: &self.policy,
         }
@@ -317,7 +318,7 @@ impl Service {
             idempotency,
             priority: request.priority.get(),
             accepted_at_ms: now_ms,
-            not_before_ms: now_ms,
+            not_before_ms: now_ms.saturating_add(request.not_before_ms),
             expires_at_ms: Some(now_ms.saturating_add(request.ttl_ms)),
             envelope: envelope.to_bytes().into(),
             body,

@@ -103,7 +103,20 @@ impl Client {
         body: Vec<u8>,
         terms: &[(&str, &str)],
     ) -> Result<(StatusCode, String)> {
-        let url = format!("{}/v1/tasks/{task}", self.base);
+        self.post_to(&format!("/v1/tasks/{task}"), body, terms).await
+    }
+
+    /// Posts to a path, and returns the status and the text of whatever comes back.
+    ///
+    /// # Errors
+    /// When nothing comes back.
+    pub async fn post_to(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        terms: &[(&str, &str)],
+    ) -> Result<(StatusCode, String)> {
+        let url = format!("{}{path}", self.base);
         let mut request = self.http.request(Method::POST, url).body(body);
         for (name, value) in terms {
             request = request.header(*name, *value);

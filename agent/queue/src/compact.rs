@@ -4,11 +4,14 @@
 //! **Invariant:** a record that is moved is durable in its new place before its old one can go; what a
 //! request is does not change by it.
 
+use std::collections::BTreeSet;
+
 use tracing::warn;
 
 use super::{
     QueueError, RequestId,
     begin::{Purpose, path_of},
+    error::READ_HEADER,
     journal::{FinalMeta, Meta, Place, RetryMeta},
     ledger::Ledger,
     meter::count,
@@ -27,6 +30,17 @@ const SPARED: u64 = 2;
 const AT_ONCE: usize = 2;
 /// With room for fewer segments than this, space is looked after with each one that is begun.
 const TIGHT: u64 = 4;
+
+/// What the writer remembers of moving records.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    /// Segments that were tried to be emptied since the opening, and are there still.
+    stuck: BTreeSet<u64>,
+    /// The disk had room for few segments more, or for none, when the last one was begun.
+    pub(super) is_due: bool,
+    /// Bytes that were free when there was no room to move anything.
+    no_room_with: Option<u64>,
+}
 
 /// The segment to empty next: the one with the least that counts, when enough space is dead.
 fn nearly_dead(
@@ -58,10 +72,14 @@ impl Writer {
             .is_ok_and(|free| free.bytes < little || free.inodes.is_some_and(|inodes| inodes < few))
     }
 
-    /// Empties nearly dead segments, unless there was no room to and is no more now.
-    pub(super) fn compact_if_room_grew(&mut self) {
+    /// Empties nearly dead segments when the disk is nearly full, unless there was no room to and is no
+    /// more now.
+    pub(super) fn compact_if_tight(&mut self) {
+        if !std::mem::take(&mut self.compaction.is_due) {
+            return;
+        }
         let free = self.shared.disk.free(&self.shared.journal_dir).map_or(0, |free| free.bytes);
-        if self.no_room_with.is_none_or(|then| free > then) {
+        if self.compaction.no_room_with.is_none_or(|then| free > then) {
             self.try_compact();
         }
     }
@@ -69,11 +87,11 @@ impl Writer {
     /// Empties nearly dead segments, if there is room to; else they stay for now.
     pub(super) fn try_compact(&mut self) {
         let compacted = self.compact();
-        self.no_room_with = None;
+        self.compaction.no_room_with = None;
         if let Err(failed) = compacted {
             if failed.is_no_space() {
                 let free = self.shared.disk.free(&self.shared.journal_dir);
-                self.no_room_with = free.ok().map(|free| free.bytes);
+                self.compaction.no_room_with = free.ok().map(|free| free.bytes);
             } else {
                 warn!(%failed, "queue: nearly dead segments stay for now");
             }
@@ -85,7 +103,7 @@ impl Writer {
         for _ in 0..AT_ONCE {
             self.commit()?;
             let (disk, dir) = (&self.shared.disk, &self.shared.journal_dir);
-            let stuck = &self.stuck;
+            let stuck = &self.compaction.stuck;
             let size_of = |number| match stuck.contains(&number) {
                 true => None,
                 false => disk.open_to_read(&path_of(dir, number)).ok()?.bytes().ok(),
@@ -103,7 +121,7 @@ impl Writer {
             self.collect_garbage();
             if self.ledger.segments().contains_key(&victim) {
                 // What is damaged, or kept for another segment's sake, must not be in the way of others.
-                self.stuck.insert(victim);
+                self.compaction.stuck.insert(victim);
             }
         }
         Ok(())
@@ -113,7 +131,7 @@ impl Writer {
         let path = path_of(&self.shared.journal_dir, victim);
         let file = self.shared.disk.file_to_read(&path)?;
         let header = scan::read_header(&*file)
-            .map_err(|source| QueueError::storage("read", &path, source))?;
+            .map_err(|source| QueueError::storage(READ_HEADER, &path, source))?;
         let Some(header) = header else { return Ok(()) };
         let mut places = Vec::new();
         let found = |Found { id, place, .. }| {

@@ -13,9 +13,9 @@ pub const MAX_ENVELOPE_BYTES: usize = 64 * 1024;
 /// Largest body, and largest answer.
 pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Longest idempotency key.
-pub const MAX_KEY_BYTES: usize = 255;
+pub(super) const MAX_KEY_BYTES: usize = 255;
 /// Longest reason that is kept; longer ones are cut.
-pub const MAX_REASON_BYTES: usize = 512;
+pub(super) const MAX_REASON_BYTES: usize = 512;
 
 /// A request's name, the same for the whole of its life and at every destination: a UUID v7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -7,6 +7,9 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use super::{RequestId, disk::is_unreadable};
 
+/// What is tried of a segment first.
+pub(super) const READ_HEADER: &str = "read the header of";
+
 /// The limit that refused a new request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FullRule {
@@ -50,8 +53,8 @@ pub enum QueueError {
     },
     /// The disk has no room left beyond the headroom kept for the rest of the system.
     #[error(
-        "no space for the queue in {}: {needed} bytes are needed and {free} are free, of which \
-         {headroom} are kept for the system; free some space", dir.display()
+        "no space for the queue in {}: {needed} bytes are needed{}, and {free} are free; free some \
+         space", dir.display(), beyond(*headroom)
     )]
     NoSpace {
         /// The journal's directory.
@@ -65,8 +68,8 @@ pub enum QueueError {
     },
     /// The file system can make no more files beyond those kept for the rest of the system.
     #[error(
-        "no space for the queue in {}: {free} more files can be made there, of which {headroom} are \
-         kept for the system; delete some files", dir.display()
+        "no space for the queue in {}: one file is needed{}, and {free} can be made; delete some \
+         files", dir.display(), beyond(*headroom)
     )]
     NoInodes {
         /// The journal's directory.
@@ -119,7 +122,7 @@ pub enum QueueError {
         offset: u64,
     },
     /// A file operation failed.
-    #[error("queue cannot {what} {}{}", path.display(), remedy(source))]
+    #[error("queue cannot {what} {}{}", path.display(), remedy(what, source))]
     Storage {
         /// The operation.
         what: &'static str,
@@ -140,12 +143,26 @@ pub enum QueueError {
     Closed,
 }
 
+/// What is not to be touched, where there is any.
+fn beyond(headroom: u64) -> String {
+    match headroom {
+        0 => String::new(),
+        kept => format!(" beyond the {kept} that are kept for the system"),
+    }
+}
+
 /// What to do about a cause that an operator can remove.
-fn remedy(source: &io::Error) -> &'static str {
+fn remedy(what: &str, source: &io::Error) -> &'static str {
     match source.kind() {
+        _ if what == READ_HEADER && is_unreadable(source) => {
+            " (the disk did not give it: nothing was changed, try again; if it stays so, `holdfast-agent \
+             queue repair` sets this file aside and goes on without what is in it)"
+        }
         io::ErrorKind::PermissionDenied => {
             " (give the agent's user the right to read and write it)"
         }
+        io::ErrorKind::StorageFull => " (the disk is full: free some space)",
+        io::ErrorKind::QuotaExceeded => " (the quota is used up: free some space, or raise it)",
         io::ErrorKind::ReadOnlyFilesystem => " (its file system is read-only: mount it writable)",
         _ => "",
     }

@@ -89,6 +89,18 @@ pub(super) struct Use {
     pub(super) reasons: u64,
     /// Bytes of records that count for themselves.
     pub(super) bytes: u64,
+    /// Behind the last record that ever counted: its file is not shorter, unless it was cut off.
+    pub(super) end: u64,
+}
+
+impl Use {
+    /// The value of a segment. Of older agents it says nothing of the end.
+    pub(super) fn decode(value: &[u8]) -> Result<Self, QueueError> {
+        decode(value).or_else(|_| {
+            let (reasons, bytes) = decode(value)?;
+            Ok(Use { reasons, bytes, end: 0 })
+        })
+    }
 }
 
 /// How much of which journal is in the index, and the totals at that point.

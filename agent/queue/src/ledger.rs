@@ -44,7 +44,7 @@ impl Ledger {
         let mut segments = BTreeMap::new();
         for (key, value) in index.range(&from, &to, usize::MAX)? {
             if let Some(number) = keys::segment_in(&key) {
-                segments.insert(number, keys::decode(&value)?);
+                segments.insert(number, Use::decode(&value)?);
             }
         }
         Ok(Ledger::over(segments, mark.totals, mark.newest))
@@ -204,7 +204,7 @@ impl Ledger {
             None => self.begin(id, meta, place),
         };
         self.totals.held_bytes += place.span();
-        self.count(place.segment, place.span());
+        self.count(place);
         self.put_entry(id, &entry)
     }
 
@@ -246,7 +246,7 @@ impl Ledger {
         if let Some((segment, bytes)) = entry.retry.replace((place.segment, place.span())) {
             self.release(segment, bytes);
         }
-        self.count(place.segment, place.span());
+        self.count(place);
         self.given_back(id, &mut entry, meta);
         self.put_entry(id, &entry)
     }
@@ -297,7 +297,7 @@ impl Ledger {
         for accept in &entry.accepts_in {
             self.pin(index, *accept, place.segment)?;
         }
-        self.count(place.segment, place.span());
+        self.count(place);
         self.put(keys::final_key(at_ms, id), Vec::new());
         self.put(keys::result_key(number), id.bytes().to_vec());
         self.put_name(&entry, id);
@@ -427,11 +427,13 @@ impl Ledger {
         *count = count.saturating_add_signed(by);
     }
 
-    pub(super) fn count(&mut self, segment: u64, bytes: u64) {
-        self.touch(segment);
-        let used = self.segments.entry(segment).or_default();
+    /// Takes note that the record at this place counts.
+    pub(super) fn count(&mut self, place: Place) {
+        self.touch(place.segment);
+        let used = self.segments.entry(place.segment).or_default();
         used.reasons += 1;
-        used.bytes += bytes;
+        used.bytes += place.span();
+        used.end = used.end.max(place.offset + place.span());
     }
 
     pub(super) fn release(&mut self, segment: u64, bytes: u64) {

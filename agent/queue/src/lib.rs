@@ -28,6 +28,8 @@ mod journal;
 mod keys;
 mod lease;
 mod ledger;
+mod life;
+mod listing;
 mod lock;
 mod lost;
 mod meter;
@@ -63,8 +65,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use bounds::{QueueConfig, WhenFull};
 pub use entry::{
-    Accepted, Forgotten, Idempotency, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_KEY_BYTES,
-    MAX_REASON_BYTES, NewEntry, Record, Recorded, RequestId, State, Stats, Summary,
+    Accepted, Forgotten, Idempotency, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, NewEntry, Record,
+    Recorded, RequestId, State, Stats, Summary,
 };
 pub use error::{FullRule, QueueError};
 pub use lease::Lease;
@@ -74,6 +76,7 @@ pub use stopped::{StoppedQueue, read_only};
 pub use wear::URGENT;
 
 use command::{Command, Finish};
+use entry::MAX_KEY_BYTES;
 use journal::FinalState;
 use shared::Shared;
 

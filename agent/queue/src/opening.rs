@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 use tracing::warn;
 
 use super::{
-    OpenReport, QueueConfig, QueueError,
+    OpenReport, QueueConfig, QueueError, RequestId,
     begin::{Headroom, Prepared, Setup},
     disk::{Disk, RealDisk},
     index::Index,
@@ -65,7 +65,9 @@ pub(super) fn open_on(
         Err(Distrust::Fail(failed)) => return Err(failed),
     };
     let meter = Arc::new(Meter::default());
-    count(&meter.damaged, report.damaged + report.lost.len() as u64);
+    let is_counted = |id: &&RequestId| report.damage.iter().any(|place| place.id == Some(**id));
+    let lost = report.lost.iter().filter(|id| !is_counted(id)).count();
+    count(&meter.damaged, report.damaged + lost as u64);
     let setup = Setup {
         disk: Arc::clone(disk),
         dir: journal_dir.clone(),

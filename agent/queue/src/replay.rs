@@ -15,6 +15,7 @@ use super::{
     Damage, OpenReport, QueueError,
     begin::{number_in, path_of},
     disk::{Disk, RealDisk},
+    error::READ_HEADER,
     index::Index,
     journal::{ALIGN, RecordHeader, SEGMENT_HEADER, SegmentHeader},
     keys::{self, Mark},
@@ -129,7 +130,7 @@ impl Place {
         for number in numbers {
             let path = path_of(dir, number);
             let header = scan::read_header(&*self.disk.file_to_read(&path)?)
-                .map_err(|source| QueueError::storage("read", &path, source))?;
+                .map_err(|source| QueueError::storage(READ_HEADER, &path, source))?;
             match header.filter(|header| header.number == number) {
                 Some(header) => good.push(header),
                 None => bad.push(path),
@@ -216,6 +217,7 @@ impl Place {
         }
         self.check_mark(found, &mark)?;
         let mut ledger = Ledger::load(&index, &mark)?;
+        self.check_lengths(found, &ledger)?;
         let known: BTreeSet<u64> = ledger.segments().keys().copied().collect();
         let strangers = |header: &&SegmentHeader| {
             header.number <= mark.segment && !known.contains(&header.number)
@@ -246,6 +248,25 @@ impl Place {
         }
         ledger.commit(&index, &self.mark_at(&tail, mark.store, &ledger))?;
         Ok(Opened { index, ledger, tail, store: mark.store })
+    }
+
+    /// No segment may be shorter than what the index has in it: whoever looks into the files' lengths
+    /// notices a cut without reading them.
+    fn check_lengths(&self, found: &[SegmentHeader], ledger: &Ledger) -> Result<(), Distrust> {
+        for header in found {
+            let Some(used) = ledger.segments().get(&header.number) else { continue };
+            if self.length_of(header.number)? < used.end {
+                let why = format!("a part of segment {} is cut off", header.number);
+                return Err(Distrust::damaged(why));
+            }
+        }
+        Ok(())
+    }
+
+    fn length_of(&self, segment: u64) -> Result<u64, QueueError> {
+        let path = path_of(&self.journal_dir(), segment);
+        let bytes = self.disk.file_to_read(&path)?.bytes();
+        bytes.map_err(|source| QueueError::storage("measure", &path, source))
     }
 
     /// The mark must point at the very record that it was made with.

@@ -18,6 +18,8 @@ use super::{
 const WINDOW: usize = 1024 * 1024;
 /// What a disk reads or fails to read at once.
 const SECTOR: usize = 4096;
+/// The least that a disk reads or fails to read.
+const SMALL_SECTOR: usize = 512;
 /// So many bytes are asked for without a look at the file's length.
 const TRUSTED: u64 = 256 * 1024;
 /// Stands for a byte that does not read.
@@ -135,15 +137,26 @@ fn read_what_reads(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result
     Ok(())
 }
 
-/// Reads a segment's header.
+/// Reads a segment's header. `None`: there are other bytes in its place.
+///
+/// # Errors
+/// When the disk gives neither of its copies: that may pass, and what is in the segment is no worse
+/// for it.
 pub(super) fn read_header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeader>> {
     let mut block = vec![0; SEGMENT_HEADER_LEN];
-    match file.read_exact_at(&mut block, 0) {
-        // A header that does not read is as good as none: the segment is set aside.
-        Err(error) if is_unreadable(&error) => Ok(None),
-        Err(error) => short(error).map(|()| None),
-        Ok(()) => Ok(SegmentHeader::decode(&block)),
+    let failed = match file.read_exact_at(&mut block, 0) {
+        Ok(()) => return Ok(SegmentHeader::decode(&block)),
+        Err(error) if is_unreadable(&error) => error,
+        Err(error) => return short(error).map(|()| None),
+    };
+    // One copy may lie in a sector that reads.
+    let sectors = block.chunks_mut(SMALL_SECTOR).zip((0..).step_by(SMALL_SECTOR));
+    for (sector, at) in sectors {
+        if file.read_exact_at(sector, at).is_err() {
+            sector.fill(UNREADABLE);
+        }
     }
+    SegmentHeader::decode(&block).map(Some).ok_or(failed)
 }
 
 /// Passes every good record of a segment from `from` on to `found`, in order, and everything that is
@@ -370,6 +383,11 @@ mod tests {
         let path = dir.path().join("journal/0000000000000001.seg");
         let file = RealDisk.open_to_read(&path).unwrap();
         let header = read_header(&*file).unwrap().unwrap();
+        // One copy of the header is enough; without both, nothing is said of what is there.
+        let bad = Failing { file: Arc::clone(&file), bad: 0..512 };
+        assert_eq!(read_header(&bad).unwrap(), Some(header));
+        let bad = Failing { file: Arc::clone(&file), bad: 0..4096 };
+        assert!(is_unreadable(&read_header(&bad).unwrap_err()));
         let scanned = |file: &dyn DiskFile| {
             let (mut found, mut damaged) = (Vec::new(), Vec::new());
             let note = |record: Found| {

@@ -1,4 +1,4 @@
-//! What the queue's handles, its leases and its writer have in common, and all reading.
+//! What the queue's handles, its leases and its writer have in common, and the reading of one request.
 //!
 //! Owns the index's handle. **Invariant:** what is read is checked against its checksum, and a record
 //! that is moved in the middle of a read is found in its new place.
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    Idempotency, QueueConfig, QueueError, Record, RequestId, State, Stats, Summary,
+    Idempotency, QueueConfig, QueueError, Record, RequestId, State, Summary,
     begin::path_of,
     disk::{Disk, DiskFile},
     index::Index,
@@ -23,17 +23,17 @@ use super::{
     keys::{self, Entry, Totals},
     ledger::Ledger,
     lost::{self, Trust},
-    meter::{Meter, count},
+    meter::Meter,
     pick::InFlight,
     scan,
 };
 
 /// Numbers that the writer publishes after each commit.
 #[derive(Debug, Clone, Copy, Default)]
-struct Published {
-    totals: Totals,
-    live_bytes: u64,
-    segments: u64,
+pub(super) struct Published {
+    pub(super) totals: Totals,
+    pub(super) live_bytes: u64,
+    pub(super) segments: u64,
 }
 
 /// Bodies up to this size are read together with what stands before them.
@@ -238,7 +238,7 @@ impl Shared {
     }
 
     fn damaged(&self, id: RequestId, place: &Place) -> QueueError {
-        count(&self.meter.damaged, 1);
+        self.meter.count_damaged(place.segment, place.offset);
         QueueError::Damaged { id, segment: place.segment, offset: place.offset }
     }
 
@@ -254,96 +254,6 @@ impl Shared {
             return Err(QueueError::KeyConflict { key: name.key.clone(), id });
         }
         Ok(Some(summary(id, self.state_of(id, &entry), &entry)))
-    }
-
-    /// Requests in the order of their ids, which is that of their making; in a state, if one is given.
-    pub(super) fn list(
-        &self,
-        state: Option<State>,
-        limit: usize,
-    ) -> Result<Vec<Summary>, QueueError> {
-        let mut found = Vec::new();
-        self.each(|id, is, entry| {
-            if found.len() < limit && state.is_none_or(|wanted| wanted == is) {
-                found.push(summary(id, is, entry));
-            }
-            found.len() < limit
-        })?;
-        Ok(found)
-    }
-
-    /// The ids of requests in one state, or of all that have no end yet.
-    pub(super) fn ids(&self, state: Option<State>) -> Result<Vec<RequestId>, QueueError> {
-        let mut found = Vec::new();
-        self.each(|id, is, _| {
-            if state.map_or(!is.is_final(), |wanted| wanted == is) {
-                found.push(id);
-            }
-            true
-        })?;
-        Ok(found)
-    }
-
-    /// Passes every request to `visit`, in order of ids, until it has enough.
-    fn each(
-        &self,
-        mut visit: impl FnMut(RequestId, State, &Entry) -> bool,
-    ) -> Result<(), QueueError> {
-        const PAGE: usize = 256;
-        let index = self.index()?;
-        let (mut from, to) = keys::prefix_bounds(&[keys::ENTRIES]);
-        loop {
-            let page = index.range(&from, &to, PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            from = [last.as_slice(), &[0]].concat();
-            let is_last = page.len() < PAGE;
-            for (key, value) in page {
-                let Some(id) = keys::id_in(&key) else { continue };
-                let entry: Entry = keys::decode(&value)?;
-                if !visit(id, self.state_of(id, &entry), &entry) {
-                    return Ok(());
-                }
-            }
-            if is_last {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Requests without an end in the order of their ids, behind `after`.
-    pub(super) fn open_after(
-        &self,
-        after: Option<RequestId>,
-        limit: usize,
-    ) -> Result<Vec<RequestId>, QueueError> {
-        const PAGE: usize = 256;
-        let index = self.index()?;
-        let (mut from, to) = keys::prefix_bounds(&[keys::ENTRIES]);
-        if let Some(after) = after {
-            from = [keys::entry_key(after).as_slice(), &[0]].concat();
-        }
-        let mut found = Vec::new();
-        loop {
-            let page = index.range(&from, &to, PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(found) };
-            from = [last.as_slice(), &[0]].concat();
-            for (key, value) in page {
-                let Some(id) = keys::id_in(&key) else { continue };
-                if keys::decode::<Entry>(&value)?.ended.is_none() {
-                    found.push(id);
-                }
-                if found.len() >= limit {
-                    return Ok(found);
-                }
-            }
-        }
-    }
-
-    /// When the next time to live ends.
-    pub(super) fn next_expiry(&self) -> Result<Option<u64>, QueueError> {
-        let (from, to) = keys::time_bounds(b'x', u64::MAX);
-        let first = self.index()?.range(&from, &to, 1)?;
-        Ok(first.first().and_then(|(key, _)| keys::expiry_in(key)))
     }
 
     /// The body of a request without an end.
@@ -380,38 +290,6 @@ impl Shared {
         }
     }
 
-    /// Finals in the order of their numbers, behind `after`.
-    pub(super) fn results_after(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, Summary)>, QueueError> {
-        let index = self.index()?;
-        let from = keys::result_key(after.saturating_add(1));
-        let mut found = Vec::new();
-        for (key, value) in index.range(&from, &keys::result_key(u64::MAX), limit)? {
-            let (Some(number), Some(id)) = (keys::result_in(&key), keys::id_of(&value)) else {
-                continue;
-            };
-            if let Some(entry) = read_entry(&index, id)? {
-                found.push((number, summary(id, entry.state(), &entry)));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Ids whose time in `x` or `f` keys is up to `to_ms`, at most `limit`.
-    pub(super) fn up_to(
-        &self,
-        kind: u8,
-        to_ms: u64,
-        limit: usize,
-    ) -> Result<Vec<RequestId>, QueueError> {
-        let (from, to) = keys::time_bounds(kind, to_ms);
-        let pairs = self.index()?.range(&from, &to, limit)?;
-        Ok(pairs.iter().filter_map(|(key, _)| keys::id_in(key)).collect())
-    }
-
     /// Requests of an index that was set aside of which nothing is left.
     pub(super) fn lost_since(
         &self,
@@ -428,60 +306,12 @@ impl Shared {
 
     /// Requests that have no end yet.
     pub(super) fn waiting(&self) -> u64 {
-        locked(&self.published).totals.held
+        self.published().totals.held
     }
 
-    /// The queue in numbers.
-    pub(super) fn stats(&self) -> Result<Stats, QueueError> {
-        let Published { totals, live_bytes, segments } = *locked(&self.published);
-        let in_flight = self.in_flight.count();
-        let counter = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        Ok(Stats {
-            held: totals.held.saturating_sub(in_flight + totals.budget + totals.set_aside),
-            in_flight: in_flight.min(totals.held),
-            waiting_for_budget: totals.budget,
-            set_aside: totals.set_aside,
-            answered: totals.answered,
-            failed: totals.failed,
-            expired: totals.expired,
-            cancelled: totals.cancelled,
-            held_bytes: totals.held_bytes,
-            live_bytes,
-            allocated_bytes: self
-                .disk
-                .allocated(&self.journal_dir)
-                .map_err(|source| QueueError::storage("list", &self.journal_dir, source))?,
-            segments,
-            index_bytes: self.index()?.bytes()?,
-            index_in_memory: !self.index()?.is_on_disk(),
-            oldest_accepted_at_ms: self.oldest()?,
-            syncs: counter(&self.meter.syncs),
-            appended: counter(&self.meter.appended),
-            written_bytes: counter(&self.meter.written),
-            prepared_bytes: counter(&self.meter.prepared),
-            moved_bytes: counter(&self.meter.moved),
-            dropped: counter(&self.meter.dropped),
-            process_written_bytes: self.disk.written_by_process(),
-            damaged: counter(&self.meter.damaged),
-        })
-    }
-
-    fn oldest(&self) -> Result<Option<u64>, QueueError> {
-        let index = self.index()?;
-        let mut oldest: Option<(u64, RequestId)> = None;
-        for priority in 0..=9 {
-            let from = keys::queue_key(priority, 0, 0);
-            let to = keys::queue_key(priority, u64::MAX, u64::MAX);
-            for (key, value) in index.range(&from, &to, 1000)? {
-                if let (Some((_, order)), Some((id, _))) =
-                    (keys::due_and_order(&key), keys::waiting_in(&value))
-                {
-                    oldest = oldest.into_iter().chain([(order, id)]).min();
-                }
-            }
-        }
-        let Some((_, id)) = oldest else { return Ok(None) };
-        Ok(read_entry(&index, id)?.map(|entry| entry.accepted_at_ms))
+    /// What the writer published last.
+    pub(super) fn published(&self) -> Published {
+        *locked(&self.published)
     }
 }
 
@@ -490,7 +320,8 @@ pub(super) fn read_entry(index: &Index, id: RequestId) -> Result<Option<Entry>, 
     index.get(&keys::entry_key(id))?.map(|value| keys::decode(&value)).transpose()
 }
 
-fn summary(id: RequestId, state: State, entry: &Entry) -> Summary {
+/// A request without its bytes.
+pub(super) fn summary(id: RequestId, state: State, entry: &Entry) -> Summary {
     Summary {
         id,
         state,

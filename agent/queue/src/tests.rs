@@ -1,11 +1,15 @@
 //! What cannot be seen from outside: the format's bytes, and that what was refused stays away.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use super::{
-    Idempotency, NewEntry, Queue, QueueConfig, QueueError, RequestId,
+    Accepted, Idempotency, NewEntry, Queue, QueueConfig, QueueError, RequestId, State,
     begin::{Headroom, Purpose, Setup, file_name, number_in, path_of},
     disk::RealDisk,
     journal::{
@@ -235,12 +239,9 @@ fn record_inside_a_body_is_not_taken_for_one() {
     assert_eq!((ids, damaged), (vec![last], 1), "{carrier} is lost, and nothing of it found");
 }
 
-#[tokio::test]
-async fn an_index_that_could_not_be_made_anew_is_tried_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let (queue, _) = Queue::open(dir.path(), QueueConfig::default()).unwrap();
-    let held = RequestId::new();
-    let entry = |id| NewEntry {
+/// A request like any other.
+fn entry(id: RequestId) -> NewEntry {
+    NewEntry {
         id,
         idempotency: None,
         priority: 5,
@@ -249,7 +250,65 @@ async fn an_index_that_could_not_be_made_anew_is_tried_again() {
         expires_at_ms: None,
         envelope: Bytes::from_static(b"envelope"),
         body: Bytes::from_static(b"body"),
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_wait_for_an_index_that_fails_are_answered() {
+    const SOON: Duration = Duration::from_secs(20);
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = Queue::open(dir.path(), QueueConfig::default()).unwrap();
+    let mut told_of = Vec::new();
+    for round in 0..5 {
+        let (spring, trap) = mpsc::channel();
+        queue.shared.index().unwrap().fail_when(trap);
+        let id = RequestId::new();
+        // It is answered as soon as it is on disk; the index has yet to take it in.
+        assert_eq!(queue.accept(entry(id)).await.unwrap(), Accepted::New);
+        told_of.push(id);
+        let readers: Vec<_> = told_of
+            .iter()
+            .copied()
+            .map(|id| {
+                let queue = queue.clone();
+                let looked = async move { (id, queue.get(id).await, queue.list(None, 99).await) };
+                tokio::spawn(tokio::time::timeout(SOON, looked))
+            })
+            .collect();
+        let leased = tokio::time::timeout(Duration::from_millis(50), queue.lease_next(2)).await;
+        assert!(leased.is_err(), "round {round}: the gate is closed: {leased:?}");
+        assert!(readers.iter().all(|reader| !reader.is_finished()), "round {round}");
+        drop(spring);
+        for reader in readers {
+            let (id, one, all) = reader.await.unwrap().expect("nobody hangs");
+            match one {
+                Ok(found) => assert_eq!(found.expect("it was answered").summary.id, id),
+                Err(QueueError::Index { .. }) => {}
+                Err(other) => panic!("round {round}: {other}"),
+            }
+            match all {
+                Ok(all) => assert_eq!(all.len(), told_of.len(), "round {round}"),
+                Err(QueueError::Index { .. }) => {}
+                Err(other) => panic!("round {round}: {other}"),
+            }
+        }
+        // The next command waits until the index is there again.
+        assert!(!queue.forget(RequestId::new()).await.unwrap());
+        for id in &told_of {
+            let found = queue.get(*id).await.unwrap().expect("it was answered");
+            assert_eq!(found.summary.state, State::Held, "round {round}");
+        }
+    }
+    let lease = queue.lease_next(2).await.unwrap().unwrap();
+    assert_eq!(lease.id(), told_of[0]);
+    queue.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_index_that_could_not_be_made_anew_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = Queue::open(dir.path(), QueueConfig::default()).unwrap();
+    let held = RequestId::new();
     queue.accept(entry(held)).await.unwrap();
     // As after an index that failed while the journal could not be read.
     drop(queue.shared.replace_index(None));

@@ -59,7 +59,7 @@ impl Ledger {
         }
         let tombstone = Tombstone { place, meta };
         if self.is_needed(&tombstone) {
-            self.count(place.segment, place.span());
+            self.count(place);
             self.put(keys::tombstone_key(id), keys::encode(&tombstone)?);
         } else {
             self.remove(keys::tombstone_key(id));

@@ -5,21 +5,20 @@
 //! is durable; a batch that fails is answered with its error as a whole and leaves no trace.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{
-    Accepted, NewEntry, QueueError, Recorded, RequestId,
+    QueueError, RequestId,
     begin::{Purpose, path_of},
-    command::{Ack, Command, Finish, Reply},
-    entry::{Attempts, GivenBack, cut_reason},
-    journal::{AcceptMeta, FinalMeta, FinalState, Meta, RetryMeta, Wait, span},
+    command::{Ack, Command, Reply},
+    compact::Compaction,
+    journal::{Meta, span},
     keys::{Entry, Mark},
     ledger::Ledger,
     lock::DirLock,
@@ -53,12 +52,7 @@ pub(super) struct Writer {
     /// When the day of the budget for the flash began, and the bytes written before it.
     day: (Instant, u64),
     pub(super) tries_to_return: u32,
-    /// Segments that were tried to be emptied since the opening.
-    pub(super) stuck: BTreeSet<u64>,
-    /// The disk has room for few segments more, or for none.
-    is_tight: bool,
-    /// Bytes that were free when there was no room to move anything.
-    pub(super) no_room_with: Option<u64>,
+    pub(super) compaction: Compaction,
 }
 
 /// Who waits for the batch, and whose leases it ends.
@@ -91,9 +85,7 @@ impl Writer {
             lock,
             day: (Instant::now(), 0),
             tries_to_return: 0,
-            stuck: BTreeSet::new(),
-            is_tight: false,
-            no_room_with: None,
+            compaction: Compaction::default(),
         }
     }
 
@@ -186,9 +178,7 @@ impl Writer {
         // Whoever waits for a batch that fails is told by it.
         self.commit().ok();
         self.collect_garbage();
-        if std::mem::take(&mut self.is_tight) {
-            self.compact_if_room_grew();
-        }
+        self.compact_if_tight();
         closer
     }
 
@@ -213,167 +203,14 @@ impl Writer {
         self.acks.waiting.push(ack);
     }
 
-    fn accept(
-        &mut self,
-        new: &NewEntry,
-        crc: u32,
-        answer: Option<(Bytes, u32)>,
-    ) -> Result<Accepted, QueueError> {
-        let index = self.shared.index()?;
-        if let Some(name) = &new.idempotency
-            && let Some(id) = self.ledger.named(&index, &name.key)?
-            && let Some(entry) = self.ledger.entry(&index, id)?
-        {
-            let same = entry.key.as_ref().is_some_and(|(_, digest)| *digest == name.digest);
-            return if same {
-                Ok(Accepted::Known { id, state: self.shared.state_of(id, &entry) })
-            } else {
-                Err(QueueError::KeyConflict { key: name.key.clone(), id })
-            };
-        }
-        if self.ledger.entry(&index, new.id)?.is_some() {
-            return Err(QueueError::IdTaken { id: new.id });
-        }
-        if answer.is_none() {
-            self.make_room(new)?;
-        }
-        let oldest = new.accepted_at_ms.checked_add(self.shared.config.max_age_ms);
-        let meta = AcceptMeta {
-            idempotency: new.idempotency.clone(),
-            priority: new.priority.min(9),
-            order: self.journal.next_sequence(),
-            accepted_at_ms: new.accepted_at_ms,
-            not_before_ms: if new.not_before_ms > new.accepted_at_ms {
-                new.not_before_ms
-            } else {
-                0
-            },
-            expires_at_ms: new.expires_at_ms.into_iter().chain(oldest).min(),
-            attempts: 0,
-            reason: None,
-            wait: Wait::Turn,
-            envelope: new.envelope.clone(),
-        };
-        match answer {
-            None => {
-                self.write(new.id, None, &Meta::Accept(meta), &new.body, crc, Purpose::Accept)?;
-            }
-            Some((answer, crc)) => {
-                let meta = FinalMeta {
-                    state: FinalState::Answered,
-                    finished_at_ms: new.accepted_at_ms,
-                    number: self.journal.next_sequence(),
-                    request: meta,
-                    accepts_in: Vec::new(),
-                };
-                self.write(new.id, None, &Meta::Final(meta), &answer, crc, Purpose::Accept)?;
-            }
-        }
-        Ok(Accepted::New)
+    /// The batch in hand fails with this, as a whole.
+    pub(super) fn fail_batch(&mut self, failed: &QueueError) {
+        self.failure = Some(failed.clone());
     }
 
-    pub(super) fn finish(&mut self, finish: &Finish) -> Result<Option<Recorded>, QueueError> {
-        let id = finish.id;
-        let index = self.shared.index()?;
-        let entry = self.ledger.entry(&index, id)?.ok_or(QueueError::Unknown { id })?;
-        if entry.ended.is_some() {
-            return Ok(Some(Recorded::AlreadyFinal(entry.state())));
-        }
-        // From here on nobody leases it; whoever has it already is overtaken, or left alone.
-        if !self.shared.in_flight.take(id, finish.spare_in_flight) {
-            return Ok(None);
-        }
-        let written = self.write_final(id, entry, finish);
-        self.took(id, &written);
-        written.map(|()| Some(Recorded::Stored))
-    }
-
-    fn write_final(
-        &mut self,
-        id: RequestId,
-        entry: Entry,
-        finish: &Finish,
-    ) -> Result<(), QueueError> {
-        let mut request = match self.accepted_as(id, &entry) {
-            Err(QueueError::Damaged { .. }) => {
-                error!(%id, "queue: a request's envelope is damaged; it ends without it");
-                accept_meta(&entry, Bytes::new())
-            }
-            read => read?,
-        };
-        if finish.reason.is_some() {
-            request.reason = finish.reason.as_deref().map(cut_reason);
-        }
-        let meta = Meta::Final(FinalMeta {
-            state: finish.state,
-            finished_at_ms: finish.now_ms,
-            number: self.journal.next_sequence(),
-            request,
-            accepts_in: entry.accepts_in.clone(),
-        });
-        self.write(id, Some(entry), &meta, &finish.answer, finish.answer_crc, Purpose::Progress)
-    }
-
-    /// The accept's meta as of now.
-    pub(super) fn accepted_as(
-        &mut self,
-        id: RequestId,
-        entry: &Entry,
-    ) -> Result<AcceptMeta, QueueError> {
-        self.envelope(id, entry).map(|envelope| accept_meta(entry, envelope))
-    }
-
-    fn envelope(&mut self, id: RequestId, entry: &Entry) -> Result<Bytes, QueueError> {
-        if let Some(known) = self.shared.in_flight.envelope(id) {
-            return Ok(known);
-        }
-        if let Err(failed) = self.journal.write_out(&entry.place) {
-            // What was in the buffer is not on its way to the disk any more.
-            self.failure = Some(failed.clone());
-            return Err(failed);
-        }
-        match self.shared.read_meta(id, &entry.place)?.0 {
-            Meta::Accept(meta) => Ok(meta.envelope),
-            Meta::Retry(_) | Meta::Final(_) | Meta::Tombstone(_) => Ok(Bytes::new()),
-        }
-    }
-
-    fn retry(
-        &mut self,
-        id: RequestId,
-        back: GivenBack,
-        spare_in_flight: bool,
-    ) -> Result<Recorded, QueueError> {
-        let index = self.shared.index()?;
-        let entry = self.ledger.entry(&index, id)?.ok_or(QueueError::Unknown { id })?;
-        if !self.shared.in_flight.take(id, spare_in_flight) {
-            return Ok(Recorded::Stored);
-        }
-        if entry.ended.is_some() {
-            self.acks.settled.push(id);
-            return Ok(Recorded::AlreadyFinal(entry.state()));
-        }
-        let meta = Meta::Retry(RetryMeta {
-            attempts: match back.attempts {
-                Attempts::Counted => entry.attempts.saturating_add(1),
-                Attempts::Kept => entry.attempts,
-                Attempts::Reset => 0,
-            },
-            not_before_ms: back.not_before_ms,
-            reason: back.reason.as_deref().map(cut_reason).or_else(|| entry.reason.clone()),
-            wait: back.wait,
-        });
-        let written = self.write(id, Some(entry), &meta, &[], 0, Purpose::Progress);
-        self.took(id, &written);
-        written.map(|()| Recorded::Stored)
-    }
-
-    /// What was taken is given up when the batch is durable, or at once when nothing was written.
-    fn took(&mut self, id: RequestId, written: &Result<(), QueueError>) {
-        match written {
-            Ok(()) => self.acks.settled.push(id),
-            Err(_) => self.shared.in_flight.hand_back(&[id]),
-        }
+    /// This request is in nobody's hand any more when the batch is done.
+    pub(super) fn settle_later(&mut self, id: RequestId) {
+        self.acks.settled.push(id);
     }
 
     /// Appends a record of a request, as it is known now, and takes it into the ledger; a batch that
@@ -399,7 +236,7 @@ impl Writer {
             self.commit()?;
             let begun = self.journal.roll(bytes, purpose);
             if purpose != Purpose::Compaction {
-                self.is_tight |= begun.is_err() || self.has_little_room();
+                self.compaction.is_due |= begun.is_err() || self.has_little_room();
             }
             begun?;
             self.ledger.add_segment(self.journal.active());
@@ -407,7 +244,7 @@ impl Writer {
         self.acks.bytes += bytes;
         let written = self.append(id, known, meta, &encoded, body, crc);
         if let Err(failed) = &written {
-            self.failure = Some(failed.clone());
+            self.fail_batch(failed);
         }
         written
     }
@@ -546,21 +383,6 @@ impl Writer {
         drop(self.journal);
         drop(self.lock);
         Ok(())
-    }
-}
-
-fn accept_meta(entry: &Entry, envelope: Bytes) -> AcceptMeta {
-    AcceptMeta {
-        idempotency: entry.key.clone().map(|(key, digest)| super::Idempotency { key, digest }),
-        priority: entry.priority,
-        order: entry.order,
-        accepted_at_ms: entry.accepted_at_ms,
-        not_before_ms: entry.not_before_ms,
-        expires_at_ms: entry.expires_at_ms,
-        attempts: entry.attempts,
-        reason: entry.reason.clone(),
-        wait: entry.wait,
-        envelope,
     }
 }
 

@@ -277,6 +277,81 @@ async fn requests_of_a_deleted_or_cut_segment_are_named() {
 }
 
 #[tokio::test]
+async fn a_segment_that_was_cut_while_the_index_is_whole_is_noticed_and_costs_what_was_cut() {
+    // Of a segment that is full and one that is written, each cut at every record.
+    let dir = tempfile::tempdir().unwrap();
+    let bodies: Vec<Vec<u8>> = (0..14).map(|nth| vec![nth; 30_000]).collect();
+    let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
+    let ids = filled(dir.path(), &bodies).await;
+    let all = segments(dir.path());
+    assert_eq!(all.len(), 2, "{all:?}");
+    let mut seen = BTreeSet::new();
+    for (nth, segment) in all.iter().enumerate() {
+        let end = used(segment);
+        for cut_to in (4096..end).step_by(15_000).chain([end.next_multiple_of(64)]) {
+            let copy = tempfile::tempdir().unwrap();
+            copy_dir(dir.path(), copy.path());
+            let segment = copy.path().join(segment.strip_prefix(dir.path()).unwrap());
+            OpenOptions::new().write(true).open(&segment).unwrap().set_len(cut_to).unwrap();
+            let (queue, report) = open(copy.path());
+            let case = format!("segment {nth} of {end} bytes cut to {cut_to}: {report:?}");
+            assert_eq!(report.rebuilt.is_some(), cut_to < end, "{case}");
+            let there: BTreeSet<_> = bodies_by_id(&queue).await;
+            let want: BTreeSet<_> = ids.iter().copied().filter(|id| !there.contains(id)).collect();
+            assert_eq!(report.lost.iter().copied().collect::<BTreeSet<_>>(), want, "{case}");
+            assert_eq!(report.held as usize, there.len(), "{case}");
+            assert_eq!(want.is_empty(), cut_to >= end, "{case}");
+            assert!(want.iter().all(|id| ids.iter().position(|one| one == id) >= Some(nth * 8)));
+            seen.insert(want.len());
+            queue.close().await.unwrap();
+            let (_, report) = open(copy.path());
+            assert_eq!(report.rebuilt, None, "once: {case}");
+        }
+    }
+    assert!(seen.contains(&0) && seen.contains(&1) && seen.contains(&8), "{seen:?}");
+}
+
+/// The ids of requests that are held, each with the body that it came with.
+async fn bodies_by_id(queue: &Queue) -> BTreeSet<RequestId> {
+    let mut found = BTreeSet::new();
+    for id in queue.ids(Some(State::Held)).await.unwrap() {
+        assert_eq!(queue.body(id).await.unwrap().unwrap().len(), 30_000);
+        found.insert(id);
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_repair_keeps_a_bad_index_and_not_a_good_one() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), &[b"a", b"b"]).await;
+    let kept = || {
+        let names = fs::read_dir(dir.path()).unwrap();
+        let names = names.map(|found| found.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("index.")).collect::<BTreeSet<_>>()
+    };
+    for _ in 0..3 {
+        let repaired = repair(dir.path(), small()).await.unwrap();
+        assert_eq!((repaired.report.held, repaired.aside.len()), (2, 0), "{repaired:?}");
+        assert_eq!(repaired.untold, None);
+        assert_eq!(kept(), BTreeSet::from(["index.clean".to_owned()]));
+    }
+    // One that a killed agent left behind is not bad either.
+    fs::remove_file(dir.path().join("index.clean")).unwrap();
+    assert_eq!(repair(dir.path(), small()).await.unwrap().aside.len(), 0);
+    for round in 1..=5 {
+        fs::write(dir.path().join("index/db"), vec![0x3c; 600_000]).unwrap();
+        let repaired = repair(dir.path(), small()).await.unwrap();
+        let bad = format!("index.bad-{round}");
+        assert!(repaired.aside.len() == 1 && repaired.aside[0].ends_with(&bad), "{repaired:?}");
+        assert_eq!(repaired.report.held, 2);
+        let repaired = repair(dir.path(), small()).await.unwrap();
+        assert!(repaired.aside.is_empty(), "{repaired:?}");
+    }
+    assert_eq!(kept().len(), small().keep_bad + 1, "{:?}", kept());
+}
+
+#[tokio::test]
 async fn what_was_forgotten_for_good_stays_away_from_a_rebuilt_index() {
     let dir = tempfile::tempdir().unwrap();
     let stuck = filled(dir.path(), &[b"stuck"]).await;
@@ -391,4 +466,24 @@ async fn what_was_ended_forgotten_or_dropped_is_not_called_lost() {
     assert_eq!((repaired.lost, repaired.untold), (vec![], None));
     let repaired = repair(dir.path(), small()).await.unwrap();
     assert_eq!((repaired.lost, repaired.report.held), (vec![], 1));
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_counted_once_however_often_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = filled(dir.path(), &[&[1; 5000], &[2; 5000], &[3; 5000]]).await;
+    let segment = &segments(dir.path())[0];
+    let file = OpenOptions::new().write(true).open(segment).unwrap();
+    for nth in [0, 2] {
+        file.write_all_at(b"damage", 4096 + nth * 5184 + 1000).unwrap();
+    }
+    let (queue, report) = open(dir.path());
+    assert_eq!(report.rebuilt, None, "nobody has noticed yet");
+    for _ in 0..3 {
+        for (nth, id) in ids.iter().enumerate() {
+            let read = queue.body(*id).await;
+            assert_eq!(matches!(read, Err(QueueError::Damaged { .. })), nth != 1, "{nth}");
+        }
+        assert_eq!(queue.stats().await.unwrap().damaged, 2);
+    }
 }

@@ -142,3 +142,59 @@ async fn what_stays_long_does_not_fill_the_disk_with_what_is_gone() {
     assert_eq!(queue.stats().await.unwrap().held, stay.len() as u64);
     queue.close().await.unwrap();
 }
+
+/// Everything that an error says, with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {}", chain(cause)));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn what_a_full_disk_refuses_is_said_in_words_that_help() {
+    let Some(disk) = SmallDisk::mount(4) else {
+        println!("LEFT OUT: the words on a full disk (mounting a tmpfs is not allowed here)");
+        return;
+    };
+    let dir = disk.0.path().join("queue");
+    let mut said = Vec::new();
+    // Not a byte, then room for more and more of what a queue begins with.
+    for free in [0, 4096, 65_536, 200_000, 400_000, 700_000, 1_200_000, 1_700_000, 2_500_000] {
+        disk.fill();
+        let filler = fs::OpenOptions::new().write(true).open(disk.0.path().join("filler")).unwrap();
+        let full = filler.metadata().unwrap().len();
+        filler.set_len(full - free).unwrap();
+        match Queue::open(&dir, QueueConfig { headroom_bytes: 1 << 20, ..small() }) {
+            Err(refused) => said.push((free, "open", refused)),
+            Ok((queue, _)) => {
+                for _ in 0..400 {
+                    if let Err(refused) = queue.accept(entry(5, 1, &[3; 9000])).await {
+                        said.push((free, "accept", refused));
+                        break;
+                    }
+                }
+                disk.fill();
+                for id in queue.ids(None).await.unwrap_or_default() {
+                    if let Err(refused) = queue.answer(id, vec![1; 9000], 2).await {
+                        said.push((free, "answer", refused));
+                        break;
+                    }
+                }
+                if let Err(refused) = queue.close().await {
+                    said.push((free, "close", refused));
+                }
+            }
+        }
+        disk.free_again();
+        fs::remove_dir_all(&dir).ok();
+    }
+    assert!(said.iter().any(|(_, what, _)| *what == "open"), "{said:?}");
+    assert!(said.iter().any(|(_, what, _)| *what == "accept"), "{said:?}");
+    for (free, what, refused) in said {
+        let text = chain(&refused);
+        println!("{free} free, {what}: {text}");
+        let case = format!("{free} free, {what}: {text}");
+        assert!(refused.is_no_space(), "{case}");
+        assert!(text.contains("free some space") && text.contains("queue"), "{case}");
+        assert!(!text.contains("sled") && !text.contains(" 0 that are"), "{case}");
+    }
+}

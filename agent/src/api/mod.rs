@@ -35,7 +35,7 @@ use self::terms::{Terms, TermsQuery};
 use crate::config::{ApiConfig, RequestDefaults};
 use crate::gauges;
 use crate::pressure;
-use crate::queue::RequestId;
+use crate::queue::{RequestId, State as Stage};
 use crate::reply::ReplyBody;
 use crate::request::{Request, TaskName};
 use crate::results::takers::Takers;
@@ -144,7 +144,7 @@ async fn ask(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (task, terms, _place) = match admit(&api, &task, query, &headers) {
+    let (task, terms, (ttl_ms, not_before_ms), _place) = match admit(&api, &task, query, &headers) {
         Ok(admitted) => admitted,
         Err(problem) => {
             body::discard(body).await;
@@ -163,7 +163,8 @@ async fn ask(
         priority: terms.priority.unwrap_or_default(),
         escalate: terms.escalate.unwrap_or_default(),
         deadline_ms: terms.deadline_ms.unwrap_or(api.defaults.deadline_ms),
-        ttl_ms: terms.ttl_ms.unwrap_or(api.defaults.ttl_ms),
+        ttl_ms,
+        not_before_ms,
         key: terms.key,
         hops: terms.hops,
     };
@@ -176,7 +177,14 @@ async fn ask(
         return Ok(Json(body).into_response());
     }
     let expected_wait_s = waiting.and_then(|length| rate.time_for(length));
-    let body = HeldBody { reply: body, queue: Ahead { length: waiting, expected_wait_s } };
+    let now_ms = api.service.clock.now_ms();
+    let due_in_ms = match &reply.kept {
+        Some(before) => before.not_before_ms.saturating_sub(now_ms),
+        None => not_before_ms,
+    };
+    let due_in_ms = Some(due_in_ms).filter(|ms| *ms > 0 && reply.state == Stage::Held);
+    let ahead = Ahead { length: waiting, expected_wait_s };
+    let body = HeldBody { reply: body, due_in_ms, queue: ahead };
     let location = format!("/v1/requests/{}", reply.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response())
 }
@@ -186,6 +194,9 @@ async fn ask(
 struct HeldBody<'a> {
     #[serde(flatten)]
     reply: ReplyBody<'a>,
+    /// Milliseconds before which it is not sent, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_in_ms: Option<u64>,
     queue: Ahead,
 }
 
@@ -203,11 +214,12 @@ fn admit<'a>(
     task: &str,
     query: Result<Query<TermsQuery>, QueryRejection>,
     headers: &HeaderMap,
-) -> Result<(TaskName, Terms, SemaphorePermit<'a>), Problem> {
+) -> Result<(TaskName, Terms, (u64, u64), SemaphorePermit<'a>), Problem> {
     let task = known_task(api, task)?;
     let Query(query) = query.map_err(|error| bad_query(&error, TermsQuery::KEYS))?;
     let terms = terms::read(headers, &query)?;
-    Ok((task, terms, api.place()?))
+    let times = terms.times(api.defaults.ttl_ms)?;
+    Ok((task, terms, times, api.place()?))
 }
 
 /// A query with a parameter that is not known, is there twice, or is no number where one must be.

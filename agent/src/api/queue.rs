@@ -160,8 +160,8 @@ pub(super) async fn import(
     let unfit = |why: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_record", why);
     // Megabytes of base64 are not for the reactor.
     let read = tokio::task::spawn_blocking(move || {
-        let line: Line = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-        line.entry(now_ms).map_err(|error| crate::error_chain(&error))
+        let entry = Line::parse(&bytes).and_then(|line| line.entry(now_ms));
+        entry.map_err(|error| crate::error_chain(&error))
     });
     let entry = read.await.map_err(|error| unfit(error.to_string()))?.map_err(unfit)?;
     let taken = operator::take_in(api.service.queue.open()?, entry).await;

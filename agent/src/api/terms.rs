@@ -17,13 +17,15 @@ pub(super) struct TermsQuery {
     priority: Option<String>,
     deadline_ms: Option<String>,
     ttl_ms: Option<String>,
+    not_before_ms: Option<String>,
     escalate: Option<String>,
     key: Option<String>,
 }
 
 impl TermsQuery {
     /// The parameters, for who mistyped one.
-    pub(super) const KEYS: &str = "class, priority, deadline_ms, ttl_ms, escalate, key";
+    pub(super) const KEYS: &str =
+        "class, priority, deadline_ms, ttl_ms, not_before_ms, escalate, key";
 }
 
 /// The terms of one request, as far as the caller gave them.
@@ -33,17 +35,37 @@ pub(super) struct Terms {
     pub(super) priority: Option<Priority>,
     pub(super) deadline_ms: Option<u64>,
     pub(super) ttl_ms: Option<u64>,
+    pub(super) not_before_ms: Option<u64>,
     pub(super) escalate: Option<Escalate>,
     pub(super) key: Option<IdempotencyKey>,
     pub(super) hops: u8,
 }
 
+impl Terms {
+    /// How long the answer is wanted, and how long nothing is to be sent before, in milliseconds.
+    ///
+    /// # Errors
+    /// When nobody would want the answer any more by the time that it may be asked for.
+    pub(super) fn times(&self, default_ttl_ms: u64) -> Result<(u64, u64), Problem> {
+        let ttl_ms = self.ttl_ms.unwrap_or(default_ttl_ms);
+        let not_before_ms = self.not_before_ms.unwrap_or(0);
+        if not_before_ms >= ttl_ms {
+            return Err(Problem::bad_term(format!(
+                "holdfast-not-before-ms (or ?not_before_ms=) is \"{not_before_ms}\", must be less than \
+                 the time to live, which is {ttl_ms} ms"
+            )));
+        }
+        Ok((ttl_ms, not_before_ms))
+    }
+}
+
 /// Every header of ours.
-const HEADERS: [&str; 6] = [
+const HEADERS: [&str; 7] = [
     "holdfast-class",
     "holdfast-priority",
     "holdfast-deadline-ms",
     "holdfast-ttl-ms",
+    "holdfast-not-before-ms",
     "holdfast-escalate",
     "holdfast-hops",
 ];
@@ -89,6 +111,12 @@ pub(super) fn read(headers: &HeaderMap, query: &TermsQuery) -> Result<Terms, Pro
             ("holdfast-ttl-ms", "ttl_ms", &query.ttl_ms),
             "1..=31536000000",
             |text| number(text, 1, 31_536_000_000),
+        )?,
+        not_before_ms: term(
+            headers,
+            ("holdfast-not-before-ms", "not_before_ms", &query.not_before_ms),
+            "0..=31536000000, a span and no date",
+            |text| number(text, 0, 31_536_000_000),
         )?,
         escalate: term(
             headers,
@@ -175,12 +203,29 @@ mod tests {
             ("holdfast-priority", "-1"),
             ("holdfast-deadline-ms", "0"),
             ("holdfast-ttl-ms", "soon"),
+            ("holdfast-not-before-ms", "-1"),
+            ("holdfast-not-before-ms", "31536000001"),
+            ("holdfast-not-before-ms", "2026-01-01T00:00:00Z"),
             ("holdfast-escalate", "maybe"),
             ("idempotency-key", "two words"),
             ("holdfast-hops", "256"),
             ("holdfast-clas", "restricted"),
         ] {
             assert!(read(&headers(&[pair]), &TermsQuery::default()).is_err(), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_wait_longer_than_it_is_wanted_is_refused() {
+        let terms = |ttl_ms, not_before_ms| Terms { ttl_ms, not_before_ms, ..Terms::default() };
+        for (case, terms, want) in [
+            ("at once", terms(Some(5), None), Some((5, 0))),
+            ("within its time", terms(Some(5), Some(4)), Some((5, 4))),
+            ("at the end of its time", terms(Some(5), Some(5)), None),
+            ("beyond the default", terms(None, Some(7)), None),
+            ("within the default", terms(None, Some(6)), Some((7, 6))),
+        ] {
+            assert_eq!(terms.times(7).ok(), want, "{case}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::nearest::nearest;
 use super::{ConfigArgs, Exit, Failure, Places, output};
 use crate::clock;
 use crate::config::{Config, ConfigError};
@@ -13,6 +14,7 @@ use crate::destination::Destination;
 use crate::engine::Engine;
 use crate::escalate::Hook;
 use crate::queue::{self, QueueConfig, QueueError};
+use crate::request::TaskName;
 use crate::results::receiver::Webhook;
 use crate::run::queue_dir;
 use crate::tune::Tuning;
@@ -98,11 +100,14 @@ async fn examine(config: &Config, program: Option<Program>, findings: &mut Vec<F
     findings.push(of_onnxruntime(&looking, config).await);
     // What is looked at is not measured.
     let tuning = Arc::new(Tuning::open(None, &config.state_dir));
-    of_bundles(&Engine::start(&config.models, &tuning).await, config, findings);
+    let engine = Engine::start(&config.models, &tuning).await;
+    of_bundles(&engine, config, findings);
     findings.push(of_state_dir(&config.state_dir, &config.queue));
     findings.push(of_queue(config));
+    let bundled: Vec<_> = engine.lanes().map(|lane| lane.task().clone()).collect();
     for destination in &config.destinations {
         findings.push(of_destination(destination).await);
+        findings.extend(of_tasks(destination, &bundled, &config.destinations));
     }
     if config.destinations.is_empty() {
         let found = "none: every local answer is final, however unsure";
@@ -195,8 +200,15 @@ fn of_state_dir(dir: &Path, queue: &QueueConfig) -> Finding {
     // Looking at a device changes nothing on it: a folder that is not there yet is not made.
     let there = dir.ancestors().find(|folder| folder.exists()).unwrap_or(dir);
     let written = probe_writing(there);
+    let disk = rustix::fs::statvfs(there);
+    let has_no_inodes = disk.as_ref().is_ok_and(|disk| disk.f_files > 0 && disk.f_favail == 0);
     if let Err(error) = written {
         let advice = match error.kind() {
+            std::io::ErrorKind::StorageFull if has_no_inodes => {
+                let found = "cannot be written: no inode is left";
+                let advice = "remove some files: until then new requests are refused, and what is held goes on";
+                return Finding::fault(check, found, advice);
+            }
             std::io::ErrorKind::StorageFull => {
                 "free some space: until then new requests are refused, and what is held goes on"
             }
@@ -204,7 +216,7 @@ fn of_state_dir(dir: &Path, queue: &QueueConfig) -> Finding {
         };
         return Finding::fault(check, format!("cannot be written: {error}"), advice);
     }
-    let Ok(disk) = rustix::fs::statvfs(there) else {
+    let Ok(disk) = disk else {
         return Finding::fine(check, "can be written");
     };
     let made = if there == dir { "" } else { ", made at the first start" };
@@ -273,6 +285,26 @@ async fn of_destination(destination: &Destination) -> Finding {
             Finding::warn(check, crate::error_chain(&error), advice)
         }
     }
+}
+
+/// The tasks that one destination names and nothing else here does: they may be its own, or mistyped.
+fn of_tasks(destination: &Destination, bundled: &[TaskName], all: &[Destination]) -> Vec<Finding> {
+    let others = all.iter().filter(|other| other.name != destination.name);
+    let known: Vec<&TaskName> = bundled.iter().chain(others.flat_map(|each| &each.tasks)).collect();
+    let own = destination.tasks.iter().filter(|task| !known.contains(task));
+    own.map(|task| {
+        let check = format!("destination {}, task {task}", destination.name);
+        let found = "no bundle here and no other destination does it";
+        match nearest(task.as_str(), known.iter().map(|known| known.as_str())) {
+            Some(meant) => {
+                let advice =
+                    format!("if {meant} is meant, correct its tasks: nobody sends it that");
+                Finding::warn(check, format!("{found}; is {meant} meant?"), advice)
+            }
+            None => Finding::fine(check, found),
+        }
+    })
+    .collect()
 }
 
 /// The device's key, once there is one.
@@ -351,6 +383,38 @@ mod tests {
         assert_eq!(of_clock(0, true).health, Health::Warn);
         assert_eq!(of_clock(BUILT_AFTER_S + 1, false).health, Health::Warn);
         assert_eq!(of_clock(BUILT_AFTER_S + 1, true).health, Health::Fine);
+    }
+
+    #[test]
+    fn a_task_that_may_be_mistyped_is_noticed() {
+        let toml = r#"
+            [[destination]]
+            name = "site"
+            zone = "site"
+            url = "http://127.0.0.1:1"
+            tasks = ["voice-commands", "voise-commands", "weld-seams", "part-inspction"]
+            [[destination]]
+            name = "other"
+            zone = "site"
+            url = "http://127.0.0.1:2"
+            tasks = ["part-inspection", "voice-commands"]
+        "#;
+        let config = Config::parse("test.toml", toml, std::iter::empty()).unwrap();
+        let bundled = [TaskName::parse("voice-commands").unwrap()];
+        let found = of_tasks(&config.destinations[0], &bundled, &config.destinations);
+        let told: Vec<_> = found.iter().map(|found| (found.health, &*found.found)).collect();
+        let nobody = "no bundle here and no other destination does it";
+        assert_eq!(
+            told,
+            [
+                (Health::Warn, &*format!("{nobody}; is voice-commands meant?")),
+                (Health::Fine, nobody),
+                (Health::Warn, &*format!("{nobody}; is part-inspection meant?")),
+            ]
+        );
+        assert!(found[0].check.contains("site") && found[0].check.contains("voise-commands"));
+        let other = of_tasks(&config.destinations[1], &bundled, &config.destinations);
+        assert!(other.iter().all(|found| found.health == Health::Warn), "the good one of the two");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod doctor;
 mod infer;
 mod models;
+mod nearest;
 mod output;
 mod queue;
 mod run;

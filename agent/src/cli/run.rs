@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,9 @@ pub(super) struct RunArgs {
     ready_file: Option<PathBuf>,
 }
 
+/// A note that the disk did not take is tried again after this time.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(5);
+
 pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Failure> {
     let config = args.config.load()?;
     // Where a running agent is found by `queue` and `doctor`, whatever port it got.
@@ -26,14 +30,15 @@ pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Fail
     let runtime = super::runtime()?;
     let result = runtime.block_on(async {
         let stop = CancellationToken::new();
-        let on_signal = stop.clone();
+        let (on_signal, announcing) = (stop.clone(), stop.clone());
         tokio::spawn(async move {
             stop_signal().await;
             on_signal.cancel();
         });
         let ready = |address| {
             if let Err(error) = announce(&address_file, address) {
-                tracing::warn!(file = %address_file.display(), %error, "the API's address could not be noted");
+                tracing::warn!(file = %address_file.display(), %error, "the API's address cannot be noted yet: `queue` and `doctor` look for it at api.listen");
+                tokio::spawn(announce_when_possible(address_file.clone(), address, announcing.clone()));
             }
             if let Some(path) = &args.ready_file {
                 announce(path, address)
@@ -58,11 +63,31 @@ pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Fail
     })
 }
 
-/// Written beside and renamed, so that a reader never sees half of it.
+/// Written beside and renamed, so that a reader never sees half of it. Where that fails, what an earlier
+/// agent wrote is of no use to anybody.
 fn announce(path: &Path, address: SocketAddr) -> std::io::Result<()> {
     let beside = path.with_extension("new");
-    std::fs::write(&beside, format!("{{\"api\":\"http://{address}\"}}\n"))?;
-    std::fs::rename(beside, path)
+    let written = std::fs::write(&beside, format!("{{\"api\":\"http://{address}\"}}\n"))
+        .and_then(|()| std::fs::rename(&beside, path));
+    written.inspect_err(|_| {
+        drop(std::fs::remove_file(beside));
+        drop(std::fs::remove_file(path));
+    })
+}
+
+/// Tries until the disk takes it.
+async fn announce_when_possible(path: PathBuf, address: SocketAddr, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(ANNOUNCE_AGAIN) => {}
+        }
+        let at = path.clone();
+        let announced = tokio::task::spawn_blocking(move || announce(&at, address)).await;
+        if matches!(announced, Ok(Ok(()))) {
+            return tracing::info!(file = %path.display(), "the API's address is noted");
+        }
+    }
 }
 
 async fn stop_signal() {

@@ -255,7 +255,9 @@ fn override_key(table: &mut Table, name: &str, value: &str) -> bool {
 fn read(mut root: Section<'_>) -> Config {
     let mut device = root.section("device");
     let id = device.parsed("id", "1 to 64 of a-z, 0-9 and -", |text| DeviceId::parse(text).ok());
-    let state_dir = device.text("state_dir").map_or_else(|| STATE_DIR.into(), PathBuf::from);
+    let folder = |text: &str| (!text.trim().is_empty()).then(|| PathBuf::from(text));
+    let state_dir = device.parsed("state_dir", "a folder such as /var/lib/holdfast", folder);
+    let state_dir = state_dir.unwrap_or_else(|| STATE_DIR.into());
     device.finish();
 
     let api = read_api(root.section("api"));

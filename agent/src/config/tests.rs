@@ -177,3 +177,16 @@ fn segments_are_no_larger_than_what_may_be_held() {
     let faults = segment_mib("[queue]\nmax_mib = 8\nsegment_mib = 9").unwrap_err();
     assert!(faults.len() == 1 && faults[0].contains("queue.segment_mib"), "{faults:?}");
 }
+
+#[test]
+fn a_state_folder_without_a_name_is_refused() {
+    for text in ["", "  "] {
+        let faults = parse(&format!("[device]\nstate_dir = {text:?}")).unwrap_err();
+        let want =
+            format!("device.state_dir: is \"{text}\", must be a folder such as /var/lib/holdfast");
+        assert_eq!(faults, [want]);
+    }
+    let faults = with_environment("", &[("HOLDFAST_DEVICE__STATE_DIR", "")]).unwrap_err();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert_eq!(parse("").unwrap().state_dir, PathBuf::from(STATE_DIR));
+}

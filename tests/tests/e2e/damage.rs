@@ -144,7 +144,13 @@ async fn on_a_read_only_disk_the_agent_answers_and_holds_again_when_it_can() {
         assert_eq!(output.status.code(), Some(want), "{args:?}: {said}");
         assert!(want == 0 || said.contains("mount it writable"), "{args:?}: {said}");
     }
+    let note = disk.path().join("state/api.json");
+    let is_noted = |device: &Node| {
+        let address = device.address("api").unwrap().to_string();
+        std::fs::read_to_string(&note).is_ok_and(|text| text.contains(&address))
+    };
     let mut device = start(dir.path(), &toml).await.unwrap();
+    assert!(!is_noted(&device), "nothing can be written");
     let client = Client::new(device.address("api").unwrap()).unwrap();
     let reply = client.ask("voice-commands", wav(), &[("holdfast-escalate", "never")]).await;
     assert_eq!(reply.unwrap().state, "answered");
@@ -159,5 +165,41 @@ async fn on_a_read_only_disk_the_agent_answers_and_holds_again_when_it_can() {
     }
     let reply = client.look_up(&held.id, std::time::Duration::ZERO).await.unwrap();
     assert_eq!(reply.state, "held");
+    // The commands find it, as soon as it could be noted where it is.
+    while !is_noted(&device) {
+        assert!(tokio::time::Instant::now() < until, "its address is not noted");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let output = queue(&["show", &held.id]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(device.stop().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_request_whose_record_is_damaged_is_410() {
+    let mut held = Holding::new().await;
+    held.device.stop().await.unwrap();
+    // In the meta, behind the id in the record's header.
+    let id = holdfast_agent::queue::RequestId::parse(&held.ids[1]).unwrap().uuid();
+    let segment = held.segment();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(16).position(|window| window == id.as_bytes()).unwrap();
+    bytes[at + 24 + 40] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let toml = std::fs::read_to_string(held.dir.path().join(format!("{DEVICE}.toml"))).unwrap();
+    held.device = start(held.dir.path(), &toml).await.unwrap();
+    let client = Client::new(held.device.address("api").unwrap()).unwrap();
+    for path in ["", "?wait_ms=1"] {
+        let (status, said) =
+            client.get(&format!("/v1/requests/{}{path}", held.ids[1])).await.unwrap();
+        let problem: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((status.as_u16(), &problem["code"]), (410, &"damaged".into()), "{said}");
+        assert!(said.contains("send it again under a new key"), "{said}");
+    }
+    let (code, said) = held.queue(&["show", &held.ids[1]]);
+    assert!(code == 1 && said.contains("damaged"), "{code}: {said}");
+    for id in [&held.ids[0], &held.ids[2]] {
+        let reply = client.look_up(id, std::time::Duration::ZERO).await.unwrap();
+        assert_eq!(reply.state, "held", "no other is any the worse for it");
+    }
 }

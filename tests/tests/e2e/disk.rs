@@ -50,6 +50,19 @@ impl SmallDisk {
         mounted.then_some(Self { dir, _image: Some(image) })
     }
 
+    /// One in memory with few inodes; `None` where it cannot be mounted.
+    fn of_few_files(what: &str, inodes: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size=512m,nr_inodes={inodes}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path());
+        let mounted = succeeds(&mut mount);
+        if !mounted {
+            println!("LEFT OUT: {what} (cannot mount a small file system here)");
+        }
+        mounted.then_some(Self { dir, _image: None })
+    }
+
     pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -195,4 +208,42 @@ async fn disk_without_inodes_is_gone_through() {
     if let Some(disk) = SmallDisk::of_inodes("a disk without inodes", 64, 64) {
         goes_through_it(disk, Ballast::Inodes).await;
     }
+}
+
+#[test]
+fn doctor_names_a_disk_without_inodes() {
+    let Some(disk) = SmallDisk::of_few_files("doctor on a disk without inodes", 40) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let agent =
+        Agent { name: DEVICE, bundles: bundles(&["voice-commands"]), site: None, broker: None };
+    let state = disk.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let toml = agent
+        .toml(dir.path())
+        .replace(&dir.path().join(DEVICE).display().to_string(), &state.display().to_string())
+        .replace("segment_mib = 4", "segment_mib = 4\nheadroom_mib = 1\nheadroom_inodes = 20");
+    let config = dir.path().join(format!("{DEVICE}.toml"));
+    std::fs::write(&config, toml).unwrap();
+    let storage = || {
+        let mut command = Command::new(super::program());
+        let output = command.args(["agent", "doctor", "--json", "--config"]).arg(&config).output();
+        let output = output.unwrap();
+        let found: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let storage =
+            found.into_iter().find(|each| each["check"].as_str().unwrap().starts_with("storage "));
+        (output.status.code(), storage.unwrap())
+    };
+    let (code, found) = storage();
+    assert_eq!((code, &found["health"]), (Some(0), &"fine".into()), "{found}");
+    for number in 0..25 {
+        std::fs::File::create(disk.path().join(format!("file-{number}"))).unwrap();
+    }
+    let (code, found) = storage();
+    assert_eq!((code, &found["health"]), (Some(0), &"warn".into()), "{found}");
+    assert!(found["found"].as_str().unwrap().contains("queue.headroom_inodes keeps 20"), "{found}");
+    Ballast::Inodes.fill(&disk);
+    let (code, found) = storage();
+    assert_eq!((code, &found["health"]), (Some(1), &"fault".into()), "{found}");
+    assert!(found["found"].as_str().unwrap().contains("no inode is left"), "{found}");
+    assert!(found["advice"].as_str().unwrap().contains("remove some files"), "{found}");
 }

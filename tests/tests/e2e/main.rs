@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod kill;
 mod main_job;
+mod not_before;
 mod openai;
 mod pressure;
 mod queue_changes;

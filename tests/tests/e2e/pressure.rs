@@ -71,3 +71,26 @@ async fn only_so_many_callers_wait_for_results() {
     assert!(status == 400 && said.contains("60000"), "a longer wait is refused: {said}");
     waits.abort();
 }
+
+#[tokio::test]
+async fn what_is_larger_than_the_whole_queue_is_413() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let site = Some(format!("http://{nobody}"));
+    let agent = Agent { name: DEVICE, bundles: bundles(&["voice-commands"]), site, broker: None };
+    let small = "segment_mib = 1\nmax_mib = 1\n";
+    let toml = agent.toml(dir.path()).replace("segment_mib = 4\n", small);
+    let toml = toml + "tasks = [\"weld-seams\", \"voice-commands\"]\n";
+    let device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let client = Client::new(device.address("api").unwrap()).unwrap();
+    let mut wav = super::sample("voice-commands", |_| true);
+    let (status, said) = client.post("weld-seams", wav.clone(), &[]).await.unwrap();
+    assert_eq!(status.as_u16(), 202, "{said}");
+    wav.resize((1 << 20) + 1, 0);
+    let (status, said) = client.post("weld-seams", wav, &[]).await.unwrap();
+    let problem: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((status.as_u16(), &problem["code"]), (413, &"body_too_large".into()), "{said}");
+    assert!(said.contains("over the limit of 1048576 bytes"), "{said}");
+    let (_, stats) = client.get("/v1/queue/stats").await.unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&stats).unwrap()["held"], 1, "{stats}");
+}

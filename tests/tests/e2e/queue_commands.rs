@@ -95,6 +95,15 @@ async fn verify_reads_every_byte_and_names_whose_are_damaged() {
     let (code, said) = held.queue(&["verify"]);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains(&held.ids[2]) && !said.contains(&held.ids[0]), "{said}");
+    // Who asks for that one is told where it is and what to do.
+    let (code, said) = held.queue(&["show", &held.ids[2]]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains(&format!("request {} is damaged on disk", held.ids[2])), "{said}");
+    assert!(said.contains("segment 1, offset ") && said.contains("`queue repair`"), "{said}");
+    let (code, said) = held.queue(&["show", "01890a5d-ac96-774b-bcce-b302099a8057"]);
+    assert!(code == 1 && said.contains("is not known here"), "{said}");
+    assert!(said.contains("in one of the damaged parts"), "{said}");
+    assert_eq!(held.queue(&["show", &held.ids[0]]).0, 0);
 }
 
 /// Flips a bit in the middle of what was written last.

@@ -73,6 +73,9 @@ struct Lately {
     frozen: Option<Arc<Changes>>,
     /// Why they could not be.
     failed: Option<QueueError>,
+    /// For tests: the next changes fail, when somebody says so.
+    #[cfg(test)]
+    trap: Option<Mutex<std::sync::mpsc::Receiver<()>>>,
 }
 
 impl Index {
@@ -156,7 +159,15 @@ impl Index {
         Ok(())
     }
 
+    /// The next changes fail, as soon as a message or the end of messages comes.
+    #[cfg(test)]
+    pub(super) fn fail_when(&self, told: std::sync::mpsc::Receiver<()>) {
+        self.inner.write().trap = Some(Mutex::new(told));
+    }
+
     fn take(&self, changes: Changes) -> Result<usize, QueueError> {
+        #[cfg(test)]
+        self.spring_trap();
         let mut lately = self.inner.write();
         if let Some(failed) = &lately.failed {
             return Err(failed.clone());
@@ -192,6 +203,15 @@ impl Index {
     pub(super) fn copy_to(&self, dir: &Path) -> Result<(), QueueError> {
         self.flush()?;
         self.inner.store.as_ref().map_or(Ok(()), |store| store.copy_to(dir))
+    }
+
+    #[cfg(test)]
+    fn spring_trap(&self) {
+        let trap = self.inner.write().trap.take();
+        if let Some(trap) = trap {
+            trap.into_inner().unwrap_or_else(PoisonError::into_inner).recv().ok();
+            self.inner.write().failed = Some(broken("a test wants it to"));
+        }
     }
 
     fn writing(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {

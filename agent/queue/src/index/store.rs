@@ -22,6 +22,8 @@ const LOCKED: &str = "could not acquire lock";
 /// So often, and so long each time, it is waited for.
 const LOCK_TRIES: usize = 400;
 const LOCK_WAIT: Duration = Duration::from_millis(5);
+/// What the system says of a disk without room, as sled's panics pass it on.
+const FULL: &str = "os error 28";
 /// A page's key begins with this byte, since sled's may not be empty.
 const PAGE: u8 = b'.';
 
@@ -62,13 +64,13 @@ impl Store {
             .cache_capacity(CACHE_BYTES)
             .mode(sled::Mode::LowSpace)
             .flush_every_ms(Some(1000));
-        let mut opened = guarded(|| config.open());
+        let mut opened = guarded(dir, || config.open());
         for _ in 0..LOCK_TRIES {
             match &opened {
                 // sled's threads may have the file a moment longer than its last user had.
                 Err(QueueError::Index { detail }) if detail.contains(LOCKED) => {
                     std::thread::sleep(LOCK_WAIT);
-                    opened = guarded(|| config.open());
+                    opened = guarded(dir, || config.open());
                 }
                 _ => break,
             }
@@ -79,7 +81,8 @@ impl Store {
     /// The page that `key` is in; none while nothing was ever stored.
     pub(super) fn page_of(&self, key: &[u8]) -> Result<Option<Page>, QueueError> {
         loop {
-            let found = guarded(|| self.db.range(..=named(key)).next_back().transpose())?;
+            let found =
+                guarded(&self.dir, || self.db.range(..=named(key)).next_back().transpose())?;
             let Some((low, bytes)) = lowest(found) else { return Ok(None) };
             let end = self.next_low(&low)?;
             let page = Page { low, end, bytes };
@@ -93,7 +96,7 @@ impl Store {
     /// The lowest key of the next page.
     fn next_low(&self, low: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
         let from = (Bound::Excluded(named(low)), Bound::Unbounded);
-        let next = guarded(|| self.db.range::<Vec<u8>, _>(from).next().transpose())?;
+        let next = guarded(&self.dir, || self.db.range::<Vec<u8>, _>(from).next().transpose())?;
         Ok(lowest(next).map(|(low, _)| low))
     }
 
@@ -102,7 +105,7 @@ impl Store {
         let copy = Store::open(dir)?;
         let mut pages = self.db.iter();
         loop {
-            let next = |_| guarded(|| pages.next().transpose()).transpose();
+            let next = |_| guarded(&self.dir, || pages.next().transpose()).transpose();
             let some: Vec<_> = (0..COPIED).map_while(next).collect::<Result<_, _>>()?;
             if some.is_empty() {
                 return copy.flush();
@@ -121,12 +124,12 @@ impl Store {
                 None => batch.remove(named(&low)),
             }
         }
-        guarded(|| self.db.apply_batch(batch))
+        guarded(&self.dir, || self.db.apply_batch(batch))
     }
 
     /// Hands everything to the operating system.
     pub(super) fn flush(&self) -> Result<(), QueueError> {
-        guarded(|| self.db.flush()).map(drop)
+        guarded(&self.dir, || self.db.flush()).map(drop)
     }
 
     /// Hands everything to the disk.
@@ -137,7 +140,7 @@ impl Store {
 
     /// Bytes on disk.
     pub(super) fn bytes(&self) -> Result<u64, QueueError> {
-        guarded(|| self.db.size_on_disk())
+        guarded(&self.dir, || self.db.size_on_disk())
     }
 }
 
@@ -167,21 +170,28 @@ fn sync_tree(dir: &Path) -> Result<(), QueueError> {
     synced.map_err(|source| QueueError::storage("sync", dir, source))
 }
 
-fn guarded<T>(run: impl FnOnce() -> sled::Result<T>) -> Result<T, QueueError> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Err(sled::Error::Io(source))) if source.kind() == io::ErrorKind::StorageFull => {
-            Err(QueueError::storage("write", Path::new("index"), source))
-        }
-        Ok(result) => result.map_err(|error| broken(&error.to_string())),
-        Err(panic) => {
-            let said = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("panicked");
-            Err(broken(said))
-        }
-    }
+/// Runs what sled does in `dir`. A full disk has its own error, in words that are not sled's: what is
+/// in the index is as good as before.
+fn guarded<T>(dir: &Path, run: impl FnOnce() -> sled::Result<T>) -> Result<T, QueueError> {
+    let said = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(result)) => return Ok(result),
+        Ok(Err(sled::Error::Io(source))) if is_full(&source) => return Err(full(dir)),
+        Ok(Err(failed)) => failed.to_string(),
+        Err(panic) => match panic.downcast::<String>() {
+            Ok(said) => *said,
+            Err(panic) => panic.downcast_ref::<&str>().map_or("it panicked", |said| said).into(),
+        },
+    };
+    Err(if said.contains(FULL) { full(dir) } else { broken(&said) })
+}
+
+/// Whether a write found no room; sled says of one that was cut short that nothing was written.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::WriteZero)
+}
+
+fn full(dir: &Path) -> QueueError {
+    QueueError::storage("write", dir, io::ErrorKind::StorageFull.into())
 }
 
 /// The index is of no use any more.

@@ -18,6 +18,8 @@ use super::dice::Dice;
 use crate::disk::{Disk, DiskFile, Free};
 
 const SECTOR: usize = 512;
+/// The bytes at a file's beginning that a failing disk may not give.
+const HEADER: usize = 4096;
 
 #[derive(Debug, Clone)]
 pub(super) struct SimDisk(Arc<Mutex<State>>);
@@ -40,6 +42,8 @@ struct State {
     bad_syncs: usize,
     /// One in so many writes fails; 0: none.
     bad_writes: usize,
+    /// One in so many reads of a file's beginning fails; 0: none.
+    bad_headers: usize,
     free: u64,
     has_index: bool,
 }
@@ -92,6 +96,7 @@ impl SimDisk {
             is_off: false,
             bad_syncs: 0,
             bad_writes: 0,
+            bad_headers: 0,
             free: u64::MAX / 2,
             has_index,
         })))
@@ -118,6 +123,12 @@ impl SimDisk {
     /// One in so many writes fails from now on, a part of it done; 0: none.
     pub(super) fn fail_writes(&self, one_in: usize) {
         self.state().bad_writes = one_in;
+    }
+
+    /// One in so many reads of a file's first bytes fails from now on, as a disk fails that may give them
+    /// the next time; 0: none.
+    pub(super) fn fail_headers(&self, one_in: usize) {
+        self.state().bad_headers = one_in;
     }
 
     /// So much is free from now on.
@@ -368,8 +379,15 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_exact_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
-        self.disk.state().look()?;
         let at = usize::try_from(at).expect("a small file");
+        {
+            let mut state = self.disk.state();
+            state.look()?;
+            let one_in = state.bad_headers;
+            if at < HEADER && one_in > 0 && state.dice.one_in(one_in) {
+                return Err(rustix::io::Errno::IO.into());
+            }
+        }
         self.with(|contents| match contents.now.get(at..at + bytes.len()) {
             Some(found) => {
                 bytes.copy_from_slice(found);

@@ -72,6 +72,30 @@ fn an_index_in_memory_goes_back_to_the_disk_when_there_is_room() {
     world.drain();
 }
 
+#[test]
+fn a_segment_whose_header_the_disk_does_not_give_now_is_not_given_up() {
+    let mut world = World::new(Dice::new(2), false);
+    world.reopen(false);
+    for _ in 0..40 {
+        world.accept();
+    }
+    assert!(world.shared().stats().expect("numbers").segments > 2);
+    world.stop();
+    world.disk.restart();
+    let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
+    let names = || disk.names(&world.dir().join("journal")).expect("it lists");
+    let before = names();
+    world.disk.fail_headers(1);
+    let failed = opening::open_on(&disk, &world.dir(), config(), None).map(|_| ()).unwrap_err();
+    assert!(failed.is_unreadable(), "{failed:?}");
+    let said = failed.to_string();
+    assert!(said.contains(&before[0]) && said.contains("try again"), "{said}");
+    assert_eq!(names(), before, "nothing was set aside");
+    world.disk.fail_headers(0);
+    world.reopen(false);
+    world.drain();
+}
+
 /// Returns how many bytes were moved out of nearly dead segments.
 fn schedule(seed: u64) -> u64 {
     let mut dice = Dice::new(seed);
@@ -134,7 +158,9 @@ impl World {
                 let after = self.dice.below(25);
                 self.disk.stop_after(after as u64);
             }
-            return self.reopen(true);
+            self.disk.fail_headers([0, 0, 2][self.dice.below(3)]);
+            self.reopen(true);
+            return self.disk.fail_headers(0);
         }
         match self.dice.below(24) {
             0..=7 => self.accept(),

@@ -83,8 +83,8 @@ fn write(place: &Place, state: Option<State>, out: &mut impl Write) -> Result<Ex
             let ids = agent.ids(state)?;
             each(&ids, &mut done, out, |id| agent.exported(id).map_err(Trouble::of_agent))?;
         }
-        Holder::Stopped { queue, is_damaged } => {
-            done.is_damaged = is_damaged;
+        Holder::Stopped { queue, damage } => {
+            done.is_damaged = damage.is_any();
             let list = queue.list(state, usize::MAX).map_err(|error| of_queue(&error))?;
             let open = list.into_iter().filter(|found| state.is_some() || !found.state.is_final());
             let ids: Vec<RequestId> = open.map(|found| found.id).collect();

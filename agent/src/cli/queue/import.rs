@@ -85,7 +85,8 @@ impl<'a> Lines<'a> {
             return Ok(None);
         }
         self.requests += 1;
-        serde_json::from_str(&text).map(Some).map_err(|error| self.wrong(error))
+        let line = Line::parse(text.trim_end().as_bytes());
+        line.map(Some).map_err(|error| self.wrong(crate::error_chain(&error)))
     }
 }
 

@@ -234,12 +234,13 @@ fn numbers(place: &Place) -> Result<Numbers, Failure> {
 
 /// A request, as the API shows it.
 fn request(place: &Place, id: RequestId) -> Result<Value, Failure> {
-    let queue = match place.holder()? {
+    let (queue, damage) = match place.holder()? {
         Holder::Nobody => return Err(unknown(id)),
         Holder::Agent(agent) => return agent.get(&format!("/v1/requests/{id}")),
-        Holder::Stopped { queue, .. } => *queue,
+        Holder::Stopped { queue, damage } => (queue, damage),
     };
-    let record = queue.get(id).map_err(|error| of_queue(&error))?.ok_or_else(|| unknown(id))?;
+    let record = queue.get(id).map_err(|error| of_queue(&error))?;
+    let record = record.ok_or_else(|| damage.why_not_there(id))?;
     let unreadable = |error: &dyn std::error::Error| {
         Failure::new(Exit::Storage, format!("request {id}: {}", crate::error_chain(error)))
     };

@@ -36,11 +36,37 @@ pub(super) enum Holder {
     Stopped {
         /// The queue.
         queue: Box<StoppedQueue>,
-        /// Something in its journal does not read.
-        is_damaged: bool,
+        /// What of its journal does not read.
+        damage: Damage,
     },
     /// An agent.
     Agent(Running),
+}
+
+/// What of a stopped queue's journal does not read.
+pub(super) struct Damage {
+    places: Vec<queue::Damage>,
+    segments: Vec<PathBuf>,
+}
+
+impl Damage {
+    /// Whether there is any.
+    pub(super) fn is_any(&self) -> bool {
+        !self.places.is_empty() || !self.segments.is_empty()
+    }
+
+    /// Why a request is not there.
+    pub(super) fn why_not_there(&self, id: RequestId) -> Failure {
+        if let Some(place) = self.places.iter().find(|place| place.id == Some(id)) {
+            let queue::Damage { segment, offset, .. } = *place;
+            return of_queue(&QueueError::Damaged { id, segment, offset });
+        }
+        let mut failure = unknown(id);
+        if self.is_any() {
+            failure.sentence += "; or it was in one of the damaged parts, see `queue verify`";
+        }
+        failure
+    }
 }
 
 /// An agent that runs.
@@ -73,14 +99,14 @@ impl Place {
         }
         match queue::read_only(&self.dir) {
             Ok((queue, report)) => {
-                let is_damaged = report.damaged > 0 || !report.bad.is_empty();
-                if is_damaged {
+                let damage = Damage { places: report.damage, segments: report.bad };
+                if damage.is_any() {
                     eprintln!(
                         "warning: parts of {} are damaged, and what was in them is left out; `queue verify` names them",
                         self.dir.display()
                     );
                 }
-                Ok(Holder::Stopped { queue: Box::new(queue), is_damaged })
+                Ok(Holder::Stopped { queue: Box::new(queue), damage })
             }
             Err(QueueError::InUse { .. }) => Ok(Holder::Agent(self.running()?)),
             Err(error) => Err(of_queue(&error)),
@@ -253,6 +279,12 @@ fn stored(id: RequestId, outcome: Result<Recorded, QueueError>) -> Result<(), Fa
 
 pub(super) fn of_queue(error: &QueueError) -> Failure {
     let exit = match error {
+        QueueError::Damaged { .. } => {
+            let sentence = format!(
+                "{error}, its bytes cannot be had back; `queue repair` takes out what is left of it"
+            );
+            return Failure::new(Exit::Found, sentence);
+        }
         QueueError::Unknown { .. }
         | QueueError::KeyConflict { .. }
         | QueueError::TooLarge { .. } => Exit::Found,

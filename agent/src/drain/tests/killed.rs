@@ -64,6 +64,7 @@ async fn hold(queue: &Queue, now_ms: u64) -> RequestId {
         escalate: Escalate::Auto,
         deadline_ms: 100,
         ttl_ms: 600_000,
+        not_before_ms: 0,
         key: None,
         hops: 0,
     };

@@ -178,6 +178,7 @@ impl Bench {
             escalate: Escalate::Auto,
             deadline_ms: 100,
             ttl_ms: 600_000,
+            not_before_ms: 0,
             key: None,
             hops: 0,
         };

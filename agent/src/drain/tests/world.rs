@@ -337,6 +337,7 @@ impl Device {
             deadline_ms: 100,
             ttl_ms: u64::try_from(held.ttl.as_millis()).unwrap(),
             key: None,
+            not_before_ms: 0,
             hops: 0,
         };
         let envelope = Envelope::of(&request, None, vec![Reason::Held]).to_bytes();

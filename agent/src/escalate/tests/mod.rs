@@ -43,6 +43,7 @@ pub(super) fn request(class: DataClass) -> Request {
         escalate: Escalate::Auto,
         deadline_ms: 800,
         ttl_ms: 60_000,
+        not_before_ms: 0,
         key: None,
         hops: 0,
     }

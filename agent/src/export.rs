@@ -152,6 +152,13 @@ impl Line {
                 return Err(ExportError::Field { field, got, want });
             }
         }
+        if let (Some(due), Some(left)) = (self.due_in_ms, self.left_ms)
+            && due > 0
+            && due >= left
+        {
+            let (got, want) = (due.to_string(), format!("below left_ms, {left}"));
+            return Err(ExportError::Field { field: "due_in_ms", got, want });
+        }
         Ok(())
     }
 

@@ -62,6 +62,7 @@ impl Sources {
     pub fn models(&self) -> Vec<ModelState> {
         let lanes = self.service.engine.lanes();
         lanes
+            .iter()
             .map(|lane| {
                 let choice = lane.choice();
                 ModelState {
@@ -92,6 +93,7 @@ impl Sources {
     fn tasks(&self) -> Vec<TaskHealth> {
         let lanes = self.service.engine.lanes();
         lanes
+            .iter()
             .map(|lane| {
                 let latency = lane.latency();
                 TaskHealth {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_wire::message::Health;
+use holdfast_wire::message::{Health, ModelState};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -29,6 +29,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkConfig};
 use crate::pressure::Pressure;
 use crate::queue::{Forgotten, Queue, QueueError};
+use crate::request::TaskName;
 use crate::results;
 use crate::results::receiver::{Address, Receiver, Webhook};
 use crate::results::takers::{Foreseen, TakerError, Takers};
@@ -100,14 +101,15 @@ pub async fn run(
         .local_addr()
         .map_err(|source| RunError::Listen { address: config.api.listen, source })?;
     let tuning = Arc::new(Tuning::open(program, &config.state_dir));
+    tuning.recover();
     let (engine, slot) = tokio::join!(Engine::start(&config.models, &tuning), open_queue(&config));
     let engine = Arc::new(engine);
-    let hints = engine.lanes().map(|lane| {
+    let hints = engine.bundles().into_iter().filter_map(|bundle| {
         let hints = TaskHints {
-            labels: lane.labels().to_vec(),
-            description: lane.description().to_owned(),
+            labels: bundle.labels().to_vec(),
+            description: bundle.description().to_owned(),
         };
-        (lane.task().clone(), hints)
+        Some((TaskName::parse(bundle.task())?, hints))
     });
     let clock = Clock::resume(&config.state_dir);
     let purse = Purse::open(&config.state_dir, clock.clone(), &config.destinations);
@@ -137,7 +139,7 @@ pub async fn run(
 
     let (limits, defaults) = (config.api.clone(), config.requests);
     let api = Api::new(service.clone(), limits, defaults, metrics, takers, stop.clone());
-    tracing::info!(%address, models = service.engine.lanes().count(), ready_ms = started.elapsed().as_millis(), "ready");
+    tracing::info!(%address, models = service.engine.lanes().len(), ready_ms = started.elapsed().as_millis(), "ready");
     ready(address)?;
     tokio::select! {
         () = crate::api::serve(listener, api.router(), &config.api, stop.clone()) => {}
@@ -379,13 +381,14 @@ async fn link_task(parts: Arc<Parts>, stop: CancellationToken) {
     let board = holdfast_targets::detect(&board_facts());
     let (state_dir, service) = (config.state_dir.clone(), service.clone());
     let sources = Sources { started: *started, state_dir, board, service: service.clone() };
+    let (served, models) = watch::channel(sources.models());
     let link = LinkConfig {
         host: fleet.host.clone(),
         port: fleet.port,
         interval: fleet.interval,
         board: board.name().to_owned(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        models: sources.models(),
+        models,
         started_ms: clock::date_ms(),
     };
     let (latest, health) = watch::channel(Health::default());
@@ -404,7 +407,7 @@ async fn link_task(parts: Arc<Parts>, stop: CancellationToken) {
         results::fleet::run(queue, takers, policy, receiver, batches, stop.clone()).await;
     };
     tokio::join!(
-        watch_health(sources, fleet.interval / 2, latest, stop.clone()),
+        watch_health(sources, fleet.interval / 2, (latest, served), stop.clone()),
         link::run(link, identity, health, results, status, stop.clone()),
         deliver,
     );
@@ -434,7 +437,7 @@ async fn queue_of(service: &Service, stop: &CancellationToken) -> Option<Queue> 
 async fn watch_health(
     sources: Sources,
     interval: Duration,
-    latest: watch::Sender<Health>,
+    (latest, served): (watch::Sender<Health>, watch::Sender<Vec<ModelState>>),
     stop: CancellationToken,
 ) {
     let mut every = tokio::time::interval(interval);
@@ -444,6 +447,7 @@ async fn watch_health(
             _ = every.tick() => {}
         }
         latest.send_replace(sources.snapshot().await);
+        served.send_replace(sources.models());
     }
 }
 

@@ -340,7 +340,7 @@ impl Service {
         let provisional = local.map(|answer| Answer { provisional: true, ..answer });
         reasons.push(Reason::Held);
         let envelope = Envelope::of(request, provisional, reasons);
-        let entry = self.entry(request, name, &envelope, request.media.bytes().clone());
+        let entry = self.entry(request, name.clone(), &envelope, request.media.bytes().clone());
         let Envelope { provisional, mut reasons, .. } = envelope;
         let accepted = match self.queue.open() {
             Ok(queue) => queue.accept(entry).await.map_err(AskError::from),
@@ -352,6 +352,7 @@ impl Service {
                 self.pressure.note_held();
             }
             Ok(Accepted::Known { id, .. }) => return self.reply(id).await,
+            Err(error @ AskError::Queue(QueueError::KeyConflict { .. })) => return Err(error),
             Err(error) => {
                 // Whoever asked for a bigger model in any case is told that it cannot be had.
                 let Some(answer) = provisional.filter(|_| request.escalate == Escalate::Auto)
@@ -364,7 +365,8 @@ impl Service {
                 reasons.push(Reason::LocalStands);
                 let answer = Answer { provisional: false, ..answer };
                 let begun = Instant::now();
-                let journey = Journey { request, begun, name: None, local: None, reasons };
+                // What stands is kept under its key: a full queue still has room for answers.
+                let journey = Journey { request, begun, name, local: None, reasons };
                 return self.finish(journey, answer, "local").await;
             }
         }

@@ -52,8 +52,11 @@ pub fn classify(values: &[f32], output: &Output) -> Result<Vec<Class>, ClassifyE
         Meaning::Logits => values.to_vec(),
         Meaning::Probabilities => {
             let sum: f32 = values.iter().sum();
-            // An int8 graph gives steps of 1/256, so the sum is not exact.
-            if (sum - 1.0).abs() > 0.05 || values.iter().any(|p| *p < -0.01) {
+            // A quantised graph gives whole steps, so the sum is not exact: by half a step for each.
+            let step = output.form.scale.map_or(0.0, |scale| scale.scale);
+            #[allow(clippy::cast_precision_loss, reason = "a number of labels")]
+            let slack = (step * values.len() as f32 / 2.0).clamp(0.05, 0.5);
+            if (sum - 1.0).abs() > slack || values.iter().any(|p| *p < -0.01) {
                 return Err(ClassifyError::NotProbabilities(sum));
             }
             values.iter().map(|p| p.max(f32::MIN_POSITIVE).ln()).collect()

@@ -12,6 +12,8 @@ mod structure;
 
 use crate::bundle::{Channels, ImageFront, Layout};
 use crate::media::MediaType;
+use crate::quantisation::Form;
+use crate::tensor::{Element, Elements};
 
 pub use decode::{ImageError, MAX_PIXELS, MAX_SIDE};
 pub use pixels::Pixels;
@@ -22,13 +24,13 @@ use resize::Resizer;
 pub struct ImagePipeline {
     front: ImageFront,
     resizer: Resizer,
-    /// The value of each step of each channel.
-    levels: Vec<[f32; 256]>,
+    /// The element that each step of each channel becomes.
+    levels: Vec<Elements>,
 }
 
 impl ImagePipeline {
-    /// Makes the tables for a bundle's numbers.
-    pub fn new(front: &ImageFront) -> Self {
+    /// Makes the tables for a bundle's numbers, which become elements of this form.
+    pub fn new(front: &ImageFront, form: &Form) -> Self {
         let value = |values: &[f32], channel: usize| values[channel.min(values.len() - 1)];
         let level = |channel: usize| {
             let (mean, std) = (value(&front.mean, channel), value(&front.std, channel));
@@ -36,7 +38,7 @@ impl ImagePipeline {
             for (step, x) in (0u8..=255).zip(&mut table) {
                 *x = (f32::from(step) / 255.0 - mean) / std;
             }
-            table
+            form.elements(&table)
         };
         Self {
             resizer: Resizer::new(front),
@@ -65,8 +67,9 @@ impl ImagePipeline {
     }
 
     /// The tensor of the picture that `fit` made last, in the bundle's layout. `out` has room for
-    /// exactly that.
-    pub fn tensor(&self, out: &mut [f32]) {
+    /// exactly that, and elements of the bundle's form.
+    pub fn tensor<T: Element>(&self, out: &mut [T]) {
+        let levels: Vec<&[T]> = self.levels.iter().filter_map(T::of).collect();
         let pixels = self.resizer.last();
         let have = pixels.channels();
         // A grey picture gives every channel the same step.
@@ -74,7 +77,7 @@ impl ImagePipeline {
         match self.front.layout {
             Layout::Nchw => {
                 let planes = out.chunks_exact_mut(pixels.data().len() / have);
-                for ((channel, levels), plane) in self.levels.iter().enumerate().zip(planes) {
+                for ((channel, levels), plane) in levels.iter().enumerate().zip(planes) {
                     let steps = pixels.data().iter().skip(source(channel)).step_by(have);
                     for (value, step) in plane.iter_mut().zip(steps) {
                         *value = levels[usize::from(*step)];
@@ -82,11 +85,9 @@ impl ImagePipeline {
                 }
             }
             Layout::Nhwc => {
-                let values = out.chunks_exact_mut(self.levels.len());
+                let values = out.chunks_exact_mut(levels.len().max(1));
                 for (pixel, values) in pixels.data().chunks_exact(have).zip(values) {
-                    for (channel, (value, levels)) in
-                        values.iter_mut().zip(&self.levels).enumerate()
-                    {
+                    for (channel, (value, levels)) in values.iter_mut().zip(&levels).enumerate() {
                         *value = levels[usize::from(pixel[source(channel)])];
                     }
                 }

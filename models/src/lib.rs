@@ -16,6 +16,7 @@ mod clock;
 pub mod image;
 mod media;
 mod model;
+pub mod quantisation;
 pub mod runtime;
 pub mod tensor;
 

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::image::{ImageError, ImagePipeline};
 use crate::media::{Media, MediaError};
 use crate::runtime::{Graph, Runtime, RuntimeError, Session, TensorSpec};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, with_type};
 
 /// The golden check takes more samples until this much time has gone by.
 const GOLDEN_TIME: Duration = Duration::from_millis(40);
@@ -27,6 +27,9 @@ pub struct Model {
     session: Box<dyn Session>,
     input: [Tensor; 1],
     output: [Tensor; 1],
+    /// The features of a recording before they take the input's form, and the output's numbers.
+    features: Vec<f32>,
+    numbers: Vec<f32>,
     checked: usize,
     off: f32,
 }
@@ -263,8 +266,8 @@ impl Model {
             dtype,
             shape: shape.to_vec(),
         };
-        let inputs = [spec(&input.name, input.dtype, &input.shape)];
-        let outputs = [spec(&output.name, output.dtype, &output.shape)];
+        let inputs = [spec(&input.name, input.form.dtype, &input.shape)];
+        let outputs = [spec(&output.name, output.form.dtype, &output.shape)];
         let graph = Graph { onnx: &onnx, inputs: &inputs, outputs: &outputs };
         let session = runtime.load(&graph, threads).map_err(|source| LoadError::Runtime {
             bundle: bundle.name().to_owned(),
@@ -273,11 +276,15 @@ impl Model {
         })?;
         let front = match &input.front {
             Front::Audio(front) => FrontEnd::Audio(Box::new(AudioPipeline::new(front))),
-            Front::Image(front) => FrontEnd::Image(Box::new(ImagePipeline::new(front))),
+            Front::Image(front) => {
+                FrontEnd::Image(Box::new(ImagePipeline::new(front, &input.form)))
+            }
         };
         Ok(Self {
-            input: [Tensor::zeros(&input.shape, input.dtype)],
-            output: [Tensor::zeros(&output.shape, output.dtype)],
+            input: [Tensor::zeros(&input.shape, input.form.dtype)],
+            output: [Tensor::zeros(&output.shape, output.form.dtype)],
+            features: vec![0.0; inputs[0].size()],
+            numbers: Vec::with_capacity(outputs[0].size()),
             bundle: bundle.clone(),
             variant,
             runtime: runtime.name(),
@@ -297,7 +304,7 @@ impl Model {
             sample: golden.sample.clone(),
             source,
         })?;
-        let pairs = self.values().iter().zip(&golden.output);
+        let pairs = self.numbers.iter().zip(&golden.output);
         // A value that is not a number counts as infinitely far off.
         let off = pairs
             .map(|(a, b)| (a - b).abs())
@@ -348,17 +355,12 @@ impl Model {
     pub fn infer(&mut self, media: &Media) -> Result<Inference, InferError> {
         let mut timings = self.run(media)?;
         let began = clock::now();
-        let classes = classify(self.values(), self.bundle.output())?;
+        let classes = classify(&self.numbers, self.bundle.output())?;
         timings.infer += clock::now() - began;
         Ok(Inference { classes, timings })
     }
 
-    /// What the graph gave last.
-    fn values(&self) -> &[f32] {
-        self.output[0].of().unwrap_or_default()
-    }
-
-    /// From media to the raw output of the graph, which stays in `output`.
+    /// From media to the numbers that the graph gives, which stay in `numbers`.
     fn run(&mut self, media: &Media) -> Result<Timings, InferError> {
         let (want, got) = (self.bundle.expects(), media.media_type().kind());
         if want != got {
@@ -370,19 +372,23 @@ impl Model {
                 let recording = AudioPipeline::decode(media.bytes())?;
                 let decoded = clock::now();
                 audio.clip(&recording)?;
-                audio.features(self.input[0].of_mut().unwrap_or_default());
+                audio.features(&mut self.features);
+                self.bundle.input().form.fill(&self.features, &mut self.input[0]);
                 decoded
             }
             FrontEnd::Image(image) => {
                 let pixels = ImagePipeline::decode(media.bytes(), media.media_type())?;
                 let decoded = clock::now();
                 image.fit(pixels)?;
-                image.tensor(self.input[0].of_mut().unwrap_or_default());
+                with_type!(self.input[0].dtype(), T => {
+                    image.tensor::<T>(self.input[0].of_mut().unwrap_or_default());
+                });
                 decoded
             }
         };
         let featured = clock::now();
         self.session.run(&self.input, &mut self.output)?;
+        self.bundle.output().form.numbers(&self.output[0], &mut self.numbers);
         Ok(Timings {
             decode: decoded - began,
             features: featured - decoded,

@@ -194,6 +194,11 @@ impl Tensor {
         &self.elements
     }
 
+    /// The elements, without the shape.
+    pub fn into_elements(self) -> Elements {
+        self.elements
+    }
+
     /// The type of its elements.
     pub fn dtype(&self) -> Dtype {
         self.elements.dtype()

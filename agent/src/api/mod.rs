@@ -245,7 +245,8 @@ fn wait_of(wait_ms: Option<u64>) -> Result<Duration, Problem> {
 /// A destination that names no tasks is asked those of the bundles here: otherwise every mistyped
 /// task would wait in the queue for somebody who knows it.
 fn known_task(api: &Api, text: &str) -> Result<TaskName, Problem> {
-    let bundled = api.service.engine.lanes().map(|lane| lane.task());
+    let lanes = api.service.engine.lanes();
+    let bundled = lanes.iter().map(|lane| lane.task());
     let named = api.service.destinations.iter().flat_map(|destination| &destination.tasks);
     let known: BTreeSet<&TaskName> = bundled.chain(named).collect();
     if let Some(task) = known.iter().find(|task| task.as_str() == text) {
@@ -343,6 +344,7 @@ struct TasksBody<'a> {
 async fn list_tasks(State(api): State<Api>) -> Response {
     let lanes = api.service.engine.lanes();
     let tasks: Vec<_> = lanes
+        .iter()
         .map(|lane| TaskBody {
             task: lane.task().as_str(),
             bundle: lane.name(),
@@ -368,7 +370,7 @@ async fn ready(State(api): State<Api>) -> Response {
         .filter(|bundle| !bundle.is_spare)
         .map(|bundle| serde_json::json!({ "bundle": bundle.path.display().to_string(), "why": bundle.why }))
         .collect();
-    let models: Vec<_> = engine.lanes().map(|lane| lane.model()).collect();
+    let models: Vec<_> = engine.lanes().iter().map(|lane| lane.model()).collect();
     let can_answer = !models.is_empty() || !api.service.destinations.is_empty();
     let status = if can_answer { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({ "ready": can_answer, "models": models, "refused": refused });

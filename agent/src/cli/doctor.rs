@@ -19,7 +19,7 @@ use crate::results::receiver::Webhook;
 use crate::run::queue_dir;
 use crate::tune::Tuning;
 use crate::tune::library::OnnxRuntimeConfig;
-use crate::tune::probe::Program;
+use crate::tune::probe::{Looked, Program};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {
@@ -104,7 +104,7 @@ async fn examine(config: &Config, program: Option<Program>, findings: &mut Vec<F
     of_bundles(&engine, config, findings);
     findings.push(of_state_dir(&config.state_dir, &config.queue));
     findings.push(of_queue(config));
-    let bundled: Vec<_> = engine.lanes().map(|lane| lane.task().clone()).collect();
+    let bundled: Vec<_> = engine.lanes().iter().map(|lane| lane.task().clone()).collect();
     for destination in &config.destinations {
         findings.push(of_destination(destination).await);
         findings.extend(of_tasks(destination, &bundled, &config.destinations));
@@ -125,18 +125,18 @@ async fn of_onnxruntime(tuning: &Tuning, config: &Config) -> Finding {
     if config.models.onnxruntime == OnnxRuntimeConfig::Off {
         return Finding::fine(check, "off: models run on tract");
     }
-    let is_wanted = config.models.onnxruntime != OnnxRuntimeConfig::Auto;
-    match tuning.library(&config.models).await {
-        Ok(found) => {
+    let broken = |why: String| {
+        let advice = "models run on tract meanwhile; put a whole library of this machine there";
+        Finding::warn(check, why, advice)
+    };
+    match tuning.look(&config.models).await {
+        Ok(Looked::Found(found)) => {
             let version = found.version.as_deref().unwrap_or("of an unknown version");
             let runtimes = found.runtimes.join(", ");
             Finding::fine(check, format!("{version}, {} ({runtimes})", found.path.display()))
         }
-        Err(why) if is_wanted || !why.starts_with("no libonnxruntime") => {
-            let advice = "models run on tract meanwhile; put a whole library of this machine there";
-            Finding::warn(check, why, advice)
-        }
-        Err(_absent) => Finding::fine(check, "not there: models run on tract"),
+        Ok(Looked::Absent) => Finding::fine(check, "not there: models run on tract"),
+        Ok(Looked::Broken(why)) | Err(why) => broken(why),
     }
 }
 
@@ -188,7 +188,7 @@ fn of_bundles(engine: &Engine, config: &Config, findings: &mut Vec<Finding>) {
         }
         findings.push(Finding::fault(check, &*refused.why, "replace the bundle by an intact one"));
     }
-    if engine.lanes().count() == 0 {
+    if engine.lanes().is_empty() {
         let found = format!("no bundle in service; looked in {}", Places(&config.models.bundles));
         let advice = "set models.bundles to folders that hold bundles";
         findings.push(Finding::fault("bundles", found, advice));

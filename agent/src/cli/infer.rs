@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use super::{ConfigArgs, Exit, Failure, Places, output, table};
 use crate::answer::Class;
-use crate::engine::{Engine, Lane};
+use crate::engine::{self, Engine, Lane};
 use crate::request::TaskName;
 use crate::tune::Tuning;
+use crate::tune::probe::Program;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InferArgs {
@@ -58,7 +59,7 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 /// A bar is worth its lines from this many files on.
 const BAR_FROM: usize = 20;
 
-pub(super) fn infer(args: &InferArgs) -> Result<Exit, Failure> {
+pub(super) fn infer(args: &InferArgs, program: Option<Program>) -> Result<Exit, Failure> {
     let mut config = args.config.load()?;
     if !args.bundles.is_empty() {
         config.models.bundles.clone_from(&args.bundles);
@@ -71,11 +72,14 @@ pub(super) fn infer(args: &InferArgs) -> Result<Exit, Failure> {
     })?;
     let runtime = super::runtime()?;
     let rows = runtime.block_on(async {
-        let tuning = Arc::new(Tuning::open(None, &config.state_dir));
+        let tuning = Arc::new(Tuning::open(program, &config.state_dir));
         let engine = Engine::start(&config.models, &tuning).await;
+        if engine.lane(&task).is_none() {
+            engine::try_untried(&engine, &config.models, &tuning).await;
+        }
         let lane =
             engine.lane(&task).ok_or_else(|| no_model(&engine, &task, &config.models.bundles))?;
-        check_variant(lane, args.variant.as_deref())?;
+        check_variant(&lane, args.variant.as_deref())?;
         let rows = answer_all(&engine, &task, &args.files).await;
         if !args.json {
             eprintln!("{}, sure from {:.2}", lane.model(), lane.threshold());
@@ -89,7 +93,8 @@ pub(super) fn infer(args: &InferArgs) -> Result<Exit, Failure> {
 
 fn no_model(engine: &Engine, task: &TaskName, places: &[PathBuf]) -> Failure {
     let mut sentence = format!("no usable bundle does task {task}");
-    let known: Vec<_> = engine.lanes().map(|lane| lane.task().as_str()).collect();
+    let lanes = engine.lanes();
+    let known: Vec<_> = lanes.iter().map(|lane| lane.task().as_str()).collect();
     if !known.is_empty() {
         sentence += &format!("; there are bundles for {}", known.join(", "));
     }

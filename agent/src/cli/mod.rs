@@ -161,7 +161,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let result = match args.command {
         Command::Run(args) => run::run(&args, program),
-        Command::Infer(args) => infer::infer(&args),
+        Command::Infer(args) => infer::infer(&args, program),
         Command::Doctor(args) => doctor::doctor(&args, program),
         Command::Models(args) => models::models(args, program),
         Command::Queue(args) => queue::queue(&args),

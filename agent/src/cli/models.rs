@@ -16,7 +16,7 @@ use crate::tune::Tuning;
 use crate::tune::candidates::choose;
 use crate::tune::choice::{Choice, Outcome, Tried};
 use crate::tune::library::OnnxRuntimeConfig;
-use crate::tune::probe::{self, Program};
+use crate::tune::probe::{self, Looked, Program};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelsArgs {
@@ -120,13 +120,15 @@ fn report_library(
     tuning: &Tuning,
     config: &Config,
 ) -> Result<(), Failure> {
-    match runtime.block_on(tuning.library(&config.models)) {
-        Ok(found) => {
+    let line = match runtime.block_on(tuning.look(&config.models)) {
+        Ok(Looked::Found(found)) => {
             let version = found.version.unwrap_or_default();
-            output::print(&format!("ONNX Runtime {version}: {}", found.path.display()))
+            format!("ONNX Runtime {version}: {}", found.path.display())
         }
-        Err(why) => output::print(&format!("without ONNX Runtime: {why}")),
-    }
+        Ok(Looked::Absent) => "without ONNX Runtime: there is no libonnxruntime".to_owned(),
+        Ok(Looked::Broken(why)) | Err(why) => format!("without ONNX Runtime: {why}"),
+    };
+    output::print(&line)
 }
 
 /// Every way to run the bundle in this folder; a folder that is no bundle is told on stderr.
@@ -182,7 +184,9 @@ fn show(bundle: &Bundle, measured: &Measurement) -> Result<(), Failure> {
                     format!("{:.1} %", accuracy * 100.0),
                 ]);
             }
-            Outcome::Refused(why) => refused.push(format!("{choice}: {why}")),
+            Outcome::Refused(why) | Outcome::Unclear(why) => {
+                refused.push(format!("{choice}: {why}"))
+            }
         }
     }
     output::print(&table::lines(&table))?;
@@ -192,13 +196,15 @@ fn show(bundle: &Bundle, measured: &Measurement) -> Result<(), Failure> {
 fn try_one(args: ProbeArgs) -> Result<Exit, Failure> {
     let failed = |why| Failure::new(Exit::Found, why);
     let onnxruntime = OnnxRuntimeConfig::parse(&args.onnxruntime);
+    let report = |report: Result<String, serde_json::Error>| {
+        output::print(&report.map_err(|error| failed(error.to_string()))?).map(|()| Exit::Fine)
+    };
     if args.library {
-        output::print_json(&probe::library(&onnxruntime).map_err(failed)?)?;
-        return Ok(Exit::Fine);
+        return report(probe::report(&probe::look(&onnxruntime)));
     }
     let ProbeArgs { variant, runtime, threads, .. } = args;
     let choice = Choice { variant, runtime, threads };
     let bundle = args.bundle.unwrap_or_default();
-    output::print_json(&probe::measure(&bundle, &choice, &onnxruntime).map_err(failed)?)?;
-    Ok(Exit::Fine)
+    let measured = probe::measure(&bundle, &choice, &onnxruntime).map_err(failed)?;
+    report(probe::report(&measured))
 }

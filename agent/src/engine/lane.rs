@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use holdfast_models::{Bundle, InferError, Inference, Media, MediaKind, Model};
@@ -20,22 +20,14 @@ use crate::destination::Zone;
 use crate::request::TaskName;
 use crate::tune::choice::Choice;
 
-/// A lane that is full is looked at again after this time.
-const SWAP_AGAIN: Duration = Duration::from_millis(5);
-
 /// One bundle in service.
 #[derive(Debug)]
 pub struct Lane {
     task: TaskName,
-    name: String,
-    version: String,
     bundle: Bundle,
-    choice: RwLock<Choice>,
     variants: Vec<String>,
-    labels: Vec<String>,
-    description: String,
     threshold: f32,
-    expects: MediaKind,
+    way: Arc<InService>,
     jobs: SyncSender<Work>,
     max_waiting: usize,
     latency: Arc<Latency>,
@@ -51,16 +43,30 @@ pub struct LocalAnswer {
     pub threshold: f32,
 }
 
+/// How a bundle runs now, and what is to be put in service next.
+#[derive(Debug)]
+struct InService {
+    choice: RwLock<Choice>,
+    next: Mutex<Option<Box<Loaded>>>,
+}
+
 /// What the thread is given.
 enum Work {
     Answer(Job),
-    Swap(Box<Loaded>),
+    /// Something waits to be put in service.
+    Look,
 }
 
 struct Job {
     media: Media,
     give_up_at: Instant,
-    reply: oneshot::Sender<Result<Inference, EngineError>>,
+    reply: oneshot::Sender<Result<Inferred, EngineError>>,
+}
+
+/// An inference, and what made it.
+struct Inferred {
+    inference: Inference,
+    model: Arc<str>,
 }
 
 impl Lane {
@@ -74,17 +80,14 @@ impl Lane {
             .ok_or_else(|| format!("task {} is not a task name", bundle.task()))?;
         let (jobs, waiting) = sync_channel(max_waiting);
         let latency = Arc::new(Latency::default());
+        let choice = RwLock::new(loaded.way.choice.clone());
+        let way = Arc::new(InService { choice, next: Mutex::default() });
         let lane = Self {
             task: task.clone(),
-            name: bundle.name().to_owned(),
-            version: bundle.version().to_string(),
             bundle: bundle.clone(),
-            choice: RwLock::new(loaded.way.choice.clone()),
+            way: Arc::clone(&way),
             variants: bundle.variants().iter().map(|v| v.name().to_owned()).collect(),
-            labels: bundle.labels().to_vec(),
-            description: bundle.description().to_owned(),
             threshold: bundle.threshold(),
-            expects: bundle.expects(),
             jobs,
             max_waiting,
             latency,
@@ -92,7 +95,7 @@ impl Lane {
         };
         std::thread::Builder::new()
             .name(format!("infer-{task}"))
-            .spawn(move || serve(&bundle, loaded, &waiting))
+            .spawn(move || serve(&bundle, loaded, &way, &waiting))
             .map_err(|error| format!("cannot start a thread for inference: {error}"))?;
         Ok(lane)
     }
@@ -109,12 +112,12 @@ impl Lane {
 
     /// The bundle's name.
     pub fn name(&self) -> &str {
-        &self.name
+        self.bundle.name()
     }
 
     /// The bundle's version.
     pub fn version(&self) -> &str {
-        &self.version
+        self.bundle.version()
     }
 
     /// The bundle.
@@ -124,38 +127,29 @@ impl Lane {
 
     /// How it runs now.
     pub fn choice(&self) -> Choice {
-        self.choice.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.way.choice()
     }
 
-    /// Puts another way to run the bundle in service, behind what waits already.
-    pub(super) async fn swap(&self, loaded: Loaded) {
-        let choice = loaded.way.choice.clone();
-        let mut work = Work::Swap(Box::new(loaded));
-        // A lane that is full has work for some milliseconds.
-        while let Err(error) = self.jobs.try_send(work) {
-            match error {
-                TrySendError::Full(back) => work = back,
-                TrySendError::Disconnected(_) => return,
-            }
-            tokio::time::sleep(SWAP_AGAIN).await;
-        }
-        tracing::info!(bundle = self.name, %choice, "in service");
-        *self.choice.write().unwrap_or_else(PoisonError::into_inner) = choice;
+    /// Puts another way to run the bundle in service, before the next request.
+    pub(super) fn swap(&self, loaded: Loaded) {
+        *self.way.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(loaded));
+        // A thread that has work already looks before it begins with that.
+        self.jobs.try_send(Work::Look).ok();
     }
 
     /// What it can answer.
     pub fn labels(&self) -> &[String] {
-        &self.labels
+        self.bundle.labels()
     }
 
     /// What it is for, in one sentence.
     pub fn description(&self) -> &str {
-        &self.description
+        self.bundle.description()
     }
 
     /// Recordings or pictures.
     pub fn expects(&self) -> MediaKind {
-        self.expects
+        self.bundle.expects()
     }
 
     /// The confidence below which an answer goes up.
@@ -165,7 +159,7 @@ impl Lane {
 
     /// What runs, such as `voice-commands@1.0.0 int8 tract`.
     pub fn model(&self) -> String {
-        format!("{}@{} {}", self.name, self.version, self.choice())
+        model_name(&self.bundle, &self.choice())
     }
 
     /// Answers so far, and the latency of the newest of them.
@@ -199,11 +193,11 @@ impl Lane {
                 EngineError::Busy { task: self.task.clone(), waiting: self.max_waiting }
             }
             TrySendError::Disconnected(_) => {
-                EngineError::Model(format!("the thread of {} has ended", self.name))
+                EngineError::Model(format!("the thread of {} has ended", self.name()))
             }
         })?;
         let late = || EngineError::Late { task: self.task.clone(), waited: within };
-        let inference = match tokio::time::timeout(within, answered).await {
+        let inferred = match tokio::time::timeout(within, answered).await {
             Ok(Ok(result)) => result?,
             // The thread drops the reply of a job whose deadline is over.
             Ok(Err(_)) | Err(_) => return Err(late()),
@@ -212,25 +206,26 @@ impl Lane {
         self.latency.record(took);
         metrics::histogram!("holdfast_inference_seconds", "task" => self.task.to_string())
             .record(took.as_secs_f64());
-        self.answer(inference, took)
+        self.answer(inferred, took)
     }
 
-    fn answer(&self, inference: Inference, took: Duration) -> Result<LocalAnswer, EngineError> {
+    fn answer(&self, inferred: Inferred, took: Duration) -> Result<LocalAnswer, EngineError> {
+        let Inferred { inference, model } = inferred;
         let classes: Vec<_> = inference
             .classes
             .into_iter()
             .take(MAX_CLASSES)
             .map(|class| Class { label: class.label, confidence: class.confidence })
             .collect();
-        let best = classes
-            .first()
-            .ok_or_else(|| EngineError::Model(format!("{} answered without a class", self.name)))?;
+        let best = classes.first().ok_or_else(|| {
+            EngineError::Model(format!("{} answered without a class", self.name()))
+        })?;
         let answer = Answer {
             label: best.label.clone(),
             confidence: best.confidence,
             zone: Zone::Device,
             place: "device".to_owned(),
-            model: self.model(),
+            model: model.to_string(),
             took_ms: crate::answer::millis(took),
             provisional: false,
             classes,
@@ -239,19 +234,37 @@ impl Lane {
     }
 }
 
+impl InService {
+    fn choice(&self) -> Choice {
+        self.choice.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is to be put in service, which from here on it is.
+    fn take(&self) -> Option<Box<Loaded>> {
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let mut choice = self.choice.write().unwrap_or_else(PoisonError::into_inner);
+        choice.clone_from(&next.way.choice);
+        Some(next)
+    }
+}
+
+fn model_name(bundle: &Bundle, choice: &Choice) -> String {
+    format!("{}@{} {choice}", bundle.name(), bundle.version())
+}
+
 /// The thread: one job after the other until the lane is dropped.
-fn serve(bundle: &Bundle, loaded: Loaded, work: &Receiver<Work>) {
+fn serve(bundle: &Bundle, loaded: Loaded, service: &InService, work: &Receiver<Work>) {
     let Loaded { model, mut way } = loaded;
+    let mut name: Arc<str> = model_name(bundle, &way.choice).into();
     let mut model = Some(model);
     while let Ok(work) = work.recv() {
-        let job = match work {
-            Work::Answer(job) => job,
-            Work::Swap(loaded) => {
-                model = Some(loaded.model);
-                way = loaded.way;
-                continue;
-            }
-        };
+        if let Some(next) = service.take() {
+            model = Some(next.model);
+            way = next.way;
+            name = model_name(bundle, &way.choice).into();
+            tracing::info!(model = %name, "in service");
+        }
+        let Work::Answer(job) = work else { continue };
         if job.reply.is_closed() || Instant::now() >= job.give_up_at {
             continue;
         }
@@ -259,6 +272,7 @@ fn serve(bundle: &Bundle, loaded: Loaded, work: &Receiver<Work>) {
             model = load_again(bundle, &way);
         }
         let reply = answer_one(bundle, &mut model, &job.media);
+        let reply = reply.map(|inference| Inferred { inference, model: Arc::clone(&name) });
         // The caller may be gone; then nobody wants the answer.
         drop(job.reply.send(reply));
     }

@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use holdfast_models::{Bundle, Model, Runtime, Tract};
+use holdfast_models::{Bundle, Model, Runtime};
 
 use crate::config::ModelsConfig;
-use crate::tune::candidates::TRACT;
+use crate::tune::candidates::{Pins, TRACT, candidates};
 use crate::tune::choice::Choice;
-use crate::tune::library::{OnnxRuntimeConfig, runtime};
+use crate::tune::library::runtime;
 use crate::tune::{Tuning, cores};
 
 /// A model in service, and how it runs.
@@ -41,22 +41,6 @@ impl Way {
     }
 }
 
-impl Loaded {
-    /// Loads a bundle as it was chosen.
-    pub(super) fn load(
-        bundle: &Bundle,
-        choice: Choice,
-        onnxruntime: &OnnxRuntimeConfig,
-    ) -> Result<Self, String> {
-        let runtime: Arc<dyn Runtime> = match &*choice.runtime {
-            TRACT => Arc::new(Tract),
-            name => runtime(name, onnxruntime)?.into(),
-        };
-        let way = Way { choice, runtime };
-        Ok(Self { model: way.load(bundle)?, way })
-    }
-}
-
 /// What loading goes by.
 #[derive(Debug)]
 pub(super) struct Loader {
@@ -65,39 +49,35 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    /// Loads a bundle in the best way that is known. Blocks.
+    /// Loads a bundle in the best way that is known, or in one that needs nothing but this program.
+    /// Blocks.
     pub(super) fn load(&self, bundle: &Bundle) -> Result<Loaded, String> {
-        let onnxruntime = &self.config.onnxruntime;
         if let Some(choice) = self.tuning.stored(bundle, &self.config) {
-            match Loaded::load(bundle, choice.clone(), onnxruntime) {
+            match self.load_as(bundle, choice.clone()) {
                 Ok(loaded) => return Ok(loaded),
                 Err(why) => {
-                    tracing::warn!(bundle = bundle.name(), %choice, %why, "what was measured to be the best does not load; another way serves");
+                    tracing::warn!(bundle = bundle.name(), %choice, %why, "what was measured to be the best does not load; another way serves until it is measured again");
+                    self.tuning.forget(bundle.name());
                 }
             }
         }
+        let pins = Pins { variant: self.config.pins.variant.clone(), ..Pins::default() };
         let mut refused = Vec::new();
-        for choice in self.safe(bundle) {
-            match Loaded::load(bundle, choice, onnxruntime) {
+        for choice in candidates(bundle.variants(), &[], cores(), &pins) {
+            match self.load_as(bundle, choice) {
                 Ok(loaded) => return Ok(loaded),
                 Err(why) => refused.push(why),
             }
         }
-        // No variant runs on tract. What else there is must be tried before anything is answered.
-        let tuned =
-            tokio::runtime::Handle::current().block_on(self.tuning.tune(bundle, &self.config));
-        match tuned {
-            Some(choice) => Loaded::load(bundle, choice, onnxruntime),
-            None => Err(refused.join("; ")),
-        }
+        Err(refused.join("; "))
     }
 
-    /// The ways that need nothing but this program, in the bundle's order.
-    fn safe(&self, bundle: &Bundle) -> Vec<Choice> {
-        let pins = crate::tune::candidates::Pins {
-            variant: self.config.pins.variant.clone(),
-            ..Default::default()
-        };
-        crate::tune::candidates::candidates(bundle.variants(), &[], cores(), &pins)
+    /// Loads a bundle as it was chosen. Blocks.
+    pub(super) fn load_as(&self, bundle: &Bundle, choice: Choice) -> Result<Loaded, String> {
+        // tract panics at worst, which is caught; a library can end the process.
+        let _loading = (choice.runtime != TRACT).then(|| self.tuning.loading(bundle));
+        let runtime = runtime(&choice.runtime, &self.config.onnxruntime)?.into();
+        let way = Way { choice, runtime };
+        Ok(Loaded { model: way.load(bundle)?, way })
     }
 }

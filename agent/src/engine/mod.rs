@@ -10,7 +10,7 @@ mod loader;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use holdfast_models::{Bundle, Media};
@@ -22,12 +22,20 @@ use self::loader::{Loaded, Loader};
 use crate::config::ModelsConfig;
 use crate::request::TaskName;
 use crate::tune::Tuning;
+use crate::tune::choice::Choice;
+use crate::tune::probe::Looked;
+
+/// What remained unclear is tried again after this time, doubled each time up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(10 * 60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// All local models of this device, by task.
 #[derive(Debug)]
 pub struct Engine {
-    lanes: BTreeMap<TaskName, Lane>,
-    refused: Vec<RefusedBundle>,
+    lanes: RwLock<BTreeMap<TaskName, Arc<Lane>>>,
+    refused: RwLock<Vec<RefusedBundle>>,
+    /// Bundles that tract cannot run, for tasks that no other bundle does.
+    untried: Mutex<Vec<(PathBuf, Bundle)>>,
 }
 
 /// A bundle that is not in service.
@@ -73,7 +81,8 @@ pub enum EngineError {
 
 impl Engine {
     /// Checks every bundle and loads one for each task, side by side; waits for all of them. Each runs
-    /// in the way that was measured to be the best, or else in the first that tract can run.
+    /// in the way that was measured to be the best, or else in the first that tract can run; one that
+    /// tract cannot run waits for [`tune`].
     ///
     /// A bundle that cannot be used is refused and reported in [`Engine::refused`]; the others
     /// serve. Where several bundles do one task, the first in the configured order that loads
@@ -84,7 +93,11 @@ impl Engine {
             let folder = path.clone();
             (path, tokio::task::spawn_blocking(move || Bundle::open(&folder)))
         });
-        let mut engine = Self { lanes: BTreeMap::new(), refused: Vec::new() };
+        let engine = Self {
+            lanes: RwLock::default(),
+            refused: RwLock::default(),
+            untried: Mutex::default(),
+        };
         let mut candidates: BTreeMap<String, Vec<(PathBuf, Bundle)>> = BTreeMap::new();
         for (path, opening) in opening.collect::<Vec<_>>() {
             match opening.await {
@@ -101,17 +114,7 @@ impl Engine {
         });
         for loading in loading.collect::<Vec<_>>() {
             match loading.await {
-                Ok((lane, refused)) => {
-                    engine.lanes.extend(lane.map(|lane| (lane.task().clone(), lane)));
-                    for RefusedBundle { path, why, is_spare } in refused {
-                        if is_spare {
-                            tracing::info!(bundle = %path.display(), %why, "bundle not needed");
-                            engine.refused.push(RefusedBundle { path, why, is_spare });
-                        } else {
-                            engine.refuse(path, why);
-                        }
-                    }
-                }
+                Ok(first) => engine.take_in(first),
                 // load_first catches what a bundle can do.
                 Err(panic) => tracing::error!(why = panicked(&panic), "bundles were not loaded"),
             }
@@ -119,24 +122,60 @@ impl Engine {
         engine
     }
 
-    fn refuse(&mut self, path: PathBuf, why: String) {
+    fn take_in(&self, First { lane, refused, unloaded }: First) {
+        for RefusedBundle { path, why, is_spare } in refused {
+            if is_spare {
+                tracing::info!(bundle = %path.display(), %why, "bundle not needed");
+                self.write_refused().push(RefusedBundle { path, why, is_spare });
+            } else {
+                self.refuse(path, why);
+            }
+        }
+        if lane.is_none() {
+            self.untried().extend(unloaded);
+        }
+        if let Some(lane) = lane {
+            self.put(lane);
+        }
+    }
+
+    fn put(&self, lane: Lane) {
+        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        lanes.insert(lane.task().clone(), Arc::new(lane));
+    }
+
+    fn refuse(&self, path: PathBuf, why: String) {
         tracing::warn!(bundle = %path.display(), %why, "bundle refused");
-        self.refused.push(RefusedBundle { path, why, is_spare: false });
+        self.write_refused().push(RefusedBundle { path, why, is_spare: false });
+    }
+
+    fn write_refused(&self) -> RwLockWriteGuard<'_, Vec<RefusedBundle>> {
+        self.refused.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn untried(&self) -> MutexGuard<'_, Vec<(PathBuf, Bundle)>> {
+        self.untried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The models in service, by task.
-    pub fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        self.lanes.values()
+    pub fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The model that does `task`, if there is one.
-    pub fn lane(&self, task: &TaskName) -> Option<&Lane> {
-        self.lanes.get(task)
+    pub fn lane(&self, task: &TaskName) -> Option<Arc<Lane>> {
+        self.lanes.read().unwrap_or_else(PoisonError::into_inner).get(task).cloned()
     }
 
-    /// Bundles that were found and cannot be used.
-    pub fn refused(&self) -> &[RefusedBundle] {
-        &self.refused
+    /// Bundles that were found and cannot be used, or not yet.
+    pub fn refused(&self) -> Vec<RefusedBundle> {
+        self.refused.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The bundles in service, and those that are to be tried first.
+    pub fn bundles(&self) -> Vec<Bundle> {
+        let served = self.lanes().into_iter().map(|lane| lane.bundle().clone());
+        served.chain(self.untried().iter().map(|(_, bundle)| bundle.clone())).collect()
     }
 
     /// Runs the local model of `task`, waiting at most `within`.
@@ -154,69 +193,144 @@ impl Engine {
     }
 }
 
-/// Measures the bundles in service of which it is not known yet how they run best, one after the
-/// other, and puts what is best in service.
-pub async fn tune(engine: &Engine, config: &ModelsConfig, tuning: &Tuning) {
-    if !config.tune {
-        return;
-    }
-    for lane in engine.lanes() {
-        if tuning.stored(lane.bundle(), config).is_some() {
-            continue;
-        }
-        let Some(choice) = tuning.tune(lane.bundle(), config).await else { continue };
-        if choice == lane.choice() {
-            continue;
-        }
-        let (bundle, onnxruntime, wanted) =
-            (lane.bundle().clone(), config.onnxruntime.clone(), choice.clone());
-        let loading =
-            tokio::task::spawn_blocking(move || Loaded::load(&bundle, wanted, &onnxruntime));
-        match loading.await {
-            Ok(Ok(loaded)) => lane.swap(loaded).await,
-            Ok(Err(why)) => {
-                tracing::warn!(bundle = lane.name(), %choice, %why, "does not load; what ran before goes on");
-            }
-            Err(panic) => {
-                tracing::error!(bundle = lane.name(), why = panicked(&panic), "not swapped")
+/// Finds out how each bundle runs best, one after the other, and puts that in service; what tract
+/// cannot run comes first. What remains unclear is tried again later, less and less often.
+pub async fn tune(engine: &Engine, config: &ModelsConfig, tuning: &Arc<Tuning>) {
+    report_library(config, tuning).await;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let mut is_settled = try_untried(engine, config, tuning).await;
+        // What is pinned is tried before it is used, also where nothing else is measured.
+        if config.tune || config.pins.runtime.is_some() {
+            for lane in engine.lanes() {
+                is_settled &= tune_lane(&lane, config, tuning).await;
             }
         }
+        if is_settled {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// One clear line on the library, where there is something to say.
+async fn report_library(config: &ModelsConfig, tuning: &Tuning) {
+    match tuning.look(config).await {
+        Ok(Looked::Found(found)) => {
+            let (path, version) = (found.path.display(), found.version.as_deref());
+            tracing::info!(%path, version, "ONNX Runtime is there");
+        }
+        Ok(Looked::Absent) => tracing::info!("models run on tract: there is no libonnxruntime"),
+        Ok(Looked::Broken(why)) | Err(why) => {
+            tracing::warn!(%why, "models run on tract: ONNX Runtime cannot be used");
+        }
+    }
+}
+
+/// Puts bundles in service that tract cannot run. False: something remained unclear.
+pub async fn try_untried(engine: &Engine, config: &ModelsConfig, tuning: &Arc<Tuning>) -> bool {
+    let untried = std::mem::take(&mut *engine.untried());
+    let mut is_settled = true;
+    for (path, bundle) in untried {
+        let found = tuning.tune(&bundle, config).await;
+        let loaded = match found.choice {
+            Some(choice) => load(&bundle, choice, config, tuning).await,
+            None => Err(found.refused.join("; ")),
+        };
+        let max_waiting = config.max_waiting;
+        match loaded.and_then(|loaded| Lane::start(bundle.clone(), loaded, max_waiting)) {
+            Ok(lane) => {
+                tracing::info!(model = lane.model(), "in service");
+                engine.write_refused().retain(|refused| refused.path != path);
+                engine.put(lane);
+            }
+            Err(why) => {
+                tracing::warn!(bundle = bundle.name(), %why, "no way to run it can be used");
+                is_settled &= found.is_settled;
+                if !found.is_settled {
+                    engine.untried().push((path, bundle));
+                }
+            }
+        }
+    }
+    is_settled
+}
+
+/// Measures a bundle in service, unless that was done already, and swaps the best way in. False:
+/// something remained unclear.
+async fn tune_lane(lane: &Lane, config: &ModelsConfig, tuning: &Arc<Tuning>) -> bool {
+    let (this, bundle, models) = (tuning.clone(), lane.bundle().clone(), config.clone());
+    let stored = tokio::task::spawn_blocking(move || this.stored(&bundle, &models)).await;
+    if stored.ok().flatten().is_some_and(|choice| choice == lane.choice()) {
+        return true;
+    }
+    let found = tuning.tune(lane.bundle(), config).await;
+    let Some(choice) = found.choice.filter(|choice| *choice != lane.choice()) else {
+        return found.is_settled;
+    };
+    match load(lane.bundle(), choice.clone(), config, tuning).await {
+        Ok(loaded) => lane.swap(loaded),
+        Err(why) => {
+            tracing::warn!(bundle = lane.name(), %choice, %why, "does not load; what ran before goes on");
+        }
+    }
+    found.is_settled
+}
+
+async fn load(
+    bundle: &Bundle,
+    choice: Choice,
+    config: &ModelsConfig,
+    tuning: &Arc<Tuning>,
+) -> Result<Loaded, String> {
+    let loader = Loader { config: config.clone(), tuning: tuning.clone() };
+    let bundle = bundle.clone();
+    let loading = tokio::task::spawn_blocking(move || loader.load_as(&bundle, choice));
+    loading.await.unwrap_or_else(|panic| Err(panicked(&panic)))
 }
 
 fn panicked(panic: &tokio::task::JoinError) -> String {
     format!("loading panicked: {panic}; report this as a bug")
 }
 
+/// What came of the bundles that do one task.
+#[derive(Default)]
+struct First {
+    lane: Option<Lane>,
+    refused: Vec<RefusedBundle>,
+    /// The first that is intact and that tract cannot run.
+    unloaded: Option<(PathBuf, Bundle)>,
+}
+
 /// Loads the first of `bundles`, which all do one task, that can be loaded; says of the others why
 /// they are not in service.
-fn load_first(
-    bundles: Vec<(PathBuf, Bundle)>,
-    loader: &Loader,
-) -> (Option<Lane>, Vec<RefusedBundle>) {
-    let mut first: Option<Lane> = None;
-    let mut refused = Vec::new();
+fn load_first(bundles: Vec<(PathBuf, Bundle)>, loader: &Loader) -> First {
+    let mut first = First::default();
     for (path, bundle) in bundles {
-        if let Some(first) = &first {
-            let why = format!("{} does task {} already", first.model(), first.task());
-            refused.push(RefusedBundle { path, why, is_spare: true });
+        if let Some(lane) = &first.lane {
+            let why = format!("{} does task {} already", lane.model(), lane.task());
+            first.refused.push(RefusedBundle { path, why, is_spare: true });
             continue;
         }
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             let loaded = loader.load(&bundle)?;
-            Lane::start(bundle, loaded, loader.config.max_waiting)
+            Lane::start(bundle.clone(), loaded, loader.config.max_waiting)
         }));
         let why = match loaded {
             Ok(Ok(lane)) => {
-                first = Some(lane);
+                first.lane = Some(lane);
                 continue;
             }
             Ok(Err(why)) => why,
             Err(_) => "loading panicked; report this as a bug".to_owned(),
         };
-        refused.push(RefusedBundle { path, why, is_spare: false });
+        if first.unloaded.is_none() {
+            first.unloaded = Some((path.clone(), bundle));
+        }
+        first.refused.push(RefusedBundle { path, why, is_spare: false });
     }
-    (first, refused)
+    first
 }
 
 /// The bundle folders among `places` and directly inside of them, each place sorted by name.

@@ -62,8 +62,8 @@ pub struct LinkConfig {
     pub board: String,
     /// Version of the agent.
     pub agent_version: String,
-    /// The models in service.
-    pub models: Vec<ModelState>,
+    /// The models in service; each hello says which they are then.
+    pub models: watch::Receiver<Vec<ModelState>>,
     /// When the agent started, in milliseconds since 1970-01-01 UTC.
     pub started_ms: u64,
 }
@@ -272,7 +272,7 @@ impl<H: Fn() -> Health + Send> Link<H> {
             started: Millis(self.config.started_ms),
             health_interval: Millis(interval),
             last_will,
-            models: self.config.models.clone(),
+            models: self.config.models.borrow().clone(),
         };
         self.say(client, &Up::Hello(hello))
     }

@@ -187,7 +187,7 @@ impl Running {
             interval: Duration::from_millis(200),
             board: "test-board".into(),
             agent_version: "0.1.0".into(),
-            models: Vec::new(),
+            models: watch::channel(Vec::new()).1,
             started_ms: 5,
         };
         let identity = Identity::load(state, Some(device())).unwrap();

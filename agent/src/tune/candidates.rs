@@ -5,6 +5,7 @@
 use std::num::NonZeroUsize;
 
 use holdfast_models::Variant;
+use holdfast_models::runtime::onnx_runtime::Provider;
 
 use super::choice::{Choice, Tried};
 
@@ -64,7 +65,7 @@ pub fn candidates(
 /// One thread, and as many as there are cores; on what calculates elsewhere, one.
 fn threads(runtime: &str, cores: NonZeroUsize, pinned: Option<NonZeroUsize>) -> Vec<NonZeroUsize> {
     let one = NonZeroUsize::MIN;
-    let uses_cores = matches!(runtime, "onnxruntime" | "onnxruntime-xnnpack");
+    let uses_cores = [Provider::Cpu, Provider::Xnnpack].iter().any(|p| p.engine() == runtime);
     match pinned {
         _ if !uses_cores => vec![one],
         Some(threads) => vec![threads],

@@ -64,6 +64,8 @@ pub enum Outcome {
     Measured(Measured),
     /// It cannot be used.
     Refused(String),
+    /// It did not end in time, or nothing could be tried; later it may be otherwise.
+    Unclear(String),
 }
 
 impl Tried {
@@ -71,7 +73,7 @@ impl Tried {
     pub fn measured(&self) -> Option<&Measured> {
         match &self.outcome {
             Outcome::Measured(measured) => Some(measured),
-            Outcome::Refused(_) => None,
+            Outcome::Refused(_) | Outcome::Unclear(_) => None,
         }
     }
 }

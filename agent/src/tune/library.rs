@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use holdfast_models::runtime::onnx_runtime::Provider;
+use holdfast_models::runtime::onnx_runtime::library::LibraryError;
 use holdfast_models::{Library, OnnxRuntime, Runtime, Tract};
 
 use super::candidates::TRACT;
@@ -35,14 +36,13 @@ impl OnnxRuntimeConfig {
     /// Finds and loads the library.
     ///
     /// # Errors
-    /// There is none, or it cannot be used, or it is not to be; as a sentence.
-    pub fn open(&self) -> Result<Library, String> {
-        let configured = match self {
-            Self::Auto => None,
-            Self::Off => return Err("models.onnxruntime is \"off\"".to_owned()),
-            Self::At(path) => Some(path.as_path()),
-        };
-        Library::open(configured).map_err(|error| crate::error_chain(&error))
+    /// There is none, or it cannot be used; one that is not to be used is not there.
+    pub fn open(&self) -> Result<Library, LibraryError> {
+        match self {
+            Self::Auto => Library::open(None),
+            Self::Off => Err(LibraryError::Absent),
+            Self::At(path) => Library::open(Some(path)),
+        }
     }
 
     /// As an argument of a child.
@@ -68,5 +68,6 @@ pub fn runtime(name: &str, config: &OnnxRuntimeConfig) -> Result<Box<dyn Runtime
         let known: Vec<_> = Provider::ALL.iter().map(|provider| provider.engine()).collect();
         format!("there is no runtime \"{name}\"; there are {TRACT}, {}", known.join(", "))
     })?;
-    Ok(Box::new(OnnxRuntime::new(config.open()?, provider)))
+    let library = config.open().map_err(|error| crate::error_chain(&error))?;
+    Ok(Box::new(OnnxRuntime::new(library, provider)))
 }

@@ -6,7 +6,7 @@
 //! change.
 //!
 //! **Invariant:** this process loads a libonnxruntime, or a graph on it, only after a child did and
-//! survived.
+//! survived; and what ended this process while it was loaded is not loaded again untried.
 
 pub mod candidates;
 pub mod choice;
@@ -16,57 +16,137 @@ pub mod record;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_models::Bundle;
 
 use self::candidates::{candidates, choose};
 use self::choice::{Choice, Outcome, Tried};
-use self::probe::{Found, Program};
+use self::probe::{Looked, Program};
 use self::record::{Record, Tuned, fingerprint};
 use crate::config::ModelsConfig;
 
 /// The file in the state folder.
 const FILE: &str = "tuning.json";
+/// In the state folder, a file for each bundle that is being loaded on ONNX Runtime.
+const LOADING: &str = "loading";
 
 /// The tuning of one device.
 #[derive(Debug)]
 pub struct Tuning {
     program: Option<Program>,
-    file: PathBuf,
+    state_dir: PathBuf,
     record: Mutex<Record>,
+}
+
+/// What trying every way led to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The best way; none where nothing can be used.
+    pub choice: Option<Choice>,
+    /// Why nothing can be used.
+    pub refused: Vec<String>,
+    /// Nothing remained unclear: it need not be tried again.
+    pub is_settled: bool,
 }
 
 impl Tuning {
     /// The tuning that a state folder has; `program` is what tries the rest, if anything is to.
     pub fn open(program: Option<Program>, state_dir: &Path) -> Self {
-        let file = state_dir.join(FILE);
-        let record = Mutex::new(Record::read(&file));
-        Self { program, file, record }
+        let record = Mutex::new(Record::read(&state_dir.join(FILE)));
+        Self { program, state_dir: state_dir.to_owned(), record }
     }
 
-    /// What was measured to be the best way to run this bundle, if it still counts.
+    /// Forgets what an agent was loading when it ended: it may have been ended by it. Called by the
+    /// agent alone, before it loads anything. Blocks.
+    pub fn recover(&self) {
+        let dir = self.state_dir.join(LOADING);
+        let entries = std::fs::read_dir(&dir).into_iter().flatten();
+        for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let bundle = name.unwrap_or_default();
+            tracing::warn!(
+                bundle,
+                "the agent ended while it loaded this bundle on ONNX Runtime; it is tried again in a process of its own"
+            );
+            self.forget(&bundle);
+            // What cannot be removed is forgotten again at the next start.
+            std::fs::remove_file(path).ok();
+        }
+    }
+
+    /// What was measured to be the best way to run this bundle, if it still counts. Blocks.
     pub fn stored(&self, bundle: &Bundle, models: &ModelsConfig) -> Option<Choice> {
         let fingerprint = fingerprint(bundle, models);
         self.record().of(bundle, &fingerprint).map(|tuned| tuned.choice.clone())
     }
 
-    /// Tries every way to run a bundle and remembers the best; `None` where none can be used.
-    pub async fn tune(&self, bundle: &Bundle, models: &ModelsConfig) -> Option<Choice> {
-        let fingerprint = fingerprint(bundle, models);
+    /// What was measured of the bundle with this name does not count any more. Blocks.
+    pub fn forget(&self, name: &str) {
+        let record = {
+            let mut record = self.record();
+            record.forget(name);
+            record.clone()
+        };
+        self.keep(&record);
+    }
+
+    /// Notes that a bundle is being loaded on ONNX Runtime, until the note is dropped. Blocks.
+    pub fn loading(&self, bundle: &Bundle) -> Loading {
+        let dir = self.state_dir.join(LOADING);
+        let file = dir.join(bundle.name());
+        // On a disk that cannot be written, a crash repeats until somebody looks.
+        std::fs::create_dir_all(&dir)
+            .and_then(|()| crate::whole_file::write(&file, b"", 0o644))
+            .ok();
+        Loading { file }
+    }
+
+    /// Tries every way to run a bundle and remembers the best.
+    pub async fn tune(self: &Arc<Self>, bundle: &Bundle, models: &ModelsConfig) -> Found {
+        let before = self.fingerprint(bundle, models).await;
         let tried = self.try_all(bundle, models, |_| {}).await;
-        for tried in &tried {
-            if let Outcome::Refused(why) = &tried.outcome {
-                tracing::info!(bundle = bundle.name(), choice = %tried.choice, %why, "cannot be used");
+        let mut refused = Vec::new();
+        let mut is_settled = !tried.is_empty();
+        for Tried { choice, outcome } in &tried {
+            if let Outcome::Refused(why) | Outcome::Unclear(why) = outcome {
+                tracing::info!(bundle = bundle.name(), %choice, %why, "cannot be used");
+                refused.push(format!("{choice}: {why}"));
             }
+            is_settled &= !matches!(outcome, Outcome::Unclear(_));
         }
-        let choice = choose(&tried, bundle.variants(), models.limits)?.choice.clone();
-        tracing::info!(bundle = bundle.name(), %choice, tried = tried.len(), "measured and chosen");
-        let tuned = Tuned { fingerprint, choice: choice.clone(), tried };
-        if let Err(error) = self.record().put(&self.file, bundle, tuned) {
-            tracing::warn!(file = %self.file.display(), %error, "what was measured cannot be kept, and is measured again after a restart");
+        let choice = choose(&tried, bundle.variants(), models.limits).map(|t| t.choice.clone());
+        let Some(choice) = choice else {
+            tracing::warn!(
+                bundle = bundle.name(),
+                ?refused,
+                "no way to run it that was tried can be used, or none fits models.max_memory_mib"
+            );
+            return Found { choice: None, refused, is_settled };
+        };
+        // What changed while it was measured was not measured.
+        is_settled &= before == self.fingerprint(bundle, models).await;
+        tracing::info!(bundle = bundle.name(), %choice, tried = tried.len(), is_settled, "measured and chosen");
+        if is_settled {
+            let tuned = Tuned { fingerprint: before, choice: choice.clone(), tried };
+            let (this, bundle) = (Arc::clone(self), bundle.clone());
+            let kept = tokio::task::spawn_blocking(move || {
+                let record = {
+                    let mut record = this.record();
+                    record.put(&bundle, tuned);
+                    record.clone()
+                };
+                this.keep(&record);
+            });
+            kept.await.ok();
         }
-        Some(choice)
+        Found { choice: Some(choice), refused, is_settled }
+    }
+
+    async fn fingerprint(&self, bundle: &Bundle, models: &ModelsConfig) -> String {
+        let (bundle, models) = (bundle.clone(), models.clone());
+        let text = tokio::task::spawn_blocking(move || fingerprint(&bundle, &models)).await;
+        text.unwrap_or_default()
     }
 
     /// Tries every way to run a bundle, one after the other.
@@ -77,18 +157,25 @@ impl Tuning {
         mut tell: impl FnMut(&Choice),
     ) -> Vec<Tried> {
         let Some(program) = &self.program else { return Vec::new() };
-        let runtimes = match self.library(models).await {
-            Ok(found) => found.runtimes,
-            Err(_) => Vec::new(),
+        let looked = self.look(models).await;
+        let runtimes = match &looked {
+            Ok(Looked::Found(found)) => found.runtimes.clone(),
+            Ok(Looked::Absent | Looked::Broken(_)) | Err(_) => Vec::new(),
         };
         let mut all = Vec::new();
         for choice in candidates(bundle.variants(), &runtimes, cores(), &models.pins) {
             tell(&choice);
             let outcome = match program.probe(bundle.dir(), &choice, &models.onnxruntime).await {
-                Ok(measured) => Outcome::Measured(measured),
-                Err(why) => Outcome::Refused(why),
+                Ok(outcome) => outcome,
+                Err(why) => Outcome::Unclear(why),
             };
             all.push(Tried { choice, outcome });
+        }
+        // A library that could not be looked at now may be there later.
+        if let (Err(why), Some(variant)) = (looked, bundle.variants().first()) {
+            let (variant, threads) = (variant.name.clone(), NonZeroUsize::MIN);
+            let choice = Choice { variant, runtime: "onnxruntime".to_owned(), threads };
+            all.push(Tried { choice, outcome: Outcome::Unclear(why) });
         }
         all
     }
@@ -96,17 +183,37 @@ impl Tuning {
     /// What the library can do that the configuration means, found out by a child.
     ///
     /// # Errors
-    /// There is none, or it cannot be used; as a sentence.
-    pub async fn library(&self, models: &ModelsConfig) -> Result<Found, String> {
+    /// It cannot be found out now; as a sentence.
+    pub async fn look(&self, models: &ModelsConfig) -> Result<Looked, String> {
         match &self.program {
-            Some(program) => program.probe_library(&models.onnxruntime).await,
+            Some(program) => program.look(&models.onnxruntime).await,
             None => Err("this program cannot start itself".to_owned()),
+        }
+    }
+
+    fn keep(&self, record: &Record) {
+        let file = self.state_dir.join(FILE);
+        if let Err(error) = record.write(&file) {
+            tracing::warn!(file = %file.display(), %error, "what was measured cannot be kept, and is measured again after a restart");
         }
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
         // Whoever panicked left a whole record.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A bundle is being loaded.
+#[derive(Debug)]
+pub struct Loading {
+    file: PathBuf,
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        // A note that stays costs a measurement.
+        std::fs::remove_file(&self.file).ok();
     }
 }
 

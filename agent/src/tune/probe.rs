@@ -11,13 +11,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use holdfast_models::runtime::onnx_runtime::Provider;
+use holdfast_models::runtime::onnx_runtime::library::LibraryError;
 use holdfast_models::{Bundle, Media, Model};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::choice::{Choice, Measured};
+use super::choice::{Choice, Measured, Outcome};
 use super::library::{OnnxRuntimeConfig, runtime};
 
 /// A child that says nothing for so long hangs.
@@ -27,6 +29,10 @@ const LIBRARY_WITHIN: Duration = Duration::from_secs(10);
 /// A choice is measured over this time, and over this many requests at least.
 const MEASURE_FOR: Duration = Duration::from_millis(700);
 const LEAST: usize = 8;
+/// Of what a child says, so many bytes are kept.
+const MOST_SAID: u64 = 64 << 10;
+/// What a child reports stands behind this, in one line of its stdout.
+const REPORT: &str = "holdfast-probe: ";
 /// Measuring is work for cores that nothing else wants.
 const NICE: i32 = 10;
 
@@ -46,12 +52,12 @@ impl Program {
         Some(Self { file: std::env::current_exe().ok()?, before })
     }
 
-    /// Runs `models probe` with these arguments and reads what it prints.
+    /// Runs `models probe` with these arguments and reads what it reports.
     async fn run<T: DeserializeOwned>(
         &self,
         arguments: &[OsString],
         within: Duration,
-    ) -> Result<T, String> {
+    ) -> Result<Result<T, String>, String> {
         let mut command = Command::new(&self.file);
         command
             .args(&self.before)
@@ -61,51 +67,83 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let child = command.spawn().map_err(|error| format!("cannot start a process: {error}"))?;
-        let ended = tokio::time::timeout(within, child.wait_with_output()).await;
-        let output = match ended {
-            Ok(ended) => ended.map_err(|error| format!("cannot wait for a process: {error}"))?,
-            Err(_) => return Err(format!("it hung for {} s", within.as_secs())),
+        let mut child =
+            command.spawn().map_err(|error| format!("cannot start a process: {error}"))?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let all = async { tokio::join!(child.wait(), some_of(out), some_of(err)) };
+        let Ok((status, out, err)) = tokio::time::timeout(within, all).await else {
+            return Err(format!("it hung for {} s", within.as_secs()));
         };
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        if !output.status.success() {
-            return Err(match output.status.code() {
-                Some(_) => last.trim_start_matches("error: ").to_owned(),
-                None => format!("it ended the process that tried it ({}): {last}", output.status),
-            });
+        let status = status.map_err(|error| format!("cannot wait for a process: {error}"))?;
+        // A library may print what it likes beside the report.
+        let report = out.lines().find_map(|line| line.strip_prefix(REPORT));
+        if let Some(report) = report {
+            return Ok(serde_json::from_str(report).map_err(|error| format!("{error}: {report}")));
         }
-        serde_json::from_slice(&output.stdout).map_err(|error| format!("{error}: {last}"))
+        let said = match err.find("error: ") {
+            Some(at) => err[at + "error: ".len()..].trim(),
+            None => err.lines().next().unwrap_or("it said nothing"),
+        };
+        Ok(Err(match status.code() {
+            Some(_) => said.to_owned(),
+            None => format!("it ended the process that tried it ({status}): {said}"),
+        }))
     }
 
     /// What the library that the configuration means can do.
     ///
     /// # Errors
-    /// There is none, or it cannot be used; as a sentence.
-    pub async fn probe_library(&self, config: &OnnxRuntimeConfig) -> Result<Found, String> {
+    /// It cannot be found out now; as a sentence.
+    pub async fn look(&self, config: &OnnxRuntimeConfig) -> Result<Looked, String> {
         let mut arguments = vec![OsString::from("--library")];
         arguments.extend(config.as_argument());
-        self.run(&arguments, LIBRARY_WITHIN).await
+        let looked = self.run(&arguments, LIBRARY_WITHIN).await;
+        // Whatever it did to its process, it cannot be used.
+        looked.map(|looked| looked.unwrap_or_else(Looked::Broken))
     }
 
     /// Measures a choice of a bundle.
     ///
     /// # Errors
-    /// It cannot be used; as a sentence.
+    /// It cannot be found out now; as a sentence.
     pub async fn probe(
         &self,
         bundle: &Path,
         choice: &Choice,
         config: &OnnxRuntimeConfig,
-    ) -> Result<Measured, String> {
+    ) -> Result<Outcome, String> {
         let mut arguments: Vec<OsString> = ["--bundle".into(), bundle.into()].into();
         let threads = choice.threads.to_string();
         let rest =
             ["--variant", &choice.variant, "--runtime", &choice.runtime, "--threads", &threads];
         arguments.extend(rest.map(OsString::from));
         arguments.extend(config.as_argument());
-        self.run(&arguments, CHILD_WITHIN).await
+        let tried = self.run(&arguments, CHILD_WITHIN).await;
+        tried.map(|tried| tried.map_or_else(Outcome::Refused, Outcome::Measured))
     }
+}
+
+/// The beginning of what a stream says, read to its end.
+async fn some_of(stream: Option<impl AsyncRead + Unpin>) -> String {
+    let mut text = Vec::new();
+    if let Some(mut stream) = stream {
+        // Half of it is as good as none where the stream breaks.
+        (&mut stream).take(MOST_SAID).read_to_end(&mut text).await.ok();
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// What a look at the library found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Looked {
+    /// It can be used.
+    Found(Found),
+    /// There is none.
+    Absent,
+    /// It cannot be used, for this reason.
+    Broken(String),
 }
 
 /// A library that a child loaded.
@@ -119,15 +157,21 @@ pub struct Found {
     pub runtimes: Vec<String>,
 }
 
-/// Loads the library; the child's side of [`Program::probe_library`].
-///
-/// # Errors
-/// There is none, or it cannot be used; as a sentence.
-pub fn library(config: &OnnxRuntimeConfig) -> Result<Found, String> {
-    end_with_parent();
-    let library = config.open()?;
+/// Prints what a child has to say to its parent.
+pub(crate) fn report(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    serde_json::to_string(value).map(|json| format!("{REPORT}{json}"))
+}
+
+/// Loads the library; the child's side of [`Program::look`].
+pub fn look(config: &OnnxRuntimeConfig) -> Looked {
+    become_a_child();
+    let library = match config.open() {
+        Ok(library) => library,
+        Err(LibraryError::Absent) => return Looked::Absent,
+        Err(error) => return Looked::Broken(crate::error_chain(&error)),
+    };
     let built_in = Provider::ALL.into_iter().filter(|provider| provider.is_built_in(&library));
-    Ok(Found {
+    Looked::Found(Found {
         path: library.path().to_owned(),
         version: library.version().map(str::to_owned),
         runtimes: built_in.map(|provider| provider.engine().to_owned()).collect(),
@@ -144,9 +188,8 @@ pub fn measure(
     choice: &Choice,
     config: &OnnxRuntimeConfig,
 ) -> Result<Measured, String> {
-    end_with_parent();
-    // Without it the measuring is as urgent as everything else.
-    rustix::process::nice(NICE).ok();
+    become_a_child();
+    limit_memory(&choice.runtime);
     let told = |error: &dyn std::error::Error| crate::error_chain(error);
     let bundle = Bundle::open(bundle).map_err(|error| told(&error))?;
     let samples: Vec<Media> = bundle
@@ -157,7 +200,9 @@ pub fn measure(
             Media::detect(bytes, None).map_err(|error| told(&error))
         })
         .collect::<Result<_, String>>()?;
-    let before = resident_kib("VmRSS:");
+    // The most that was ever resident counts from here on; the files of the bundle were all read.
+    std::fs::write("/proc/self/clear_refs", "5").ok();
+    let before = kib_in(STATUS, "VmRSS:");
     let begun = Instant::now();
     let runtime = runtime(&choice.runtime, config)?;
     let (variant, threads) = (Some(&*choice.variant), choice.threads);
@@ -166,7 +211,7 @@ pub fn measure(
     let load_ms = begun.elapsed().as_secs_f64() * 1e3;
     let mut times = Vec::new();
     let begun = Instant::now();
-    while begun.elapsed() < MEASURE_FOR || times.len() < LEAST.max(samples.len()) {
+    while begun.elapsed() < MEASURE_FOR || times.len() < LEAST {
         let sample = samples.get(times.len() % samples.len().max(1)).ok_or("it has no samples")?;
         times.push(model.infer(sample).map_err(|error| told(&error))?.timings.total());
     }
@@ -180,22 +225,44 @@ pub fn measure(
         load_ms,
         p50_ms: quantile(0.5),
         p99_ms: quantile(0.99),
-        peak_kib: resident_kib("VmHWM:").saturating_sub(before),
+        peak_kib: kib_in(STATUS, "VmHWM:").saturating_sub(before),
         off: model.off(),
         count: times.len() as u64,
     })
 }
 
-/// A child that nobody waits for any more does not go on.
-fn end_with_parent() {
-    let signal = rustix::process::Signal::KILL;
-    // Where the kernel does not know it, the child ends when it has measured.
-    rustix::process::set_parent_process_death_signal(Some(signal)).ok();
+/// A child that nobody waits for any more ends, is less urgent than everything else, is the first to go
+/// when memory is short, and leaves no dump of itself. What the kernel does not know of this is missing.
+fn become_a_child() {
+    use rustix::process::{
+        Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit,
+    };
+    set_parent_process_death_signal(Some(Signal::KILL)).ok();
+    nice(NICE).ok();
+    std::fs::write("/proc/self/oom_score_adj", "1000").ok();
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).ok();
 }
 
-/// A line of `/proc/self/status`, in KiB.
-fn resident_kib(line: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let rest = status.lines().find_map(|found| found.strip_prefix(line));
+/// A graph that asks for more than half of the memory that is left is told that there is none, before
+/// the kernel looks for somebody to end. What calculates elsewhere reserves more than it uses.
+fn limit_memory(runtime: &str) {
+    if matches!(runtime, "onnxruntime-cuda" | "onnxruntime-tensorrt") {
+        return;
+    }
+    let available = kib_in("/proc/meminfo", "MemAvailable:");
+    if available == 0 {
+        return;
+    }
+    let most = (kib_in(STATUS, "VmSize:") + available / 2) << 10;
+    let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
+    rustix::process::setrlimit(rustix::process::Resource::As, limit).ok();
+}
+
+const STATUS: &str = "/proc/self/status";
+
+/// The number in a line of a file of the kernel.
+fn kib_in(file: &str, line: &str) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let rest = text.lines().find_map(|found| found.strip_prefix(line));
     rest.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

@@ -4,7 +4,9 @@
 //! the configuration that it was measured with; anything else is measured again.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use holdfast_models::{Bundle, Library};
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,9 @@ use super::choice::{Choice, Tried};
 use super::library::OnnxRuntimeConfig;
 use crate::config::ModelsConfig;
 use crate::whole_file;
+
+/// A file that is longer is not one of these.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// All bundles that were measured, by their names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -33,10 +38,16 @@ pub struct Tuned {
 }
 
 impl Record {
-    /// What is kept in a file; nothing when there is none that reads.
+    /// What is kept in a file; nothing when there is none that reads, which is told.
     pub fn read(file: &Path) -> Self {
-        let bytes = std::fs::read(file).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+        let Ok(found) = File::open(file) else { return Self::default() };
+        let mut bytes = Vec::new();
+        let read = found.take(MOST_BYTES).read_to_end(&mut bytes).map_err(|e| e.to_string());
+        let parsed = read.and_then(|_| serde_json::from_slice(&bytes).map_err(|e| e.to_string()));
+        parsed.unwrap_or_else(|why| {
+            tracing::warn!(file = %file.display(), %why, "what was measured does not read, and is measured again");
+            Self::default()
+        })
     }
 
     /// What counts for this bundle now.
@@ -44,12 +55,21 @@ impl Record {
         self.bundles.get(bundle.name()).filter(|tuned| tuned.fingerprint == fingerprint)
     }
 
-    /// Takes in what was measured, and writes the file.
+    /// Takes in what was measured.
+    pub fn put(&mut self, bundle: &Bundle, tuned: Tuned) {
+        self.bundles.insert(bundle.name().to_owned(), tuned);
+    }
+
+    /// What was measured of the bundle with this name does not count any more.
+    pub fn forget(&mut self, name: &str) {
+        self.bundles.remove(name);
+    }
+
+    /// Writes the file.
     ///
     /// # Errors
     /// The file cannot be written; what was measured counts until the restart.
-    pub fn put(&mut self, file: &Path, bundle: &Bundle, tuned: Tuned) -> std::io::Result<()> {
-        self.bundles.insert(bundle.name().to_owned(), tuned);
+    pub fn write(&self, file: &Path) -> std::io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?;
         if let Some(dir) = file.parent() {
             std::fs::create_dir_all(dir)?;
@@ -80,22 +100,38 @@ pub fn fingerprint(bundle: &Bundle, models: &ModelsConfig) -> String {
     hex::encode(hash.finalize())
 }
 
-/// The library's file, as it is now.
+/// The library's file and those beside it that it loads itself, as they are now.
 fn identity(configured: Option<&Path>) -> String {
     let Ok(path) = Library::find(configured) else { return String::new() };
-    let file = path.metadata().ok();
-    let changed = file.as_ref().and_then(|file| file.modified().ok());
-    format!("{} {:?} {changed:?}", path.display(), file.map(|file| file.len()))
+    let beside = path.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+    let beside = beside.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let is_part = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| name.starts_with("libonnxruntime_providers"))
+    };
+    let mut files: Vec<PathBuf> = beside.filter(is_part).collect();
+    files.sort();
+    files.insert(0, path);
+    let of = |path: &PathBuf| {
+        let file = path.metadata().ok();
+        let changed = file.as_ref().and_then(|file| file.modified().ok());
+        format!("{} {:?} {changed:?}", path.display(), file.map(|file| file.len()))
+    };
+    files.iter().map(of).collect::<Vec<_>>().join("\n")
 }
 
-/// Processor, cores and memory.
+/// Processor, cores, memory and kernel: the drivers of a provider come and go with that.
 fn board() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let names = ["model name", "Hardware", "CPU implementer", "CPU part", "Model"];
     let mut lines: Vec<&str> =
         cpu.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).collect();
     lines.dedup();
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = memory.lines().next().unwrap_or_default();
-    format!("{} {lines:?} {:?} {total}", std::env::consts::ARCH, super::cores())
+    let total = memory.lines().next().and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    // A kernel takes a little more or less of it at each start.
+    let gib = total.map(|kib: u64| kib.div_ceil(1 << 20));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{} {lines:?} {cores} {gib:?} {}", std::env::consts::ARCH, kernel.trim())
 }

@@ -4,6 +4,7 @@
 
 use super::manifest::MAX_ELEMENTS;
 use super::section::{Section, number, whole};
+use crate::quantisation::{Form, Rounding, Scale};
 use crate::tensor::Dtype;
 
 /// The input of a graph and the preprocessing in front of it.
@@ -11,8 +12,8 @@ use crate::tensor::Dtype;
 pub struct Input {
     /// The tensor's name in the graph.
     pub name: String,
-    /// Its element type.
-    pub dtype: Dtype,
+    /// Its element type, and what its integers stand for.
+    pub form: Form,
     /// Its shape, batch 1 first.
     pub shape: Vec<usize>,
     /// How it is made.
@@ -188,7 +189,7 @@ pub enum Layout {
 
 pub(super) fn read(section: Section<'_>) -> Option<Input> {
     let name = section.text("name", 200);
-    let dtype = section.choice("dtype", &[("f32", Dtype::F32)]);
+    let form = form(&section);
     let shape = shape(&section);
     let audio = section.child("audio");
     let image = section.child("image");
@@ -203,7 +204,38 @@ pub(super) fn read(section: Section<'_>) -> Option<Input> {
         check_shape(&section, front, shape);
     }
     section.finish();
-    Some(Input { name: name?, dtype: dtype?, shape: shape?, front: front? })
+    Some(Input { name: name?, form: form?, shape: shape?, front: front? })
+}
+
+/// The element type; integers need a scale, other types have none.
+pub(super) fn form(section: &Section<'_>) -> Option<Form> {
+    let dtype = section.choice("dtype", &Form::DTYPES);
+    let range = match dtype {
+        Some(Dtype::I8) => -128..=127,
+        Some(Dtype::U8) => 0..=255,
+        _ => {
+            for key in
+                ["scale", "zero_point", "rounding"].into_iter().filter(|key| section.has(key))
+            {
+                let allowed = "absent, as dtype is not \"i8\" or \"u8\"";
+                section.need::<()>(key, allowed, |_| None);
+            }
+            return Some(Form { dtype: dtype?, scale: None });
+        }
+    };
+    let scale = section.number("scale", 1e-12..=1e12);
+    let allowed = format!("a whole number {}..={}", range.start(), range.end());
+    let zero_point = section.need("zero_point", &allowed, |value| {
+        let number = i32::try_from(value.as_integer()?).ok()?;
+        range.contains(&number).then_some(number)
+    });
+    let roundings = [("nearest", Rounding::Nearest), ("truncate", Rounding::Truncate)];
+    let rounding = match section.has("rounding") {
+        true => section.choice("rounding", &roundings),
+        false => Some(Rounding::Nearest),
+    };
+    let scale = Scale { scale: scale?, zero_point: zero_point?, rounding: rounding? };
+    Some(Form { dtype: dtype?, scale: Some(scale) })
 }
 
 /// A shape with batch 1 and a bounded number of elements.

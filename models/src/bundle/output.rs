@@ -2,17 +2,17 @@
 //!
 //! **Invariant:** the tensor has one element for each label.
 
-use super::input::shape;
+use super::input::{form, shape};
 use super::section::{Section, number};
-use crate::tensor::Dtype;
+use crate::quantisation::Form;
 
 /// The output of a classifier.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     /// The tensor's name in the graph.
     pub name: String,
-    /// Its element type.
-    pub dtype: Dtype,
+    /// Its element type, and what its integers stand for.
+    pub form: Form,
     /// Its shape, batch 1 first.
     pub shape: Vec<usize>,
     /// What its values are.
@@ -38,7 +38,7 @@ pub enum Meaning {
 /// samples can be checked against them.
 pub(super) fn read(section: Section<'_>) -> (Option<Output>, Option<Vec<String>>) {
     let name = section.text("name", 200);
-    let dtype = section.choice("dtype", &[("f32", Dtype::F32)]);
+    let form = form(&section);
     let shape = shape(&section);
     let meaning = section.choice(
         "meaning",
@@ -66,7 +66,7 @@ pub(super) fn read(section: Section<'_>) -> (Option<Output>, Option<Vec<String>>
     let output = |labels| {
         Some(Output {
             name: name?,
-            dtype: dtype?,
+            form: form?,
             shape: shape?,
             meaning: meaning?,
             labels,

@@ -1,7 +1,8 @@
 //! ONNX Runtime, where its library is there. The one module that names ort.
 //!
-//! **Invariant:** a session runs on the provider that it was asked for, or does not load: falling
-//! back to another is the caller's decision, never the engine's silence.
+//! **Invariant:** a session has the provider that it was asked for, or does not load: falling back to
+//! another is the caller's decision. Operators that the provider lacks run on the CPU, as everywhere
+//! with ONNX Runtime.
 
 pub mod library;
 
@@ -98,21 +99,15 @@ impl OnnxRuntime {
         Self { library, provider }
     }
 
-    /// The provider that its sessions run on.
-    pub fn provider(&self) -> Provider {
-        self.provider
-    }
-
-    /// The library that it is in.
-    pub fn library(&self) -> &Library {
-        &self.library
-    }
-
     fn failed(&self, error: &ort::Error) -> RuntimeError {
         let (runtime, why) = (self.name(), error.message().trim().to_owned());
-        let is_missing = ["not a registered function/op", "Could not find an implementation"]
-            .iter()
-            .any(|text| why.contains(text));
+        let is_missing = [
+            "not a registered function/op",
+            "No Op registered",
+            "Could not find an implementation",
+        ]
+        .iter()
+        .any(|text| why.contains(text));
         match error.code() {
             ort::ErrorCode::NotImplemented | ort::ErrorCode::ExecutionProviderFailure => {
                 RuntimeError::Unsupported { runtime, why }

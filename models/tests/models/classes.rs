@@ -1,15 +1,15 @@
 //! Values of an output tensor as classes.
 
 use holdfast_models::ClassifyError;
-use holdfast_models::Dtype;
 use holdfast_models::bundle::{Meaning, Output};
 use holdfast_models::classify::classify;
+use holdfast_models::quantisation::Form;
 use proptest::prelude::*;
 
 fn output(count: usize, meaning: Meaning, temperature: f32) -> Output {
     Output {
         name: "y".to_owned(),
-        dtype: Dtype::F32,
+        form: Form::PLAIN,
         shape: vec![1, count],
         meaning,
         labels: (0..count).map(|i| format!("l{i}")).collect(),

@@ -8,6 +8,7 @@ use holdfast_models::bundle::{
     AudioFront, Channels, Features, Filter, Fit, ImageFront, Layout, Normalise, Resize, Spectrum,
 };
 use holdfast_models::image::ImagePipeline;
+use holdfast_models::quantisation::Form;
 use holdfast_models::{Bundle, Media, MediaType, Model, Tract};
 
 use crate::made;
@@ -186,16 +187,19 @@ fn stretched_photos_are_pillows() {
     let Some(dir) = reference::folder("45 photos at 96x96") else { return };
     let (shape, want) = npy_bytes(&dir.join("data/images/vww_96x96_rgb_u8.npy"));
     assert_eq!(shape, [45, 96, 96, 3]);
-    let mut pipeline = ImagePipeline::new(&ImageFront {
-        width: 96,
-        height: 96,
-        channels: Channels::Rgb,
-        resize: Resize::Stretch,
-        filter: Filter::Bilinear,
-        layout: Layout::Nhwc,
-        mean: vec![0.0],
-        std: vec![1.0],
-    });
+    let mut pipeline = ImagePipeline::new(
+        &ImageFront {
+            width: 96,
+            height: 96,
+            channels: Channels::Rgb,
+            resize: Resize::Stretch,
+            filter: Filter::Bilinear,
+            layout: Layout::Nhwc,
+            mean: vec![0.0],
+            std: vec![1.0],
+        },
+        &Form::PLAIN,
+    );
     let mut tensor = vec![0.0; 96 * 96 * 3];
     let (mut largest, mut sum) = (0, 0u64);
     for (row, want) in

@@ -78,6 +78,19 @@ pub(crate) fn graph(
     Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &opset.0).0
 }
 
+/// x + w, where the data of `w` is said to lie in another file.
+pub(crate) fn with_data_in(place: &str, shape: &[u64]) -> Vec<u8> {
+    let entry = Message::default().bytes(1, b"location").bytes(2, place.as_bytes());
+    let tensor = shape.iter().fold(Message::default(), |tensor, dim| tensor.number(1, *dim));
+    // Type float; the data is outside.
+    let tensor = tensor.number(2, 1).bytes(8, b"w").bytes(13, &entry.0).number(14, 1);
+    let node = Message::default().bytes(1, b"x").bytes(1, b"w").bytes(2, b"y").bytes(4, b"Add");
+    let graph = Message::default().bytes(1, &node.0).bytes(2, b"made").bytes(5, &tensor.0);
+    let graph = graph.bytes(11, &value("x", Some(shape)).0).bytes(12, &value("y", None).0);
+    let opset = Message::default().number(2, 13);
+    Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &opset.0).0
+}
+
 /// A named f32 tensor.
 fn value(name: &str, shape: Option<&[u64]>) -> Message {
     let mut tensor = Message::default().number(1, 1);

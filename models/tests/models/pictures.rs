@@ -3,6 +3,7 @@
 use holdfast_models::MediaType;
 use holdfast_models::bundle::{Channels, Filter, ImageFront, Layout, Resize};
 use holdfast_models::image::{ImageError, ImagePipeline, Pixels};
+use holdfast_models::quantisation::Form;
 use image::codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 
@@ -149,7 +150,7 @@ fn front(width: u32, height: u32) -> ImageFront {
 
 fn fitted(front: &ImageFront, width: u32, height: u32) -> Pixels {
     let file = png(width, height, ExtendedColorType::Rgb8, &quadrants(width, height));
-    let mut pipeline = ImagePipeline::new(front);
+    let mut pipeline = ImagePipeline::new(front, &Form::PLAIN);
     pipeline.fit(ImagePipeline::decode(&file, MediaType::Png).unwrap()).unwrap().clone()
 }
 
@@ -204,7 +205,8 @@ fn filters_are_pillows() {
     ];
     let file = png(41, 29, ExtendedColorType::Rgb8, &noise());
     for (filter, (width, height), want) in cases {
-        let mut pipeline = ImagePipeline::new(&ImageFront { filter, ..front(width, height) });
+        let mut pipeline =
+            ImagePipeline::new(&ImageFront { filter, ..front(width, height) }, &Form::PLAIN);
         let got = pipeline.fit(ImagePipeline::decode(&file, MediaType::Png).unwrap()).unwrap();
         let off = got.data().iter().zip(want).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
         assert_eq!(got.data().len(), want.len());
@@ -222,7 +224,8 @@ fn grey_is_pillows_luma() {
         ([255; 3], 255),
         ([12, 200, 99], 132),
     ];
-    let mut pipeline = ImagePipeline::new(&ImageFront { channels: Channels::Gray, ..front(1, 1) });
+    let mut pipeline =
+        ImagePipeline::new(&ImageFront { channels: Channels::Gray, ..front(1, 1) }, &Form::PLAIN);
     for (rgb, want) in cases {
         let file = png(1, 1, ExtendedColorType::Rgb8, &rgb);
         let got = pipeline.fit(ImagePipeline::decode(&file, MediaType::Png).unwrap()).unwrap();
@@ -235,9 +238,9 @@ fn tensors_have_the_bundles_layout_and_scale() {
     let pixels = [10, 20, 30, 40, 50, 60];
     let file = png(2, 1, ExtendedColorType::Rgb8, &pixels);
     let tensor = |front: &ImageFront, file: &[u8]| {
-        let mut pipeline = ImagePipeline::new(front);
+        let mut pipeline = ImagePipeline::new(front, &Form::PLAIN);
         let size = (front.width * front.height) as usize * front.channels.count();
-        let mut tensor = vec![0.0; size];
+        let mut tensor = vec![0.0_f32; size];
         pipeline.fit(ImagePipeline::decode(file, MediaType::Png).unwrap()).unwrap();
         pipeline.tensor(&mut tensor);
         tensor.iter().map(|x| (x * 255.0 * 100.0).round() / 100.0).collect::<Vec<f32>>()
@@ -256,7 +259,7 @@ fn tensors_have_the_bundles_layout_and_scale() {
     assert_eq!(tensor(&nhwc, &grey), [7.0, 7.0, 7.0, 9.0, 9.0, 9.0]);
     assert_eq!(tensor(&front(2, 1), &grey), [7.0, 9.0, 7.0, 9.0, 7.0, 9.0]);
     // And a coloured one afterwards is coloured again.
-    let mut pipeline = ImagePipeline::new(&nhwc);
+    let mut pipeline = ImagePipeline::new(&nhwc, &Form::PLAIN);
     for (file, want) in [(&grey, 1), (&file, 3), (&grey, 1)] {
         let fitted = pipeline.fit(ImagePipeline::decode(file, MediaType::Png).unwrap()).unwrap();
         assert_eq!(fitted.channels(), want);

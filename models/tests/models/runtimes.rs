@@ -1,10 +1,12 @@
 //! What every runtime promises: right answers, and a reason when it has none.
 
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
+use holdfast_models::runtime::onnx_runtime::Provider;
 use holdfast_models::runtime::{Graph, TensorSpec};
 use holdfast_models::tensor::Elements;
-use holdfast_models::{Dtype, Runtime, RuntimeError, Tensor, Tract};
+use holdfast_models::{Dtype, Library, OnnxRuntime, Runtime, RuntimeError, Tensor, Tract};
 
 use crate::onnx;
 
@@ -107,6 +109,115 @@ fn a_range_that_only_quantising_gives_is_kept() {
     }
 }
 
+/// Pairs that are read twice, moved before they are undone, or left whole are right all the same.
+#[test]
+fn pairs_are_taken_out_wherever_that_is_right() {
+    fn q<'a>(from: &'a [&'a str], to: &'a [&'a str]) -> onnx::Node<'a> {
+        ("QuantizeLinear", from, to, &[])
+    }
+    fn dq<'a>(from: &'a [&'a str], to: &'a [&'a str]) -> onnx::Node<'a> {
+        ("DequantizeLinear", from, to, &[])
+    }
+    type Nodes<'a> = Vec<onnx::Node<'a>>;
+    let values = [-1.0, 0.25, 0.5, 1.0];
+    let step = 0.25;
+    let cases: [(&str, Nodes<'_>, [f32; 4]); 6] = [
+        (
+            "read by two that restore",
+            vec![
+                q(&["x", "s", "i8zero"], &["q"]),
+                dq(&["q", "s", "i8zero"], &["a"]),
+                dq(&["q", "s", "i8zero"], &["b"]),
+                ("Add", &["a", "b"], &["y"], &[]),
+            ],
+            [-2.0, 0.5, 1.0, 2.0],
+        ),
+        (
+            "moved about in between",
+            vec![
+                q(&["x", "s", "i8zero"], &["q"]),
+                ("Identity", &["q"], &["moved"], &[]),
+                dq(&["moved", "s", "i8zero"], &["a"]),
+                ("Neg", &["a"], &["y"], &[]),
+            ],
+            [1.0, -0.25, -0.5, -1.0],
+        ),
+        (
+            "one behind the other",
+            vec![
+                q(&["x", "s", "i8zero"], &["q"]),
+                dq(&["q", "s", "i8zero"], &["a"]),
+                q(&["a", "s", "i8zero"], &["r"]),
+                dq(&["r", "s", "i8zero"], &["b"]),
+                ("Neg", &["b"], &["y"], &[]),
+            ],
+            [1.0, -0.25, -0.5, -1.0],
+        ),
+        (
+            "restored as the graph's output",
+            vec![q(&["x", "s", "i8zero"], &["q"]), dq(&["q", "s", "i8zero"], &["y"])],
+            values,
+        ),
+        (
+            "a Relu that is nothing but a range, without a zero point",
+            vec![q(&["x", "s"], &["q"]), dq(&["q", "s"], &["a"]), ("Neg", &["a"], &["y"], &[])],
+            [0.0, -0.25, -0.5, -1.0],
+        ),
+        (
+            "another scale behind",
+            vec![
+                q(&["x", "s", "i8zero"], &["q"]),
+                dq(&["q", "twice", "i8zero"], &["a"]),
+                ("Neg", &["a"], &["y"], &[]),
+            ],
+            [2.0, -0.5, -1.0, -2.0],
+        ),
+    ];
+    let onnx_runtime = onnx_runtime("quantised graphs");
+    for (name, nodes, want) in cases {
+        let constants: [(&str, &[u64], &[f32]); 3] =
+            [("s", &[], &[step]), ("twice", &[], &[2.0 * step]), ("i8zero", &[], &[0.0])];
+        let graph = onnx::graph(&[1, 4], &nodes, &constants);
+        let io = (("x", &[1, 4][..]), ("y", &[1, 4][..]));
+        let mut engines: Vec<&dyn Runtime> = vec![&Tract];
+        engines.extend(onnx_runtime.as_ref().map(|runtime| runtime as &dyn Runtime));
+        for engine in engines {
+            let got = run_on(engine, &graph, io.0, io.1, &values);
+            let got = got.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let is_near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+            assert!(got.iter().zip(&want).all(is_near), "{name} on {}: {got:?}", engine.name());
+        }
+    }
+}
+
+#[test]
+fn a_graph_that_goes_in_circles_is_refused() {
+    let constants: [(&str, &[u64], &[f32]); 2] = [("s", &[], &[0.1]), ("i8zero", &[], &[0.0])];
+    let twice = onnx::graph(
+        &[1, 4],
+        &[
+            ("QuantizeLinear", &["x", "s", "i8zero"], &["q"], &[]),
+            ("Identity", &["q"], &["q"], &[]),
+            ("DequantizeLinear", &["q", "s", "i8zero"], &["y"], &[]),
+        ],
+        &constants,
+    );
+    let circle = onnx::graph(
+        &[1, 4],
+        &[
+            ("Add", &["x", "b"], &["a"], &[]),
+            ("Neg", &["a"], &["b"], &[]),
+            ("Neg", &["a"], &["y"], &[]),
+        ],
+        &[],
+    );
+    for (graph, said) in [(&twice, "made by two"), (&circle, "in a circle")] {
+        let error = run(graph, ("x", &[1, 4]), ("y", &[1, 4]), &[0.0; 4]).unwrap_err();
+        let RuntimeError::Malformed { why, .. } = &error else { panic!("{error:?}") };
+        assert!(why.contains(said), "{why}");
+    }
+}
+
 #[test]
 fn a_graph_that_is_not_as_it_is_said_to_be_is_refused() {
     let relu = onnx::graph(&[1, 4], &[("Relu", &["x"], &["y"], &[])], &[]);
@@ -139,11 +250,50 @@ fn a_graph_that_is_not_as_it_is_said_to_be_is_refused() {
         ("an unknown operator", &odd, "x", "y", &[1, 4], &unsupported),
         ("shapes that do not fit", &misfit, "x", "y", &[1, 2], &any),
     ];
+    let onnx_runtime = onnx_runtime("bad graphs");
     for (name, onnx, input, output, shape, is_right) in cases {
-        let error = run(onnx, (input, &[1, 4]), (output, shape), &[0.0; 4]).unwrap_err();
+        let (input, output) = ((input, &[1, 4][..]), (output, shape));
+        let error = run(onnx, input, output, &[0.0; 4]).unwrap_err();
         assert!(is_right(&error), "{name}: {error:?}");
         println!("{name}: {error}");
+        if let Some(runtime) = &onnx_runtime {
+            let error = run_on(runtime, onnx, input, output, &[0.0; 4]).unwrap_err();
+            // It says of a tensor whose type is wrong that the graph is.
+            assert!(is_right(&error) || name == "another type", "{name}: {error:?}");
+            println!("{name}: {error}");
+        }
     }
+}
+
+/// A graph that would have the engine read a file of the machine never gets to an engine.
+#[test]
+fn a_graph_whose_data_lies_elsewhere_is_refused() {
+    let outside = |place: &str| onnx::with_data_in(place, &[1, 4]);
+    let onnx_runtime = onnx_runtime("graphs with data elsewhere");
+    for place in ["weights.bin", "../../etc/passwd", "/etc/passwd"] {
+        let (onnx, io) = (outside(place), (("x", &[1, 4][..]), ("y", &[1, 4][..])));
+        let mut engines: Vec<&dyn Runtime> = vec![&Tract];
+        engines.extend(onnx_runtime.as_ref().map(|runtime| runtime as &dyn Runtime));
+        for engine in engines {
+            let error = run_on(engine, &onnx, io.0, io.1, &[0.0; 4]).unwrap_err();
+            let RuntimeError::Malformed { why, .. } = &error else { panic!("{error:?}") };
+            assert!(why.contains("another file"), "{why}");
+        }
+    }
+}
+
+/// ONNX Runtime as `./tests/run` fetches it, or nothing after saying what is left out.
+fn onnx_runtime(what: &str) -> Option<OnnxRuntime> {
+    let named = std::env::var_os("HOLDFAST_ONNXRUNTIMES").map(PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
+    let folder = named.unwrap_or_else(|| target.join("onnxruntime")).join("newest");
+    if !folder.is_dir() {
+        println!("LEFT OUT: {what} on ONNX Runtime (not fetched: ./tests/run does)");
+        return None;
+    }
+    let library = Library::open(Some(&folder)).unwrap_or_else(|error| panic!("{error}"));
+    Some(OnnxRuntime::new(library, Provider::Cpu))
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod pressure;
 mod queue_changes;
 mod queue_commands;
 mod receiver;
+mod reference_accuracy;
 mod reference_models;
 mod results;
 mod tuning;

@@ -94,3 +94,26 @@ async fn what_is_larger_than_the_whole_queue_is_413() {
     let (_, stats) = client.get("/v1/queue/stats").await.unwrap();
     assert_eq!(serde_json::from_str::<Value>(&stats).unwrap()["held"], 1, "{stats}");
 }
+
+/// One key has one answer, also when the queue has no room to ask for a better one.
+#[tokio::test]
+async fn what_stands_because_the_queue_is_full_is_kept_under_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = device(dir.path(), "").await;
+    let client = Client::new(device.address("api").unwrap()).unwrap();
+    let unsure = super::sample("voice-commands", |name| name.contains("go-noisy"));
+    for _ in 0..2 {
+        let always = [("holdfast-escalate", "always")];
+        client.ask("voice-commands", unsure.clone(), &always).await.unwrap();
+    }
+    let key = [("idempotency-key", "press-7/41")];
+    let first = client.ask("voice-commands", unsure.clone(), &key).await.unwrap();
+    assert!(first.state == "answered" && first.has("not_held"), "{first:?}");
+    let again = client.ask("voice-commands", unsure.clone(), &key).await.unwrap();
+    assert_eq!((&again.id, again.state.as_str()), (&first.id, "answered"));
+    let known = client.look_up(&first.id, std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(known.answer.unwrap().label, first.answer.unwrap().label);
+    let other = super::sample("voice-commands", |name| name.contains("off-noisy"));
+    let (status, said) = client.post("voice-commands", other, &key).await.unwrap();
+    assert_eq!(status, 409, "{said}");
+}

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use holdfast_models::runtime::onnx_runtime::Provider;
-use holdfast_models::{OnnxRuntime, Runtime, Tract};
+use holdfast_models::{OnnxRuntime, Runtime, Tensor, Tract};
 use holdfast_tests::golden::{self, Golden};
 use holdfast_tests::{onnxruntime, reference};
 
@@ -16,6 +16,15 @@ struct Case {
     tolerance: f32,
     /// Why tract cannot run it.
     not_in_tract: Option<&'static str>,
+}
+
+impl Case {
+    fn is_classifier(&self) -> bool {
+        // Of the int8 ResNet, reference kernels themselves agree on 93 % of the answers only.
+        let doubtful = self.name == "ic_resnet8_cifar10_int8_qdq";
+        let classifiers = ["ic_", "intent_", "kws_", "mobilenet_", "pump_state", "vww_"];
+        !doubtful && classifiers.iter().any(|name| self.name.starts_with(name))
+    }
 }
 
 const fn case(name: &'static str, tolerance: f32) -> Case {
@@ -58,7 +67,9 @@ fn models() -> Option<PathBuf> {
     reference::reference("golden outputs of the reference models").map(|dir| dir.join("models"))
 }
 
-fn off(golden: &Golden, runtime: &dyn Runtime) -> Result<f32, String> {
+/// The largest difference, and whether the greatest element of the first output is the same one, which
+/// for a classifier is its answer.
+fn off(golden: &Golden, runtime: &dyn Runtime) -> Result<(f32, bool), String> {
     let loaded = runtime.load(&golden.graph(), NonZeroUsize::MIN);
     let mut session = loaded.map_err(|error| error.to_string())?;
     let mut got = golden.room();
@@ -66,11 +77,17 @@ fn off(golden: &Golden, runtime: &dyn Runtime) -> Result<f32, String> {
     for _ in 0..2 {
         session.run(&golden.given, &mut got).map_err(|error| error.to_string())?;
     }
-    Ok(golden.off(&got))
+    let top = |tensor: &Tensor| {
+        let values = tensor.to_f32();
+        // Of equal ones the first, as everywhere.
+        let top = values.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1));
+        top.map(|(at, _)| at)
+    };
+    Ok((golden.off(&got), top(&golden.wanted[0]) == top(&got[0])))
 }
 
 /// Runs every model and says which are off, or fail for another reason than is known.
-fn check(runtime: &dyn Runtime, missing: fn(&Case) -> Option<&'static str>) {
+fn check(runtime: &dyn Runtime, most: f32, missing: fn(&Case) -> Option<&'static str>) {
     let Some(models) = models() else { return };
     let mut wrong = Vec::new();
     for case in &CASES {
@@ -78,7 +95,8 @@ fn check(runtime: &dyn Runtime, missing: fn(&Case) -> Option<&'static str>) {
         let off = off(&golden, runtime);
         println!("{} on {}: {off:?}", case.name, runtime.name());
         match (&off, missing(case)) {
-            (Ok(off), None) if *off <= case.tolerance => {}
+            (Ok((off, same_top)), None)
+                if *off <= case.tolerance.min(most) && (*same_top || !case.is_classifier()) => {}
             (Err(why), Some(operator)) if why.contains(operator) => {}
             _ => wrong.push((case.name, off)),
         }
@@ -94,14 +112,15 @@ fn every_model_of_the_folder_is_here() {
 
 #[test]
 fn tract_gives_the_golden_outputs() {
-    check(&Tract, |case| case.not_in_tract);
+    check(&Tract, f32::MAX, |case| case.not_in_tract);
 }
 
 fn check_version(version: &str) {
     let Some(library) = onnxruntime::library(version) else { return };
     let found = library.version().expect("the file tells its version").to_owned();
     assert!(version == "newest" || found.starts_with(version), "{found} is not {version}");
-    check(&OnnxRuntime::new(library, Provider::Cpu), |_| None);
+    // The goldens are ONNX Runtime's own: another version, or another processor, is off by little.
+    check(&OnnxRuntime::new(library, Provider::Cpu), 4.0, |_| None);
 }
 
 #[test]

@@ -133,7 +133,14 @@ fn of_names(states: Vec<State>) -> impl TypedValueParser<Value = State> {
 pub(super) fn queue(args: &QueueArgs) -> Result<Exit, Failure> {
     match &args.command {
         QueueCommand::Ls { state, common } => {
-            show(common, &ls(&Place::of(common)?, *state)?, print::listing)
+            let listing = ls(&Place::of(common)?, *state)?;
+            if listing.requests.len() == listing::MAX_LISTED {
+                let most = listing::MAX_LISTED;
+                eprintln!(
+                    "note: the first {most} are listed; --state narrows it, `queue export` has all that wait"
+                );
+            }
+            show(common, &listing, print::listing)
         }
         QueueCommand::Show { id, common } => {
             show(common, &request(&Place::of(common)?, *id)?, print::request)

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::escalate::{LocalAgent, LocalError, Method};
 use crate::export::Line;
 use crate::operator::{self, Dropped, TakenIn};
-use crate::queue::{self, Queue, QueueError, Recorded, RequestId, State, StoppedQueue};
+use crate::queue::{self, OpenReport, Queue, QueueError, Recorded, RequestId, State, StoppedQueue};
 use crate::run::queue_dir;
 
 /// Where the queue is.
@@ -145,7 +145,10 @@ impl Place {
     /// For changing; a queue that is not there is made.
     pub(super) fn writer_or_new(&self) -> Result<Writer, Failure> {
         match Queue::open(&self.dir, self.config.queue.clone()) {
-            Ok((queue, _)) => Ok(Writer::Own { queue, runtime: runtime()?, now_ms: self.now_ms }),
+            Ok((queue, report)) => {
+                tell_lost(&report);
+                Ok(Writer::Own { queue, runtime: runtime()?, now_ms: self.now_ms })
+            }
             Err(QueueError::InUse { .. }) => Ok(Writer::Agent(self.running()?)),
             Err(error) => Err(of_queue(&error)),
         }
@@ -160,6 +163,19 @@ impl Place {
         let agent = LocalAgent::at(&base).map_err(of_agent)?;
         Ok(Running { agent, runtime: runtime()? })
     }
+}
+
+/// Whoever opens the queue after a loss is told of it, and nobody after him.
+fn tell_lost(report: &OpenReport) {
+    if report.lost.is_empty() {
+        return;
+    }
+    let ids: Vec<String> = report.lost.iter().map(ToString::to_string).collect();
+    eprintln!(
+        "warning: {} requests are lost with a part of the journal: {}",
+        ids.len(),
+        ids.join(" ")
+    );
 }
 
 impl Running {

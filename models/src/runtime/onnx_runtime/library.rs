@@ -7,7 +7,7 @@
 //! **Invariant:** a file that is cut off, or for another machine, is refused before the loader maps it.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,8 +17,6 @@ use ort::environment::Environment;
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 /// How the library's file name begins.
 const NAME: &str = "libonnxruntime.so";
-/// The oldest version whose interface is used.
-const OLDEST: &str = "1.17";
 /// The version's name stands within this many bytes of the file.
 const HEAD: u64 = 1 << 20;
 
@@ -131,8 +129,13 @@ impl Library {
     }
 }
 
-/// The first library that is there, and who named it.
+/// The first library that is there, and who named it; a path that means the same wherever it is used.
 fn find(configured: Option<&Path>) -> Result<(PathBuf, Place), LibraryError> {
+    let (path, place) = first(configured)?;
+    Ok((path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path), place))
+}
+
+fn first(configured: Option<&Path>) -> Result<(PathBuf, Place), LibraryError> {
     if let Some(path) = configured {
         return Ok((inside(path), Place::Configuration));
     }
@@ -168,7 +171,9 @@ fn newest_in(dir: &Path) -> Option<PathBuf> {
             None => rest.is_empty().then(|| vec![u64::MAX]),
         }
     };
-    let versions = names.filter_map(|name| Some((version(&name)?, name)));
+    // A link to nothing is not there.
+    let there = names.filter(|name| dir.join(name).is_file());
+    let versions = there.filter_map(|name| Some((version(&name)?, name)));
     versions.max().map(|(_, name)| dir.join(name))
 }
 
@@ -216,41 +221,71 @@ fn load(path: &Path) -> Result<Library, String> {
 fn check_file(path: &Path) -> Result<(), String> {
     let mut file = File::open(path).map_err(|error| error.to_string())?;
     let length = file.metadata().map_err(|error| error.to_string())?.len();
-    let mut head = Vec::new();
-    file.by_ref().take(4096).read_to_end(&mut head).map_err(|error| error.to_string())?;
-    let segments = segments(&head)?;
-    if segments.into_iter().any(|end| end > length) {
-        return Err(format!("it is cut off: it has {length} bytes, its headers speak of more"));
+    let mut part = |from: u64, bytes: u64| -> Result<Vec<u8>, String> {
+        let mut part = Vec::new();
+        file.seek(SeekFrom::Start(from)).map_err(|error| error.to_string())?;
+        file.by_ref().take(bytes).read_to_end(&mut part).map_err(|error| error.to_string())?;
+        Ok(part)
+    };
+    let layout = Layout::of(&part(0, HEADER)?)?;
+    let table = part(layout.table, layout.size * layout.count)?;
+    let cut = || format!("it is cut off: it has {length} bytes, its headers speak of more");
+    if table.len() as u64 != layout.size * layout.count {
+        return Err(cut());
     }
-    Ok(())
+    let size = usize::try_from(layout.size).map_err(|_| cut())?;
+    match table.chunks_exact(size.max(1)).all(|header| layout.end(header) <= length) {
+        true => Ok(()),
+        false => Err(cut()),
+    }
 }
 
-/// Where each segment of an ELF file ends (System V gABI, chapters 4 and 5).
-fn segments(head: &[u8]) -> Result<Vec<u64>, String> {
-    let is_elf = head.starts_with(b"\x7fELF") && head.len() >= 64;
-    if !is_elf {
-        return Err("it is no shared library".to_owned());
+/// Bytes of the longest ELF header.
+const HEADER: u64 = 64;
+
+/// Where an ELF file says that its segments lie (System V gABI, chapters 4 and 5).
+struct Layout {
+    is_wide: bool,
+    /// Offset, size of one, and number of the program headers.
+    table: u64,
+    size: u64,
+    count: u64,
+}
+
+impl Layout {
+    fn of(head: &[u8]) -> Result<Self, String> {
+        if !head.starts_with(b"\x7fELF") || (head.len() as u64) < HEADER {
+            return Err("it is no shared library".to_owned());
+        }
+        let is_wide = head[4] == 2;
+        let machine = number(head, 18, 2);
+        if head[5] != 1 || machine != MACHINE || is_wide != cfg!(target_pointer_width = "64") {
+            return Err(format!(
+                "it is for another machine (ELF machine {machine}, not {MACHINE})"
+            ));
+        }
+        let (table, size, count) = match is_wide {
+            true => ((32, 8), 54, 56),
+            false => ((28, 4), 42, 44),
+        };
+        let (table, size) = (number(head, table.0, table.1), number(head, size, 2));
+        Ok(Self { is_wide, table, size, count: number(head, count, 2) })
     }
-    let is_wide = head[4] == 2;
-    let number = |at: usize, bytes: usize| -> u64 {
-        let part = head.get(at..at + bytes).unwrap_or_default();
-        part.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
-    };
-    let machine = number(18, 2);
-    if head[5] != 1 || machine != MACHINE || is_wide != cfg!(target_pointer_width = "64") {
-        return Err(format!("it is for another machine (ELF machine {machine}, not {MACHINE})"));
+
+    /// Where the segment of a program header ends in the file.
+    fn end(&self, header: &[u8]) -> u64 {
+        let (offset, bytes) = match self.is_wide {
+            true => (number(header, 8, 8), number(header, 32, 8)),
+            false => (number(header, 4, 4), number(header, 16, 4)),
+        };
+        offset.saturating_add(bytes)
     }
-    // Offset of the program headers, their size and their number; in each, offset and size in the file.
-    let (table, size, count, offset, bytes) = match is_wide {
-        true => (number(32, 8), number(54, 2), number(56, 2), (8, 8), (32, 8)),
-        false => (number(28, 4), number(42, 2), number(44, 2), (4, 4), (16, 4)),
-    };
-    let header = |index: u64| usize::try_from(table.saturating_add(index * size)).ok();
-    let ends = (0..count).filter_map(header).map(|at| {
-        let part = |(from, bytes): (usize, usize)| number(at.saturating_add(from), bytes);
-        part(offset).saturating_add(part(bytes))
-    });
-    Ok(ends.collect())
+}
+
+/// A little-endian number of a header; 0 where it is too short.
+fn number(header: &[u8], at: usize, bytes: usize) -> u64 {
+    let part = header.get(at..at + bytes).unwrap_or_default();
+    part.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 /// Number of this machine in ELF headers.
@@ -273,9 +308,4 @@ fn version_in(path: &Path) -> Option<String> {
     let text = head[at..].iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.');
     let text: String = text.map(|byte| char::from(*byte)).collect();
     text.starts_with(|first: char| first.is_ascii_digit()).then_some(text)
-}
-
-/// The oldest version that can be used, such as `1.17`.
-pub fn oldest() -> &'static str {
-    OLDEST
 }

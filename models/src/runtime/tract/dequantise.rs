@@ -46,21 +46,20 @@ pub(super) fn take_out_pairs(model: &mut ModelProto) -> bool {
     true
 }
 
-/// The name of a Softmax that still stands between DequantizeLinear and QuantizeLinear.
+/// The name of a Softmax that still stands between DequantizeLinear and QuantizeLinear, directly or with
+/// operators of one input between, in this graph or one inside of it.
 pub(super) fn softmax_between(graph: &GraphProto) -> Option<&str> {
     let links = Links::of(graph);
-    let is_dequantised = |name: &String| {
-        links.maker(graph, name).is_some_and(|node| node.op_type == "DequantizeLinear")
-    };
-    let is_quantised = |name: &String| {
-        links.readers(name).iter().any(|at| graph.node[*at].op_type == "QuantizeLinear")
-    };
     let found = graph.node.iter().find(|node| {
         matches!(&*node.op_type, "Softmax" | "LogSoftmax")
-            && node.input.first().is_some_and(is_dequantised)
-            && node.output.first().is_some_and(is_quantised)
+            && links.comes_from_integers(graph, node)
+            && links.becomes_integers(graph, node)
     });
-    found.map(|node| &*node.name)
+    let inside = || {
+        let attributes = graph.node.iter().flat_map(|node| &node.attribute);
+        attributes.flat_map(|a| a.g.iter().chain(&a.graphs)).find_map(softmax_between)
+    };
+    found.map(|node| &*node.name).or_else(inside)
 }
 
 /// The numbers that a scale and a zero point can stand for.
@@ -101,10 +100,6 @@ impl Links {
             for name in &node.input {
                 links.readers.entry(name.clone()).or_default().push(at);
             }
-            for name in captured(node) {
-                // A graph inside of the node reads it, so that it must stay.
-                links.readers.entry(name).or_default().push(at);
-            }
         }
         links
     }
@@ -113,43 +108,100 @@ impl Links {
         self.makers.get(name).map(|at| &graph.node[*at])
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.makers.contains_key(name) || self.readers.contains_key(name)
+    }
+
     fn readers(&self, name: &str) -> &[usize] {
         self.readers.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Collects the nodes that restore these integers, which may be moved about before. False: they
-    /// are read by something else too, or leave the graph.
+    /// The nodes that restore these integers, which may be moved about before; none where something else
+    /// reads them too, or they leave the graph.
     fn restorers(
         &self,
         graph: &GraphProto,
         integers: &str,
-        given: &HashSet<&str>,
+        is_fixed: &dyn Fn(&str) -> bool,
         restores: &dyn Fn(&NodeProto) -> bool,
-        found: &mut Vec<usize>,
-    ) -> bool {
-        !given.contains(integers)
-            && self.readers(integers).iter().all(|&at| {
-                let node = &graph.node[at];
-                let is_moved = node.input.first().is_some_and(|name| name == integers);
-                match (&*node.op_type, &*node.output) {
-                    ("DequantizeLinear", _) if restores(node) => {
-                        found.push(at);
-                        true
-                    }
-                    (kind, [moved]) if is_moved && MOVES.contains(&kind) => {
-                        self.restorers(graph, moved, given, restores, found)
-                    }
-                    _ => false,
+    ) -> Option<Vec<usize>> {
+        let mut found = Vec::new();
+        let mut seen = HashSet::new();
+        let mut left = vec![integers];
+        while let Some(name) = left.pop() {
+            if is_fixed(name) {
+                return None;
+            }
+            for &at in self.readers(name) {
+                if !seen.insert(at) {
+                    continue;
                 }
-            })
+                let node = &graph.node[at];
+                let is_moved = node.input.iter().filter(|input| *input == name).count() == 1
+                    && node.input.first().is_some_and(|input| input == name);
+                match (kind(node), &*node.output) {
+                    ("DequantizeLinear", _) if is_moved && restores(node) => found.push(at),
+                    (kind, [moved]) if is_moved && MOVES.contains(&kind) => left.push(moved),
+                    _ => return None,
+                }
+            }
+        }
+        Some(found).filter(|found| !found.is_empty())
+    }
+
+    /// Whether a DequantizeLinear is before it, with nothing but operators of one input between.
+    fn comes_from_integers(&self, graph: &GraphProto, node: &NodeProto) -> bool {
+        let mut name = node.input.first();
+        for _ in 0..MAX_STEPS {
+            let Some(maker) = name.and_then(|name| self.maker(graph, name)) else { return false };
+            match (&*maker.op_type, &*maker.input) {
+                ("DequantizeLinear", _) => return true,
+                (_, [only]) => name = Some(only),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether a QuantizeLinear is behind it, with nothing but operators of one input between.
+    fn becomes_integers(&self, graph: &GraphProto, node: &NodeProto) -> bool {
+        let mut seen = HashSet::new();
+        let mut left: Vec<&str> = node.output.iter().map(String::as_str).collect();
+        while let Some(name) = left.pop() {
+            for &at in self.readers(name) {
+                let reader = &graph.node[at];
+                if reader.op_type == "QuantizeLinear" {
+                    return true;
+                }
+                if reader.input.len() == 1 && seen.insert(at) {
+                    left.extend(reader.output.iter().map(String::as_str));
+                }
+            }
+        }
+        false
     }
 }
 
-/// The names that graphs inside of a node read.
-fn captured(node: &NodeProto) -> Vec<String> {
+/// What an operator of the standard set is; nothing for one of somebody else's.
+fn kind(node: &NodeProto) -> &str {
+    match &*node.domain {
+        "" | "ai.onnx" => &node.op_type,
+        _ => "",
+    }
+}
+
+/// The names that graphs inside of a node read, make or give.
+fn inner_names(node: &NodeProto) -> Vec<String> {
     let graphs = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
-    let nodes = graphs.flat_map(|graph| &graph.node);
-    nodes.flat_map(|inner| inner.input.iter().cloned().chain(captured(inner))).collect()
+    let mut names = Vec::new();
+    for graph in graphs {
+        names.extend(graph.output.iter().map(|output| output.name.clone()));
+        for inner in &graph.node {
+            names.extend(inner.input.iter().chain(&inner.output).cloned());
+            names.extend(inner_names(inner));
+        }
+    }
+    names
 }
 
 /// What is to become of the graph.
@@ -169,18 +221,25 @@ impl Plan {
         let links = Links::of(graph);
         let constants = constants(graph);
         let given: HashSet<&str> = graph.output.iter().map(|output| &*output.name).collect();
+        // What graphs inside of this one name stays as it is.
+        let inner: HashSet<String> = graph.node.iter().flat_map(inner_names).collect();
+        let is_fixed = |name: &str| given.contains(name) || inner.contains(name);
         let mut plan = Self::default();
         for (at, node) in graph.node.iter().enumerate() {
             let Some((from, integers, scale)) = quantised(node, &constants) else { continue };
-            let mut undone = Vec::new();
-            let restores = |node: &NodeProto| scale_of(node, &constants) == Some(scale);
-            let is_undone = links.restorers(graph, integers, &given, &restores, &mut undone);
-            if !is_undone || undone.is_empty() {
+            let restores = |node: &NodeProto| {
+                let is_free = node.output.first().is_some_and(|name| !inner.contains(name));
+                is_free && scale_of(node, &constants) == Some(scale)
+            };
+            let Some(undone) = links.restorers(graph, integers, &is_fixed, &restores) else {
                 continue;
-            }
+            };
             let values = range_of(graph, &links, &constants, from, MAX_STEPS);
             let instead = if scale.range.activates(values) {
                 let clipped = format!("{integers}/clipped");
+                if links.has(&clipped) || inner.contains(&clipped) {
+                    continue;
+                }
                 plan.clips.push((at, scale.range, clipped.clone()));
                 clipped
             } else {
@@ -232,28 +291,16 @@ impl Plan {
             *node = plain_node("Clip", inputs.collect(), vec![clipped]);
             graph.initializer.extend(bounds.map(|(name, bound)| scalar(name, bound)));
         }
-        for node in &mut graph.node {
-            rename(node, &|name| {
-                self.renamed.contains_key(name).then(|| resolve(&self.renamed, name))
-            });
+        for name in graph.node.iter_mut().flat_map(|node| &mut node.input) {
+            if self.renamed.contains_key(name) {
+                *name = resolve(&self.renamed, name);
+            }
         }
         let mut at = 0;
         graph.node.retain(|_| {
             at += 1;
             !self.dropped.contains(&(at - 1))
         });
-    }
-}
-
-fn rename(node: &mut NodeProto, new: &dyn Fn(&str) -> Option<String>) {
-    for name in &mut node.input {
-        if let Some(new) = new(name) {
-            *name = new;
-        }
-    }
-    let graphs = node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs));
-    for inner in graphs.flat_map(|graph| &mut graph.node) {
-        rename(inner, new);
     }
 }
 
@@ -285,7 +332,7 @@ fn quantised<'a>(
     node: &'a NodeProto,
     constants: &HashMap<&str, &TensorProto>,
 ) -> Option<(&'a str, &'a str, Scale)> {
-    if node.op_type != "QuantizeLinear" {
+    if kind(node) != "QuantizeLinear" {
         return None;
     }
     Some((node.input.first()?, node.output.first()?, scale_of(node, constants)?))
@@ -295,9 +342,12 @@ fn quantised<'a>(
 fn scale_of(node: &NodeProto, constants: &HashMap<&str, &TensorProto>) -> Option<Scale> {
     let parameter = |at: usize| node.input.get(at).filter(|name| !name.is_empty());
     let step = float(constants.get(&**parameter(1)?)?)?;
+    let has_type = node.attribute.iter().any(|attribute| attribute.name == "output_dtype");
     let (zero, (least, most)) = match parameter(2) {
-        None => (0, (0, 255)),
         Some(name) => integer(constants.get(&**name)?)?,
+        // Without a zero point it makes u8; what restores may have been given any type.
+        None if kind(node) == "QuantizeLinear" && !has_type => (0, (0, 255)),
+        None => return None,
     };
     #[allow(clippy::cast_precision_loss, reason = "differences of bytes are exact")]
     let value = |integer: i32| (integer - zero) as f32 * step;
@@ -343,7 +393,7 @@ fn range_of(
 ) -> Range {
     let Some(node) = links.maker(graph, name).filter(|_| steps > 0) else { return Range::ALL };
     let constant = |at: usize| node.input.get(at).and_then(|name| float(constants.get(&**name)?));
-    match &*node.op_type {
+    match kind(node) {
         "Relu" => Range { low: 0.0, high: f32::INFINITY },
         "Sigmoid" | "Softmax" | "HardSigmoid" => Range { low: 0.0, high: 1.0 },
         "Tanh" => Range { low: -1.0, high: 1.0 },

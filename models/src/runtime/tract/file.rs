@@ -1,12 +1,13 @@
 //! What every ONNX file must be before an engine sees it, whichever that is.
 //!
-//! **Invariant:** a file that passes has a graph with operators, makes all of its outputs, and keeps
-//! all of its data inside of itself: an engine that is given it opens no other file.
+//! **Invariant:** a file that passes has a graph with operators that do not wait for each other in a
+//! circle, makes each tensor once and all of its outputs, and keeps all of its data inside of itself: an
+//! engine that is given it opens no other file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::tensor_proto::DataLocation;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto};
 use tract_onnx::prelude::Framework;
 
 use super::super::RuntimeError;
@@ -46,16 +47,60 @@ fn check(proto: &ModelProto) -> Result<(), String> {
             return Err(format!("no operator makes its output {}", output.name));
         }
     }
+    check_order(graph)?;
+    if !proto.training_info.is_empty() {
+        return Err("it is made for training; export it for inference".to_owned());
+    }
+    proto
+        .functions
+        .iter()
+        .flat_map(|function| &function.node)
+        .try_for_each(|n| check_node(n, 0))?;
     check_data(graph, 0)
+}
+
+/// Engines follow a graph from operator to operator; one that goes in a circle they follow for ever.
+fn check_order(graph: &GraphProto) -> Result<(), String> {
+    let mut makers: HashMap<&str, usize> = HashMap::new();
+    for (at, node) in graph.node.iter().enumerate() {
+        for name in node.output.iter().filter(|name| !name.is_empty()) {
+            if makers.insert(name, at).is_some() {
+                return Err(format!("{name} is made by two operators"));
+            }
+        }
+    }
+    // An operator is done when all that it waits for are.
+    let mut waits: Vec<usize> = vec![0; graph.node.len()];
+    let mut waiting: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (at, node) in graph.node.iter().enumerate() {
+        for maker in node.input.iter().filter_map(|name| makers.get(name.as_str())) {
+            waits[at] += 1;
+            waiting.entry(*maker).or_default().push(at);
+        }
+    }
+    let mut done: Vec<usize> = (0..graph.node.len()).filter(|at| waits[*at] == 0).collect();
+    let mut count = 0;
+    while let Some(at) = done.pop() {
+        count += 1;
+        for next in waiting.remove(&at).unwrap_or_default() {
+            waits[next] -= 1;
+            if waits[next] == 0 {
+                done.push(next);
+            }
+        }
+    }
+    match count == graph.node.len() {
+        true => Ok(()),
+        false => Err("its operators wait for each other in a circle".to_owned()),
+    }
 }
 
 fn check_data(graph: &GraphProto, depth: usize) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err(format!("graphs lie inside of graphs more than {MAX_DEPTH} deep"));
     }
-    for tensor in &graph.initializer {
-        check_tensor(tensor)?;
-    }
+    graph.initializer.iter().try_for_each(check_tensor)?;
+    graph.sparse_initializer.iter().try_for_each(check_sparse)?;
     for node in &graph.node {
         check_node(node, depth)?;
     }
@@ -64,14 +109,18 @@ fn check_data(graph: &GraphProto, depth: usize) -> Result<(), String> {
 
 fn check_node(node: &NodeProto, depth: usize) -> Result<(), String> {
     for attribute in &node.attribute {
-        for tensor in attribute.t.iter().chain(&attribute.tensors) {
-            check_tensor(tensor)?;
-        }
+        attribute.t.iter().chain(&attribute.tensors).try_for_each(check_tensor)?;
+        let sparse = attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors);
+        sparse.into_iter().try_for_each(check_sparse)?;
         for inner in attribute.g.iter().chain(&attribute.graphs) {
             check_data(inner, depth + 1)?;
         }
     }
     Ok(())
+}
+
+fn check_sparse(tensor: &SparseTensorProto) -> Result<(), String> {
+    tensor.values.iter().chain(&tensor.indices).try_for_each(check_tensor)
 }
 
 fn check_tensor(tensor: &TensorProto) -> Result<(), String> {

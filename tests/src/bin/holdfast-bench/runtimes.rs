@@ -34,6 +34,7 @@ pub(crate) fn measure() -> anyhow::Result<Report> {
     let models = folder.join("models");
     let onnx = onnxruntime::library("newest").map(|lib| OnnxRuntime::new(lib, Provider::Cpu));
     let mut tract_times: Vec<(String, f64)> = Vec::new();
+    let mut ratios = Vec::new();
     for name in golden::names(&models)? {
         eprintln!("measuring {name}");
         let golden = Golden::read(&models, &name)?;
@@ -49,15 +50,21 @@ pub(crate) fn measure() -> anyhow::Result<Report> {
         };
         let (tract, onnx) = (p50(&tract), p50(&onnx));
         if let Some(tract) = tract {
-            report.add(format!("{name}: tract, p50"), tract, "us");
+            report.detail(format!("{name}: tract, p50"), tract, "us");
             tract_times.push((name.clone(), tract));
         }
         if let Some(onnx) = onnx {
             report.detail(format!("{name}: ONNX Runtime, p50"), onnx, "us");
         }
         if let (Some(tract), Some(onnx)) = (tract, onnx) {
-            report.add(format!("{name}: tract / ONNX Runtime"), tract / onnx, "x");
+            report.detail(format!("{name}: tract / ONNX Runtime"), tract / onnx, "x");
+            ratios.push((tract / onnx).ln());
         }
+    }
+    if !ratios.is_empty() {
+        let mean = (ratios.iter().sum::<f64>() / ratios.len() as f64).exp();
+        let what = format!("tract / ONNX Runtime, geometric mean of {} models", ratios.len());
+        report.add(what, mean, "x");
     }
     for (name, time) in &tract_times {
         let plain = |(other, _): &&(String, f64)| {

@@ -469,3 +469,8 @@ pub(super) fn take_clean(disk: &dyn Disk, dir: &Path) -> Result<Option<Mark>, Qu
     disk.sync_entries(dir)?;
     Ok(keys::decode(&bytes).ok())
 }
+
+/// The mark of a close in good order, which stays.
+pub(super) fn see_clean(disk: &dyn Disk, dir: &Path) -> Option<Mark> {
+    keys::decode(&disk.read_small(&dir.join(CLEAN))?).ok()
+}

@@ -2,12 +2,20 @@
 //!
 //! **Invariant:** nothing on disk is changed, and nobody writes while it is looked at.
 
-use std::path::Path;
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 
 use super::{
-    OpenReport, QueueError, Record, RequestId, State, Stats, Summary, lock::DirLock, opening,
+    OpenReport, QueueError, Record, RequestId, State, Stats, Summary,
+    disk::{Disk, RealDisk},
+    lock::DirLock,
+    lost::Trust,
+    opening, replay,
     shared::Shared,
 };
 
@@ -15,6 +23,7 @@ use super::{
 /// agent can open the queue.
 #[derive(Debug)]
 pub struct StoppedQueue {
+    dir: PathBuf,
     shared: Shared,
     _lock: Option<DirLock>,
 }
@@ -26,7 +35,7 @@ pub struct StoppedQueue {
 /// queue or it cannot be read.
 pub fn read_only(dir: &Path) -> Result<(StoppedQueue, OpenReport), QueueError> {
     let (shared, lock, report) = opening::open_to_read(dir)?;
-    Ok((StoppedQueue { shared, _lock: lock }, report))
+    Ok((StoppedQueue { dir: dir.to_owned(), shared, _lock: lock }, report))
 }
 
 impl StoppedQueue {
@@ -62,6 +71,23 @@ impl StoppedQueue {
         self.shared.stats()
     }
 
+    /// Requests that the index knows and of which the journal has nothing, as after a whole segment is
+    /// gone. `None`: there is no index that can tell. The index is looked at in a copy, since opening
+    /// one changes it.
+    ///
+    /// # Errors
+    /// The index cannot be copied or read.
+    pub fn lost(&self) -> Result<Option<Vec<RequestId>>, QueueError> {
+        let index = self.dir.join("index");
+        if !index.is_dir() {
+            return Ok(None);
+        }
+        let copy =
+            Copy::of(&index).map_err(|source| QueueError::storage("copy", &index, source))?;
+        let trust = Trust { clean: replay::see_clean(&RealDisk, &self.dir), boot: RealDisk.boot() };
+        self.shared.lost_since(&copy.0, &trust)
+    }
+
     /// Reads every byte of a request; one that is not there is intact.
     ///
     /// # Errors
@@ -71,4 +97,37 @@ impl StoppedQueue {
         let (_, file) = self.shared.read_meta(id, &entry.place)?;
         self.shared.read_body(&*file, id, &entry.place).map(drop)
     }
+}
+
+/// A copy of a folder that is gone when it is dropped.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of(folder: &Path) -> io::Result<Self> {
+        let name = format!("holdfast-{}-{}", std::process::id(), RequestId::new());
+        let copy = Copy(std::env::temp_dir().join(name));
+        copy_into(folder, &copy.0).map(|()| copy)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // What is left behind lies among temporary files.
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn copy_into(from: &Path, to: &Path) -> io::Result<()> {
+    // As private as the queue is.
+    fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_into(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }

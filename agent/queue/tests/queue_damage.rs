@@ -266,6 +266,8 @@ async fn requests_of_a_deleted_or_cut_segment_are_named() {
                     OpenOptions::new().write(true).open(segment).unwrap().set_len(bytes).unwrap();
                 }
             }
+            let looked = read_only(dir.path()).unwrap().0.lost().unwrap();
+            assert_eq!(looked, Some(vec![ids[at]]), "segment {at}, {cut_to:?}, looked at");
             let lost = if by_repair {
                 repair(dir.path(), small()).await.unwrap().lost
             } else {

@@ -176,9 +176,15 @@ pub(super) fn repaired(done: &Repaired) -> String {
 }
 
 pub(super) fn verified(found: &Verified) -> String {
-    let Verified { requests, bytes, damage } = found;
+    let Verified { requests, bytes, damage, untold } = found;
     let mut lines = vec![format!("{requests} requests, {bytes} bytes read")];
     lines.extend(damage.iter().map(|what| format!("damaged: {}", plain(what))));
+    lines.extend(untold.iter().map(|why| {
+        format!(
+            "whether requests are gone with a whole part of the journal cannot be told: {}",
+            plain(why)
+        )
+    }));
     lines.push(match damage.len() {
         0 => "all intact".to_owned(),
         count => {

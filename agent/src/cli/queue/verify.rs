@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::place::of_queue;
 use crate::cli::{Exit, Failure};
-use crate::queue::{self, QueueError};
+use crate::queue::{self, QueueError, RequestId};
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
@@ -20,6 +20,9 @@ pub(super) struct Verified {
     pub(super) bytes: u64,
     /// What is damaged, one sentence each.
     pub(super) damage: Vec<String>,
+    /// Why it cannot be said whether requests are gone with a whole part of the journal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) untold: Option<String>,
 }
 
 impl Verified {
@@ -43,6 +46,19 @@ pub(super) fn verify(dir: &Path) -> Result<Verified, Failure> {
     }
     for path in &report.bad {
         found.damage.push(format!("{} is no segment of this queue", path.display()));
+    }
+    match queue.lost() {
+        Ok(Some(lost)) => {
+            let gone = |id| format!("request {id} is gone with a part of the journal");
+            let named =
+                |id: &RequestId| found.damage.iter().any(|said| said.contains(&id.to_string()));
+            let lost: Vec<_> = lost.into_iter().filter(|id| !named(id)).map(gone).collect();
+            found.damage.extend(lost);
+        }
+        Ok(None) => {
+            found.untold = Some("no index of this boot or of a clean stop is there".to_owned())
+        }
+        Err(error) => found.untold = Some(crate::error_chain(&error)),
     }
     let requests = queue.list(None, usize::MAX).map_err(|error| of_queue(&error))?;
     let bar = ProgressBar::new(requests.len() as u64);

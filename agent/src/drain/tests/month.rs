@@ -323,10 +323,15 @@ fn is_paid(seen: &Seen) -> bool {
 
 fn check_money(seed: u64, seen: &[Seen]) {
     let mut days: BTreeMap<u64, u64> = BTreeMap::new();
-    for seen in seen.iter().filter(|seen| seen.host == "cloud" && is_paid(seen)) {
+    let mut today = 0;
+    for seen in seen.iter().filter(|seen| seen.host == "cloud") {
+        let day = seen.at_ms / DAY_MS;
+        // A power cut sets the count back by minutes; what is spent then is of the later day, as noted.
+        let is_set_back = day < today;
+        today = today.max(day);
         // A price is of the day on which it was set apart, which was just before the send.
-        if seen.at_ms % DAY_MS >= 5_000 {
-            *days.entry(seen.at_ms / DAY_MS).or_default() += PRICE;
+        if is_paid(seen) && (is_set_back || seen.at_ms % DAY_MS >= 5_000) {
+            *days.entry(today).or_default() += PRICE;
         }
     }
     assert!(days.values().all(|spent| *spent <= BUDGET), "seed {seed}: {days:?}");

@@ -283,7 +283,10 @@ impl Model {
         Ok(Self {
             input: [Tensor::zeros(&input.shape, input.form.dtype)],
             output: [Tensor::zeros(&output.shape, output.form.dtype)],
-            features: vec![0.0; inputs[0].size()],
+            features: match front {
+                FrontEnd::Audio(_) => vec![0.0; inputs[0].size()],
+                FrontEnd::Image(_) => Vec::new(),
+            },
             numbers: Vec::with_capacity(outputs[0].size()),
             bundle: bundle.clone(),
             variant,

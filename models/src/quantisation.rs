@@ -67,7 +67,10 @@ impl Form {
     /// The numbers that a tensor of this form stands for.
     pub fn numbers(&self, tensor: &Tensor, numbers: &mut Vec<f32>) {
         numbers.clear();
-        numbers.extend(tensor.to_f32());
+        match tensor.of::<f32>() {
+            Some(plain) => numbers.extend_from_slice(plain),
+            None => numbers.extend(tensor.to_f32()),
+        }
         if let Some(Scale { scale, zero_point, .. }) = self.scale {
             for number in numbers {
                 #[allow(clippy::cast_precision_loss, reason = "a zero point is of 8 bits")]

@@ -3,17 +3,19 @@
 //! Pure: time is an argument. A window of sends under way at once begins at one, doubles with every
 //! round of answers, and halves when the destination is throttled or fails, once for all that were
 //! under way. Where several different requests fail one after the other, it is the destination that
-//! ails and not they: it rests between tries, and the failures are nobody's attempt.
+//! ails and not they: it rests between tries, longer and longer, and the failures are nobody's attempt.
 //!
 //! **Invariant:** `1 <= window <= limit`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::escalate::link::backoff;
+use crate::escalate::link::{FIRST_WAIT, backoff};
 use crate::queue::RequestId;
 
 /// So many different requests in a row that fail are the destination's fault.
 const AILING: usize = 4;
+/// One that ails is asked at least so often: however many wait, one of them finds out that it is well.
+const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
 
 /// The pace toward one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,13 +72,20 @@ impl Pace {
                 }
                 Self { failing: Vec::new(), rests: 0, rest_until: None, ..self }
             }
-            Event::Throttled { begun } => self.cut(begun, now).rest(now, jitter),
+            Event::Throttled { begun } => {
+                let rest = backoff(self.rests, jitter);
+                self.cut(begun, now).rest(now + rest)
+            }
             Event::Failed { id, begun } => {
                 if !self.failing.contains(&id) && self.failing.len() < AILING {
                     self.failing.push(id);
                 }
                 let cut = self.cut(begun, now);
-                if cut.is_ailing() { cut.rest(now, jitter) } else { cut }
+                if !cut.is_ailing() {
+                    return cut;
+                }
+                let until = now + rest_of_ailing(cut.rests, jitter);
+                cut.rest(until)
             }
         }
     }
@@ -103,10 +112,15 @@ impl Pace {
         Self { window: (self.window / 2).max(1), answered: 0, cut_at: Some(now), ..self }
     }
 
-    fn rest(self, now: Instant, jitter: f64) -> Self {
-        let until = now + backoff(self.rests, jitter);
+    fn rest(self, until: Instant) -> Self {
         Self { rests: self.rests.saturating_add(1), rest_until: Some(until), ..self }
     }
+}
+
+/// As [`backoff`], and on from there up to [`LONGEST_REST`].
+fn rest_of_ailing(rests: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(rests.min(16)));
+    doubled.min(LONGEST_REST).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -175,11 +189,12 @@ mod tests {
             |pace: Pace| pace.step(Event::Failed { id: RequestId::new(), begun: now }, now, 1.0);
         let mut pace = Pace::new(8);
         let mut rests = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..30 {
             pace = fail(pace);
             rests.push(pace.rest_until().map(|until| (until - now).as_millis()));
         }
-        assert_eq!(rests, [None, None, None, Some(250), Some(500), Some(1000)]);
+        assert_eq!(rests[..6], [None, None, None, Some(250), Some(500), Some(1000)]);
+        assert_eq!(rests.last(), Some(&Some(LONGEST_REST.as_millis())));
         let well = pace.step(Event::Answered, now, 1.0);
         assert!(!well.is_ailing() && well.rest_until().is_none());
     }

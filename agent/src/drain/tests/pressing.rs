@@ -293,3 +293,19 @@ async fn what_nobody_may_be_asked_any_more_is_settled_while_every_link_is_down()
         assert!(summary.last_reason.unwrap().contains("may not go"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_fails_on_all_that_is_held_is_asked_rarely_and_takes_all_when_it_is_well() {
+    let world = World::new(|_, _| Act::Status(500, None));
+    let device = Device::started(world.clone(), vec![destination("site", Zone::Site, 4)]).await;
+    let ids = hold(&device, 20, Held::of_priority(4)).await;
+    sleep(5 * DAY).await;
+    let sends = world.seen().len();
+    // One in a quarter of an hour, or in half of that, however many wait.
+    assert!((5 * 96..5 * 192 + 40).contains(&sends), "{sends} sends in five days");
+    world.behave(|_, _| Act::Answer(SECOND));
+    for id in ids {
+        let summary = device.until(id, State::Answered, HOUR).await;
+        assert!(summary.attempts <= 1, "only what failed before it was known to ail is blamed");
+    }
+}

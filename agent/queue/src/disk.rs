@@ -10,13 +10,13 @@ use std::{
     fmt::Debug,
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
 };
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 
 use super::QueueError;
 
@@ -37,6 +37,8 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file to read.
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Whether there is a regular file; nothing is opened to see that.
+    fn is_file(&self, path: &Path) -> io::Result<bool>;
     /// The names in a directory.
     fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Creates a directory and those above it.
@@ -92,6 +94,21 @@ pub(super) fn zero_range(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<
     Ok(())
 }
 
+/// Opens a regular file. A pipe in its place is not waited for, and neither a pipe nor a device is used.
+pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok(file)
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    let loops = rustix::io::Errno::LOOP.raw_os_error();
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(loops)
+}
+
 /// Whether the disk has lost what was there.
 pub(super) fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
@@ -141,6 +158,11 @@ impl dyn Disk + '_ {
         self.open_to_read(path).map_err(|source| QueueError::storage("open", path, source))
     }
 
+    /// As [`Disk::is_file`].
+    pub(super) fn is_regular(&self, path: &Path) -> Result<bool, QueueError> {
+        self.is_file(path).map_err(|source| QueueError::storage("look at", path, source))
+    }
+
     /// As [`Disk::names`].
     pub(super) fn list(&self, dir: &Path) -> Result<Vec<String>, QueueError> {
         self.names(dir).map_err(|source| QueueError::storage("list", dir, source))
@@ -182,8 +204,13 @@ impl dyn Disk + '_ {
 
     /// The whole of a small file; `None` when there is none.
     pub(super) fn read_small(&self, path: &Path) -> Option<Vec<u8>> {
+        self.read_up_to(path, 65_536)
+    }
+
+    /// The whole of a file of less than `limit` bytes; `None` when there is none.
+    pub(super) fn read_up_to(&self, path: &Path, limit: usize) -> Option<Vec<u8>> {
         let file = self.open_to_read(path).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.bytes().ok()?).ok().filter(|n| *n < 65_536)?];
+        let mut bytes = vec![0; usize::try_from(file.bytes().ok()?).ok().filter(|n| *n < limit)?];
         file.read_exact_at(&mut bytes, 0).ok()?;
         Some(bytes)
     }
@@ -233,8 +260,8 @@ pub(super) struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = open_regular(options.read(true).write(true).create(true).truncate(true), path)?;
         if bytes > 0 {
             match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
@@ -247,11 +274,20 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+        Ok(Arc::new(open_regular(OpenOptions::new().read(true).write(true), path)?))
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(File::open(path)?))
+        Ok(Arc::new(open_regular(OpenOptions::new().read(true), path)?))
+    }
+
+    fn is_file(&self, path: &Path) -> io::Result<bool> {
+        match std::fs::metadata(path) {
+            Ok(found) => Ok(found.is_file()),
+            // A link to nothing, or to itself.
+            Err(error) if is_nothing(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {

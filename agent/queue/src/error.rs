@@ -121,6 +121,16 @@ pub enum QueueError {
         /// Byte offset of the record.
         offset: u64,
     },
+    /// The journal's folder is gone.
+    #[error(
+        "queue {} has no folder `journal`, where requests are held: put it back if it was moved away; \
+         if it is gone, `holdfast-agent queue repair` names what is lost with it, as far as the index \
+         knows, and makes an empty one", dir.display()
+    )]
+    NoJournal {
+        /// The queue's directory.
+        dir: PathBuf,
+    },
     /// A file operation failed.
     #[error("queue cannot {what} {}{}", path.display(), remedy(what, source))]
     Storage {
@@ -163,6 +173,12 @@ fn remedy(what: &str, source: &io::Error) -> &'static str {
         }
         io::ErrorKind::StorageFull => " (the disk is full: free some space)",
         io::ErrorKind::QuotaExceeded => " (the quota is used up: free some space, or raise it)",
+        io::ErrorKind::InvalidInput
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::AlreadyExists => {
+            " (something else is in its place, such as a folder, a pipe or a link: move that away)"
+        }
         io::ErrorKind::ReadOnlyFilesystem => " (its file system is read-only: mount it writable)",
         _ => "",
     }
@@ -172,6 +188,18 @@ impl QueueError {
     /// Wraps a file error with what was tried and on which file.
     pub(super) fn storage(what: &'static str, path: &std::path::Path, source: io::Error) -> Self {
         QueueError::Storage { what, path: path.to_owned(), source: Arc::new(source) }
+    }
+
+    /// The same, if it is not that the journal's folder is not there.
+    pub(super) fn or_no_journal(self, dir: &std::path::Path) -> Self {
+        match &self {
+            QueueError::Storage { source, .. }
+                if source.kind() == io::ErrorKind::NotFound && dir.is_dir() =>
+            {
+                QueueError::NoJournal { dir: dir.to_owned() }
+            }
+            _ => self,
+        }
     }
 
     /// Whether the disk has lost what was there.

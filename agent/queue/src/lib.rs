@@ -45,6 +45,7 @@ mod shared;
 mod still;
 mod stopped;
 mod tombstone;
+mod unfinished;
 mod upkeep;
 mod version1;
 mod wear;
@@ -78,6 +79,7 @@ pub use wear::URGENT;
 use command::{Command, Finish};
 use entry::MAX_KEY_BYTES;
 use journal::FinalState;
+use opening::Ready;
 use shared::Shared;
 
 /// Commands that wait for the writer at most; callers beyond wait to hand theirs over.
@@ -104,6 +106,8 @@ pub struct OpenReport {
     pub damage: Vec<Damage>,
     /// Requests of which nothing is left, where the old index could name them.
     pub lost: Vec<RequestId>,
+    /// Why the old index cannot name what is lost with a part of the journal, after a repair.
+    pub untold: Option<String>,
     /// What could not be read and was renamed.
     pub bad: Vec<PathBuf>,
     /// There is no room for the index on disk: it is in memory until there is.
@@ -127,7 +131,14 @@ impl Queue {
     /// [`QueueError::InUse`] when another process has it; [`QueueError::Storage`] when the directory
     /// cannot be read or written. Damage is no error: see the report.
     pub fn open(dir: &Path, config: QueueConfig) -> Result<(Queue, OpenReport), QueueError> {
-        let (shared, writer, report) = opening::open(dir, config)?;
+        Self::start(opening::open(dir, config)?, dir)
+    }
+
+    /// Starts the writer of a queue that was opened.
+    fn start(
+        (shared, writer, report): Ready,
+        dir: &Path,
+    ) -> Result<(Queue, OpenReport), QueueError> {
         let (commands, receiver) = mpsc::channel(WAITING);
         std::thread::Builder::new()
             .name("queue-writer".into())

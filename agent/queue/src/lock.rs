@@ -7,46 +7,44 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::Path,
+    sync::Arc,
 };
 
 use rustix::fs::FlockOperation;
 
-use super::QueueError;
+use super::{QueueError, disk::open_regular};
 
-/// The lock on the queue's directory, released when it is dropped or the process ends.
-#[derive(Debug)]
+/// The lock on the queue's directory, released when it and its clones are dropped or the process ends.
+#[derive(Debug, Clone)]
 pub(super) struct DirLock {
-    _file: File,
+    _file: Arc<File>,
 }
 
 impl DirLock {
     /// Takes the lock, or says who has it.
     pub(super) fn take(dir: &Path) -> Result<Self, QueueError> {
         let path = dir.join("lock");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = open_regular(&mut options, &path)
             .map_err(|source| QueueError::storage("open", &path, source))?;
         Self::lock(&file, dir, &path, FlockOperation::NonBlockingLockExclusive)?;
         let pid = std::process::id().to_string();
         // Only for the other's error message: a full disk must not keep the queue from opening.
         file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0)).ok();
-        Ok(DirLock { _file: file })
+        Ok(DirLock { _file: Arc::new(file) })
     }
 
     /// Takes the lock to read, beside other readers and without writing anything. A directory that
     /// has no lock file has never been opened, and needs none.
     pub(super) fn take_to_read(dir: &Path) -> Result<Option<Self>, QueueError> {
         let path = dir.join("lock");
-        let file = match File::open(&path) {
+        let file = match open_regular(OpenOptions::new().read(true), &path) {
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|source| QueueError::storage("open", &path, source))?,
         };
         Self::lock(&file, dir, &path, FlockOperation::NonBlockingLockShared)?;
-        Ok(Some(DirLock { _file: file }))
+        Ok(Some(DirLock { _file: Arc::new(file) }))
     }
 
     fn lock(

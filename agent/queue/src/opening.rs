@@ -18,14 +18,15 @@ use super::{
     replay::{Distrust, Opened, Place, take_clean},
     segments::Journal,
     shared::Shared,
+    unfinished::Unfinished,
     writer::Writer,
 };
 
+/// A queue whose writer only has to be started.
+pub(super) type Ready = (Arc<Shared>, Writer, OpenReport);
+
 /// Opens a queue to write.
-pub(super) fn open(
-    dir: &Path,
-    config: QueueConfig,
-) -> Result<(Arc<Shared>, Writer, OpenReport), QueueError> {
+pub(super) fn open(dir: &Path, config: QueueConfig) -> Result<Ready, QueueError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     disk.make_dir(dir)?;
     let lock = DirLock::take(dir)?;
@@ -38,7 +39,22 @@ pub(super) fn open_on(
     dir: &Path,
     config: QueueConfig,
     lock: Option<DirLock>,
-) -> Result<(Arc<Shared>, Writer, OpenReport), QueueError> {
+) -> Result<Ready, QueueError> {
+    let (mut ready, unfinished) = open_after_repair(disk, dir, config, lock)?;
+    if let Some(unfinished) = unfinished {
+        let (shared, writer, report) = &mut ready;
+        unfinished.end(&writer.place, shared.config.keep_bad, report);
+    }
+    Ok(ready)
+}
+
+/// The same; the note of a repair, if there is one, is left to be removed when what it says was told.
+pub(super) fn open_after_repair(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    config: QueueConfig,
+    lock: Option<DirLock>,
+) -> Result<(Ready, Option<Unfinished>), QueueError> {
     let place = Place { disk: Arc::clone(disk), dir: dir.to_owned(), boot: disk.boot() };
     let journal_dir = place.journal_dir();
     disk.make_dir(&journal_dir)?;
@@ -46,7 +62,15 @@ pub(super) fn open_on(
     let mut report = OpenReport::default();
     let found = place.segments(Some(config.keep_bad), &mut report)?;
     let clean = take_clean(&**disk, dir)?;
-    let opened = match place.open_index(&found, clean.as_ref(), &mut report) {
+    let mut unfinished = Unfinished::read(&**disk, dir);
+    let index = match &unfinished {
+        Some(repair) if repair.needs_new_index() => {
+            Unfinished::move_index_away(&place)?;
+            Err(Distrust::behind("it was repaired"))
+        }
+        _ => place.open_index(&found, clean.as_ref(), &mut report),
+    };
+    let opened = match index {
         Ok(opened) => opened,
         Err(Distrust::Rebuild { why, is_damaged }) => {
             if !found.is_empty() {
@@ -64,6 +88,9 @@ pub(super) fn open_on(
         Err(Distrust::NoRoom(failed)) => place.in_memory(&found, failed, &mut report)?,
         Err(Distrust::Fail(failed)) => return Err(failed),
     };
+    if let Some(unfinished) = &mut unfinished {
+        unfinished.tell(&place, &opened.index, &mut report);
+    }
     let meter = Arc::new(Meter::default());
     let is_counted = |id: &&RequestId| report.damage.iter().any(|place| place.id == Some(**id));
     let lost = report.lost.iter().filter(|id| !is_counted(id)).count();
@@ -90,7 +117,7 @@ pub(super) fn open_on(
     let shared = Arc::new(Shared::new(config, Arc::clone(disk), journal_dir, meter, index));
     let mut writer = Writer::new(place, Arc::clone(&shared), (journal, ledger), store, lock);
     writer.start()?;
-    Ok((shared, writer, report))
+    Ok(((shared, writer, report), unfinished))
 }
 
 /// Names what the old index knew and the journal has no more. It may be too damaged to tell.

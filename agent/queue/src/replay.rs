@@ -91,7 +91,7 @@ impl Distrust {
         Distrust::Rebuild { why: why.into(), is_damaged: true }
     }
 
-    fn behind(why: &str) -> Self {
+    pub(super) fn behind(why: &str) -> Self {
         Distrust::Rebuild { why: why.to_owned(), is_damaged: false }
     }
 }
@@ -123,14 +123,18 @@ impl Place {
         report: &mut OpenReport,
     ) -> Result<Vec<SegmentHeader>, QueueError> {
         let dir = &self.journal_dir();
-        let names = self.disk.list(dir)?;
+        let names = self.disk.list(dir).map_err(|failed| failed.or_no_journal(&self.dir))?;
         let numbers: BTreeSet<u64> = names.iter().filter_map(|name| number_in(name)).collect();
         let mut good: Vec<SegmentHeader> = Vec::new();
         let mut bad = Vec::new();
         for number in numbers {
             let path = path_of(dir, number);
-            let header = scan::read_header(&*self.disk.file_to_read(&path)?)
-                .map_err(|source| QueueError::storage(READ_HEADER, &path, source))?;
+            let header = match self.disk.is_regular(&path)? {
+                true => scan::read_header(&*self.disk.file_to_read(&path)?)
+                    .map_err(|source| QueueError::storage(READ_HEADER, &path, source))?,
+                // A folder, a pipe, a device or a link to nothing: it is not even opened.
+                false => None,
+            };
             match header.filter(|header| header.number == number) {
                 Some(header) => good.push(header),
                 None => bad.push(path),

@@ -122,7 +122,7 @@ impl<'a> Window<'a> {
 
 /// Fills `bytes` from `at` on. Sectors that the disk does not give are filled with what is no record,
 /// so that they cost what is in them and nothing else.
-fn read_what_reads(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<()> {
+pub(super) fn read_what_reads(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<()> {
     let Err(failed) = file.read_exact_at(bytes, at) else { return Ok(()) };
     if !is_unreadable(&failed) {
         return Err(failed);

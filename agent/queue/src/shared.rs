@@ -299,11 +299,6 @@ impl Shared {
         lost::requests(old, trust, &*self.index()?, &*self.disk, &self.journal_dir)
     }
 
-    /// Whether a request was forgotten for good.
-    pub(super) fn is_forgotten(&self, id: RequestId) -> Result<bool, QueueError> {
-        Ok(self.index()?.get(&keys::tombstone_key(id))?.is_some())
-    }
-
     /// Requests that have no end yet.
     pub(super) fn waiting(&self) -> u64 {
         self.published().totals.held

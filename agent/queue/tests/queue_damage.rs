@@ -489,3 +489,78 @@ async fn a_damaged_record_is_counted_once_however_often_it_is_read() {
         assert_eq!(queue.stats().await.unwrap().damaged, 2);
     }
 }
+
+/// What can lie in a segment's place and is no file.
+fn put_in_place(kind: &str, path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    fs::remove_file(path).unwrap();
+    match kind {
+        "a pipe" => mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap(),
+        "a folder" => fs::create_dir(path).unwrap(),
+        "a link to nothing" => std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap(),
+        "a link to itself" => std::os::unix::fs::symlink(path, path).unwrap(),
+        "a link to a device" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        "a socket" => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        kind => unreachable!("{kind}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_file_in_a_segments_place_is_set_aside_unopened() {
+    let big = vec![9; 200 * 1024];
+    let kinds = [
+        "a pipe",
+        "a folder",
+        "a link to nothing",
+        "a link to itself",
+        "a link to a device",
+        "a socket",
+    ];
+    for kind in kinds {
+        for by_repair in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let ids = filled(dir.path(), &[&big, &big, &big]).await;
+            let segment = &segments(dir.path())[1];
+            put_in_place(kind, segment);
+            let aside = segment.with_extension("seg.bad-1");
+            let (stopped, report) = read_only(dir.path()).unwrap();
+            assert_eq!(report.bad, std::slice::from_ref(segment), "{kind}, looked at");
+            assert_eq!(stopped.lost().unwrap(), Some(vec![ids[1]]), "{kind}, looked at");
+            drop(stopped);
+            let (lost, bad) = if by_repair {
+                let repaired = repair(dir.path(), small()).await.unwrap();
+                (repaired.lost, repaired.aside)
+            } else {
+                let (queue, report) = open(dir.path());
+                assert_eq!(queue.body(ids[2]).await.unwrap().unwrap().len(), big.len());
+                (report.lost, report.bad)
+            };
+            assert_eq!(lost, [ids[1]], "{kind}, by repair: {by_repair}");
+            assert!(bad.contains(&aside), "{kind}, by repair: {by_repair}: {bad:?}");
+            assert!(fs::symlink_metadata(&aside).is_ok(), "{kind}: it is kept");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_its_journals_folder_a_queue_says_what_to_do_and_repair_names_what_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ids = filled(dir.path(), &[b"a", b"b"]).await;
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    let said = read_only(dir.path()).unwrap_err().to_string();
+    assert!(said.contains("`journal`") && said.contains("queue repair"), "{said}");
+    let mut repaired = repair(dir.path(), small()).await.unwrap();
+    ids.sort_unstable();
+    repaired.lost.sort_unstable();
+    assert_eq!((repaired.lost, repaired.journal_was_gone), (ids, true));
+    let again = repair(dir.path(), small()).await.unwrap();
+    assert_eq!((again.lost, again.journal_was_gone), (vec![], false));
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    fs::write(dir.path().join("journal"), b"in its place").unwrap();
+    for said in [
+        read_only(dir.path()).unwrap_err().to_string(),
+        repair(dir.path(), small()).await.unwrap_err().to_string(),
+    ] {
+        assert!(said.contains("something else is in its place"), "{said}");
+    }
+}

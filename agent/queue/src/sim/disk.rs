@@ -291,6 +291,13 @@ impl Disk for SimDisk {
         self.open(path)
     }
 
+    fn is_file(&self, path: &Path) -> io::Result<bool> {
+        match self.state().find(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            found => found.map(|_| true),
+        }
+    }
+
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.state();
         state.look()?;

@@ -50,13 +50,23 @@ pub(super) fn repair(place: &Place) -> Result<Repaired, Failure> {
                 error => of_queue(&error),
             }
         })?;
-    let queue::Repaired { damage, aside, lost, touched, untold, report } = repaired;
-    let OpenReport { held, replayed, bad, .. } = report;
+    let queue::Repaired {
+        journal_was_gone,
+        damage,
+        given_up,
+        aside,
+        lost,
+        touched,
+        untold,
+        report,
+    } = repaired;
+    let OpenReport { held, replayed, .. } = report;
     let mut damage: Vec<String> = damage.iter().map(ToString::to_string).collect();
+    if journal_was_gone {
+        damage.push("the folder `journal` was gone with what was in it; it is made, empty".into());
+    }
     damage.extend(
-        bad.iter()
-            .filter(|path| path.to_string_lossy().contains(".seg."))
-            .map(|path| format!("{} is no segment of this queue", path.display())),
+        given_up.iter().map(|path| format!("{} is no segment of this queue", path.display())),
     );
     Ok(Repaired { held, records: replayed, damage, lost, touched, untold, set_aside: aside })
 }

@@ -45,7 +45,10 @@ pub(super) fn verify(dir: &Path) -> Result<Verified, Failure> {
         found.damage.push(place.to_string());
     }
     for path in &report.bad {
-        found.damage.push(format!("{} is no segment of this queue", path.display()));
+        found.damage.push(format!(
+            "{} is no segment of this queue; the next start or `queue repair` sets it aside",
+            path.display()
+        ));
     }
     match queue.lost() {
         Ok(Some(lost)) => {

@@ -27,12 +27,13 @@ const COUNTERS: [(&str, &str); 17] = [
     ("holdfast_webhook_posts_total", "Posts to webhooks, by how they came out"),
     ("holdfast_written_bytes_total", "Bytes that the queue wrote to disk, by purpose"),
 ];
-const GAUGES: [(&str, &str); 7] = [
+const GAUGES: [(&str, &str); 8] = [
     ("holdfast_budget_left_micros", "Millionths of the currency that a destination may cost today"),
     ("holdfast_clock_trusted", "1 while NTP keeps the date, else 0"),
     ("holdfast_drain_window", "Held requests that may be under way to a destination at once"),
     ("holdfast_link_up", "1 while a destination is reached, else 0"),
     ("holdfast_queue_bytes", "Bytes of the queue: held, live, allocated, index"),
+    ("holdfast_queue_open", "1 while the queue is open and requests can be held, else 0"),
     ("holdfast_queue_requests", "Requests in the queue, by state"),
     ("holdfast_queue_segments", "Files of the queue's journal"),
 ];
@@ -52,6 +53,11 @@ pub fn describe() {
     for (name, what) in HISTOGRAMS {
         describe_histogram!(name, what);
     }
+}
+
+/// Sets the metric of whether there is a queue.
+pub fn of_queue_open(is_open: bool) {
+    gauge!("holdfast_queue_open").set(if is_open { 1.0 } else { 0.0 });
 }
 
 /// Sets the metrics to what the queue says of itself.

@@ -40,6 +40,7 @@ pub mod route;
 pub mod run;
 pub mod service;
 mod supervise;
+pub mod together;
 pub mod tune;
 mod whole_file;
 

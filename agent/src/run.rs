@@ -35,6 +35,7 @@ use crate::results::receiver::{Address, Receiver, Webhook};
 use crate::results::takers::{Foreseen, TakerError, Takers};
 use crate::service::{Service, Slot};
 use crate::supervise::supervise;
+use crate::together::Together;
 use crate::tune::Tuning;
 use crate::tune::probe::Program;
 
@@ -122,6 +123,8 @@ pub async fn run(
         policy: Arc::new(config.policy.clone()),
         clock,
         pressure: Pressure::default(),
+        together: Together::default(),
+        stop: stop.clone(),
     };
     let tasks = TaskTracker::new();
     // What still works while the rest stops is stopped after it.
@@ -255,6 +258,9 @@ async fn open(config: &Config) -> Result<Queue, QueueError> {
     }
     for path in &report.bad {
         tracing::warn!(path = %path.display(), "set aside: it could not be read as a part of the queue");
+    }
+    if let Some(why) = &report.untold {
+        tracing::warn!(%why, "what is lost with a part of the journal cannot be named by the old index");
     }
     if !report.lost.is_empty() {
         for ids in report.lost.chunks(NAMED) {

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Reason};
 use crate::clock::Clock;
@@ -23,9 +25,12 @@ use crate::queue::{Accepted, Idempotency, NewEntry, Queue, QueueError, RequestId
 use crate::reply::{Reply, reply_of};
 use crate::request::{Escalate, Request, TaskName};
 use crate::route::{self, Above, Local, Next, Question, Start};
+use crate::together::Together;
 
 /// Who waits for a request looks at it at most this often.
 const GATHER: Duration = Duration::from_millis(5);
+/// Who joined a call under way waits so much longer than its own deadline, for what is put on disk then.
+const JOINED_GRACE: Duration = Duration::from_secs(1);
 /// From this size on a digest is not made on the reactor.
 const LARGE: usize = 256 * 1024;
 
@@ -46,6 +51,10 @@ pub struct Service {
     pub clock: Clock,
     /// How fast things get done.
     pub pressure: Pressure,
+    /// The calls under way that have a key.
+    pub together: Together,
+    /// When the agent stops, nobody waits for a destination or a result any more.
+    pub stop: CancellationToken,
 }
 
 /// The queue's place: empty while its disk cannot be used, which the device outlives.
@@ -81,14 +90,21 @@ impl Slot {
     /// # Errors
     /// Why there is none.
     pub fn open(&self) -> Result<&Queue, AskError> {
-        self.get().ok_or_else(|| {
-            AskError::NoQueue(self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone())
-        })
+        self.get().ok_or_else(|| AskError::NoQueue(self.why()))
+    }
+
+    /// Why there is no queue; `None` while there is one.
+    pub fn missing(&self) -> Option<String> {
+        self.get().is_none().then(|| self.why())
+    }
+
+    fn why(&self) -> String {
+        self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// Why a request was not taken.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum AskError {
     /// The input cannot be used.
     #[error("{0}")]
@@ -102,6 +118,9 @@ pub enum AskError {
     /// There is no queue now.
     #[error("nothing can be held or kept now: {0}")]
     NoQueue(String),
+    /// The same is asked already under this key, and takes longer than this caller may wait.
+    #[error("the call under the same idempotency key is still under way: ask again with the key")]
+    UnderWay,
     /// A stored record cannot be read.
     #[error(transparent)]
     Stored(#[from] EnvelopeError),
@@ -135,7 +154,29 @@ impl Service {
     /// When the request is not taken; then nothing has changed.
     pub async fn ask(&self, request: Request) -> Result<Reply, AskError> {
         let begun = Instant::now();
-        let name = idempotency_behind(&request).await;
+        let Some(name) = idempotency_behind(&request).await else {
+            return self.answer(request, None, begun).await;
+        };
+        let (id, deadline) = (request.id, Duration::from_millis(request.deadline_ms));
+        let (service, known) = (self.clone(), name.clone());
+        let begin =
+            move || async move { service.answer(request, Some(known), begun).await }.boxed();
+        let (call, is_joined) = self.together.join(&name, id, begin)?;
+        if !is_joined {
+            return call.await;
+        }
+        // Who joins is late: what is under way has less time left than it was given itself.
+        let within = deadline.saturating_add(JOINED_GRACE);
+        timeout(within, call).await.unwrap_or(Err(AskError::UnderWay))
+    }
+
+    /// The way of one request.
+    async fn answer(
+        &self,
+        request: Request,
+        name: Option<Idempotency>,
+        begun: Instant,
+    ) -> Result<Reply, AskError> {
         if let Some(reply) = self.known(name.as_ref()).await? {
             return Ok(reply);
         }
@@ -234,7 +275,17 @@ impl Service {
                     continue;
                 }
             };
-            match self.escalator.send(cleared, journey.time_left()).await {
+            let sent = tokio::select! {
+                sent = self.escalator.send(cleared, journey.time_left()) => sent,
+                // Its caller is told at once that it is held; it is asked again under the same name.
+                () = self.stop.cancelled() => {
+                    let error = "the agent stops".to_owned();
+                    journey.reasons.push(Reason::SendFailed { destination: name.clone(), error });
+                    may_work_later = true;
+                    break;
+                }
+            };
+            match sent {
                 Ok(mut answer) => {
                     answer.took_ms = crate::answer::millis(journey.begun.elapsed());
                     let zone = destination.zone;
@@ -408,9 +459,12 @@ impl Service {
                 tokio::time::sleep(GATHER).await;
                 changed
             };
-            if record.summary.state.is_final()
-                || tokio::time::timeout_at(until, changed).await.is_err()
-            {
+            let is_over = record.summary.state.is_final()
+                || tokio::select! {
+                    changed = timeout_at(until, changed) => changed.is_err(),
+                    () = self.stop.cancelled() => true,
+                };
+            if is_over {
                 return Ok(Some(reply_of(record)?));
             }
         }

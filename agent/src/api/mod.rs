@@ -373,11 +373,17 @@ async fn ready(State(api): State<Api>) -> Response {
     let models: Vec<_> = engine.lanes().iter().map(|lane| lane.model()).collect();
     let can_answer = !models.is_empty() || !api.service.destinations.is_empty();
     let status = if can_answer { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = serde_json::json!({ "ready": can_answer, "models": models, "refused": refused });
+    // Without its queue the device still answers, and stays ready; it is told beside.
+    let missing = api.service.queue.missing();
+    let queue = serde_json::json!({ "open": missing.is_none(), "why": missing });
+    let body = serde_json::json!({
+        "ready": can_answer, "models": models, "refused": refused, "queue": queue,
+    });
     (status, Json(body)).into_response()
 }
 
 async fn render_metrics(State(api): State<Api>) -> Response {
+    gauges::of_queue_open(api.service.queue.get().is_some());
     // The queue's numbers are taken when somebody asks for them.
     if let Some(queue) = api.service.queue.get()
         && let Ok(stats) = queue.stats().await

@@ -119,6 +119,8 @@ impl From<AskError> for Problem {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", detail)
                     .retry_after(pressure::UNKNOWN_S)
             }
+            AskError::UnderWay => Self::new(StatusCode::SERVICE_UNAVAILABLE, "under_way", detail)
+                .retry_after(pressure::UNKNOWN_S),
             AskError::NoQueue(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_queue", detail)
                 .retry_after(pressure::UNKNOWN_S),
             AskError::Queue(QueueError::TooLarge { .. }) => {

@@ -1,14 +1,18 @@
 //! Owns the connections of the API: how many there are, and how long one may take.
 //!
 //! **Invariant:** a connection that does not bring a whole request header in time is closed, and
-//! no more are open than configured; so nobody can keep the others out by doing nothing.
+//! no more are open than configured; so nobody can keep the others out by doing nothing. Whoever waits
+//! for a response when the agent stops gets one.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,10 +20,17 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Problem;
 use crate::config::ApiConfig;
 
 /// After a failed accept (no file descriptor is left, say) the next one waits this long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Whoever still waits so long after the agent was told to stop is told to come back. Long enough for what
+/// is put on disk, and shorter than the agent gives the API.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1200);
+/// Whoever is told to come back is told to do so after this many seconds: an agent that is started again
+/// answers in less.
+const BACK_IN_S: u64 = 2;
 /// Request headers at most; more are refused with 431.
 const MAX_HEADERS: usize = 64;
 
@@ -75,7 +86,17 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let service = TowerToHyperService::new(router);
+    let (router, stopping) = (TowerToHyperService::new(router), Arc::new(stop.clone()));
+    let service = service_fn(move |request| {
+        let (response, stopping) = (router.call(request), Arc::clone(&stopping));
+        async move {
+            tokio::select! {
+                biased;
+                response = response => response,
+                () = stopped_for_long(&stopping) => Ok(come_back()),
+            }
+        }
+    });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut is_stopping = false;
     loop {
@@ -92,4 +113,16 @@ async fn connection(
             }
         }
     }
+}
+
+async fn stopped_for_long(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(ANSWER_WITHIN).await;
+}
+
+fn come_back() -> Response {
+    let detail = "the agent stops, and this call was not answered or held: send it again";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail)
+        .retry_after(BACK_IN_S)
+        .into_response()
 }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::nearest::nearest;
+use super::running::api_of;
 use super::{ConfigArgs, Exit, Failure, Places, output};
 use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
 use crate::engine::Engine;
-use crate::escalate::Hook;
+use crate::escalate::{Hook, LocalAgent, Method};
 use crate::queue::{self, QueueConfig, QueueError};
 use crate::request::TaskName;
 use crate::results::receiver::Webhook;
@@ -103,7 +105,7 @@ async fn examine(config: &Config, program: Option<Program>, findings: &mut Vec<F
     let engine = Engine::start(&config.models, &tuning).await;
     of_bundles(&engine, config, findings);
     findings.push(of_state_dir(&config.state_dir, &config.queue));
-    findings.push(of_queue(config));
+    findings.push(of_queue(config).await);
     let bundled: Vec<_> = engine.lanes().iter().map(|lane| lane.task().clone()).collect();
     for destination in &config.destinations {
         findings.push(of_destination(destination).await);
@@ -249,7 +251,12 @@ fn probe_writing(dir: &Path) -> std::io::Result<()> {
     written
 }
 
-fn of_queue(config: &Config) -> Finding {
+async fn of_queue(config: &Config) -> Finding {
+    if let Some(why) = queue_that_is_missing(config).await {
+        let found = format!("the running agent has none, so that nothing can be held: {why}");
+        let advice = "make its disk usable; the agent tries again every few seconds by itself";
+        return Finding::fault("queue", found, advice);
+    }
     let dir = queue_dir(&config.state_dir);
     if !dir.exists() {
         return Finding::fine("queue", "not made yet");
@@ -265,6 +272,12 @@ fn of_queue(config: &Config) -> Finding {
                 let advice = "check the disk; the damaged records are lost, all others are intact";
                 return Finding::warn("queue", found, advice);
             }
+            if let Some(path) = report.bad.first() {
+                let found = format!("{found}; {} is no segment of it", path.display());
+                let advice =
+                    "the next start or `queue repair` sets it aside, and names what is lost";
+                return Finding::warn("queue", found, advice);
+            }
             Finding::fine("queue", found)
         }
         Err(QueueError::InUse { .. }) => Finding::fine("queue", "in use by a running agent"),
@@ -273,6 +286,13 @@ fn of_queue(config: &Config) -> Finding {
             Finding::fault("queue", crate::error_chain(&error), advice)
         }
     }
+}
+
+/// Why an agent that runs has no queue, if one runs and has none.
+async fn queue_that_is_missing(config: &Config) -> Option<String> {
+    let agent = LocalAgent::at(&api_of(config)).ok()?;
+    let said: Value = agent.ask(Method::Get, "/readyz", Vec::new()).await.ok()?;
+    Some(said.get("queue")?.get("why")?.as_str()?.to_owned())
 }
 
 async fn of_destination(destination: &Destination) -> Finding {

@@ -10,6 +10,7 @@ mod nearest;
 mod output;
 mod queue;
 mod run;
+mod running;
 mod table;
 
 use std::ffi::OsString;

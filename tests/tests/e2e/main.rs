@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod kill;
 mod main_job;
+mod no_queue;
 mod not_before;
 mod openai;
 mod pressure;
@@ -19,6 +20,8 @@ mod receiver;
 mod reference_accuracy;
 mod reference_models;
 mod results;
+mod same_key;
+mod stopping;
 mod tuning;
 
 use std::path::Path;

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::Common;
 use crate::api::Ids;
+use crate::cli::running::api_of;
 use crate::cli::{Exit, Failure, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -156,11 +157,7 @@ impl Place {
 
     /// The running agent, where it said that it is, or where it was told to be.
     fn running(&self) -> Result<Running, Failure> {
-        let noted = std::fs::read_to_string(self.config.state_dir.join("api.json")).ok();
-        let noted: Option<Value> = noted.and_then(|text| serde_json::from_str(&text).ok());
-        let noted = noted.and_then(|value| value.get("api")?.as_str().map(str::to_owned));
-        let base = noted.unwrap_or_else(|| format!("http://{}", self.config.api.listen));
-        let agent = LocalAgent::at(&base).map_err(of_agent)?;
+        let agent = LocalAgent::at(&api_of(&self.config)).map_err(of_agent)?;
         Ok(Running { agent, runtime: runtime()? })
     }
 }

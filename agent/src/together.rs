@@ -1,0 +1,179 @@
+//! Owns the calls under way that have an idempotency key: whoever asks the same again meanwhile waits
+//! with the first for one result, and nothing is sent or paid twice.
+//!
+//! Whoever waits works on the call, so that it goes on when the first caller goes away, and ends with
+//! the last one.
+//!
+//! **Invariant:** under one key at most one call is under way, and it is found here until its outcome can
+//! be found in the queue.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+
+use crate::queue::{Idempotency, QueueError, RequestId};
+use crate::reply::Reply;
+use crate::service::AskError;
+
+/// How a call comes out.
+pub type Outcome = Result<Reply, AskError>;
+
+/// A call that several may wait for.
+type Call = Shared<BoxFuture<'static, Outcome>>;
+
+/// The calls under way, by key.
+#[derive(Debug, Clone, Default)]
+pub struct Together(Arc<Mutex<HashMap<String, UnderWay>>>);
+
+#[derive(Debug)]
+struct UnderWay {
+    id: RequestId,
+    digest: [u8; 32],
+    call: WeakShared<BoxFuture<'static, Outcome>>,
+}
+
+/// Takes a call off the list when it is done, or when nobody waits for it any more.
+struct Listed {
+    together: Together,
+    key: String,
+    id: RequestId,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let mut calls = self.together.calls();
+        if calls.get(&self.key).is_some_and(|call| call.id == self.id) {
+            calls.remove(&self.key);
+        }
+    }
+}
+
+impl Together {
+    /// The call under way under this name, or `begin` as a new one. True: somebody else began it.
+    ///
+    /// # Errors
+    /// [`QueueError::KeyConflict`] when something else is asked under the key.
+    pub fn join(
+        &self,
+        name: &Idempotency,
+        id: RequestId,
+        begin: impl FnOnce() -> BoxFuture<'static, Outcome>,
+    ) -> Result<(Call, bool), QueueError> {
+        let mut calls = self.calls();
+        let known = calls.get(&name.key).and_then(|known| {
+            let call = known.call.upgrade()?;
+            Some((call, known.id, known.digest == name.digest))
+        });
+        let Some((call, known, is_same)) = known else {
+            let listed = Listed { together: self.clone(), key: name.key.clone(), id };
+            let work = begin();
+            let call = async move {
+                let outcome = work.await;
+                drop(listed);
+                outcome
+            };
+            let call = call.boxed().shared();
+            if let Some(weak) = call.downgrade() {
+                let under_way = UnderWay { id, digest: name.digest, call: weak };
+                calls.insert(name.key.clone(), under_way);
+            }
+            return Ok((call, false));
+        };
+        // Should it be the last to go, it needs the list to be taken off it.
+        drop(calls);
+        if is_same {
+            return Ok((call, true));
+        }
+        Err(QueueError::KeyConflict { key: name.key.clone(), id: known })
+    }
+
+    fn calls(&self) -> MutexGuard<'_, HashMap<String, UnderWay>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::watch;
+
+    use super::*;
+
+    fn name(key: &str, digest: u8) -> Idempotency {
+        Idempotency { key: key.to_owned(), digest: [digest; 32] }
+    }
+
+    /// A call that says its number when the door opens.
+    struct Door {
+        begun: Arc<AtomicUsize>,
+        open: watch::Sender<bool>,
+    }
+
+    impl Door {
+        fn new() -> Self {
+            Self { begun: Arc::default(), open: watch::Sender::new(false) }
+        }
+
+        fn call(&self) -> BoxFuture<'static, Outcome> {
+            let (begun, mut open) = (self.begun.clone(), self.open.subscribe());
+            async move {
+                let nth = begun.fetch_add(1, Ordering::Relaxed) + 1;
+                drop(open.wait_for(|open| *open).await);
+                Err(AskError::Input(format!("call {nth}")))
+            }
+            .boxed()
+        }
+
+        fn join(&self, together: &Together, name: &Idempotency) -> Call {
+            together.join(name, RequestId::new(), || self.call()).unwrap().0
+        }
+    }
+
+    fn said(outcome: Outcome) -> String {
+        outcome.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn who_asks_the_same_waits_for_the_same_call() {
+        let (together, door) = (Together::default(), Door::new());
+        let calls: Vec<_> =
+            (0..8).map(|_| tokio::spawn(door.join(&together, &name("k", 1)))).collect();
+        let other = tokio::spawn(door.join(&together, &name("another", 1)));
+        while door.begun.load(Ordering::Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+        let refused = together.join(&name("k", 2), RequestId::new(), || door.call());
+        assert!(matches!(refused, Err(QueueError::KeyConflict { .. })));
+        door.open.send_replace(true);
+        let mut told = Vec::new();
+        for call in calls {
+            told.push(said(call.await.unwrap()));
+        }
+        assert!(told.iter().all(|said| *said == told[0]), "{told:?}");
+        assert_ne!(said(other.await.unwrap()), told[0]);
+        assert!(together.calls().is_empty(), "what is done is not listed");
+        assert_eq!(said(door.join(&together, &name("k", 2)).await), "call 3");
+    }
+
+    #[tokio::test]
+    async fn the_call_goes_on_without_its_first_caller_and_ends_with_its_last() {
+        let (together, door) = (Together::default(), Door::new());
+        let mut first = door.join(&together, &name("k", 1));
+        assert!((&mut first).now_or_never().is_none(), "it is at work");
+        let second = tokio::spawn(door.join(&together, &name("k", 1)));
+        tokio::task::yield_now().await;
+        drop(first);
+        door.open.send_replace(true);
+        assert_eq!(said(second.await.unwrap()), "call 1");
+        door.open.send_replace(false);
+        let mut left = door.join(&together, &name("k", 1));
+        assert!((&mut left).now_or_never().is_none());
+        drop(left);
+        assert!(together.calls().is_empty(), "nobody waits for it");
+        let refused = together.join(&name("k", 2), RequestId::new(), || door.call());
+        assert!(refused.is_ok(), "its key is free");
+    }
+}

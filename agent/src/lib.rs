@@ -28,6 +28,7 @@ pub mod export;
 pub mod gauges;
 pub mod health;
 pub mod identity;
+pub mod install;
 pub mod link;
 pub mod listing;
 pub mod operator;

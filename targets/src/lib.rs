@@ -11,5 +11,5 @@ mod profile;
 mod sensor;
 
 pub use detect::{Facts, detect, profiles};
-pub use profile::{Arch, Glibc, MemoryMib, Profile, ProfileError};
+pub use profile::{Arch, Glibc, MemoryMib, OnnxRuntime, Profile, ProfileError};
 pub use sensor::{Celsius, TemperatureSource, ThrottleSource};

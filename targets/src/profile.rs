@@ -76,6 +76,43 @@ impl fmt::Display for Glibc {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MemoryMib(pub u32);
 
+/// The ONNX Runtime that is known to run on a board.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnnxRuntime {
+    /// Its version, such as `1.23.2`.
+    pub version: String,
+    /// The file name of the Python wheel that it is taken out of; needs no Python.
+    pub wheel: String,
+    /// SHA-256 of the wheel, in lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+impl OnnxRuntime {
+    /// The processor that the wheel is for; `None`: its name does not tell, or Holdfast is not built for it.
+    pub fn arch(&self) -> Option<Arch> {
+        let platform = self.wheel.strip_suffix(".whl")?;
+        let archs =
+            [("_x86_64", Arch::X86_64), ("_aarch64", Arch::Aarch64), ("_armv7l", Arch::Armv7)];
+        archs.into_iter().find(|(end, _)| platform.ends_with(end)).map(|(_, arch)| arch)
+    }
+
+    fn fault(&self) -> Option<String> {
+        let Self { version, wheel, sha256 } = self;
+        let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        if sha256.len() != 64 || !sha256.chars().all(is_hex) {
+            return Some(format!("onnxruntime.sha256 = {sha256:?}: must be 64 of 0-9 and a-f"));
+        }
+        let is_of_version = wheel.starts_with(&format!("onnxruntime-{version}-"));
+        if version.is_empty() || !is_of_version || wheel.contains('/') || self.arch().is_none() {
+            return Some(format!(
+                "onnxruntime.wheel = {wheel:?}: must be the file name of a wheel of version {version:?}"
+            ));
+        }
+        None
+    }
+}
+
 /// One kind of board.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -86,6 +123,7 @@ pub struct Profile {
     memory: MemoryMib,
     glibc: Glibc,
     models: Vec<String>,
+    onnxruntime: Option<OnnxRuntime>,
     temperature: TemperatureSource,
     throttle: Option<ThrottleSource>,
 }
@@ -100,6 +138,7 @@ struct Raw {
     memory_mib: u32,
     glibc: String,
     detect: Option<RawDetect>,
+    onnxruntime: Option<OnnxRuntime>,
     temperature: TemperatureSource,
     throttle: Option<ThrottleSource>,
 }
@@ -167,6 +206,9 @@ impl Profile {
         if let Err(rule) = glibc {
             need(false, format!("glibc = {:?}: {rule}", raw.glibc));
         }
+        if let Some(fault) = raw.onnxruntime.as_ref().and_then(OnnxRuntime::fault) {
+            need(false, fault);
+        }
         let models = raw.detect.map(|detect| detect.device_tree_model);
         need(
             models.as_ref().is_none_or(|m| !m.is_empty() && m.iter().all(|m| m.len() >= 4)),
@@ -186,6 +228,7 @@ impl Profile {
                 memory: MemoryMib(raw.memory_mib),
                 glibc,
                 models: models.unwrap_or_default(),
+                onnxruntime: raw.onnxruntime,
                 temperature: raw.temperature,
                 throttle: raw.throttle,
             }),
@@ -223,6 +266,11 @@ impl Profile {
     /// board must not need a newer one.
     pub fn glibc(&self) -> Glibc {
         self.glibc
+    }
+
+    /// The ONNX Runtime for this board in a program for `arch`; `None`: none is published for it.
+    pub fn onnxruntime(&self, arch: Arch) -> Option<&OnnxRuntime> {
+        self.onnxruntime.as_ref().filter(|found| found.arch() == Some(arch))
     }
 
     /// Parts of the device tree's model text that tell this board; empty for the generic profiles.
@@ -299,6 +347,33 @@ mod tests {
             assert!(matches!(refused, ProfileError::Syntax { .. }), "{extra}: {refused}");
         }
         Profile::parse("x.toml", GOOD).expect("the text without the extra line is a profile");
+    }
+
+    #[test]
+    fn a_wheel_fits_its_version_processor_and_digest() {
+        let digest = "0f".repeat(32);
+        let board = |version: &str, wheel: &str, digest: &str| {
+            let table = format!(
+                "[onnxruntime]\nversion = {version:?}\nwheel = {wheel:?}\nsha256 = {digest:?}\n"
+            );
+            Profile::parse("x.toml", &format!("{GOOD}\n{table}"))
+        };
+        let wheel = "onnxruntime-1.23.2-cp312-cp312-manylinux_2_28_aarch64.whl";
+        let good = board("1.23.2", wheel, &digest).expect("a good one");
+        assert_eq!(good.onnxruntime(Arch::Aarch64).expect("there is one").wheel, wheel);
+        assert_eq!(good.onnxruntime(Arch::Armv7), None);
+        for (version, wheel, digest) in [
+            ("1.23.1", wheel, &*digest),
+            ("", wheel, &digest),
+            ("1.23.2", "onnxruntime-1.23.2.tar.gz", &digest),
+            ("1.23.2", "onnxruntime-1.23.2-py3-none-any.whl", &digest),
+            ("1.23.2", "onnxruntime-1.23.2-/../manylinux_2_28_aarch64.whl", &digest),
+            ("1.23.2", wheel, "0F"),
+            ("1.23.2", wheel, &digest.to_uppercase()),
+        ] {
+            let refused = board(version, wheel, digest).expect_err(wheel).to_string();
+            assert!(refused.contains("onnxruntime."), "{refused}");
+        }
     }
 
     #[test]

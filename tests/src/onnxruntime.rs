@@ -28,3 +28,19 @@ pub fn library(version: &str) -> Option<Library> {
     println!("LEFT OUT: ONNX Runtime {version} (not fetched: ./tests/run does)");
     None
 }
+
+/// The folder of wheels as they are published, or `None` when they are left out.
+pub fn wheels() -> Option<PathBuf> {
+    let folder = folder().join("wheels");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    let required = std::env::var("HOLDFAST_REQUIRE_REFERENCE").is_ok_and(|value| value == "1");
+    assert!(
+        !required,
+        "the wheels of ONNX Runtime are required and are not in {}",
+        folder.display()
+    );
+    println!("LEFT OUT: the wheels of ONNX Runtime (not fetched: ./tests/run does)");
+    None
+}

@@ -135,9 +135,17 @@ async fn of_onnxruntime(tuning: &Tuning, config: &Config) -> Finding {
         Ok(Looked::Found(found)) => {
             let version = found.version.as_deref().unwrap_or("of an unknown version");
             let runtimes = found.runtimes.join(", ");
-            Finding::fine(check, format!("{version}, {} ({runtimes})", found.path.display()))
+            let by = match &config.models.onnxruntime {
+                OnnxRuntimeConfig::Installed(_) => ", put in place by `runtime install`",
+                _ => "",
+            };
+            Finding::fine(check, format!("{version}, {} ({runtimes}){by}", found.path.display()))
         }
-        Ok(Looked::Absent) => Finding::fine(check, "not there: models run on tract"),
+        Ok(Looked::Absent) => {
+            let found =
+                "not there: models run on tract; `runtime install` says what fits this board";
+            Finding::fine(check, found)
+        }
         Ok(Looked::Broken(why)) | Err(why) => broken(why),
     }
 }

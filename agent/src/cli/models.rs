@@ -49,6 +49,8 @@ struct ProbeArgs {
     /// Load the library alone
     #[arg(long, conflicts_with_all = ["bundle", "variant", "runtime", "threads"])]
     library: bool,
+    #[arg(long, conflicts_with = "onnxruntime")]
+    installed: Option<PathBuf>,
     #[arg(long, required_unless_present = "library")]
     bundle: Option<PathBuf>,
     #[arg(long, default_value = "")]
@@ -195,7 +197,7 @@ fn show(bundle: &Bundle, measured: &Measurement) -> Result<(), Failure> {
 
 fn try_one(args: ProbeArgs) -> Result<Exit, Failure> {
     let failed = |why| Failure::new(Exit::Found, why);
-    let onnxruntime = OnnxRuntimeConfig::parse(&args.onnxruntime);
+    let onnxruntime = OnnxRuntimeConfig::parse(&args.onnxruntime).or_installed(args.installed);
     let report = |report: Result<String, serde_json::Error>| {
         output::print(&report.map_err(|error| failed(error.to_string()))?).map(|()| Exit::Fine)
     };

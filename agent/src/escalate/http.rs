@@ -1,4 +1,4 @@
-//! Owns one exchange over HTTP with one destination; the only module that names reqwest.
+//! Owns one exchange over HTTP with one destination.
 //!
 //! **Invariant:** bytes go to the configured host alone: no redirect is followed and no proxy is
 //! taken from the environment; an answer is read up to a bound, [`MAX_ANSWER`] bytes if nothing else is said, and up to a deadline.
@@ -243,7 +243,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What the error comes from, without the layers of client that it went through, and without the URL.
-fn cause(error: reqwest::Error) -> String {
+pub(super) fn cause(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut innermost: &dyn std::error::Error = &error;
     while let Some(source) = innermost.source() {
@@ -253,7 +253,7 @@ fn cause(error: reqwest::Error) -> String {
 }
 
 /// One provider serves the whole process; whoever installed one first is right too.
-fn install_provider() {
+pub(super) fn install_provider() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if rustls::crypto::ring::default_provider().install_default().is_err() {

@@ -8,6 +8,7 @@
 
 mod budget;
 mod credential;
+mod download;
 mod error;
 mod exchange;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use self::credential::CredentialError;
+pub use self::download::{DownloadError, download};
 pub use self::error::{EscalateError, Fault, Next, SendError};
 use self::exchange::{Exchange, Limit};
 pub use self::hook::{Hook, Posted};

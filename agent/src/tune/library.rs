@@ -17,6 +17,8 @@ pub enum OnnxRuntimeConfig {
     /// Where `ORT_DYLIB_PATH` says, beside the program, on the system's library path.
     #[default]
     Auto,
+    /// Nothing is said, and in this folder one was put in place by `runtime install`.
+    Installed(PathBuf),
     /// It is not used.
     Off,
     /// This file, or the newest in this folder.
@@ -40,19 +42,30 @@ impl OnnxRuntimeConfig {
     pub fn open(&self) -> Result<Library, LibraryError> {
         match self {
             Self::Auto => Library::open(None),
+            Self::Installed(folder) => Library::open_installed(folder),
             Self::Off => Err(LibraryError::Absent),
             Self::At(path) => Library::open(Some(path)),
         }
     }
 
+    /// The same, where nothing is said: the library that was put in place in this folder.
+    #[must_use]
+    pub fn or_installed(self, installed: Option<PathBuf>) -> Self {
+        match (self, installed) {
+            (Self::Auto, Some(folder)) => Self::Installed(folder),
+            (config, _) => config,
+        }
+    }
+
     /// As an argument of a child.
     pub(super) fn as_argument(&self) -> [OsString; 2] {
-        let value = match self {
-            Self::Auto => "auto".into(),
-            Self::Off => "off".into(),
-            Self::At(path) => path.clone().into_os_string(),
+        let (name, value) = match self {
+            Self::Auto => ("--onnxruntime", "auto".into()),
+            Self::Off => ("--onnxruntime", "off".into()),
+            Self::At(path) => ("--onnxruntime", path.clone().into_os_string()),
+            Self::Installed(folder) => ("--installed", folder.clone().into_os_string()),
         };
-        ["--onnxruntime".into(), value]
+        [name.into(), value]
     }
 }
 

@@ -83,7 +83,7 @@ pub fn fingerprint(bundle: &Bundle, models: &ModelsConfig) -> String {
     let library = match &models.onnxruntime {
         OnnxRuntimeConfig::Off => String::new(),
         OnnxRuntimeConfig::Auto => identity(None),
-        OnnxRuntimeConfig::At(path) => identity(Some(path)),
+        OnnxRuntimeConfig::At(path) | OnnxRuntimeConfig::Installed(path) => identity(Some(path)),
     };
     let parts = [
         hex::encode(bundle.digest()),

@@ -5,10 +5,14 @@ use std::collections::BTreeSet;
 use crate::{lexer, tree};
 
 /// One module of one package may name the library: `(word, package, module)`.
-const FENCES: [(&str, &str, &str); 9] = [
+const FENCES: [(&str, &str, &str); 12] = [
     ("rumqttc", "agent/src/", "link"),
     ("sled", "agent/queue/src/", "index"),
     ("reqwest", "agent/src/", "escalate"),
+    // The library is called as a method of every iterator is.
+    ("ZipArchive", "agent/src/", "install/archive"),
+    ("tar", "agent/src/", "install/archive"),
+    ("flate2", "agent/src/", "install/archive"),
     ("tract_onnx", "models/src/", "runtime/tract"),
     ("hound", "models/src/", "audio"),
     ("rubato", "models/src/", "audio"),

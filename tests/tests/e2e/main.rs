@@ -20,6 +20,7 @@ mod receiver;
 mod reference_accuracy;
 mod reference_models;
 mod results;
+mod runtime_install;
 mod same_key;
 mod stopping;
 mod tuning;

@@ -32,12 +32,12 @@ async fn start(dir: &Path, onnxruntime: &str) -> (Node, Client) {
 }
 
 /// The folder of a version, if it was fetched.
-fn version(name: &str) -> Option<PathBuf> {
+pub(super) fn version(name: &str) -> Option<PathBuf> {
     let folder = onnxruntime::folder().join(name);
     let required = std::env::var("HOLDFAST_REQUIRE_REFERENCE").is_ok_and(|value| value == "1");
     assert!(folder.is_dir() || !required, "{} is not there", folder.display());
     if !folder.is_dir() {
-        println!("LEFT OUT: tuning with ONNX Runtime {name} (not fetched: ./tests/run does)");
+        println!("LEFT OUT: ONNX Runtime {name} (not fetched: ./tests/run does)");
     }
     Some(folder).filter(|folder| folder.is_dir())
 }
@@ -148,7 +148,7 @@ fn agent() -> Command {
 }
 
 /// Makes a shared library of C text.
-fn compile(text: &str, to: &Path) {
+pub(super) fn compile(text: &str, to: &Path) {
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-x", "c", "-", "-o"]).arg(to).stdin(Stdio::piped());
     let mut child = cc.spawn().expect("a C compiler");

@@ -1,7 +1,7 @@
 //! Finding and loading libonnxruntime.
 //!
-//! A library is looked for where the configuration says, where `ORT_DYLIB_PATH` says, beside the
-//! program, and where the system's loader looks; the first that is there is taken, and if it does not
+//! A library is looked for where the configuration says, where it was installed, where `ORT_DYLIB_PATH`
+//! says, beside the program, and where the system's loader looks; the first that is there is taken, and if it does not
 //! load there is none. A process loads one library, and keeps it.
 //!
 //! **Invariant:** a file that is cut off, or for another machine, is refused before the loader maps it.
@@ -39,6 +39,8 @@ impl std::fmt::Debug for Library {
 pub enum Place {
     /// The configuration names it.
     Configuration,
+    /// An operator had it put in place.
+    Installed,
     /// `ORT_DYLIB_PATH` names it.
     Variable,
     /// It lies beside the program.
@@ -51,6 +53,7 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Configuration => "named by the configuration",
+            Self::Installed => "put in place by `runtime install`",
             Self::Variable => "named by ORT_DYLIB_PATH",
             Self::BesideProgram => "beside the program",
             Self::System => "on the system's library path",
@@ -63,8 +66,8 @@ impl std::fmt::Display for Place {
 pub enum LibraryError {
     /// There is none, and none was asked for.
     #[error(
-        "no libonnxruntime: none is named by the configuration or ORT_DYLIB_PATH, beside the \
-         program or on the system's library path"
+        "no libonnxruntime: none is named by the configuration or ORT_DYLIB_PATH, installed, beside \
+         the program or on the system's library path"
     )]
     Absent,
     /// One is there, and cannot be used.
@@ -105,6 +108,26 @@ impl Library {
     /// There is none, or the first one that is there cannot be used.
     pub fn open(configured: Option<&Path>) -> Result<Self, LibraryError> {
         let (path, place) = find(configured)?;
+        Self::open_at(path, place)
+    }
+
+    /// Loads the library that was put in place in `folder`.
+    ///
+    /// # Errors
+    /// It cannot be used, or is not there.
+    pub fn open_installed(folder: &Path) -> Result<Self, LibraryError> {
+        Self::open_at(meant_everywhere(inside(folder)), Place::Installed)
+    }
+
+    /// Whether a file is a whole shared library for this machine; nothing is loaded.
+    ///
+    /// # Errors
+    /// What is wrong with it; as a sentence.
+    pub fn check(path: &Path) -> Result<(), String> {
+        check_file(path)
+    }
+
+    fn open_at(path: PathBuf, place: Place) -> Result<Self, LibraryError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = &*loaded {
             if library.path == path {
@@ -132,7 +155,11 @@ impl Library {
 /// The first library that is there, and who named it; a path that means the same wherever it is used.
 fn find(configured: Option<&Path>) -> Result<(PathBuf, Place), LibraryError> {
     let (path, place) = first(configured)?;
-    Ok((path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path), place))
+    Ok((meant_everywhere(path), place))
+}
+
+fn meant_everywhere(path: PathBuf) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path)
 }
 
 fn first(configured: Option<&Path>) -> Result<(PathBuf, Place), LibraryError> {

@@ -295,7 +295,8 @@ async fn what_nobody_may_be_asked_any_more_is_settled_while_every_link_is_down()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_destination_that_fails_on_all_that_is_held_is_asked_rarely_and_takes_all_when_it_is_well() {
+async fn a_destination_that_fails_on_all_that_is_held_is_asked_rarely_and_takes_all_when_it_is_well()
+ {
     let world = World::new(|_, _| Act::Status(500, None));
     let device = Device::started(world.clone(), vec![destination("site", Zone::Site, 4)]).await;
     let ids = hold(&device, 20, Held::of_priority(4)).await;

@@ -40,7 +40,8 @@ pub(super) fn open_on(
     config: QueueConfig,
     lock: Option<DirLock>,
 ) -> Result<Ready, QueueError> {
-    let (mut ready, unfinished) = open_after_repair(disk, dir, config, lock)?;
+    let unfinished = Unfinished::read(&**disk, dir);
+    let (mut ready, unfinished) = open_after_repair(disk, dir, config, lock, unfinished)?;
     if let Some(unfinished) = unfinished {
         let (shared, writer, report) = &mut ready;
         unfinished.end(&writer.place, shared.config.keep_bad, report);
@@ -48,12 +49,14 @@ pub(super) fn open_on(
     Ok(ready)
 }
 
-/// The same; the note of a repair, if there is one, is left to be removed when what it says was told.
+/// The same, with the note of a repair, if there was one, which is left to be removed when what it says
+/// was told.
 pub(super) fn open_after_repair(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     config: QueueConfig,
     lock: Option<DirLock>,
+    mut unfinished: Option<Unfinished>,
 ) -> Result<(Ready, Option<Unfinished>), QueueError> {
     let place = Place { disk: Arc::clone(disk), dir: dir.to_owned(), boot: disk.boot() };
     let journal_dir = place.journal_dir();
@@ -62,7 +65,6 @@ pub(super) fn open_after_repair(
     let mut report = OpenReport::default();
     let found = place.segments(Some(config.keep_bad), &mut report)?;
     let clean = take_clean(&**disk, dir)?;
-    let mut unfinished = Unfinished::read(&**disk, dir);
     let index = match &unfinished {
         Some(repair) if repair.needs_new_index() => {
             Unfinished::move_index_away(&place)?;

@@ -5,7 +5,6 @@
 //! is on disk beside it, and only where no record can be read.
 
 use std::{
-    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -71,9 +70,11 @@ pub(super) async fn repair_on(
     let repairing = move || {
         let lock = DirLock::take(&at)?;
         let place = Place { disk: Arc::clone(&disk), dir: at.clone(), boot: disk.boot() };
-        let (repaired, damaged) = clear(&place, config.keep_bad)?;
-        let opening = opening::open_after_repair(&disk, &at, config, Some(lock.clone()));
-        let (opened, unfinished) = opening?;
+        let (repaired, unfinished) = clear(&place, config.keep_bad)?;
+        let damaged = unfinished.named.clone();
+        // As it is at hand: on a full disk there is none to be read.
+        let (noted, held) = (Some(unfinished), Some(lock.clone()));
+        let (opened, unfinished) = opening::open_after_repair(&disk, &at, config, held, noted)?;
         Ok((repaired, damaged, Queue::start(opened, &at)?, (unfinished, place, lock)))
     };
     let (mut repaired, damaged, (queue, mut report), rest) = super::off_reactor(repairing).await?;
@@ -116,8 +117,8 @@ fn is_bad(place: &Place) -> Result<bool, QueueError> {
 }
 
 /// Empties the damaged places. The note that this leaves has the next opening make the index anew and
-/// tell what is lost. Returns the requests of which a record was damaged, too.
-fn clear(place: &Place, keep_bad: usize) -> Result<(Repaired, BTreeSet<RequestId>), QueueError> {
+/// tell what is lost.
+fn clear(place: &Place, keep_bad: usize) -> Result<(Repaired, Unfinished), QueueError> {
     let disk = &*place.disk;
     let mut repaired = Repaired::default();
     let journal = place.journal_dir();
@@ -147,7 +148,7 @@ fn clear(place: &Place, keep_bad: usize) -> Result<(Repaired, BTreeSet<RequestId
         clear_segment(place, &path, keep_bad, &mut unfinished, &mut repaired)?;
     }
     disk.sync_entries(&place.dir)?;
-    Ok((repaired, unfinished.named))
+    Ok((repaired, unfinished))
 }
 
 /// Whether the disk gives a segment's header, or what is in its place.

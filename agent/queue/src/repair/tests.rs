@@ -26,9 +26,16 @@ struct Faulty {
     /// Changes that it still makes.
     left: Arc<AtomicI64>,
     bad: Option<(PathBuf, Range<u64>)>,
+    /// The name of a file that it has no room for.
+    no_room_for: Option<&'static str>,
 }
 
 impl Faulty {
+    /// One that makes so many changes.
+    fn after(left: i64) -> Self {
+        Self { left: Arc::new(AtomicI64::new(left)), bad: None, no_room_for: None }
+    }
+
     fn change(&self) -> io::Result<()> {
         match self.left.fetch_sub(1, Ordering::Relaxed) {
             1.. => Ok(()),
@@ -88,6 +95,9 @@ impl DiskFile for FaultyFile {
 impl Disk for Faulty {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
         self.change()?;
+        if self.no_room_for.is_some_and(|name| path.ends_with(name)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         Ok(self.file(path, RealDisk.create(path, bytes)?))
     }
 
@@ -220,8 +230,8 @@ async fn a_repair_that_is_killed_at_any_step_leaves_the_next_one_all_there_is_to
         for left in 0.. {
             let dir = tempfile::tempdir().unwrap();
             copy_folder(harmed.path(), dir.path());
-            let has_left = Arc::new(AtomicI64::new(left));
-            let disk = Faulty { left: Arc::clone(&has_left), bad: None };
+            let disk = Faulty::after(left);
+            let has_left = Arc::clone(&disk.left);
             let killed = repair_on(Arc::new(disk), dir.path(), small()).await;
             if let Ok(repaired) = killed {
                 let mut lost = repaired.lost;
@@ -266,8 +276,8 @@ async fn a_part_that_does_not_read_costs_a_repair_what_is_in_it() {
         let before = fs::read(&path).unwrap();
         let bad = 4096 + 40 * 1024..4096 + 44 * 1024;
         let gone = ids[if in_the_last { 4 } else { 0 }];
-        let left = Arc::new(AtomicI64::new(i64::MAX));
-        let disk: Arc<dyn Disk> = Arc::new(Faulty { left, bad: Some((path.clone(), bad.clone())) });
+        let bad_disk = Faulty { bad: Some((path.clone(), bad.clone())), ..Faulty::after(i64::MAX) };
+        let disk: Arc<dyn Disk> = Arc::new(bad_disk);
         let repaired = repair_on(Arc::clone(&disk), dir.path(), small()).await.unwrap();
         assert_eq!((repaired.lost, repaired.report.held), (vec![gone], 5));
         assert_eq!(repaired.damage[0].id, Some(gone));
@@ -283,4 +293,16 @@ async fn a_part_that_does_not_read_costs_a_repair_what_is_in_it() {
         }
         queue.close().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_repair_without_room_for_its_note_names_what_is_lost_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let ids = filled(dir.path(), 100 * 1024).await;
+    let file = OpenOptions::new().write(true).open(segment(dir.path(), 1)).unwrap();
+    FileExt::write_all_at(&file, b"damage", 4096 + 1000).unwrap();
+    let disk = Faulty { no_room_for: Some("repair.note.new"), ..Faulty::after(i64::MAX) };
+    let repaired = repair_on(Arc::new(disk), dir.path(), small()).await.unwrap();
+    assert_eq!((repaired.lost, repaired.report.held), (vec![ids[0]], 5));
+    assert_eq!(repaired.report.rebuilt.as_deref(), Some("it was repaired"));
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::destination::Zone;
+use crate::outcome::{Outcome, Recorded};
 use crate::request::DataClass;
 
 /// One class of a classification.
@@ -20,15 +21,24 @@ pub struct Class {
     pub confidence: f32,
 }
 
-/// The result of a request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The result of a request. Stored as `stored` says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Answer {
-    /// The best class.
+    /// The best class; of another kind of answer what it says in a few words.
     pub label: String,
-    /// Its calibrated probability in `0.0..=1.0`.
-    pub confidence: f32,
-    /// The likeliest classes, likeliest first; at most [`MAX_CLASSES`].
+    /// How sure it is, in `0.0..=1.0`: of classes the calibrated probability of the best, of labels
+    /// that hold each for itself how sure the least sure is. None for a kind that cannot tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f32>,
+    /// The likeliest classes, likeliest first; at most [`MAX_CLASSES`]. None for other kinds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<Class>,
+    /// The answer, if it is none of classes.
+    #[serde(flatten)]
+    pub outcome: Option<Outcome>,
+    /// When, in a recording of several windows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
     /// The zone where it was made.
     pub zone: Zone,
     /// Who made it: a destination's name, or `device`.
@@ -126,6 +136,8 @@ pub enum Reason {
         /// Milliseconds from when it was asked.
         ms: u64,
     },
+    /// The local answer is of a kind that does not tell how sure it is.
+    NoConfidence,
 }
 
 impl Reason {
@@ -149,6 +161,7 @@ impl Reason {
             Self::LocalStands => "local_stands",
             Self::Expired => "expired",
             Self::NotBefore { .. } => "not_before",
+            Self::NoConfidence => "no_confidence",
         }
     }
 }
@@ -175,6 +188,9 @@ impl fmt::Display for Reason {
             Self::SendFailed { destination, error } => write!(f, "{destination} failed: {error}"),
             Self::Escalated { destination, zone } => {
                 write!(f, "answered by {destination} (zone {zone})")
+            }
+            Self::NoConfidence => {
+                f.write_str("answers of this kind tell no confidence; the local one stands")
             }
             Self::Held => f.write_str("held on disk until a destination can be reached"),
             Self::NotHeld { error } => write!(f, "it could not be held: {error}"),

@@ -1,7 +1,7 @@
 //! Owns how a held request and its final answer are written to disk.
 //!
-//! **Invariant:** byte 0 is the version, the rest is postcard of the struct of that version;
-//! released structs never change, a new version gets a new struct.
+//! **Invariant:** byte 0 is the version, the rest is postcard of the struct of that version in
+//! `stored`.
 
 use bytes::Bytes;
 use holdfast_models::{Media, MediaType};
@@ -11,11 +11,10 @@ use thiserror::Error;
 use crate::answer::{Answer, Reason};
 use crate::queue::RequestId;
 use crate::request::{DataClass, Escalate, IdempotencyKey, Priority, Request, TaskName};
-
-const VERSION: u8 = 1;
+use crate::stored::{AnswerV1, AnswerV2, EnvelopeOf, FinalOf};
 
 /// Everything about a held request but its input.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Envelope {
     /// What is asked.
     pub task: TaskName,
@@ -42,7 +41,7 @@ pub struct Envelope {
 }
 
 /// A final answer with the reasons that led to it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Final {
     /// What the request was, for the reader of the answer.
     pub task: TaskName,
@@ -58,7 +57,7 @@ pub struct Final {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EnvelopeError {
     /// Written by a newer agent, or damaged.
-    #[error("stored record has version {0}, this agent reads 1: run the agent that wrote it")]
+    #[error("stored record has version {0}, this agent reads 1 and 2: run the agent that wrote it")]
     Version(u8),
     /// Damaged, or written by another program.
     #[error("stored record cannot be decoded")]
@@ -85,7 +84,29 @@ impl Envelope {
 
     /// The bytes to store.
     pub fn to_bytes(&self) -> Vec<u8> {
-        encode(self)
+        match &self.provisional {
+            None => encode(1, &self.stored(None::<AnswerV1>)),
+            Some(answer) => match AnswerV1::of(answer) {
+                Some(first) => encode(1, &self.stored(Some(first))),
+                None => encode(2, &self.stored(Some(AnswerV2::from(answer)))),
+            },
+        }
+    }
+
+    fn stored<A>(&self, provisional: Option<A>) -> EnvelopeOf<A> {
+        EnvelopeOf {
+            task: self.task.clone(),
+            class: self.class,
+            priority: self.priority,
+            escalate: self.escalate,
+            media_type: self.media_type.clone(),
+            deadline_ms: self.deadline_ms,
+            ttl_ms: self.ttl_ms,
+            key: self.key.clone(),
+            hops: self.hops,
+            provisional,
+            reasons: self.reasons.clone(),
+        }
     }
 
     /// Reads stored bytes.
@@ -93,7 +114,12 @@ impl Envelope {
     /// # Errors
     /// When the version is unknown or the bytes do not decode.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        decode(bytes)
+        match bytes.split_first() {
+            Some((1, rest)) => decode::<EnvelopeOf<AnswerV1>>(rest).map(Self::from),
+            Some((2, rest)) => decode::<EnvelopeOf<AnswerV2>>(rest).map(Self::from),
+            Some((&version, _)) => Err(EnvelopeError::Version(version)),
+            None => Err(EnvelopeError::Damaged),
+        }
     }
 
     /// The request, as it was when it was held.
@@ -126,7 +152,15 @@ impl Envelope {
 impl Final {
     /// The bytes to store.
     pub fn to_bytes(&self) -> Vec<u8> {
-        encode(self)
+        match AnswerV1::of(&self.answer) {
+            Some(first) => encode(1, &self.stored(first)),
+            None => encode(2, &self.stored(AnswerV2::from(&self.answer))),
+        }
+    }
+
+    fn stored<A>(&self, answer: A) -> FinalOf<A> {
+        let (task, class, reasons) = (self.task.clone(), self.class, self.reasons.clone());
+        FinalOf { task, class, answer, reasons }
     }
 
     /// Reads stored bytes.
@@ -134,18 +168,44 @@ impl Final {
     /// # Errors
     /// When the version is unknown or the bytes do not decode.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        decode(bytes)
+        match bytes.split_first() {
+            Some((1, rest)) => decode::<FinalOf<AnswerV1>>(rest).map(Self::from),
+            Some((2, rest)) => decode::<FinalOf<AnswerV2>>(rest).map(Self::from),
+            Some((&version, _)) => Err(EnvelopeError::Version(version)),
+            None => Err(EnvelopeError::Damaged),
+        }
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_extend(value, vec![VERSION]).expect("writing to memory cannot fail")
+impl<A: Into<Answer>> From<EnvelopeOf<A>> for Envelope {
+    fn from(stored: EnvelopeOf<A>) -> Self {
+        Self {
+            task: stored.task,
+            class: stored.class,
+            priority: stored.priority,
+            escalate: stored.escalate,
+            media_type: stored.media_type,
+            deadline_ms: stored.deadline_ms,
+            ttl_ms: stored.ttl_ms,
+            key: stored.key,
+            hops: stored.hops,
+            provisional: stored.provisional.map(Into::into),
+            reasons: stored.reasons,
+        }
+    }
+}
+
+impl<A: Into<Answer>> From<FinalOf<A>> for Final {
+    fn from(stored: FinalOf<A>) -> Self {
+        let FinalOf { task, class, answer, reasons } = stored;
+        Self { task, class, answer: answer.into(), reasons }
+    }
+}
+
+fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![version]).expect("writing to memory cannot fail")
 }
 
 fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, EnvelopeError> {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| EnvelopeError::Damaged),
-        Some((&version, _)) => Err(EnvelopeError::Version(version)),
-        None => Err(EnvelopeError::Damaged),
-    }
+    postcard::from_bytes(bytes).map_err(|_| EnvelopeError::Damaged)
 }

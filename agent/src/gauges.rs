@@ -1,20 +1,22 @@
-//! What the metrics mean, and the queue's numbers as metrics.
+//! What the metrics mean, and the numbers of queue and models as metrics.
 //!
 //! **Invariant:** every metric of the agent is described here; every number of [`Stats`] that an operator
 //! watches has a metric of the same meaning.
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
+use crate::engine::{Engine, Load, ModelEntry, Readiness};
 use crate::queue::Stats;
 
 /// Counters with their meaning, as `/metrics` shows it.
-const COUNTERS: [(&str, &str); 17] = [
+const COUNTERS: [(&str, &str); 19] = [
     ("holdfast_drained_total", "Held requests that were tried, by how that came out"),
     ("holdfast_escalation_tokens_total", "Tokens that destinations charged"),
     ("holdfast_escalations_total", "Requests sent to a destination, by how that came out"),
     ("holdfast_expired_total", "Requests whose time to live ended before their answer"),
     ("holdfast_fleet_results_total", "Results that the controller acknowledged"),
     ("holdfast_forgotten_total", "Kept answers that were removed, by the rule that did it"),
+    ("holdfast_model_runs_total", "Runs of a model since it was loaded; one can answer several"),
     ("holdfast_panics_total", "Parts of the agent that failed and began again"),
     ("holdfast_process_written_bytes_total", "Bytes that the agent had written to any disk"),
     ("holdfast_queue_damaged_total", "Damaged records found in the queue, and requests lost"),
@@ -24,20 +26,25 @@ const COUNTERS: [(&str, &str); 17] = [
     ("holdfast_results_missed_total", "Results removed before a taker had them"),
     ("holdfast_results_withheld_total", "Results that a receiver may not have, by the reason"),
     ("holdfast_set_aside_total", "Requests that were tried too often and wait for the operator"),
+    ("holdfast_turned_away_total", "Requests that a model did not take, by the reason"),
     ("holdfast_webhook_posts_total", "Posts to webhooks, by how they came out"),
     ("holdfast_written_bytes_total", "Bytes that the queue wrote to disk, by purpose"),
 ];
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 11] = [
     ("holdfast_budget_left_micros", "Millionths of the currency that a destination may cost today"),
     ("holdfast_clock_trusted", "1 while NTP keeps the date, else 0"),
     ("holdfast_drain_window", "Held requests that may be under way to a destination at once"),
     ("holdfast_link_up", "1 while a destination is reached, else 0"),
+    ("holdfast_model_loaded", "1 while a version of a bundle answers, else 0"),
+    ("holdfast_model_waiting", "Requests that wait for a model"),
+    ("holdfast_model_workers", "Workers of a model, by whether they have something to do"),
     ("holdfast_queue_bytes", "Bytes of the queue: held, live, allocated, index"),
     ("holdfast_queue_open", "1 while the queue is open and requests can be held, else 0"),
     ("holdfast_queue_requests", "Requests in the queue, by state"),
     ("holdfast_queue_segments", "Files of the queue's journal"),
 ];
-const HISTOGRAMS: [(&str, &str); 2] = [
+const HISTOGRAMS: [(&str, &str); 3] = [
+    ("holdfast_batch_rows", "Rows that a model took in one run"),
     ("holdfast_escalation_seconds", "Time until a destination answered"),
     ("holdfast_inference_seconds", "Time that a model took for one input"),
 ];
@@ -52,6 +59,26 @@ pub fn describe() {
     }
     for (name, what) in HISTOGRAMS {
         describe_histogram!(name, what);
+    }
+}
+
+/// Sets the metrics to what the engine says of its models.
+#[expect(clippy::cast_precision_loss, reason = "gauges are f64")]
+pub fn of_models(engine: &Engine) {
+    for ModelEntry { name, version, state, .. } in engine.index() {
+        let loaded = f64::from(u8::from(state == Readiness::Ready));
+        gauge!("holdfast_model_loaded", "model" => name, "version" => version).set(loaded);
+    }
+    for lane in engine.all_lanes() {
+        let Load { waiting, workers, busy, runs, .. } = lane.load();
+        let labels = || [("model", lane.name().to_owned()), ("version", lane.version().to_owned())];
+        gauge!("holdfast_model_waiting", &labels()).set(waiting as f64);
+        counter!("holdfast_model_runs_total", &labels()).absolute(runs);
+        for (state, count) in [("busy", busy), ("idle", workers.saturating_sub(busy))] {
+            let [model, version] = labels();
+            let labels = [model, version, ("state", state.to_owned())];
+            gauge!("holdfast_model_workers", &labels).set(count as f64);
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Sources {
         lanes
             .iter()
             .map(|lane| {
-                let choice = lane.choice();
+                let choice = lane.choice().clone();
                 ModelState {
                     name: lane.name().to_owned(),
                     version: lane.version().to_owned(),

@@ -5,9 +5,10 @@
 //!
 //! Tasks, and who waits for whom (no cycles):
 //! ```text
-//! api ──► service ──► engine (one thread a bundle)
+//! api ──► service ──► engine (workers of each bundle)
 //!            │└─────► escalate ──► destinations
 //!            └──────► queue (one writer thread) ◄── drain ──► escalate
+//! oip (under /v2, and gRPC) ──► engine
 //! results (webhooks, controller) ──► queue, policy, escalate, link
 //! link (MQTT) ◄── health ◄── engine, queue, escalate     (latest values only)
 //! ```
@@ -31,7 +32,9 @@ pub mod identity;
 pub mod install;
 pub mod link;
 pub mod listing;
+mod oip;
 pub mod operator;
+pub mod outcome;
 pub mod policy;
 pub mod pressure;
 pub mod reply;
@@ -40,6 +43,7 @@ pub mod results;
 pub mod route;
 pub mod run;
 pub mod service;
+mod stored;
 mod supervise;
 pub mod together;
 pub mod tune;

@@ -52,8 +52,8 @@ pub enum Start {
 /// A local answer, as far as a decision needs to know it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Local {
-    /// Calibrated confidence in `0.0..=1.0`.
-    pub confidence: f32,
+    /// How sure it is, in `0.0..=1.0`; nothing for a kind of answer that cannot tell.
+    pub confidence: Option<f32>,
     /// The confidence that the bundle asks for.
     pub threshold: f32,
 }
@@ -100,11 +100,16 @@ pub fn decide(question: &Question<'_>) -> Start {
 pub fn judge(question: &Question<'_>, local: Option<Local>) -> Verdict {
     let mut reasons = Vec::new();
     let sure = match local {
-        Some(Local { confidence, threshold }) if confidence >= threshold => {
+        // What cannot tell how sure it is goes up only if the caller wants that.
+        Some(Local { confidence: None, .. }) => {
+            reasons.push(Reason::NoConfidence);
+            true
+        }
+        Some(Local { confidence: Some(confidence), threshold }) if confidence >= threshold => {
             reasons.push(Reason::ConfidenceReached { confidence, threshold });
             true
         }
-        Some(Local { confidence, threshold }) => {
+        Some(Local { confidence: Some(confidence), threshold }) => {
             reasons.push(Reason::ConfidenceBelow { confidence, threshold });
             false
         }
@@ -172,8 +177,9 @@ fn stay(local: Option<Local>, mut reasons: Vec<Reason>) -> Verdict {
 mod tests {
     use super::*;
 
-    const SURE: Option<Local> = Some(Local { confidence: 0.9, threshold: 0.8 });
-    const UNSURE: Option<Local> = Some(Local { confidence: 0.5, threshold: 0.8 });
+    const SURE: Option<Local> = Some(Local { confidence: Some(0.9), threshold: 0.8 });
+    const UNSURE: Option<Local> = Some(Local { confidence: Some(0.5), threshold: 0.8 });
+    const UNTOLD: Option<Local> = Some(Local { confidence: None, threshold: 0.0 });
     const UP: Above<'_> = Above { name: "site", zone: Zone::Site, reachable: true };
     const DOWN: Above<'_> = Above { name: "site", zone: Zone::Site, reachable: false };
     const CLOUD: Above<'_> = Above { name: "cloud", zone: Zone::Public, reachable: true };
@@ -205,6 +211,8 @@ mod tests {
         for (case, class, escalate, local, above, want) in [
             ("sure", Public, Auto, SURE, &[UP][..], Next::Answer),
             ("unsure", Internal, Auto, UNSURE, &[UP], send(&["site"])),
+            ("of no confidence", Internal, Auto, UNTOLD, &[UP], Next::Answer),
+            ("of no confidence, but asked", Internal, Always, UNTOLD, &[UP], send(&["site"])),
             ("unsure, link down", Internal, Auto, UNSURE, &[DOWN], Next::Hold),
             ("unsure, nobody above", Internal, Auto, UNSURE, &[], Next::Answer),
             ("sure, but asked", Internal, Always, SURE, &[UP], send(&["site"])),
@@ -249,7 +257,7 @@ mod tests {
         let policy = Policy::default();
         for class in DataClass::ALL {
             for escalate in Escalate::ALL {
-                for local in [None, SURE, UNSURE] {
+                for local in [None, SURE, UNSURE, UNTOLD] {
                     let has_local = local.is_some();
                     let question = Question {
                         class,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_models::{Bundle, Decoder};
 use holdfast_wire::message::{Health, ModelState};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
@@ -21,7 +22,7 @@ use crate::api::Api;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::engine::{self, Engine};
+use crate::engine::Engine;
 use crate::escalate::{EscalateError, Escalator, Purse, TaskHints};
 use crate::gauges;
 use crate::health::Sources;
@@ -52,12 +53,23 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Answers past their time are looked for this often.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
+/// Where the agent answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// HTTP.
+    pub api: SocketAddr,
+    /// gRPC, if that is served.
+    pub grpc: Option<SocketAddr>,
+}
+
 /// Why the agent does not run.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The port is taken, or is not ours to take.
-    #[error("cannot listen on {address}; stop what uses it, or set api.listen to another port")]
+    #[error("cannot listen on {address}; stop what uses it, or set {key} to another port")]
     Listen {
+        /// The key of the configuration.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -85,7 +97,7 @@ pub enum RunError {
 /// Runs the agent until `stop` is cancelled.
 ///
 /// `program` is started to try ways to run a bundle; without it, tract alone is used.
-/// `ready` is called once with the API's address, when the agent answers.
+/// `ready` is called once with the API's addresses, when the agent answers.
 ///
 /// # Errors
 /// When the port or the queue belongs to another process.
@@ -93,19 +105,22 @@ pub async fn run(
     config: Config,
     program: Option<Program>,
     stop: CancellationToken,
-    ready: impl FnOnce(SocketAddr) -> Result<(), RunError>,
+    ready: impl FnOnce(Addresses) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
     let started = Instant::now();
     let metrics = recorder()?;
-    let listener = bind(config.api.listen).await?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| RunError::Listen { address: config.api.listen, source })?;
+    let (listener, address) = bind("api.listen", config.api.listen).await?;
+    let grpc = match config.api.grpc_listen {
+        Some(address) => Some(bind("api.grpc_listen", address).await?),
+        None => None,
+    };
+    let addresses = Addresses { api: address, grpc: grpc.as_ref().map(|(_, address)| *address) };
     let tuning = Arc::new(Tuning::open(program, &config.state_dir));
     tuning.recover();
     let (engine, slot) = tokio::join!(Engine::start(&config.models, &tuning), open_queue(&config));
     let engine = Arc::new(engine);
-    let hints = engine.bundles().into_iter().filter_map(|bundle| {
+    let of_classes = |bundle: &Bundle| matches!(bundle.decoder(), Decoder::Classification(_));
+    let hints = engine.bundles().into_iter().filter(of_classes).filter_map(|bundle| {
         let hints = TaskHints {
             labels: bundle.labels().to_vec(),
             description: bundle.description().to_owned(),
@@ -130,22 +145,24 @@ pub async fn run(
     // What still works while the rest stops is stopped after it.
     let stop_behind = CancellationToken::new();
     let takers = Takers::load(&config.state_dir, config.results.max_takers);
-    let parts = Parts {
-        config: config.clone(),
-        service: service.clone(),
-        takers: takers.clone(),
-        tuning,
-        started,
-    };
+    let parts =
+        Parts { config: config.clone(), service: service.clone(), takers: takers.clone(), started };
     parts.spawn(&tasks, &stop_behind);
     tasks.spawn(upkeep(metrics.clone(), stop_behind.clone()));
 
     let (limits, defaults) = (config.api.clone(), config.requests);
     let api = Api::new(service.clone(), limits, defaults, metrics, takers, stop.clone());
     tracing::info!(%address, models = service.engine.lanes().len(), ready_ms = started.elapsed().as_millis(), "ready");
-    ready(address)?;
+    ready(addresses)?;
+    let by_grpc = async {
+        if let Some((listener, address)) = grpc {
+            tracing::info!(%address, "gRPC is served");
+            crate::oip::serve_grpc(listener, api.clone(), stop.clone()).await;
+        }
+    };
+    let by_http = crate::api::serve(listener, api.clone().router(), &config.api, stop.clone());
     tokio::select! {
-        () = crate::api::serve(listener, api.router(), &config.api, stop.clone()) => {}
+        ((), ()) = async { tokio::join!(by_http, by_grpc) } => {}
         () = stopped_for_long(&stop) => {}
     }
     stop_behind.cancel();
@@ -166,7 +183,6 @@ struct Parts {
     config: Config,
     service: Service,
     takers: Takers,
-    tuning: Arc<Tuning>,
     started: Instant,
 }
 
@@ -213,7 +229,9 @@ async fn stopped_for_long(stop: &CancellationToken) {
 
 fn recorder() -> Result<PrometheusHandle, BuildError> {
     let seconds = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+    let rows = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
     PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full("holdfast_batch_rows".to_owned()), &rows)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)?
         .install_recorder()
         .inspect(|_handle| gauges::describe())
@@ -230,8 +248,15 @@ async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+/// Listens on an address of the configuration; says which one that is, should its port be 0.
+async fn bind(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), RunError> {
+    let failed = |source| RunError::Listen { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 /// Opens the queue; a disk that does not let it is tried again by [`hold_task`].
@@ -369,10 +394,10 @@ fn note_forgotten(Forgotten { by_age, by_count }: Forgotten) {
 
 /// Finds out how each bundle runs best on this board.
 async fn tuning_task(parts: Arc<Parts>, stop: CancellationToken) {
-    let Parts { config, service, tuning, .. } = &*parts;
+    let Parts { service, .. } = &*parts;
     tokio::select! {
         () = stop.cancelled() => {}
-        () = engine::tune(&service.engine, &config.models, tuning) => {}
+        () = service.engine.tune() => {}
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::{Answer, Reason};
 use crate::clock::Clock;
 use crate::destination::Destination;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Terms};
 use crate::envelope::{Envelope, EnvelopeError, Final};
 use crate::escalate::{Escalator, Next as SendNext};
 use crate::policy::Policy;
@@ -112,6 +112,14 @@ pub enum AskError {
     /// Nobody here or above can answer it.
     #[error("nobody can answer this: {}", sentence(.0))]
     Nobody(Vec<Reason>),
+    /// Only the model here could answer it, which has too much to do for that now.
+    #[error("nobody can answer this now: {}", sentence(reasons))]
+    Busy {
+        /// Why it went this way.
+        reasons: Vec<Reason>,
+        /// How long the model would take.
+        expected: Duration,
+    },
     /// The queue did not take it.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -138,10 +146,21 @@ struct Journey<'a> {
     /// The caller's name for it, with the digest of what is asked.
     name: Option<Idempotency>,
     local: Option<Answer>,
+    /// How long the local model would take, where that was too long.
+    expected: Option<Duration>,
     reasons: Vec<Reason>,
 }
 
 impl Journey<'_> {
+    /// There is no answer.
+    fn nobody(self) -> AskError {
+        let reasons = self.reasons;
+        match self.expected {
+            Some(expected) => AskError::Busy { reasons, expected },
+            None => AskError::Nobody(reasons),
+        }
+    }
+
     fn time_left(&self) -> Duration {
         Duration::from_millis(self.request.deadline_ms).saturating_sub(self.begun.elapsed())
     }
@@ -180,8 +199,14 @@ impl Service {
         if let Some(reply) = self.known(name.as_ref()).await? {
             return Ok(reply);
         }
-        let mut journey =
-            Journey { request: &request, begun, name, local: None, reasons: Vec::new() };
+        let mut journey = Journey {
+            request: &request,
+            begun,
+            name,
+            local: None,
+            expected: None,
+            reasons: Vec::new(),
+        };
         let threshold = self.local_turn(&mut journey).await?;
         let above = self.above(&request.task);
         let question = self.question(&request, &above);
@@ -192,7 +217,7 @@ impl Service {
         journey.reasons.extend(verdict.reasons);
         match verdict.next {
             Next::Answer => self.finish_local(journey).await,
-            Next::Refuse => Err(AskError::Nobody(journey.reasons)),
+            Next::Refuse => Err(journey.nobody()),
             Next::Hold => self.hold(journey).await,
             Next::Send(names) => self.send(journey, &names).await,
         }
@@ -224,13 +249,15 @@ impl Service {
             Start::Up => return Ok(None),
             Start::Local => {}
         }
-        match self.engine.infer(&request.task, &request.media, journey.time_left()).await {
+        let terms = Terms { priority: request.priority, within: journey.time_left() };
+        match self.engine.infer(&request.task, &request.media, terms).await {
             Ok(local) => {
                 journey.local = Some(local.answer);
                 Ok(Some(local.threshold))
             }
             Err(EngineError::Input(why)) => Err(AskError::Input(why)),
             Err(error) => {
+                journey.expected = error.retry_after();
                 journey.reasons.push(Reason::LocalFailed { error: error.to_string() });
                 Ok(None)
             }
@@ -305,14 +332,14 @@ impl Service {
         match (may_work_later, &journey.local) {
             (true, _) => self.hold(journey).await,
             (false, Some(_)) => self.finish_local(journey).await,
-            (false, None) => Err(AskError::Nobody(journey.reasons)),
+            (false, None) => Err(journey.nobody()),
         }
     }
 
     async fn finish_local(&self, mut journey: Journey<'_>) -> Result<Reply, AskError> {
         match journey.local.take() {
             Some(answer) => self.finish(journey, answer, "local").await,
-            None => Err(AskError::Nobody(journey.reasons)),
+            None => Err(journey.nobody()),
         }
     }
 
@@ -417,7 +444,8 @@ impl Service {
                 let answer = Answer { provisional: false, ..answer };
                 let begun = Instant::now();
                 // What stands is kept under its key: a full queue still has room for answers.
-                let journey = Journey { request, begun, name, local: None, reasons };
+                let journey =
+                    Journey { request, begun, name, local: None, expected: None, reasons };
                 return self.finish(journey, answer, "local").await;
             }
         }

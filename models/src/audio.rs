@@ -10,10 +10,12 @@ mod features;
 mod resample;
 mod spectrum;
 mod wav;
+mod wave;
 
 use crate::bundle::AudioFront;
 
 pub use wav::{AudioError, MAX_SECONDS, Recording};
+pub use wave::WavePipeline;
 
 use features::MelPlan;
 use resample::Resampler;

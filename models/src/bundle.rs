@@ -4,12 +4,17 @@
 //! there with the stated size and SHA-256; `read` checks the hash again, so what runs is what was
 //! signed for, whatever happened to the file since.
 
+mod batching;
+mod detection;
 mod fault;
 mod golden;
 mod input;
+mod kind;
 mod manifest;
 mod output;
 mod section;
+mod series;
+mod whole;
 
 use std::fs::File;
 use std::io::Read;
@@ -17,15 +22,22 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use batching::Batching;
 pub use fault::{BundleError, Fault, Problem};
 pub use golden::Golden;
 pub use input::{
     AudioFront, Channels, Features, Filter, Fit, Front, ImageFront, Input, Layout, Normalise,
     Resize, Spectrum,
 };
+pub use kind::Windows;
 pub use manifest::{FileEntry, Precision, Provenance, Sample, Variant};
-pub use output::{Meaning, Output};
+pub use output::Output;
+pub use series::{State, TensorFront, TextFront, WaveFront};
 
+use crate::media::MediaType;
+use crate::outputs::Decoder;
+use crate::runtime::TensorSpec;
+pub(crate) use manifest::MAX_ELEMENTS;
 use manifest::Manifest;
 use section::Faults;
 
@@ -41,6 +53,8 @@ pub struct Bundle {
     manifest: Manifest,
     digest: [u8; 32],
     goldens: Vec<Golden>,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
 }
 
 /// What a bundle's task takes.
@@ -50,6 +64,32 @@ pub enum MediaKind {
     Audio,
     /// A picture.
     Image,
+    /// Numbers, or several inputs by their names.
+    Tensor,
+    /// A text.
+    Text,
+}
+
+impl MediaKind {
+    /// Whether a task that takes this takes a body of that type.
+    pub fn takes(self, media_type: MediaType) -> bool {
+        match media_type {
+            MediaType::Json => matches!(self, Self::Tensor | Self::Text),
+            other => other.kind() == self,
+        }
+    }
+
+    /// What a caller may send, by its content types.
+    pub fn content_types(self) -> &'static str {
+        match self {
+            Self::Audio => "audio/wav",
+            Self::Image => "image/jpeg, image/png or image/webp",
+            Self::Tensor => {
+                "application/json, text/csv, application/x-npy or application/octet-stream"
+            }
+            Self::Text => "text/plain or application/json",
+        }
+    }
 }
 
 impl std::fmt::Display for MediaKind {
@@ -57,6 +97,8 @@ impl std::fmt::Display for MediaKind {
         f.write_str(match self {
             Self::Audio => "audio",
             Self::Image => "image",
+            Self::Tensor => "tensor",
+            Self::Text => "text",
         })
     }
 }
@@ -104,14 +146,24 @@ impl Bundle {
         &self.manifest.provenance
     }
 
-    /// The labels, in the order of the output tensor.
+    /// The labels, in the order of the first output; none where answers have no names.
     pub fn labels(&self) -> &[String] {
-        &self.manifest.output.labels
+        self.manifest.decoder.labels()
     }
 
-    /// A top confidence below this is not good enough.
+    /// A confidence below this is not good enough; 0 where answers have none.
     pub fn threshold(&self) -> f32 {
-        self.manifest.output.threshold
+        self.manifest.decoder.threshold().unwrap_or(0.0)
+    }
+
+    /// How the answer is made of what the graph gives.
+    pub fn decoder(&self) -> &Decoder {
+        &self.manifest.decoder
+    }
+
+    /// How the windows of one recording become one answer.
+    pub fn windows(&self) -> Windows {
+        self.manifest.windows
     }
 
     /// The variants; the first is the default.
@@ -142,6 +194,12 @@ impl Bundle {
         &self.manifest.files
     }
 
+    /// The size of a variant's graph, in bytes.
+    pub fn file_bytes(&self, variant: &str) -> Option<u64> {
+        let file = &self.variant(Some(variant))?.file;
+        self.files().iter().find(|entry| entry.path == *file).map(|entry| entry.bytes)
+    }
+
     /// The SHA-256 of `bundle.toml`, which has that of every other file in it.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
@@ -154,20 +212,49 @@ impl Bundle {
 
     /// What it takes.
     pub fn expects(&self) -> MediaKind {
-        match self.manifest.input.front {
-            Front::Audio(_) => MediaKind::Audio,
-            Front::Image(_) => MediaKind::Image,
+        let mut sent = self.manifest.inputs.iter().filter_map(|input| match input.front {
+            Front::Audio(_) | Front::Wave(_) => Some(MediaKind::Audio),
+            Front::Image(_) => Some(MediaKind::Image),
+            Front::Tensor(_) => Some(MediaKind::Tensor),
+            Front::Text(_) => Some(MediaKind::Text),
+            Front::Constant(_) => None,
+        });
+        match (sent.next(), sent.next()) {
+            (Some(only), None) => only,
+            // Several go together by their names.
+            _ => MediaKind::Tensor,
         }
     }
 
-    /// The input tensor and its preprocessing.
-    pub fn input(&self) -> &Input {
-        &self.manifest.input
+    /// The tensors that the graph takes, in the order of [`crate::Model::run_tensors`].
+    pub fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
     }
 
-    /// The output tensor and its meaning.
-    pub fn output(&self) -> &Output {
-        &self.manifest.output
+    /// The tensors that the graph gives, in the order of [`crate::Model::run_tensors`].
+    pub fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    /// How requests may go together in one batch; `None` where they may not.
+    pub fn batching(&self) -> Option<Batching> {
+        self.manifest.batching
+    }
+
+    /// Each `[[input]]`: the tensor and its preprocessing. They come first among [`Bundle::inputs`].
+    pub fn sources(&self) -> &[Input] {
+        &self.manifest.inputs
+    }
+
+    /// Each `[[output]]`. They come first among [`Bundle::outputs`].
+    pub fn results(&self) -> &[Output] {
+        &self.manifest.outputs
+    }
+
+    /// What is carried from window to window, in the order in which both sides come behind the others
+    /// among [`Bundle::inputs`] and [`Bundle::outputs`].
+    pub fn states(&self) -> &[State] {
+        &self.manifest.states
     }
 
     /// The bytes of a listed file, with its size and hash checked again.
@@ -215,7 +302,13 @@ fn open(dir: &Path, faults: &Faults) -> Option<Bundle> {
     }
     let manifest = manifest?;
     let goldens = golden::read(&golden?, &manifest, faults);
-    Some(Bundle { dir: dir.to_owned(), manifest, digest, goldens })
+    let carried = |name: &str, state: &State| TensorSpec::pinned(name, state.dtype, &state.shape);
+    let states = manifest.states.iter();
+    let taken = states.clone().map(|state| carried(&state.input, state));
+    let inputs = manifest.inputs.iter().map(Input::spec).chain(taken).collect();
+    let given = states.map(|state| carried(&state.output, state));
+    let outputs = manifest.outputs.iter().map(Output::spec).chain(given).collect();
+    Some(Bundle { dir: dir.to_owned(), manifest, digest, goldens, inputs, outputs })
 }
 
 fn read_listed(dir: &Path, entry: &FileEntry) -> Result<Vec<u8>, Problem> {

@@ -5,8 +5,10 @@
 //! **Invariant:** no pixel is decoded before the picture's stated size is found to be within the
 //! limits.
 
+pub mod annotate;
 mod decode;
 mod pixels;
+mod placement;
 mod resize;
 mod structure;
 
@@ -17,6 +19,7 @@ use crate::tensor::{Element, Elements};
 
 pub use decode::{ImageError, MAX_PIXELS, MAX_SIDE};
 pub use pixels::Pixels;
+pub use placement::{Part, Placement};
 
 use resize::Resizer;
 
@@ -66,9 +69,14 @@ impl ImagePipeline {
         self.resizer.run(pixels)
     }
 
+    /// How the picture that `fit` made last lies in the tensor.
+    pub fn placement(&self) -> Placement {
+        self.resizer.placement()
+    }
+
     /// The tensor of the picture that `fit` made last, in the bundle's layout. `out` has room for
     /// exactly that, and elements of the bundle's form.
-    pub fn tensor<T: Element>(&self, out: &mut [T]) {
+    pub fn tensor<T: Element + Copy>(&self, out: &mut [T]) {
         let levels: Vec<&[T]> = self.levels.iter().filter_map(T::of).collect();
         let pixels = self.resizer.last();
         let have = pixels.channels();

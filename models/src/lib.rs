@@ -2,28 +2,34 @@
 //!
 //! A request's way through this crate:
 //! ```text
-//! bytes -> Media::detect -> decode (audio | image) -> features -> Session::run -> classify -> Inference
+//! bytes -> Media::detect -> decode (audio | image | numbers | text) -> tensors -> Session::run -> Decoder -> Inference
 //! ```
-//! Owns the bundle format, the audio and image front ends and the `Runtime` seam.
+//! Owns the bundle format, the front ends, the decoders of outputs and the `Runtime` seam.
 //!
 //! **Invariant:** no bytes from outside (a bundle, a recording, a picture, a graph) panic or make
 //! this crate allocate more than its stated limits; each fault is a typed error.
 
 pub mod audio;
 pub mod bundle;
-pub mod classify;
 mod clock;
+mod front;
 pub mod image;
+pub mod inspect;
 mod media;
 mod model;
+mod numbers;
+pub mod outputs;
 pub mod quantisation;
 pub mod runtime;
 pub mod tensor;
 
 pub use bundle::{Bundle, BundleError, MediaKind, Variant};
-pub use classify::{Class, ClassifyError};
+pub use front::BodyError;
 pub use media::{Media, MediaError, MediaType};
-pub use model::{InferError, Inference, InputError, LoadError, Model, Timings};
+pub use model::{
+    InferError, Inference, InputError, LoadError, Model, Recorded, Reference, Timings,
+};
+pub use outputs::{Class, Decoder, Outcome, OutputError};
 pub use runtime::{
     Runtime, RuntimeError, Session, onnx_runtime::OnnxRuntime, onnx_runtime::library::Library,
     tract::Tract,

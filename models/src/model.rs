@@ -1,19 +1,25 @@
-//! A bundle's variant on a runtime, in service: media in, classes out.
+//! A bundle's variant on a runtime, in service: a body in, an answer out.
 //!
 //! **Invariant:** a `Model` exists only when its runtime reproduced the bundle's golden outputs
 //! through this crate's own front end, within the variant's tolerance.
 
+mod error;
+mod reference;
+
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::audio::{AudioError, AudioPipeline};
-use crate::bundle::{Bundle, BundleError, Front, Golden, MediaKind, Variant};
-use crate::classify::{Class, ClassifyError, classify};
+use crate::bundle::{Bundle, Golden, Variant};
 use crate::clock;
-use crate::image::{ImageError, ImagePipeline};
-use crate::media::{Media, MediaError};
-use crate::runtime::{Graph, Runtime, RuntimeError, Session, TensorSpec};
-use crate::tensor::{Tensor, with_type};
+use crate::front::Fronts;
+use crate::media::Media;
+use crate::outputs::pool::spans;
+use crate::outputs::{Class, Decoder, Outcome, Span, View};
+use crate::runtime::{Graph, Runtime, Session, TensorSpec};
+use crate::tensor::Tensor;
+
+pub use error::{InferError, InputError, LoadError};
+pub use reference::Reference;
 
 /// The golden check takes more samples until this much time has gone by.
 const GOLDEN_TIME: Duration = Duration::from_millis(40);
@@ -23,39 +29,66 @@ pub struct Model {
     bundle: Bundle,
     variant: Variant,
     runtime: &'static str,
-    front: FrontEnd,
+    fronts: Fronts,
     session: Box<dyn Session>,
-    input: [Tensor; 1],
-    output: [Tensor; 1],
-    /// The features of a recording before they take the input's form, and the output's numbers.
-    features: Vec<f32>,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
+    /// What the first output stands for, and what it is compared with.
     numbers: Vec<f32>,
+    given: Vec<f32>,
+    /// The answer's numbers of one window, and of all.
+    row: Vec<f32>,
+    rows: Vec<f32>,
+    /// What every output stands for, where the answer is made of all of them.
+    all: Vec<Vec<f32>>,
     checked: usize,
     off: f32,
-}
-
-enum FrontEnd {
-    Audio(Box<AudioPipeline>),
-    Image(Box<ImagePipeline>),
 }
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inference {
-    /// Every class, highest confidence first.
-    pub classes: Vec<Class>,
+    /// The answer.
+    pub outcome: Outcome,
+    /// What was in the windows of an input that has several.
+    pub recorded: Option<Recorded>,
     /// How long each part took.
     pub timings: Timings,
+}
+
+/// What was in the windows of one input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// Number of windows.
+    pub windows: usize,
+    /// Milliseconds from one window to the next, where that is known.
+    pub step_ms: Option<f64>,
+    /// When each label was the answer.
+    pub spans: Vec<Span>,
+    /// The answer's numbers of each window, one after the other, `width` each.
+    pub rows: Vec<f32>,
+    /// Numbers a window.
+    pub width: usize,
+}
+
+impl Inference {
+    /// The classes, highest confidence first; none of an answer that is of another kind.
+    pub fn classes(&self) -> &[Class] {
+        match &self.outcome {
+            Outcome::Classes(classes) => classes,
+            _ => &[],
+        }
+    }
 }
 
 /// How long the parts of an answer took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// From the file to samples or pixels.
+    /// From the body to samples, pixels or numbers.
     pub decode: Duration,
-    /// From those to the tensor.
+    /// From those to the tensors.
     pub features: Duration,
-    /// The graph and the classes.
+    /// The graph and the answer.
     pub infer: Duration,
 }
 
@@ -63,126 +96,6 @@ impl Timings {
     /// All parts together.
     pub fn total(&self) -> Duration {
         self.decode + self.features + self.infer
-    }
-}
-
-/// Why a variant does not go into service.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum LoadError {
-    /// The bundle has no such variant.
-    #[error("bundle {bundle} has no variant {variant}: it has {have}")]
-    Variant {
-        /// The bundle's name.
-        bundle: String,
-        /// The variant that was asked for.
-        variant: String,
-        /// The variants that there are.
-        have: String,
-    },
-    /// A file of the bundle changed since it was opened.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// The runtime does not take the graph.
-    #[error("variant {variant} of bundle {bundle} does not load")]
-    Runtime {
-        /// The bundle's name.
-        bundle: String,
-        /// The variant.
-        variant: String,
-        /// The runtime's reason.
-        source: RuntimeError,
-    },
-    /// A golden sample cannot be processed.
-    #[error("golden sample {sample} of bundle {bundle} cannot be processed")]
-    Sample {
-        /// The bundle's name.
-        bundle: String,
-        /// The sample's file.
-        sample: String,
-        /// The reason.
-        source: InferError,
-    },
-    /// The runtime answers otherwise than the reference.
-    #[error(
-        "variant {variant} of bundle {bundle} answers wrongly on {runtime}: {sample} is off by \
-         {off}, tolerance {tolerance}; use another variant or runtime"
-    )]
-    Golden {
-        /// The bundle's name.
-        bundle: String,
-        /// The variant.
-        variant: String,
-        /// The runtime.
-        runtime: &'static str,
-        /// The sample's file.
-        sample: String,
-        /// Largest absolute difference of an output.
-        off: f32,
-        /// The variant's tolerance.
-        tolerance: f32,
-    },
-}
-
-/// Why a request has no answer.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum InferError {
-    /// What the caller sent is refused, and is refused again when it is sent again.
-    #[error(transparent)]
-    Media(#[from] InputError),
-    /// This program's own processing failed.
-    #[error("preprocessing failed")]
-    Processing(#[source] InputError),
-    /// The runtime failed.
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    /// The graph's output is no answer.
-    #[error(transparent)]
-    Classify(#[from] ClassifyError),
-}
-
-/// Why an input is refused.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum InputError {
-    /// It was refused before decoding.
-    #[error(transparent)]
-    Media(#[from] MediaError),
-    /// The task takes the other kind of file.
-    #[error("the task takes {want}, the body is {got}: send {want}, or ask another task")]
-    Kind {
-        /// What the task takes.
-        want: MediaKind,
-        /// What the body is.
-        got: MediaKind,
-    },
-    /// The recording was refused.
-    #[error(transparent)]
-    Audio(#[from] AudioError),
-    /// The picture was refused.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-}
-
-impl From<MediaError> for InferError {
-    fn from(error: MediaError) -> Self {
-        Self::Media(error.into())
-    }
-}
-
-impl From<AudioError> for InferError {
-    fn from(error: AudioError) -> Self {
-        match error {
-            AudioError::Resample { .. } => Self::Processing(error.into()),
-            _ => Self::Media(error.into()),
-        }
-    }
-}
-
-impl From<ImageError> for InferError {
-    fn from(error: ImageError) -> Self {
-        match error {
-            ImageError::Resize(_) => Self::Processing(error.into()),
-            _ => Self::Media(error.into()),
-        }
     }
 }
 
@@ -260,39 +173,31 @@ impl Model {
             }
         })?;
         let onnx = bundle.read(&variant.file)?;
-        let (input, output) = (bundle.input(), bundle.output());
-        let spec = |name: &str, dtype, shape: &[usize]| TensorSpec {
-            name: name.to_owned(),
-            dtype,
-            shape: shape.to_vec(),
-        };
-        let inputs = [spec(&input.name, input.form.dtype, &input.shape)];
-        let outputs = [spec(&output.name, output.form.dtype, &output.shape)];
-        let graph = Graph { onnx: &onnx, inputs: &inputs, outputs: &outputs };
+        let (inputs, outputs) = (bundle.inputs(), bundle.outputs());
+        let graph = Graph { onnx: &onnx, inputs, outputs };
         let session = runtime.load(&graph, threads).map_err(|source| LoadError::Runtime {
             bundle: bundle.name().to_owned(),
             variant: variant.name.clone(),
             source,
         })?;
-        let front = match &input.front {
-            Front::Audio(front) => FrontEnd::Audio(Box::new(AudioPipeline::new(front))),
-            Front::Image(front) => {
-                FrontEnd::Image(Box::new(ImagePipeline::new(front, &input.form)))
-            }
+        let room = |specs: &[TensorSpec]| -> Vec<Tensor> {
+            specs.iter().map(|spec| Tensor::zeros(&spec.shape, spec.dtype)).collect()
         };
+        let (mut inputs, outputs) = (room(inputs), room(outputs));
+        let fronts = Fronts::new(bundle, &mut inputs);
         Ok(Self {
-            input: [Tensor::zeros(&input.shape, input.form.dtype)],
-            output: [Tensor::zeros(&output.shape, output.form.dtype)],
-            features: match front {
-                FrontEnd::Audio(_) => vec![0.0; inputs[0].size()],
-                FrontEnd::Image(_) => Vec::new(),
-            },
-            numbers: Vec::with_capacity(outputs[0].size()),
+            numbers: Vec::with_capacity(outputs.first().map_or(0, Tensor::len)),
+            inputs,
+            outputs,
             bundle: bundle.clone(),
             variant,
             runtime: runtime.name(),
-            front,
+            fronts,
             session,
+            given: Vec::new(),
+            row: Vec::new(),
+            rows: Vec::new(),
+            all: Vec::new(),
             checked: 0,
             off: 0.0,
         })
@@ -301,17 +206,14 @@ impl Model {
     fn check(&mut self, golden: &Golden) -> Result<(), LoadError> {
         let bundle = self.bundle.name().to_owned();
         let bytes = self.bundle.read(&golden.sample)?;
-        let media = Media::detect(bytes, None).map_err(InferError::from);
-        media.and_then(|media| self.run(&media)).map_err(|source| LoadError::Sample {
+        let media = Media::detect_for(bytes, None, Some(self.bundle.expects()));
+        let ran = media.map_err(InferError::from).and_then(|media| self.run(&media, Use::Compare));
+        ran.map_err(|source| LoadError::Sample {
             bundle: bundle.clone(),
             sample: golden.sample.clone(),
-            source,
+            source: Box::new(source),
         })?;
-        let pairs = self.numbers.iter().zip(&golden.output);
-        // A value that is not a number counts as infinitely far off.
-        let off = pairs
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0f32, |max, d| if d.is_nan() { f32::INFINITY } else { max.max(d) });
+        let off = self.off_from(golden);
         self.off = self.off.max(off);
         if off <= self.variant.tolerance {
             return Ok(());
@@ -324,6 +226,24 @@ impl Model {
             off,
             tolerance: self.variant.tolerance,
         })
+    }
+
+    /// The largest difference of the outputs that are there from a golden's.
+    fn off_from(&self, golden: &Golden) -> f32 {
+        // A value that is not a number counts as infinitely far off.
+        let worse =
+            |worst: f32, off: f32| if off.is_nan() { f32::INFINITY } else { worst.max(off) };
+        let off = |got: &[f32], want: &[f32]| {
+            got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0f32, worse)
+        };
+        let others = self.bundle.results().iter().zip(&self.outputs).skip(1);
+        let others = others.filter_map(|(output, tensor)| {
+            let want = golden.others.get(&output.name)?;
+            let mut got = Vec::new();
+            output.form.numbers(tensor, &mut got);
+            Some(off(&got, want))
+        });
+        others.fold(off(&self.numbers, &golden.output), worse)
     }
 
     /// The bundle it was loaded from.
@@ -354,50 +274,159 @@ impl Model {
     /// Answers one request.
     ///
     /// # Errors
-    /// The media is refused ([`InferError::Media`]), or the model fails (all others).
+    /// The body is refused ([`InferError::Media`]), or the model fails (all others).
     pub fn infer(&mut self, media: &Media) -> Result<Inference, InferError> {
-        let mut timings = self.run(media)?;
+        let (mut timings, windows) = self.run(media, Use::Answer)?;
         let began = clock::now();
-        let classes = classify(&self.numbers, self.bundle.output())?;
+        let outcome = match self.bundle.decoder() {
+            Decoder::Tensors => self.tensors(),
+            decoder if !decoder.is_pooled() => self.whole()?,
+            decoder if windows > 1 => {
+                decoder.outcome(&self.bundle.windows().pool.pool(&self.rows, self.row.len()))
+            }
+            decoder => decoder.outcome(&self.row),
+        };
+        let decoder = self.bundle.decoder();
+        let step_ms = self.fronts.window_ms();
+        let recorded = (windows > 1 || step_ms.is_some()).then(|| Recorded {
+            windows,
+            step_ms,
+            spans: spans(decoder, &self.rows, self.row.len()),
+            rows: self.rows.clone(),
+            width: self.row.len(),
+        });
         timings.infer += clock::now() - began;
-        Ok(Inference { classes, timings })
+        Ok(Inference { outcome, recorded, timings })
     }
 
-    /// From media to the numbers that the graph gives, which stay in `numbers`.
-    fn run(&mut self, media: &Media) -> Result<Timings, InferError> {
-        let (want, got) = (self.bundle.expects(), media.media_type().kind());
-        if want != got {
-            return Err(InputError::Kind { want, got }.into());
+    /// The answer that is made of all outputs at once.
+    fn whole(&mut self) -> Result<Outcome, InferError> {
+        let results = self.bundle.results();
+        self.all.resize_with(results.len(), Vec::new);
+        for ((output, tensor), numbers) in results.iter().zip(&self.outputs).zip(&mut self.all) {
+            output.form.numbers(tensor, numbers);
         }
-        let began = clock::now();
-        let decoded = match &mut self.front {
-            FrontEnd::Audio(audio) => {
-                let recording = AudioPipeline::decode(media.bytes())?;
-                let decoded = clock::now();
-                audio.clip(&recording)?;
-                audio.features(&mut self.features);
-                self.bundle.input().form.fill(&self.features, &mut self.input[0]);
-                decoded
-            }
-            FrontEnd::Image(image) => {
-                let pixels = ImagePipeline::decode(media.bytes(), media.media_type())?;
-                let decoded = clock::now();
-                image.fit(pixels)?;
-                with_type!(self.input[0].dtype(), T => {
-                    image.tensor::<T>(self.input[0].of_mut().unwrap_or_default());
-                });
-                decoded
-            }
-        };
-        let featured = clock::now();
-        self.session.run(&self.input, &mut self.output)?;
-        self.bundle.output().form.numbers(&self.output[0], &mut self.numbers);
-        Ok(Timings {
-            decode: decoded - began,
-            features: featured - decoded,
-            infer: clock::now() - featured,
-        })
+        let views = results.iter().zip(&self.all);
+        let views: Vec<View<'_>> =
+            views.map(|(output, values)| View { values, shape: &output.shape }).collect();
+        let placement = self.fronts.placement();
+        let outcome = self.bundle.decoder().whole(&views, placement.as_ref())?;
+        Ok(outcome.unwrap_or(Outcome::Tensors(Vec::new())))
     }
+
+    fn tensors(&self) -> Outcome {
+        let outputs = self.bundle.results().iter().zip(&self.outputs);
+        Outcome::Tensors(outputs.map(|(out, tensor)| (out.name.clone(), tensor.clone())).collect())
+    }
+
+    /// Runs the graph alone: `inputs` are [`Bundle::inputs`] in their order, and each of `outputs`
+    /// becomes that of [`Bundle::outputs`], in the memory it has. Where the batch is free it is
+    /// whatever the inputs have, all the same, up to [`crate::runtime::MAX_BATCH`]. What the elements
+    /// are is not looked at.
+    ///
+    /// # Errors
+    /// An input is missing, or not of its type and shape ([`InferError::Media`]); the runtime fails.
+    pub fn run_tensors(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &mut [Tensor],
+    ) -> Result<(), InferError> {
+        check_inputs(self.bundle.inputs(), inputs)?;
+        Ok(self.session.run(inputs, outputs)?)
+    }
+
+    /// From a body to the numbers that the graph gives for its last window, which stay in `numbers`,
+    /// and how many windows it had; the answer's numbers stay in `row` and `rows`.
+    fn run(&mut self, media: &Media, to: Use) -> Result<(Timings, usize), InferError> {
+        let (want, got) = (self.bundle.expects(), media.media_type());
+        if !want.takes(got) {
+            return Err(InputError::Kind { want, got: got.kind() }.into());
+        }
+        let mut timings = Timings::default();
+        let began = clock::now();
+        let (decoded, windows) = self.fronts.take(media, &mut self.inputs)?;
+        timings.decode = decoded - began;
+        let states = self.bundle.states().len();
+        let (sources, results) = (self.inputs.len() - states, self.outputs.len() - states);
+        for (state, spec) in self.inputs.iter_mut().zip(self.bundle.inputs()).skip(sources) {
+            *state = Tensor::zeros(&spec.shape, spec.dtype);
+        }
+        self.rows.clear();
+        let mut before = decoded;
+        for window in 0..windows {
+            self.fronts.window(window, &mut self.inputs)?;
+            let featured = clock::now();
+            timings.features += featured - before;
+            self.session.run(&self.inputs, &mut self.outputs)?;
+            let (carried, given) = (&mut self.inputs[sources..], &mut self.outputs[results..]);
+            carried.swap_with_slice(given);
+            if let (Some(output), Some(tensor)) =
+                (self.bundle.results().first(), self.outputs.first())
+            {
+                output.form.numbers(tensor, &mut self.numbers);
+            }
+            if to == Use::Answer {
+                self.decode_window()?;
+            }
+            before = clock::now();
+            timings.infer += before - featured;
+        }
+        Ok((timings, windows))
+    }
+
+    /// The answer's numbers of the window that was run last.
+    fn decode_window(&mut self) -> Result<(), InferError> {
+        let decoder = self.bundle.decoder();
+        let given = match decoder {
+            Decoder::Reconstruction(reconstruction) => {
+                self.fronts.numbers(&reconstruction.input, &self.inputs, &mut self.given)
+            }
+            _ => &[],
+        };
+        decoder.row(&self.numbers, given, &mut self.row)?;
+        self.rows.extend_from_slice(&self.row);
+        Ok(())
+    }
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Answer,
+    /// Only what the graph gives is looked at.
+    Compare,
+}
+
+/// Whether these are the graph's inputs, as far as a caller can be told what is wrong with one.
+fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), InputError> {
+    if inputs.len() != specs.len() {
+        let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        return Err(InputError::Count { got: inputs.len(), want: names.join(", ") });
+    }
+    let mut first: Option<(&str, usize)> = None;
+    for (spec, input) in specs.iter().zip(inputs) {
+        let batch = spec.batch_of(input.shape()).filter(|_| input.dtype() == spec.dtype);
+        let Some(batch) = batch else {
+            return Err(InputError::Tensor {
+                input: spec.name.clone(),
+                got: format!("{} {:?}", input.dtype(), input.shape()),
+                want: spec.to_string(),
+            });
+        };
+        match first.filter(|_| spec.free_batch) {
+            Some((other, wanted)) if wanted != batch => {
+                return Err(InputError::Batch {
+                    input: spec.name.clone(),
+                    got: batch,
+                    other: other.to_owned(),
+                    want: wanted,
+                });
+            }
+            None if spec.free_batch => first = Some((&spec.name, batch)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Model {

@@ -31,9 +31,9 @@ pub enum Rounding {
 /// What numbers become in a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Form {
-    /// The tensor's elements: f32, f16, i8 or u8.
+    /// The tensor's elements: f32, f16, f64, i8 or u8; other types stand for themselves.
     pub dtype: Dtype,
-    /// For i8 and u8, what they stand for.
+    /// For i8 and u8, what they stand for; themselves where there is none.
     pub scale: Option<Scale>,
 }
 
@@ -42,8 +42,30 @@ impl Form {
     pub const DTYPES: [(&str, Dtype); 4] =
         [("f32", Dtype::F32), ("f16", Dtype::F16), ("i8", Dtype::I8), ("u8", Dtype::U8)];
 
+    /// The types that a tensor of anything may have, by their names.
+    pub const NUMBERS: [(&str, Dtype); 13] = [
+        ("f32", Dtype::F32),
+        ("f16", Dtype::F16),
+        ("f64", Dtype::F64),
+        ("i8", Dtype::I8),
+        ("u8", Dtype::U8),
+        ("i16", Dtype::I16),
+        ("u16", Dtype::U16),
+        ("i32", Dtype::I32),
+        ("u32", Dtype::U32),
+        ("i64", Dtype::I64),
+        ("u64", Dtype::U64),
+        ("bool", Dtype::Bool),
+        ("string", Dtype::Text),
+    ];
+
     /// f32 as it is.
     pub const PLAIN: Self = Self { dtype: Dtype::F32, scale: None };
+
+    /// Whether any number can be told in this form, rather than whole ones only.
+    pub fn is_scalable(&self) -> bool {
+        self.scale.is_some() || matches!(self.dtype, Dtype::F16 | Dtype::F32 | Dtype::F64)
+    }
 
     /// The elements that these numbers become.
     pub fn elements(&self, numbers: &[f32]) -> Elements {
@@ -60,6 +82,7 @@ impl Form {
             Dtype::F16 => set(tensor, numbers, |x| f16::from_f32(*x)),
             Dtype::I8 => set(tensor, numbers, |x| self.to_i8(*x)),
             Dtype::U8 => set(tensor, numbers, |x| self.to_u8(*x)),
+            Dtype::F64 => set(tensor, numbers, |x| f64::from(*x)),
             _ => set(tensor, numbers, |x| *x),
         }
     }

@@ -1,16 +1,21 @@
 //! The seam between a bundle and the engines that execute graphs.
 //!
 //! **Invariant:** a `Session` takes and gives exactly the tensors of its `Graph`: same names, same
-//! element types, same pinned shapes. An engine that panics or refuses is a typed error.
+//! element types, same pinned shapes, and one batch where the first dimension is free. An engine that
+//! panics or refuses is a typed error.
 
 pub mod onnx_runtime;
 pub mod tract;
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 
 use crate::tensor::{Dtype, Tensor};
 
-/// A tensor of a graph: its name, its element type and its pinned shape.
+/// Largest batch that a graph is run with.
+pub const MAX_BATCH: usize = 4096;
+
+/// A tensor of a graph: its name, its element type and its shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     /// The name in the graph.
@@ -19,12 +24,51 @@ pub struct TensorSpec {
     pub dtype: Dtype,
     /// The shape, batch included; empty for a scalar.
     pub shape: Vec<usize>,
+    /// Whether the first dimension, which is 1 in `shape`, may be any number up to [`MAX_BATCH`].
+    pub free_batch: bool,
 }
 
 impl TensorSpec {
-    /// Number of elements.
+    /// A tensor whose every dimension is pinned.
+    pub fn pinned(name: impl Into<String>, dtype: Dtype, shape: &[usize]) -> Self {
+        Self { name: name.into(), dtype, shape: shape.to_vec(), free_batch: false }
+    }
+
+    /// Number of elements, of one element of the batch where that is free.
     pub fn size(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// The batch that a shape has here, if it is a shape of this tensor: 1 where it is pinned.
+    pub fn batch_of(&self, shape: &[usize]) -> Option<usize> {
+        if !self.free_batch {
+            return (shape == self.shape).then_some(1);
+        }
+        let (batch, rest) = shape.split_first()?;
+        let fits = (1..=MAX_BATCH).contains(batch) && Some(rest) == self.shape.get(1..);
+        fits.then_some(*batch)
+    }
+
+    /// The shape, with the batch that it is run with where that is free.
+    fn shape_at(&self, batch: usize) -> Cow<'_, [usize]> {
+        if !self.free_batch || batch == 1 {
+            return Cow::Borrowed(&self.shape);
+        }
+        let mut shape = self.shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = batch;
+        }
+        Cow::Owned(shape)
+    }
+}
+
+impl std::fmt::Display for TensorSpec {
+    /// As it is told to people: `f32 [batch, 128]`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let first = self.free_batch.then(|| "batch".to_owned());
+        let pinned = self.shape.iter().skip(usize::from(self.free_batch)).map(usize::to_string);
+        let dims: Vec<String> = first.into_iter().chain(pinned).collect();
+        write!(f, "{} [{}]", self.dtype, dims.join(", "))
     }
 }
 
@@ -113,19 +157,29 @@ pub enum RuntimeError {
     },
 }
 
-/// Whether tensors are as a session's graph says.
-fn check_tensors(specs: &[TensorSpec], tensors: &[Tensor]) -> Result<(), RuntimeError> {
+/// Whether tensors are as a session's graph says, all of one batch, which is given.
+fn check_tensors(specs: &[TensorSpec], tensors: &[Tensor]) -> Result<usize, RuntimeError> {
     check_count("inputs", tensors.len(), specs.len())?;
+    let mut all = None;
     for (spec, tensor) in specs.iter().zip(tensors) {
-        if spec.dtype != tensor.dtype() || spec.shape != tensor.shape() {
-            return Err(RuntimeError::Interface {
-                what: format!("tensor {}", spec.name),
-                got: format!("{} {:?}", tensor.dtype(), tensor.shape()),
-                want: format!("{} {:?}", spec.dtype, spec.shape),
-            });
+        let batch = spec.batch_of(tensor.shape()).filter(|_| spec.dtype == tensor.dtype());
+        let differs = spec.free_batch && batch != all.or(batch);
+        match batch.filter(|_| !differs) {
+            Some(batch) if spec.free_batch => all = Some(batch),
+            Some(_) => {}
+            None => {
+                return Err(RuntimeError::Interface {
+                    what: format!("tensor {}", spec.name),
+                    got: format!("{} {:?}", tensor.dtype(), tensor.shape()),
+                    want: match all {
+                        Some(batch) => format!("{spec} with a batch of {batch}"),
+                        None => spec.to_string(),
+                    },
+                });
+            }
         }
     }
-    Ok(())
+    Ok(all.unwrap_or(1))
 }
 
 fn check_count(what: &str, got: usize, want: usize) -> Result<(), RuntimeError> {

@@ -2,9 +2,16 @@
 //!
 //! **Invariant:** a tensor has as many elements as its shape says.
 
-/// Declares the element types: the name of the kind, its name in `bundle.toml`, its Rust type.
+mod batch;
+
+/// Declares the element types: the name of the kind, its name in `bundle.toml`, its Rust type; those of
+/// numbers, and the one of texts.
 macro_rules! element_types {
-    ($($kind:ident $name:literal $rust:ty,)*) => {
+    (text $text:ident $text_name:literal, $($number:ident $number_name:literal $rust:ty,)*) => {
+        element_types!(@all $($number $number_name $rust,)* $text $text_name String,);
+        element_types!(@macros $text $($number $rust,)*);
+    };
+    (@all $($kind:ident $name:literal $rust:ty,)*) => {
         /// The type of a tensor's elements.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[allow(missing_docs, reason = "the types' own names")]
@@ -23,7 +30,7 @@ macro_rules! element_types {
                 }
             }
 
-            /// Bytes of one element.
+            /// Bytes of one element; of a text, without its letters.
             pub fn bytes(self) -> usize {
                 match self {
                     $(Self::$kind => size_of::<$rust>(),)*
@@ -90,25 +97,30 @@ macro_rules! element_types {
                 }
             }
         })*
-
-        /// Evaluates an expression with the elements as a slice or vector of their Rust type.
+    };
+    (@macros $text:ident $($number:ident $rust:ty,)*) => {
+        /// Evaluates an expression with the elements as a slice or vector of their Rust type, and
+        /// another where they are texts.
         macro_rules! with_elements {
-            ($elements:expr, $own:ident => $body:expr) => {
+            ($elements:expr, $own:ident => $body:expr, $texts:ident => $other:expr) => {
                 match $elements {
-                    $($crate::tensor::Elements::$kind($own) => $body,)*
+                    $($crate::tensor::Elements::$number($own) => $body,)*
+                    $crate::tensor::Elements::$text($texts) => $other,
                 }
             };
         }
         pub(crate) use with_elements;
 
-        /// Evaluates an expression with a name for the Rust type of an element type.
+        /// Evaluates an expression with a name for the Rust type of an element type, and another
+        /// where that is text.
         macro_rules! with_type {
-            ($dtype:expr, $own:ident => $body:expr) => {
+            ($dtype:expr, $own:ident => $body:expr, text => $other:expr) => {
                 match $dtype {
-                    $($crate::tensor::Dtype::$kind => {
+                    $($crate::tensor::Dtype::$number => {
                         type $own = $rust;
                         $body
                     })*
+                    $crate::tensor::Dtype::$text => $other,
                 }
             };
         }
@@ -117,6 +129,7 @@ macro_rules! element_types {
 }
 
 element_types! {
+    text Text "string",
     Bool "bool" bool,
     U8 "u8" u8,
     I8 "i8" i8,
@@ -138,7 +151,7 @@ impl std::fmt::Display for Dtype {
 }
 
 /// A Rust type that is an element type.
-pub trait Element: Copy + Default + Sized + 'static {
+pub trait Element: Clone + Default + Sized + 'static {
     /// Which.
     const DTYPE: Dtype;
 
@@ -248,7 +261,23 @@ impl Tensor {
         Ok(())
     }
 
-    /// The elements as f32, as near as that comes.
+    /// Becomes as many zeros, or what was there of that type; memory that is there is used again.
+    pub fn reset(&mut self, shape: &[usize], dtype: Dtype) {
+        let count = shape.iter().product();
+        if self.dtype() == dtype {
+            with_elements!(
+                &mut self.elements,
+                own => own.resize_with(count, Default::default),
+                texts => texts.resize_with(count, Default::default)
+            );
+        } else {
+            self.elements = Elements::zeros(dtype, count);
+        }
+        self.shape.clear();
+        self.shape.extend_from_slice(shape);
+    }
+
+    /// The elements as f32, as near as that comes; of a text the number that it is, if it is one.
     #[allow(clippy::cast_possible_truncation, reason = "f64 and whole numbers become the nearest")]
     #[allow(clippy::cast_precision_loss, reason = "f64 and whole numbers become the nearest")]
     pub fn to_f32(&self) -> Vec<f32> {
@@ -265,6 +294,7 @@ impl Tensor {
             Elements::F16(e) => e.iter().map(|x| x.to_f32()).collect(),
             Elements::F32(e) => e.clone(),
             Elements::F64(e) => e.iter().map(|x| *x as f32).collect(),
+            Elements::Text(e) => e.iter().map(|x| x.parse().unwrap_or(f32::NAN)).collect(),
         }
     }
 }

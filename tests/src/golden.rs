@@ -105,7 +105,7 @@ impl File {
             "int64" => Dtype::I64,
             other => anyhow::bail!("{}: element type {other}", self.file),
         };
-        Ok(TensorSpec { name: self.name.clone(), dtype, shape: self.shape.clone() })
+        Ok(TensorSpec::pinned(&*self.name, dtype, &self.shape))
     }
 
     fn tensor(&self, folder: &Path) -> anyhow::Result<Tensor> {

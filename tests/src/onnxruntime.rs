@@ -19,9 +19,15 @@ pub fn folder() -> PathBuf {
 
 /// The library of a version (`1.22`, `1.23`, `newest`), loaded, or `None` when it is left out.
 pub fn library(version: &str) -> Option<Library> {
+    let folder = found(version)?;
+    Some(Library::open(Some(&folder)).unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// The folder of a version, or `None` when it is left out.
+pub fn found(version: &str) -> Option<PathBuf> {
     let folder = folder().join(version);
     if folder.is_dir() {
-        return Some(Library::open(Some(&folder)).unwrap_or_else(|error| panic!("{error}")));
+        return Some(folder);
     }
     let required = std::env::var("HOLDFAST_REQUIRE_REFERENCE").is_ok_and(|value| value == "1");
     assert!(!required, "ONNX Runtime {version} is required and is not in {}", folder.display());

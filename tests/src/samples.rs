@@ -48,7 +48,7 @@ pub fn of_bundle(dir: &Path) -> Result<Vec<Sample>> {
     let bundle = holdfast_models::Bundle::open(dir).map_err(anyhow::Error::new)?;
     let samples = bundle.samples().iter().filter_map(|sample| {
         let path = dir.join(&sample.file);
-        Some(Sample { task: task_of(&path)?, path, label: Some(sample.label.clone()) })
+        Some(Sample { task: task_of(&path)?, path, label: sample.label.clone() })
     });
     Ok(samples.collect())
 }

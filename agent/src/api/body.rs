@@ -24,14 +24,14 @@ const STEP_KIB: usize = 64;
 
 /// The memory that bodies may take together, in KiB.
 #[derive(Debug, Clone)]
-pub(super) struct Room {
+pub(crate) struct Room {
     free: Arc<Semaphore>,
     all: usize,
 }
 
 /// Room that one body takes; it is free again when this is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Place(Option<OwnedSemaphorePermit>);
+pub(crate) struct Place(Option<OwnedSemaphorePermit>);
 
 impl Room {
     pub(super) fn of(config: &ApiConfig) -> Self {
@@ -39,16 +39,31 @@ impl Room {
         Self { free: Arc::new(Semaphore::new(all)), all }
     }
 
+    /// Room for so many bytes more, if there is any now.
+    pub(crate) fn try_take(&self, bytes: usize, place: &mut Place) -> bool {
+        let kib = u32::try_from(bytes.div_ceil(1024)).ok();
+        let taken = kib.and_then(|kib| self.free.clone().try_acquire_many_owned(kib).ok());
+        let Some(more) = taken else { return false };
+        place.add(more);
+        true
+    }
+
     /// Room for so many KiB more, or all there is, waiting for it until `until`.
     async fn take(&self, kib: usize, place: &mut Place, until: Instant) -> Result<(), NoRoom> {
         let kib = u32::try_from(kib.min(self.all)).map_err(|_| NoRoom)?;
         let taken = timeout_at(until, self.free.clone().acquire_many_owned(kib)).await;
         let Ok(Ok(more)) = taken else { return Err(NoRoom) };
-        match &mut place.0 {
-            Some(place) => place.merge(more),
-            None => place.0 = Some(more),
-        }
+        place.add(more);
         Ok(())
+    }
+}
+
+impl Place {
+    fn add(&mut self, more: OwnedSemaphorePermit) {
+        match &mut self.0 {
+            Some(place) => place.merge(more),
+            None => self.0 = Some(more),
+        }
     }
 }
 
@@ -71,7 +86,7 @@ impl From<NoRoom> for Unread {
 
 /// Reads a body of at most `limit` bytes whole, as soon as there is room for it; `retry_after_s` is
 /// for who finds none.
-pub(super) async fn read(
+pub(crate) async fn read(
     room: &Room,
     config: &ApiConfig,
     limit: usize,
@@ -142,7 +157,7 @@ async fn gather(
 
 /// Takes what is left of a refused body, within bounds: a connection that is closed with bytes
 /// unread can lose the refusal on its way.
-pub(super) async fn discard(body: Body) {
+pub(crate) async fn discard(body: Body) {
     let mut data = body.into_data_stream();
     let mut left = DISCARD_BYTES;
     let all = async {
@@ -180,6 +195,7 @@ mod tests {
     fn config(max_body: usize, memory: usize) -> ApiConfig {
         ApiConfig {
             listen: ([127, 0, 0, 1], 0).into(),
+            grpc_listen: None,
             max_body_bytes: max_body,
             max_body_memory: memory,
             max_concurrent: 1,

@@ -3,11 +3,11 @@
 //! **Invariant:** a handler turns bytes into a [`Request`] or a [`Problem`] and leaves everything
 //! else to [`Service`]; no body larger than the limit is ever in memory.
 
-mod body;
+pub(crate) mod body;
 mod problem;
 mod queue;
 mod results;
-mod server;
+pub(crate) mod server;
 mod terms;
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use holdfast_models::{Media, MediaError, MediaKind};
+use holdfast_models::{Bundle, Media, MediaError, MediaKind};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -33,6 +33,7 @@ pub use self::queue::Ids;
 pub use self::server::serve;
 use self::terms::{Terms, TermsQuery};
 use crate::config::{ApiConfig, RequestDefaults};
+use crate::engine::Load;
 use crate::gauges;
 use crate::pressure;
 use crate::queue::{RequestId, State as Stage};
@@ -58,7 +59,7 @@ pub struct Api {
     /// Ends the streams when the agent stops.
     pub stop: CancellationToken,
     places: Arc<Semaphore>,
-    room: body::Room,
+    pub(crate) room: body::Room,
     waiting: Arc<Semaphore>,
 }
 
@@ -95,14 +96,14 @@ impl Api {
     }
 
     /// When one of the calls under way is done.
-    fn retry_after_s(&self) -> u64 {
+    pub(crate) fn retry_after_s(&self) -> u64 {
         let rate = self.service.pressure.calls();
         // Before the first is measured: one is done within the deadline of most.
         rate.time_for(1).unwrap_or(1).clamp(1, pressure::LONGEST_S)
     }
 
     /// A place for one request under way.
-    fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
+    pub(crate) fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.places.try_acquire().map_err(|_| {
             let limit = self.config.max_concurrent;
             let detail = format!("{limit} requests are under way already; try again shortly");
@@ -128,6 +129,7 @@ impl Api {
             .route("/v1/queue/ids", get(queue::ids))
             .route("/v1/queue/records", post(queue::import))
             .route("/v1/queue/stats", get(queue::stats))
+            .nest("/v2", crate::oip::router())
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(render_metrics))
@@ -269,7 +271,9 @@ fn read_media(
     bytes: Bytes,
 ) -> Result<Media, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media = Media::detect(bytes, content_type).map_err(|error| {
+    let lane = api.service.engine.lane(task);
+    let expects = lane.map(|lane| lane.expects());
+    let media = Media::detect_for(bytes, content_type, expects).map_err(|error| {
         let status = if !matches!(error, MediaError::Empty | MediaError::TooLarge(_)) {
             StatusCode::UNSUPPORTED_MEDIA_TYPE
         } else {
@@ -277,12 +281,14 @@ fn read_media(
         };
         Problem::new(status, "bad_input", crate::error_chain(&error))
     })?;
-    let expects = api.service.engine.lane(task).map(|lane| lane.expects());
-    if let Some(expects) = expects.filter(|expects| *expects != media.media_type().kind()) {
-        let (want, accepted) = match expects {
-            MediaKind::Audio => ("a recording", "audio/wav"),
-            MediaKind::Image => ("a picture", "image/jpeg, image/png or image/webp"),
+    if let Some(expects) = expects.filter(|expects| !expects.takes(media.media_type())) {
+        let want = match expects {
+            MediaKind::Audio => "a recording",
+            MediaKind::Image => "a picture",
+            MediaKind::Tensor => "numbers",
+            MediaKind::Text => "a text",
         };
+        let accepted = expects.content_types();
         let got = media.media_type().mime();
         let detail = format!("task {task} takes {want} ({accepted}), this is {got}");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong_media", detail));
@@ -329,11 +335,42 @@ struct TaskBody<'a> {
     bundle: &'a str,
     version: &'a str,
     #[serde(flatten)]
-    choice: Choice,
+    choice: &'a Choice,
     description: &'a str,
-    takes: &'static str,
+    kind: &'static str,
+    takes: String,
+    /// What goes under which name in `{"inputs": {...}}`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<InputBody<'a>>,
     labels: &'a [String],
-    threshold: f32,
+    /// Nothing for kinds that tell no confidence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<f32>,
+    /// Requests that wait for it, its workers, and how many of them have something to do.
+    #[serde(flatten)]
+    load: Load,
+}
+
+/// One input of a task that takes them by their names.
+#[derive(Debug, Serialize)]
+struct InputBody<'a> {
+    name: &'a str,
+    /// Of the numbers as they are sent.
+    dtype: &'static str,
+    shape: &'a [usize],
+}
+
+fn inputs(bundle: &Bundle) -> Vec<InputBody<'_>> {
+    if bundle.expects() != MediaKind::Tensor {
+        return Vec::new();
+    }
+    let sent = bundle.sources().iter().filter(|input| !input.is_constant());
+    sent.map(|input| InputBody {
+        name: &input.name,
+        dtype: input.sent_dtype().name(),
+        shape: &input.shape,
+    })
+    .collect()
 }
 
 #[derive(Debug, Serialize)]
@@ -351,12 +388,12 @@ async fn list_tasks(State(api): State<Api>) -> Response {
             version: lane.version(),
             choice: lane.choice(),
             description: lane.description(),
-            takes: match lane.expects() {
-                MediaKind::Audio => "audio",
-                MediaKind::Image => "image",
-            },
+            kind: lane.bundle().decoder().kind(),
+            takes: lane.expects().to_string(),
+            inputs: inputs(lane.bundle()),
             labels: lane.labels(),
-            threshold: lane.threshold(),
+            threshold: lane.bundle().decoder().threshold(),
+            load: lane.load(),
         })
         .collect();
     Json(TasksBody { tasks }).into_response()
@@ -370,7 +407,8 @@ async fn ready(State(api): State<Api>) -> Response {
         .filter(|bundle| !bundle.is_spare)
         .map(|bundle| serde_json::json!({ "bundle": bundle.path.display().to_string(), "why": bundle.why }))
         .collect();
-    let models: Vec<_> = engine.lanes().iter().map(|lane| lane.model()).collect();
+    let lanes = engine.lanes();
+    let models: Vec<_> = lanes.iter().map(|lane| lane.model()).collect();
     let can_answer = !models.is_empty() || !api.service.destinations.is_empty();
     let status = if can_answer { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // Without its queue the device still answers, and stays ready; it is told beside.
@@ -383,8 +421,9 @@ async fn ready(State(api): State<Api>) -> Response {
 }
 
 async fn render_metrics(State(api): State<Api>) -> Response {
+    // These numbers are taken when somebody asks for them.
+    gauges::of_models(&api.service.engine);
     gauges::of_queue_open(api.service.queue.get().is_some());
-    // The queue's numbers are taken when somebody asks for them.
     if let Some(queue) = api.service.queue.get()
         && let Ok(stats) = queue.stats().await
     {

@@ -62,6 +62,16 @@ impl Problem {
         self.status
     }
 
+    /// What went wrong, in words.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Seconds after which to come back, if they are known.
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s
+    }
+
     /// A refusal by the queue, with what is known of its pace; `length` of the requests wait in it.
     pub fn of_queue(error: AskError, length: Option<u64>, rate: Rate) -> Self {
         let problem = Self::from(error);
@@ -107,6 +117,10 @@ impl From<AskError> for Problem {
             AskError::Input(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_input", detail),
             AskError::Nobody(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "nobody_can_answer", detail)
+            }
+            AskError::Busy { expected, .. } => {
+                let seconds = expected.as_secs().saturating_add(1).min(pressure::LONGEST_S);
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(seconds)
             }
             AskError::Queue(QueueError::KeyConflict { .. }) => {
                 Self::new(StatusCode::CONFLICT, "idempotency_key_conflict", detail)

@@ -41,12 +41,25 @@ pub async fn serve(
     config: &ApiConfig,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(config.max_connections));
-    let connections = TaskTracker::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .max_headers(MAX_HEADERS);
+    let serve = move |stream, stop| connection(stream, http.clone(), router.clone(), stop);
+    accept(listener, config.max_connections, stop, serve).await;
+}
+
+/// Takes connections, `limit` of them at once, until `stop`, then waits for those that are open.
+pub(crate) async fn accept<C>(
+    listener: TcpListener,
+    limit: usize,
+    stop: CancellationToken,
+    connection: impl Fn(TcpStream, CancellationToken) -> C,
+) where
+    C: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(limit));
+    let connections = TaskTracker::new();
     loop {
         // A connection without a place waits in the kernel's queue.
         let place = tokio::select! {
@@ -64,9 +77,13 @@ pub async fn serve(
                 }
             },
         };
-        let (http, router, stop) = (http.clone(), router.clone(), stop.clone());
+        // Answers are small: they are not held back to be filled up.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        let connection = connection(stream, stop.clone());
         connections.spawn(async move {
-            connection(stream, http, router, stop).await;
+            connection.await;
             drop(place);
         });
     }
@@ -82,10 +99,6 @@ async fn connection(
     router: Router,
     stop: CancellationToken,
 ) {
-    // Answers are small: they are not held back to be filled up.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
-    }
     let (router, stopping) = (TowerToHyperService::new(router), Arc::new(stop.clone()));
     let service = service_fn(move |request| {
         let (response, stopping) = (router.call(request), Arc::clone(&stopping));

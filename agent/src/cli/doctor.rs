@@ -8,8 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::nearest::nearest;
-use super::running::api_of;
-use super::{ConfigArgs, Exit, Failure, Places, output};
+use super::{ConfigArgs, Exit, Failure, Places, output, running};
 use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
@@ -186,8 +185,14 @@ fn of_configuration(error: &ConfigError) -> Vec<Finding> {
 
 fn of_bundles(engine: &Engine, config: &Config, findings: &mut Vec<Finding>) {
     for lane in engine.lanes() {
-        let found =
-            format!("{}, {} classes, golden outputs agree", lane.model(), lane.labels().len());
+        let (kind, labels) = (lane.bundle().decoder().kind(), lane.labels().len());
+        let what = match kind {
+            "classification" => format!("{labels} classes"),
+            _ if labels > 0 => format!("{kind} of {labels}"),
+            _ => kind.to_owned(),
+        };
+        let (model, workers) = (lane.model(), lane.workers());
+        let found = format!("{model}, {what}, golden outputs agree, up to {workers} at once");
         findings.push(Finding::fine(format!("task {}", lane.task()), found));
     }
     for refused in engine.refused() {
@@ -298,7 +303,7 @@ async fn of_queue(config: &Config) -> Finding {
 
 /// Why an agent that runs has no queue, if one runs and has none.
 async fn queue_that_is_missing(config: &Config) -> Option<String> {
-    let agent = LocalAgent::at(&api_of(config)).ok()?;
+    let agent = LocalAgent::at(&running::address(config)).ok()?;
     let said: Value = agent.ask(Method::Get, "/readyz", Vec::new()).await.ok()?;
     Some(said.get("queue")?.get("why")?.as_str()?.to_owned())
 }

@@ -10,10 +10,11 @@ use holdfast_models::Media;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{ConfigArgs, Exit, Failure, Places, output, table};
+use super::{ConfigArgs, Exit, Failure, Places, annotated, output, table};
 use crate::answer::Class;
-use crate::engine::{self, Engine, Lane};
-use crate::request::TaskName;
+use crate::engine::{Engine, Lane, Terms};
+use crate::outcome::{Outcome as Said, Recorded};
+use crate::request::{Priority, TaskName};
 use crate::tune::Tuning;
 use crate::tune::probe::Program;
 
@@ -21,7 +22,7 @@ use crate::tune::probe::Program;
 pub(super) struct InferArgs {
     /// The task, such as voice-commands
     task: String,
-    /// Recordings or pictures
+    /// Recordings, pictures, texts, or numbers as JSON, CSV, NPY or raw elements
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -32,6 +33,9 @@ pub(super) struct InferArgs {
     /// Variant of the bundle, such as int8 or fp32
     #[arg(long)]
     variant: Option<String>,
+    /// Draw the answer on the picture, into this PNG file
+    #[arg(long, value_name = "PNG")]
+    annotate: Option<PathBuf>,
     /// Print a JSON array instead of a table
     #[arg(long)]
     json: bool,
@@ -48,8 +52,31 @@ struct Row {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Outcome {
-    Answered { label: String, confidence: f32, sure: bool, took_ms: f64, classes: Vec<Class> },
-    Failed { error: String },
+    Answered {
+        #[serde(flatten)]
+        answer: Box<Told>,
+        /// Whether that is enough; nothing for kinds that tell no confidence.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sure: Option<bool>,
+    },
+    Failed {
+        error: String,
+    },
+}
+
+/// What the file is, as the task sees it.
+#[derive(Debug, Serialize)]
+struct Told {
+    label: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<f32>,
+    took_ms: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    classes: Vec<Class>,
+    #[serde(flatten)]
+    outcome: Option<Said>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded: Option<Recorded>,
 }
 
 /// A file that takes longer than this is stuck.
@@ -67,6 +94,10 @@ pub(super) fn infer(args: &InferArgs, program: Option<Program>) -> Result<Exit, 
     if args.variant.is_some() {
         config.models.pins.variant.clone_from(&args.variant);
     }
+    if args.annotate.is_some() && args.files.len() != 1 {
+        let sentence = format!("--annotate takes one picture, {} were given", args.files.len());
+        return Err(Failure::new(Exit::Usage, sentence));
+    }
     let task = TaskName::parse(&args.task).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("\"{}\" is not a task name", args.task))
     })?;
@@ -75,14 +106,16 @@ pub(super) fn infer(args: &InferArgs, program: Option<Program>) -> Result<Exit, 
         let tuning = Arc::new(Tuning::open(program, &config.state_dir));
         let engine = Engine::start(&config.models, &tuning).await;
         if engine.lane(&task).is_none() {
-            engine::try_untried(&engine, &config.models, &tuning).await;
+            engine.try_untried().await;
         }
         let lane =
             engine.lane(&task).ok_or_else(|| no_model(&engine, &task, &config.models.bundles))?;
         check_variant(&lane, args.variant.as_deref())?;
-        let rows = answer_all(&engine, &task, &args.files).await;
-        if !args.json {
-            eprintln!("{}, sure from {:.2}", lane.model(), lane.threshold());
+        let rows = answer_all(&engine, &lane, args).await;
+        match lane.bundle().decoder().threshold() {
+            _ if args.json => {}
+            Some(threshold) => eprintln!("{}, sure from {threshold:.2}", lane.model()),
+            None => eprintln!("{}, which tells no confidence", lane.model()),
         }
         Ok::<_, Failure>(rows)
     })?;
@@ -119,7 +152,8 @@ fn check_variant(lane: &Lane, wanted: Option<&str>) -> Result<(), Failure> {
     }
 }
 
-async fn answer_all(engine: &Engine, task: &TaskName, files: &[PathBuf]) -> Vec<Row> {
+async fn answer_all(engine: &Engine, lane: &Lane, args: &InferArgs) -> Vec<Row> {
+    let (files, drawn) = (&args.files, args.annotate.as_deref());
     let bar = if files.len() >= BAR_FROM && std::io::stderr().is_terminal() {
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files, {eta} left");
         let bar = ProgressBar::new(files.len() as u64);
@@ -132,32 +166,55 @@ async fn answer_all(engine: &Engine, task: &TaskName, files: &[PathBuf]) -> Vec<
     };
     let mut rows = Vec::with_capacity(files.len());
     for file in files {
-        rows.push(Row { file: file.clone(), outcome: answer(engine, task, file).await });
+        rows.push(Row { file: file.clone(), outcome: answer(engine, lane, file, drawn).await });
         bar.inc(1);
     }
     bar.finish_and_clear();
     rows
 }
 
-async fn answer(engine: &Engine, task: &TaskName, file: &Path) -> Outcome {
+/// Answers one file, and draws the answer on it where that is asked for.
+async fn answer(engine: &Engine, lane: &Lane, file: &Path, drawn: Option<&Path>) -> Outcome {
     let failed = |error: String| Outcome::Failed { error };
     let bytes = match read(file).await {
         Ok(bytes) => bytes,
         Err(why) => return failed(why),
     };
-    let media = match Media::detect(Bytes::from(bytes), None) {
+    let said = content_type(file);
+    let media = match Media::detect_for(Bytes::from(bytes), said, Some(lane.expects())) {
         Ok(media) => media,
         Err(error) => return failed(crate::error_chain(&error)),
     };
-    match engine.infer(task, &media, WITHIN).await {
-        Ok(local) => Outcome::Answered {
-            sure: local.answer.confidence >= local.threshold,
+    let terms = Terms { priority: Priority::default(), within: WITHIN };
+    let local = match engine.infer(lane.task(), &media, terms).await {
+        Ok(local) => local,
+        Err(error) => return failed(error.to_string()),
+    };
+    if let Some(Err(why)) = drawn.map(|to| annotated::write(&media, &local.answer, to)) {
+        return failed(why);
+    }
+    Outcome::Answered {
+        sure: local.answer.confidence.map(|confidence| confidence >= local.threshold),
+        answer: Box::new(Told {
             label: local.answer.label,
             confidence: local.answer.confidence,
             took_ms: local.answer.took_ms,
             classes: local.answer.classes,
-        },
-        Err(error) => failed(error.to_string()),
+            outcome: local.answer.outcome,
+            recorded: local.answer.recorded,
+        }),
+    }
+}
+
+/// What a file's name says of those that have no mark in their first bytes.
+fn content_type(file: &Path) -> Option<&'static str> {
+    let extension = file.extension()?.to_str()?.to_ascii_lowercase();
+    match extension.as_str() {
+        "json" => Some("application/json"),
+        "csv" => Some("text/csv"),
+        "txt" => Some("text/plain"),
+        "bin" | "raw" | "f32" => Some("application/octet-stream"),
+        _ => None,
     }
 }
 
@@ -166,7 +223,7 @@ async fn read(file: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: std::io::Error| format!("cannot read it: {error}");
     let metadata = tokio::fs::metadata(file).await.map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err("is not a file; give a recording or a picture".to_owned());
+        return Err("is not a file; give a recording, a picture, a text or numbers".to_owned());
     }
     if metadata.len() > MAX_FILE_BYTES {
         return Err(format!("has {} bytes, at most {MAX_FILE_BYTES} are taken", metadata.len()));
@@ -182,12 +239,16 @@ fn print(rows: &[Row], json: bool) -> Result<(), Failure> {
     for row in rows {
         let file = row.file.display().to_string();
         match &row.outcome {
-            Outcome::Answered { label, confidence, sure, took_ms, .. } => table.add_row([
+            Outcome::Answered { answer, sure } => table.add_row([
                 file,
-                label.clone(),
-                format!("{confidence:.2}"),
-                if *sure { "sure" } else { "not sure" }.to_owned(),
-                format!("{took_ms:.1} ms"),
+                answer.label.clone(),
+                answer.confidence.map_or("-".to_owned(), |confidence| format!("{confidence:.2}")),
+                match sure {
+                    Some(true) => "sure".to_owned(),
+                    Some(false) => "not sure".to_owned(),
+                    None => String::new(),
+                },
+                format!("{:.1} ms", answer.took_ms),
             ]),
             Outcome::Failed { error } => {
                 table.add_row([file, "-".to_owned(), "-".to_owned(), error.clone(), String::new()])

@@ -3,6 +3,7 @@
 //! **Invariant:** results go to stdout, everything else to stderr; exit codes are those of
 //! [`Exit`] and nothing else.
 
+mod annotated;
 mod doctor;
 mod infer;
 mod models;
@@ -99,7 +100,7 @@ enum Command {
     Infer(infer::InferArgs),
     /// Check configuration, bundles, storage, links and clock, and say what to do
     Doctor(doctor::DoctorArgs),
-    /// Measure how bundles run on this board
+    /// List, load, unload, add and measure models
     Models(models::ModelsArgs),
     /// Put ONNX Runtime in place, for models to run faster than on the built-in runtime
     Runtime(runtime::RuntimeArgs),

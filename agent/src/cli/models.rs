@@ -1,5 +1,9 @@
 //! `holdfast-agent models`
 
+mod add;
+mod served;
+mod staging;
+
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -26,6 +30,14 @@ pub(super) struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// List the models of the running agent, with their versions
+    Ls(served::LsArgs),
+    /// Have the running agent look for a bundle again and bring its default version into service
+    Load(served::ChangeArgs),
+    /// Have the running agent take a bundle out of service
+    Unload(served::ChangeArgs),
+    /// Make a first bundle of a plain ONNX file
+    Add(add::AddArgs),
     /// Measure every way to run each bundle on this board, and show which is the best
     Bench(BenchArgs),
     /// Try one way in this process, which may not survive it
@@ -75,6 +87,10 @@ struct Measurement {
 
 pub(super) fn models(args: ModelsArgs, program: Option<Program>) -> Result<Exit, Failure> {
     match args.command {
+        Command::Ls(args) => served::ls(&args),
+        Command::Load(args) => served::load(&args),
+        Command::Unload(args) => served::unload(&args),
+        Command::Add(args) => add::add(&args),
         Command::Bench(args) => bench(&args, program),
         Command::Probe(args) => try_one(args),
     }

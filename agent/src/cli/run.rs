@@ -1,6 +1,5 @@
 //! `holdfast-agent run`
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,14 +7,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArgs, Exit, Failure, output};
-use crate::run::RunError;
+use crate::run::{Addresses, RunError};
 use crate::tune::probe::Program;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Write {"api": "http://..."} to this file when the agent answers
+    /// Write {"api": "http://...", "grpc": "..."} to this file when the agent answers
     #[arg(long)]
     ready_file: Option<PathBuf>,
 }
@@ -35,17 +34,17 @@ pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Fail
             stop_signal().await;
             on_signal.cancel();
         });
-        let ready = |address| {
-            if let Err(error) = announce(&address_file, address) {
+        let ready = |addresses: Addresses| {
+            if let Err(error) = announce(&address_file, addresses) {
                 tracing::warn!(file = %address_file.display(), %error, "the API's address cannot be noted yet: `queue` and `doctor` look for it at api.listen");
-                tokio::spawn(announce_when_possible(address_file.clone(), address, announcing.clone()));
+                tokio::spawn(announce_when_possible(address_file.clone(), addresses, announcing.clone()));
             }
             if let Some(path) = &args.ready_file {
-                announce(path, address)
+                announce(path, addresses)
                     .map_err(|source| RunError::ReadyFile { path: path.clone(), source })?;
             }
             // Nobody may be reading; the agent runs all the same.
-            drop(output::print(&format!("ready: http://{address}")));
+            drop(output::print(&format!("ready: http://{}", addresses.api)));
             Ok(())
         };
         crate::run::run(config, program, stop, ready).await
@@ -65,9 +64,11 @@ pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Fail
 
 /// Written beside and renamed, so that a reader never sees half of it. Where that fails, what an earlier
 /// agent wrote is of no use to anybody.
-fn announce(path: &Path, address: SocketAddr) -> std::io::Result<()> {
+fn announce(path: &Path, addresses: Addresses) -> std::io::Result<()> {
     let beside = path.with_extension("new");
-    let written = std::fs::write(&beside, format!("{{\"api\":\"http://{address}\"}}\n"))
+    let Addresses { api, grpc } = addresses;
+    let grpc = grpc.map(|address| format!(",\"grpc\":\"{address}\"")).unwrap_or_default();
+    let written = std::fs::write(&beside, format!("{{\"api\":\"http://{api}\"{grpc}}}\n"))
         .and_then(|()| std::fs::rename(&beside, path));
     written.inspect_err(|_| {
         drop(std::fs::remove_file(beside));
@@ -76,14 +77,14 @@ fn announce(path: &Path, address: SocketAddr) -> std::io::Result<()> {
 }
 
 /// Tries until the disk takes it.
-async fn announce_when_possible(path: PathBuf, address: SocketAddr, stop: CancellationToken) {
+async fn announce_when_possible(path: PathBuf, addresses: Addresses, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(ANNOUNCE_AGAIN) => {}
         }
         let at = path.clone();
-        let announced = tokio::task::spawn_blocking(move || announce(&at, address)).await;
+        let announced = tokio::task::spawn_blocking(move || announce(&at, addresses)).await;
         if matches!(announced, Ok(Ok(()))) {
             return tracing::info!(file = %path.display(), "the API's address is noted");
         }

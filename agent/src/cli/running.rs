@@ -1,14 +1,13 @@
-//! Where the agent answers that runs with a configuration.
+//! Where the agent of this device listens.
 //!
-//! **Invariant:** what the agent noted itself comes before what the configuration says: with port 0 only
-//! it knows.
+//! **Invariant:** what the running agent noted counts more than what it is configured to be.
 
 use serde_json::Value;
 
 use crate::config::Config;
 
-/// The base URL of its API.
-pub(super) fn api_of(config: &Config) -> String {
+/// The address of the running agent's API, where it said that it is, or where it was told to be.
+pub(super) fn address(config: &Config) -> String {
     let noted = std::fs::read_to_string(config.state_dir.join("api.json")).ok();
     let noted: Option<Value> = noted.and_then(|text| serde_json::from_str(&text).ok());
     let noted = noted.and_then(|value| value.get("api")?.as_str().map(str::to_owned));

@@ -11,6 +11,7 @@ mod destinations;
 mod reader;
 mod results;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,8 @@ pub struct Config {
 pub struct ApiConfig {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Address and port of the Open Inference Protocol over gRPC; off when `None`.
+    pub grpc_listen: Option<SocketAddr>,
     /// Largest accepted body, in bytes.
     pub max_body_bytes: usize,
     /// Bytes of memory that the bodies under way take together; more wait.
@@ -97,6 +100,21 @@ pub struct ModelsConfig {
     pub onnxruntime: OnnxRuntimeConfig,
     /// Requests that may wait for one model; more go up as if the model had failed.
     pub max_waiting: usize,
+    /// Workers of each model at most; `None`: as many as there are cores for the threads of one.
+    pub workers: Option<usize>,
+    /// A model that nobody asks for so long gives its memory back; `None`: never.
+    pub idle_unload: Option<Duration>,
+    /// Which versions of a bundle are meant by what, by the bundle's name.
+    pub versions: BTreeMap<String, VersionsConfig>,
+}
+
+/// Which versions of a bundle are meant by what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VersionsConfig {
+    /// The version, or the label of one, for those who name none; `None`: the newest.
+    pub default: Option<String>,
+    /// Versions by their labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The terms of requests that state none.
@@ -297,12 +315,19 @@ fn read_api(mut section: Section<'_>) -> ApiConfig {
     let default = SocketAddr::from(([127, 0, 0, 1], 8470));
     let want = "an address and port such as 127.0.0.1:8470";
     let listen = section.parsed("listen", want, |text| text.parse().ok()).unwrap_or(default);
+    let grpc_listen =
+        section.parsed("grpc_listen", "an address and port such as 127.0.0.1:8001", |text| {
+            text.parse::<SocketAddr>().ok()
+        });
     let open = section.boolean("allow_unauthenticated_network", false);
-    if !listen.ip().is_loopback() && !open {
+    for (key, address) in [("listen", Some(listen)), ("grpc_listen", grpc_listen)] {
+        let Some(address) = address.filter(|address| !address.ip().is_loopback() && !open) else {
+            continue;
+        };
         section.fault(
-            "listen",
+            key,
             format!(
-                "is \"{listen}\", which others on the network can reach without a token; must be \
+                "is \"{address}\", which others on the network can reach without a token; must be \
                  on loopback, or say so with api.allow_unauthenticated_network = true"
             ),
         );
@@ -317,6 +342,7 @@ fn read_api(mut section: Section<'_>) -> ApiConfig {
     }
     let api = ApiConfig {
         listen,
+        grpc_listen,
         max_body_bytes: bytes(max_body_mib << 20),
         max_body_memory: bytes(max_body_memory_mib << 20),
         max_waiting: bytes(section.integer("max_waiting", 1..=65_536, 256)),
@@ -372,9 +398,22 @@ fn read_models(mut section: Section<'_>) -> ModelsConfig {
             .text("onnxruntime")
             .map_or(OnnxRuntimeConfig::Auto, |text| OnnxRuntimeConfig::parse(&text)),
         max_waiting: bytes(section.integer("max_waiting", 1..=4096, 32)),
+        workers: section.optional_integer("workers", 1..=64).map(bytes),
+        idle_unload: match section.integer("idle_unload_s", 0..=31_536_000, 0) {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds)),
+        },
+        versions: section.tables("versions").into_iter().map(read_versions).collect(),
     };
     section.finish();
     models
+}
+
+fn read_versions((name, mut section): (String, Section<'_>)) -> (String, VersionsConfig) {
+    let versions =
+        VersionsConfig { default: section.text("default"), labels: section.text_table("labels") };
+    section.finish();
+    (name, versions)
 }
 
 fn read_policy(mut section: Section<'_>) -> Policy {

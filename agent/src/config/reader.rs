@@ -4,6 +4,7 @@
 //! nobody took is a fault.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -100,6 +101,36 @@ impl<'a> Section<'a> {
             }
         }
         sections
+    }
+
+    /// The tables in a table in this one, by their names.
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<(String, Section<'a>)> {
+        let Some(outer) = self.optional_section(key) else { return Vec::new() };
+        let mut tables = Vec::new();
+        for (name, value) in outer.table {
+            let path = format!("{}.{name}", outer.path);
+            match value {
+                Value::Table(table) => tables.push((name, self.child(path, table))),
+                other => self.faults.add(path, format!("is {}, must be a table", describe(&other))),
+            }
+        }
+        tables
+    }
+
+    /// The texts in a table in this one, by their names.
+    pub(super) fn text_table(&mut self, key: &'static str) -> BTreeMap<String, String> {
+        let Some(outer) = self.optional_section(key) else { return BTreeMap::new() };
+        let mut texts = BTreeMap::new();
+        for (name, value) in outer.table {
+            match value {
+                Value::String(text) => drop(texts.insert(name, text)),
+                other => {
+                    let path = format!("{}.{name}", outer.path);
+                    self.faults.add(path, format!("is {}, must be a text", describe(&other)));
+                }
+            }
+        }
+        texts
     }
 
     fn child(&self, path: String, table: Table) -> Section<'a> {

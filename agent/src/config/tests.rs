@@ -124,9 +124,12 @@ fn a_table_where_a_value_belongs_is_a_fault_and_no_panic() {
 
 #[test]
 fn listening_to_the_network_has_to_be_said() {
-    let open = "[api]\nlisten = \"0.0.0.0:8470\"";
-    assert!(parse(open).unwrap_err().join("").contains("allow_unauthenticated_network"));
-    assert!(parse(&format!("{open}\nallow_unauthenticated_network = true")).is_ok());
+    for key in ["listen", "grpc_listen"] {
+        let open = format!("[api]\n{key} = \"0.0.0.0:8470\"");
+        let why = parse(&open).unwrap_err().join("");
+        assert!(why.contains("allow_unauthenticated_network"), "{key}: {why}");
+        assert!(parse(&format!("{open}\nallow_unauthenticated_network = true")).is_ok(), "{key}");
+    }
 }
 
 #[test]
@@ -176,6 +179,38 @@ fn segments_are_no_larger_than_what_may_be_held() {
     assert_eq!(segment_mib("[queue]\nmax_mib = 8\nsegment_mib = 8"), Ok(8));
     let faults = segment_mib("[queue]\nmax_mib = 8\nsegment_mib = 9").unwrap_err();
     assert!(faults.len() == 1 && faults[0].contains("queue.segment_mib"), "{faults:?}");
+}
+
+#[test]
+fn versions_of_bundles_have_defaults_and_labels() {
+    let models = parse(
+        r#"
+        [models]
+        workers = 3
+        idle_unload_s = 60
+        [models.versions.voice-commands]
+        default = "stable"
+        labels = { stable = "1.0.0", next = "1.1.0-rc.1" }
+        "#,
+    );
+    let models = models.unwrap().models;
+    assert_eq!((models.workers, models.idle_unload), (Some(3), Some(Duration::from_secs(60))));
+    let versions = &models.versions["voice-commands"];
+    assert_eq!(versions.default.as_deref(), Some("stable"));
+    assert_eq!(versions.labels["next"], "1.1.0-rc.1");
+    assert_eq!(parse("").unwrap().models.idle_unload, None, "0 is never");
+    for (text, want) in [
+        ("workers = 0", "models.workers: is 0, must be 1..=64"),
+        ("versions = 1", "models.versions: is 1, must be a table"),
+        ("versions.a = 1", "models.versions.a: is 1, must be a table"),
+        ("versions.a.labels.b = 1", "models.versions.a.labels.b: is 1, must be a text"),
+        (
+            "versions.a.newest = 1",
+            "models.versions.a.newest: is not known; known here: default, labels",
+        ),
+    ] {
+        assert_eq!(parse(&format!("[models]\n{text}")).unwrap_err(), [want]);
+    }
 }
 
 #[test]

@@ -141,7 +141,8 @@ impl Worker {
             let (destination, zone) = (destination.name.clone(), destination.zone);
             reasons.push(Reason::Escalated { destination, zone });
         }
-        Outcome::Answer(Final { task: envelope.task, class: envelope.class, answer, reasons })
+        let stored = Final { task: envelope.task, class: envelope.class, answer, reasons };
+        Outcome::Answer(Box::new(stored))
     }
 
     /// A place at a destination that was not tried yet.

@@ -18,7 +18,7 @@ use crate::queue::{Lease, QueueError, Recorded, RequestId};
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It has its answer.
-    Answer(Final),
+    Answer(Box<Final>),
     /// Nobody will answer it.
     Fail(String),
     /// Somebody failed on it; again later.
@@ -107,7 +107,8 @@ pub(super) fn settle(envelope: Envelope, mut reasons: Vec<Reason>) -> Outcome {
         Some(answer) => {
             reasons.push(Reason::LocalStands);
             let answer = Answer { provisional: false, ..answer };
-            Outcome::Answer(Final { task: envelope.task, class: envelope.class, answer, reasons })
+            let stored = Final { task: envelope.task, class: envelope.class, answer, reasons };
+            Outcome::Answer(Box::new(stored))
         }
         None => {
             let sentences: Vec<String> = reasons.iter().map(ToString::to_string).collect();

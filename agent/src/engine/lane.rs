@@ -1,36 +1,49 @@
-//! Owns the thread of one bundle.
+//! A bundle in service, in one way to run it: its workers, their line, and its figures.
 //!
-//! **Invariant:** the thread ends when its [`Lane`] is dropped, and never by a request.
+//! **Invariant:** a lane never changes what it runs: another version, or another way, is another lane,
+//! and this one answers those that it took before it goes.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use holdfast_models::{Bundle, InferError, Inference, Media, MediaKind, Model};
+use holdfast_models::{Bundle, Inference, Media, MediaKind, Tensor};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::EngineError;
 use super::latency::{Latency, Quantiles};
-use super::loader::{Loaded, Way};
-use crate::answer::{Answer, Class, MAX_CLASSES};
+use super::loader::Loaded;
+use super::pool::{Batching, Load, Pool, Rules, Turned, Work, Worker};
+use super::runner::{Ask, Given, Job, Runner};
+use crate::answer::Answer;
+use crate::config::ModelsConfig;
 use crate::destination::Zone;
-use crate::request::TaskName;
+use crate::outcome::Said;
+use crate::request::{Priority, TaskName};
+use crate::tune::candidates::TRACT;
 use crate::tune::choice::Choice;
+use crate::tune::cores;
 
 /// One bundle in service.
 #[derive(Debug)]
 pub struct Lane {
     task: TaskName,
-    bundle: Bundle,
+    bundle: Arc<Bundle>,
     variants: Vec<String>,
-    threshold: f32,
-    way: Arc<InService>,
-    jobs: SyncSender<Work>,
+    choice: Choice,
+    model: String,
+    pool: Pool<Job>,
     max_waiting: usize,
-    latency: Arc<Latency>,
+    workers: usize,
+    figures: Arc<Figures>,
+    seconds: metrics::Histogram,
+}
+
+/// What a bundle did, in whichever way it ran.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    latency: Latency,
     failures: AtomicU64,
 }
 
@@ -43,61 +56,56 @@ pub struct LocalAnswer {
     pub threshold: f32,
 }
 
-/// How a bundle runs now, and what is to be put in service next.
-#[derive(Debug)]
-struct InService {
-    choice: RwLock<Choice>,
-    next: Mutex<Option<Box<Loaded>>>,
-}
-
-/// What the thread is given.
-enum Work {
-    Answer(Job),
-    /// Something waits to be put in service.
-    Look,
-}
-
-struct Job {
-    media: Media,
-    give_up_at: Instant,
-    reply: oneshot::Sender<Result<Inferred, EngineError>>,
-}
-
-/// An inference, and what made it.
-struct Inferred {
-    inference: Inference,
-    model: Arc<str>,
+/// The terms of one who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Urgency.
+    pub priority: Priority,
+    /// How long the caller waits.
+    pub within: Duration,
 }
 
 impl Lane {
-    /// Starts the thread of a bundle that is loaded.
+    /// Puts a bundle that is loaded in service; `before` is what served in its place.
+    ///
+    /// # Errors
+    /// Its task is none, or there is no thread; as a sentence.
     pub(super) fn start(
         bundle: Bundle,
         loaded: Loaded,
-        max_waiting: usize,
+        config: &ModelsConfig,
+        before: Option<&Self>,
     ) -> Result<Self, String> {
         let task = TaskName::parse(bundle.task())
             .ok_or_else(|| format!("task {} is not a task name", bundle.task()))?;
-        let (jobs, waiting) = sync_channel(max_waiting);
-        let latency = Arc::new(Latency::default());
-        let choice = RwLock::new(loaded.way.choice.clone());
-        let way = Arc::new(InService { choice, next: Mutex::default() });
-        let lane = Self {
-            task: task.clone(),
-            bundle: bundle.clone(),
-            way: Arc::clone(&way),
-            variants: bundle.variants().iter().map(|v| v.name().to_owned()).collect(),
-            threshold: bundle.threshold(),
-            jobs,
-            max_waiting,
-            latency,
-            failures: AtomicU64::new(0),
+        let (choice, bundle) = (loaded.way.choice.clone(), Arc::new(bundle));
+        let workers = workers(config, &choice);
+        let rules = Rules {
+            workers,
+            waiting: config.max_waiting,
+            rest_after: config.idle_unload,
+            batching: batching(&bundle, &choice),
         };
-        std::thread::Builder::new()
-            .name(format!("infer-{task}"))
-            .spawn(move || serve(&bundle, loaded, &way, &waiting))
-            .map_err(|error| format!("cannot start a thread for inference: {error}"))?;
-        Ok(lane)
+        let (own, way) = (Arc::clone(&bundle), loaded.way.clone());
+        let hire = move || -> Result<Worker<Job>, String> {
+            let mut runner = Runner::load(Arc::clone(&own), way.clone())?;
+            Ok(Box::new(move |work: Work<'_, Job>| runner.work(work)))
+        };
+        let mut runner = Runner::new(Arc::clone(&bundle), loaded);
+        let first = Box::new(move |work: Work<'_, Job>| runner.work(work));
+        let pool = Pool::start(bundle.name().to_owned(), rules, first, Box::new(hire))?;
+        Ok(Self {
+            variants: bundle.variants().iter().map(|v| v.name().to_owned()).collect(),
+            model: format!("{}@{} {choice}", bundle.name(), bundle.version()),
+            max_waiting: config.max_waiting,
+            workers,
+            seconds: metrics::histogram!("holdfast_inference_seconds", "task" => task.to_string()),
+            figures: before.map(|lane| Arc::clone(&lane.figures)).unwrap_or_default(),
+            task,
+            bundle,
+            choice,
+            pool,
+        })
     }
 
     /// Every variant that the bundle has.
@@ -125,16 +133,14 @@ impl Lane {
         &self.bundle
     }
 
-    /// How it runs now.
-    pub fn choice(&self) -> Choice {
-        self.way.choice()
+    /// How it runs.
+    pub fn choice(&self) -> &Choice {
+        &self.choice
     }
 
-    /// Puts another way to run the bundle in service, before the next request.
-    pub(super) fn swap(&self, loaded: Loaded) {
-        *self.way.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(loaded));
-        // A thread that has work already looks before it begins with that.
-        self.jobs.try_send(Work::Look).ok();
+    /// What its workers hold as long as there is one.
+    pub(super) fn held(&self) -> Weak<Bundle> {
+        Arc::downgrade(&self.bundle)
     }
 
     /// What it can answer.
@@ -147,168 +153,149 @@ impl Lane {
         self.bundle.description()
     }
 
-    /// Recordings or pictures.
+    /// Recordings, pictures, numbers or texts.
     pub fn expects(&self) -> MediaKind {
         self.bundle.expects()
     }
 
     /// The confidence below which an answer goes up.
     pub fn threshold(&self) -> f32 {
-        self.threshold
+        self.bundle.threshold()
     }
 
     /// What runs, such as `voice-commands@1.0.0 int8 tract`.
-    pub fn model(&self) -> String {
-        model_name(&self.bundle, &self.choice())
+    pub fn model(&self) -> &str {
+        &self.model
     }
 
     /// Answers so far, and the latency of the newest of them.
     pub fn latency(&self) -> Quantiles {
-        self.latency.quantiles()
+        self.figures.latency.quantiles()
     }
 
     /// Requests that got no answer since the start, whatever the reason.
     pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+        self.figures.failures.load(Ordering::Relaxed)
+    }
+
+    /// Most workers.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// What waits, and who works.
+    pub fn load(&self) -> Load {
+        self.pool.load()
     }
 
     pub(super) async fn infer(
         &self,
         media: Media,
-        within: Duration,
+        terms: Terms,
     ) -> Result<LocalAnswer, EngineError> {
-        let result = self.run(media, within).await;
+        let begun = Instant::now();
+        let Terms { priority, within } = terms;
+        let given = self.run(Ask::Media(media), priority, begun + within).await;
+        let answer = match given {
+            Ok(Given::Inference(inference)) => Ok(self.answer(inference, begun.elapsed())),
+            Ok(Given::Tensors(_)) => Err(EngineError::Model("tensors were not asked for".into())),
+            Err(error) => Err(error),
+        };
+        if answer.is_err() {
+            self.figures.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Runs the bundle on its inputs, in their order, each of them right.
+    pub(super) async fn infer_tensors(
+        &self,
+        inputs: Vec<Tensor>,
+        priority: Priority,
+        give_up_at: Instant,
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let result = match self.run(Ask::Tensors(inputs), priority, give_up_at).await {
+            Ok(Given::Tensors(outputs)) => Ok(outputs),
+            Ok(Given::Inference(_)) => Err(EngineError::Model("no tensors were given".into())),
+            Err(error) => Err(error),
+        };
         if result.is_err() {
-            self.failures.fetch_add(1, Ordering::Relaxed);
+            self.figures.failures.fetch_add(1, Ordering::Relaxed);
         }
         result
     }
 
-    async fn run(&self, media: Media, within: Duration) -> Result<LocalAnswer, EngineError> {
+    async fn run(
+        &self,
+        ask: Ask,
+        priority: Priority,
+        give_up_at: Instant,
+    ) -> Result<Given, EngineError> {
+        let model = || self.task.to_string();
         let begun = Instant::now();
+        let within = give_up_at.saturating_duration_since(begun);
         let (reply, answered) = oneshot::channel();
-        let job = Job { media, give_up_at: begun + within, reply };
-        self.jobs.try_send(Work::Answer(job)).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                EngineError::Busy { task: self.task.clone(), waiting: self.max_waiting }
-            }
-            TrySendError::Disconnected(_) => {
-                EngineError::Model(format!("the thread of {} has ended", self.name()))
+        let admitted = self.pool.admit(Job { ask, reply }, priority, give_up_at);
+        let (_ticket, instead) = admitted.map_err(|turned| match turned {
+            Turned::Full { expected } => self.busy(expected),
+            Turned::TooLate { expected } => {
+                metrics::counter!("holdfast_turned_away_total", "model" => self.name().to_owned(), "why" => "deadline").increment(1);
+                EngineError::TooLate { model: model(), within, expected }
             }
         })?;
-        let late = || EngineError::Late { task: self.task.clone(), waited: within };
-        let inferred = match tokio::time::timeout(within, answered).await {
+        if let Some(instead) = instead {
+            drop(instead.reply.send(Err(self.busy(Duration::ZERO))));
+        }
+        let given = match tokio::time::timeout_at(give_up_at, answered).await {
             Ok(Ok(result)) => result?,
-            // The thread drops the reply of a job whose deadline is over.
-            Ok(Err(_)) | Err(_) => return Err(late()),
+            // Who is late is dropped from the line.
+            Ok(Err(_)) | Err(_) => {
+                return Err(EngineError::Late { model: model(), waited: within });
+            }
         };
         let took = begun.elapsed();
-        self.latency.record(took);
-        metrics::histogram!("holdfast_inference_seconds", "task" => self.task.to_string())
-            .record(took.as_secs_f64());
-        self.answer(inferred, took)
+        self.figures.latency.record(took);
+        self.seconds.record(took.as_secs_f64());
+        Ok(given)
     }
 
-    fn answer(&self, inferred: Inferred, took: Duration) -> Result<LocalAnswer, EngineError> {
-        let Inferred { inference, model } = inferred;
-        let classes: Vec<_> = inference
-            .classes
-            .into_iter()
-            .take(MAX_CLASSES)
-            .map(|class| Class { label: class.label, confidence: class.confidence })
-            .collect();
-        let best = classes.first().ok_or_else(|| {
-            EngineError::Model(format!("{} answered without a class", self.name()))
-        })?;
+    fn busy(&self, expected: Duration) -> EngineError {
+        let name = self.name().to_owned();
+        metrics::counter!("holdfast_turned_away_total", "model" => name, "why" => "full")
+            .increment(1);
+        EngineError::Busy { model: self.task.to_string(), waiting: self.max_waiting, expected }
+    }
+
+    fn answer(&self, inference: Inference, took: Duration) -> LocalAnswer {
+        let Said { label, confidence, classes, outcome, recorded } = Said::of(inference);
         let answer = Answer {
-            label: best.label.clone(),
-            confidence: best.confidence,
+            label,
+            confidence,
+            classes,
+            outcome,
+            recorded,
             zone: Zone::Device,
             place: "device".to_owned(),
-            model: model.to_string(),
+            model: self.model.clone(),
             took_ms: crate::answer::millis(took),
             provisional: false,
-            classes,
         };
-        Ok(LocalAnswer { answer, threshold: self.threshold })
+        LocalAnswer { answer, threshold: self.threshold() }
     }
 }
 
-impl InService {
-    fn choice(&self) -> Choice {
-        self.choice.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What is to be put in service, which from here on it is.
-    fn take(&self) -> Option<Box<Loaded>> {
-        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let mut choice = self.choice.write().unwrap_or_else(PoisonError::into_inner);
-        choice.clone_from(&next.way.choice);
-        Some(next)
-    }
-}
-
-fn model_name(bundle: &Bundle, choice: &Choice) -> String {
-    format!("{}@{} {choice}", bundle.name(), bundle.version())
-}
-
-/// The thread: one job after the other until the lane is dropped.
-fn serve(bundle: &Bundle, loaded: Loaded, service: &InService, work: &Receiver<Work>) {
-    let Loaded { model, mut way } = loaded;
-    let mut name: Arc<str> = model_name(bundle, &way.choice).into();
-    let mut model = Some(model);
-    while let Ok(work) = work.recv() {
-        if let Some(next) = service.take() {
-            model = Some(next.model);
-            way = next.way;
-            name = model_name(bundle, &way.choice).into();
-            tracing::info!(model = %name, "in service");
-        }
-        let Work::Answer(job) = work else { continue };
-        if job.reply.is_closed() || Instant::now() >= job.give_up_at {
-            continue;
-        }
-        if model.is_none() {
-            model = load_again(bundle, &way);
-        }
-        let reply = answer_one(bundle, &mut model, &job.media);
-        let reply = reply.map(|inference| Inferred { inference, model: Arc::clone(&name) });
-        // The caller may be gone; then nobody wants the answer.
-        drop(job.reply.send(reply));
-    }
-}
-
-/// One answer; a model that panics is dropped, since its buffers may be half written.
-fn answer_one(
-    bundle: &Bundle,
-    model: &mut Option<Model>,
-    media: &Media,
-) -> Result<Inference, EngineError> {
-    let Some(mut ready) = model.take() else {
-        return Err(EngineError::Model(format!("{} could not be loaded again", bundle.name())));
-    };
-    let Ok(result) = catch_unwind(AssertUnwindSafe(|| ready.infer(media))) else {
-        tracing::error!(
-            bundle = bundle.name(),
-            "the model panicked on an input; it is loaded anew"
-        );
-        return Err(EngineError::Model(format!("{} panicked on this input", bundle.name())));
-    };
-    *model = Some(ready);
-    result.map_err(|error| match error {
-        InferError::Media(error) => EngineError::Input(crate::error_chain(&error)),
-        error => EngineError::Model(crate::error_chain(&error)),
+/// How requests of tensors go together. tract runs a batch row by row, so that nothing is gained there.
+fn batching(bundle: &Bundle, choice: &Choice) -> Option<Batching<Job>> {
+    let batching = bundle.batching().filter(|_| choice.runtime != TRACT)?;
+    Some(Batching {
+        alike: Job::goes_with,
+        most: batching.max_size,
+        size: Job::rows,
+        delay: batching.max_delay,
     })
 }
 
-/// The model once more, or nothing until the next request.
-fn load_again(bundle: &Bundle, way: &Way) -> Option<Model> {
-    match catch_unwind(AssertUnwindSafe(|| way.load(bundle))) {
-        Ok(Ok(model)) => Some(model),
-        Ok(Err(error)) => {
-            tracing::error!(bundle = bundle.name(), %error, "the model could not be loaded again");
-            None
-        }
-        Err(_) => None,
-    }
+/// As many workers as are configured, or as there are cores for the threads that each takes.
+fn workers(config: &ModelsConfig, choice: &Choice) -> usize {
+    config.workers.unwrap_or_else(|| (cores().get() / choice.threads.get()).max(1))
 }

@@ -6,17 +6,25 @@ use std::sync::Arc;
 
 use holdfast_models::{Bundle, Model, Runtime};
 
+use super::memory::{Memory, Room};
 use crate::config::ModelsConfig;
 use crate::tune::candidates::{Pins, TRACT, candidates};
 use crate::tune::choice::Choice;
 use crate::tune::library::runtime;
 use crate::tune::{Tuning, cores};
 
-/// A model in service, and how it runs.
+/// A model that is ready, and how it runs.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    pub(super) model: Model,
+    pub(super) ready: Ready,
     pub(super) way: Way,
+}
+
+/// A model that is ready, in the memory that it takes.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) model: Model,
+    _room: Room,
 }
 
 /// How a model runs, so that it can be loaded once more.
@@ -24,6 +32,8 @@ pub(super) struct Loaded {
 pub(super) struct Way {
     pub(super) choice: Choice,
     runtime: Arc<dyn Runtime>,
+    memory: Memory,
+    kib: u64,
 }
 
 impl std::fmt::Debug for Way {
@@ -34,30 +44,42 @@ impl std::fmt::Debug for Way {
 
 impl Way {
     /// Loads a bundle in this way.
-    pub(super) fn load(&self, bundle: &Bundle) -> Result<Model, String> {
+    pub(super) fn load(&self, bundle: &Bundle) -> Result<Ready, String> {
+        let _room = self.memory.take(self.kib).map_err(|error| error.to_string())?;
         let Choice { variant, threads, .. } = &self.choice;
-        Model::load_on(bundle, Some(variant), &*self.runtime, *threads)
-            .map_err(|error| crate::error_chain(&error))
+        let model = Model::load_on(bundle, Some(variant), &*self.runtime, *threads)
+            .map_err(|error| crate::error_chain(&error))?;
+        Ok(Ready { model, _room })
     }
 }
 
 /// What loading goes by.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Loader {
     pub(super) config: ModelsConfig,
     pub(super) tuning: Arc<Tuning>,
+    memory: Memory,
 }
 
 impl Loader {
+    /// What loads the models of one device.
+    pub(super) fn new(config: &ModelsConfig, tuning: &Arc<Tuning>) -> Self {
+        let memory = Memory::new(config.limits.memory_kib);
+        Self { config: config.clone(), tuning: tuning.clone(), memory }
+    }
+
     /// Loads a bundle in the best way that is known, or in one that needs nothing but this program.
     /// Blocks.
     pub(super) fn load(&self, bundle: &Bundle) -> Result<Loaded, String> {
         if let Some(choice) = self.tuning.stored(bundle, &self.config) {
+            // What does not fit now is no worse a choice for that.
+            let room = self.memory.take(self.memory_of(bundle, &choice));
+            drop(room.map_err(|error| error.to_string())?);
             match self.load_as(bundle, choice.clone()) {
                 Ok(loaded) => return Ok(loaded),
                 Err(why) => {
                     tracing::warn!(bundle = bundle.name(), %choice, %why, "what was measured to be the best does not load; another way serves until it is measured again");
-                    self.tuning.forget(bundle.name());
+                    self.tuning.forget(bundle);
                 }
             }
         }
@@ -77,7 +99,26 @@ impl Loader {
         // tract panics at worst, which is caught; a library can end the process.
         let _loading = (choice.runtime != TRACT).then(|| self.tuning.loading(bundle));
         let runtime = runtime(&choice.runtime, &self.config.onnxruntime)?.into();
-        let way = Way { choice, runtime };
-        Ok(Loaded { model: way.load(bundle)?, way })
+        let kib = self.memory_of(bundle, &choice);
+        let way = Way { choice, runtime, memory: self.memory.clone(), kib };
+        Ok(Loaded { ready: way.load(bundle)?, way })
+    }
+
+    /// Whether there is room for a bundle now, in the way that it would run. Blocks.
+    pub(super) fn fits(&self, bundle: &Bundle) -> bool {
+        let stored = self.tuning.stored(bundle, &self.config);
+        let first =
+            || candidates(bundle.variants(), &[], cores(), &Pins::default()).into_iter().next();
+        let choice = stored.or_else(first);
+        choice.is_some_and(|choice| self.memory.take(self.memory_of(bundle, &choice)).is_ok())
+    }
+
+    /// What a bundle was measured to take, or else the size of its file, which it takes at least.
+    fn memory_of(&self, bundle: &Bundle, choice: &Choice) -> u64 {
+        if self.config.limits.memory_kib.is_none() {
+            return 0;
+        }
+        let measured = self.tuning.peak_kib(bundle, &self.config, choice);
+        measured.unwrap_or_else(|| bundle.file_bytes(&choice.variant).unwrap_or(0) >> 10)
     }
 }

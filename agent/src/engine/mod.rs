@@ -1,41 +1,49 @@
-//! Owns local inference: one thread with a bounded queue for each bundle.
+//! Owns local inference: the bundles of this device, and the workers of those in service.
 //!
 //! **Invariant:** inference never runs on the async reactor, and a model that fails or panics
 //! takes down its own request only.
 
+mod bring;
+mod catalog;
+mod change;
+mod error;
 mod lane;
 mod latency;
+mod line;
 mod loader;
+mod memory;
+mod pace;
+mod pool;
+mod runner;
+mod tensors;
+mod version;
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use holdfast_models::{Bundle, Media};
-use thiserror::Error;
 
-pub use self::lane::{Lane, LocalAnswer};
+use self::catalog::{Catalog, Entry, Standing};
+pub use self::error::EngineError;
+pub use self::lane::{Lane, LocalAnswer, Terms};
 pub use self::latency::Quantiles;
-use self::loader::{Loaded, Loader};
+use self::loader::Loader;
+pub use self::pool::Load;
+pub use self::tensors::{
+    ModelEntry, ModelMetadata, Readiness, TensorAnswer, TensorFault, TensorMetadata, TensorRequest,
+};
 use crate::config::ModelsConfig;
 use crate::request::TaskName;
 use crate::tune::Tuning;
-use crate::tune::choice::Choice;
-use crate::tune::probe::Looked;
-
-/// What remained unclear is tried again after this time, doubled each time up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(10 * 60);
-const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// All local models of this device, by task.
 #[derive(Debug)]
 pub struct Engine {
-    lanes: RwLock<BTreeMap<TaskName, Arc<Lane>>>,
-    refused: RwLock<Vec<RefusedBundle>>,
-    /// Bundles that tract cannot run, for tasks that no other bundle does.
-    untried: Mutex<Vec<(PathBuf, Bundle)>>,
+    loader: Loader,
+    catalog: Arc<RwLock<Catalog>>,
+    /// Whoever loads or unloads a bundle has this.
+    loading: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A bundle that is not in service.
@@ -49,40 +57,10 @@ pub struct RefusedBundle {
     pub is_spare: bool,
 }
 
-/// Why there is no local answer.
-#[derive(Debug, Error)]
-pub enum EngineError {
-    /// No bundle does this task.
-    #[error("no local model does task {0}")]
-    NoModel(TaskName),
-    /// As many requests as allowed wait already.
-    #[error("{waiting} requests wait for {task} already; try again shortly")]
-    Busy {
-        /// The task.
-        task: TaskName,
-        /// The limit that was reached.
-        waiting: usize,
-    },
-    /// The caller's deadline ended first.
-    #[error("no local answer for {task} within {} ms", waited.as_millis())]
-    Late {
-        /// The task.
-        task: TaskName,
-        /// The time that was given.
-        waited: Duration,
-    },
-    /// The input cannot be used; nobody above could use it either.
-    #[error("{0}")]
-    Input(String),
-    /// The model failed on an input that is fine.
-    #[error("{0}")]
-    Model(String),
-}
-
 impl Engine {
     /// Checks every bundle and loads one for each task, side by side; waits for all of them. Each runs
     /// in the way that was measured to be the best, or else in the first that tract can run; one that
-    /// tract cannot run waits for [`tune`].
+    /// tract cannot run waits for [`Engine::tune`].
     ///
     /// A bundle that cannot be used is refused and reported in [`Engine::refused`]; the others
     /// serve. Where several bundles do one task, the first in the configured order that loads
@@ -93,244 +71,132 @@ impl Engine {
             let folder = path.clone();
             (path, tokio::task::spawn_blocking(move || Bundle::open(&folder)))
         });
-        let engine = Self {
-            lanes: RwLock::default(),
-            refused: RwLock::default(),
-            untried: Mutex::default(),
-        };
-        let mut candidates: BTreeMap<String, Vec<(PathBuf, Bundle)>> = BTreeMap::new();
+        let mut catalog = Catalog::new(config.versions.clone());
         for (path, opening) in opening.collect::<Vec<_>>() {
             match opening.await {
-                Ok(Ok(bundle)) => {
-                    candidates.entry(bundle.task().to_owned()).or_default().push((path, bundle));
-                }
-                Ok(Err(error)) => engine.refuse(path, crate::error_chain(&error)),
-                Err(panic) => engine.refuse(path, panicked(&panic)),
+                Ok(Ok(bundle)) => catalog.add(path, bundle),
+                Ok(Err(error)) => catalog.refuse_folder(path, crate::error_chain(&error)),
+                Err(panic) => catalog.refuse_folder(path, panicked(&panic)),
             }
         }
-        let loading = candidates.into_values().map(|bundles| {
-            let loader = Loader { config: config.clone(), tuning: tuning.clone() };
+        let loader = Loader::new(config, tuning);
+        let loading = catalog.by_task().into_iter().map(|bundles| {
+            let loader = loader.clone();
             tokio::task::spawn_blocking(move || load_first(bundles, &loader))
         });
         for loading in loading.collect::<Vec<_>>() {
             match loading.await {
-                Ok(first) => engine.take_in(first),
+                Ok(tried) => {
+                    tried.into_iter().for_each(|(bundle, standing)| catalog.set(&bundle, standing));
+                }
                 // load_first catches what a bundle can do.
                 Err(panic) => tracing::error!(why = panicked(&panic), "bundles were not loaded"),
             }
         }
-        engine
-    }
-
-    fn take_in(&self, First { lane, refused, unloaded }: First) {
-        for RefusedBundle { path, why, is_spare } in refused {
-            if is_spare {
-                tracing::info!(bundle = %path.display(), %why, "bundle not needed");
-                self.write_refused().push(RefusedBundle { path, why, is_spare });
-            } else {
-                self.refuse(path, why);
-            }
+        for RefusedBundle { path, why, .. } in catalog.refused().iter().filter(|b| b.is_spare) {
+            tracing::info!(bundle = %path.display(), %why, "bundle not needed");
         }
-        if lane.is_none() {
-            self.untried().extend(unloaded);
-        }
-        if let Some(lane) = lane {
-            self.put(lane);
-        }
+        Self { loader, catalog: Arc::new(RwLock::new(catalog)), loading: Arc::default() }
     }
 
-    fn put(&self, lane: Lane) {
-        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
-        lanes.insert(lane.task().clone(), Arc::new(lane));
+    fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refuse(&self, path: PathBuf, why: String) {
-        tracing::warn!(bundle = %path.display(), %why, "bundle refused");
-        self.write_refused().push(RefusedBundle { path, why, is_spare: false });
+    fn write(&self) -> RwLockWriteGuard<'_, Catalog> {
+        write(&self.catalog)
     }
 
-    fn write_refused(&self) -> RwLockWriteGuard<'_, Vec<RefusedBundle>> {
-        self.refused.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn untried(&self) -> MutexGuard<'_, Vec<(PathBuf, Bundle)>> {
-        self.untried.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The models in service, by task.
+    /// The models that do a task, by task.
     pub fn lanes(&self) -> Vec<Arc<Lane>> {
-        self.lanes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.catalog().lanes()
+    }
+
+    /// Every version of every bundle that answers.
+    pub fn all_lanes(&self) -> Vec<Arc<Lane>> {
+        self.catalog().entries().iter().filter_map(Entry::lane).cloned().collect()
     }
 
     /// The model that does `task`, if there is one.
     pub fn lane(&self, task: &TaskName) -> Option<Arc<Lane>> {
-        self.lanes.read().unwrap_or_else(PoisonError::into_inner).get(task).cloned()
+        self.catalog().lane(task).cloned()
     }
 
     /// Bundles that were found and cannot be used, or not yet.
     pub fn refused(&self) -> Vec<RefusedBundle> {
-        self.refused.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.catalog().refused()
+    }
+
+    /// Bundles that tract cannot run, for tasks that no other bundle does.
+    fn untried(&self) -> Vec<Bundle> {
+        let is_untried = |entry: &&Entry| matches!(entry.standing, Standing::Untried(_));
+        self.catalog()
+            .entries()
+            .iter()
+            .filter(is_untried)
+            .map(|entry| entry.bundle.clone())
+            .collect()
     }
 
     /// The bundles in service, and those that are to be tried first.
     pub fn bundles(&self) -> Vec<Bundle> {
-        let served = self.lanes().into_iter().map(|lane| lane.bundle().clone());
-        served.chain(self.untried().iter().map(|(_, bundle)| bundle.clone())).collect()
+        let is_used =
+            |entry: &&Entry| matches!(entry.standing, Standing::Serving(_) | Standing::Untried(_));
+        self.catalog().entries().iter().filter(is_used).map(|entry| entry.bundle.clone()).collect()
     }
 
-    /// Runs the local model of `task`, waiting at most `within`.
+    /// Runs the local model of `task`, on the caller's terms.
     ///
     /// # Errors
-    /// When there is no model, too many wait, time is over, the input is bad or the model failed.
+    /// When there is no model, too many wait, time is over or would be, the input is bad or the model
+    /// failed.
     pub async fn infer(
         &self,
         task: &TaskName,
         media: &Media,
-        within: Duration,
+        terms: Terms,
     ) -> Result<LocalAnswer, EngineError> {
         let lane = self.lane(task).ok_or_else(|| EngineError::NoModel(task.clone()))?;
-        lane.infer(media.clone(), within).await
+        lane.infer(media.clone(), terms).await
     }
 }
 
-/// Finds out how each bundle runs best, one after the other, and puts that in service; what tract
-/// cannot run comes first. What remains unclear is tried again later, less and less often.
-pub async fn tune(engine: &Engine, config: &ModelsConfig, tuning: &Arc<Tuning>) {
-    report_library(config, tuning).await;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let mut is_settled = try_untried(engine, config, tuning).await;
-        // What is pinned is tried before it is used, also where nothing else is measured.
-        if config.tune || config.pins.runtime.is_some() {
-            for lane in engine.lanes() {
-                is_settled &= tune_lane(&lane, config, tuning).await;
-            }
-        }
-        if is_settled {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// One clear line on the library, where there is something to say.
-async fn report_library(config: &ModelsConfig, tuning: &Tuning) {
-    match tuning.look(config).await {
-        Ok(Looked::Found(found)) => {
-            let (path, version) = (found.path.display(), found.version.as_deref());
-            tracing::info!(%path, version, "ONNX Runtime is there");
-        }
-        Ok(Looked::Absent) => tracing::info!("models run on tract: there is no libonnxruntime"),
-        Ok(Looked::Broken(why)) | Err(why) => {
-            tracing::warn!(%why, "models run on tract: ONNX Runtime cannot be used");
-        }
-    }
-}
-
-/// Puts bundles in service that tract cannot run. False: something remained unclear.
-pub async fn try_untried(engine: &Engine, config: &ModelsConfig, tuning: &Arc<Tuning>) -> bool {
-    let untried = std::mem::take(&mut *engine.untried());
-    let mut is_settled = true;
-    for (path, bundle) in untried {
-        let found = tuning.tune(&bundle, config).await;
-        let loaded = match found.choice {
-            Some(choice) => load(&bundle, choice, config, tuning).await,
-            None => Err(found.refused.join("; ")),
-        };
-        let max_waiting = config.max_waiting;
-        match loaded.and_then(|loaded| Lane::start(bundle.clone(), loaded, max_waiting)) {
-            Ok(lane) => {
-                tracing::info!(model = lane.model(), "in service");
-                engine.write_refused().retain(|refused| refused.path != path);
-                engine.put(lane);
-            }
-            Err(why) => {
-                tracing::warn!(bundle = bundle.name(), %why, "no way to run it can be used");
-                is_settled &= found.is_settled;
-                if !found.is_settled {
-                    engine.untried().push((path, bundle));
-                }
-            }
-        }
-    }
-    is_settled
-}
-
-/// Measures a bundle in service, unless that was done already, and swaps the best way in. False:
-/// something remained unclear.
-async fn tune_lane(lane: &Lane, config: &ModelsConfig, tuning: &Arc<Tuning>) -> bool {
-    let (this, bundle, models) = (tuning.clone(), lane.bundle().clone(), config.clone());
-    let stored = tokio::task::spawn_blocking(move || this.stored(&bundle, &models)).await;
-    if stored.ok().flatten().is_some_and(|choice| choice == lane.choice()) {
-        return true;
-    }
-    let found = tuning.tune(lane.bundle(), config).await;
-    let Some(choice) = found.choice.filter(|choice| *choice != lane.choice()) else {
-        return found.is_settled;
-    };
-    match load(lane.bundle(), choice.clone(), config, tuning).await {
-        Ok(loaded) => lane.swap(loaded),
-        Err(why) => {
-            tracing::warn!(bundle = lane.name(), %choice, %why, "does not load; what ran before goes on");
-        }
-    }
-    found.is_settled
-}
-
-async fn load(
-    bundle: &Bundle,
-    choice: Choice,
-    config: &ModelsConfig,
-    tuning: &Arc<Tuning>,
-) -> Result<Loaded, String> {
-    let loader = Loader { config: config.clone(), tuning: tuning.clone() };
-    let bundle = bundle.clone();
-    let loading = tokio::task::spawn_blocking(move || loader.load_as(&bundle, choice));
-    loading.await.unwrap_or_else(|panic| Err(panicked(&panic)))
+/// Every step of the catalog leaves it whole.
+fn write(catalog: &RwLock<Catalog>) -> RwLockWriteGuard<'_, Catalog> {
+    catalog.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn panicked(panic: &tokio::task::JoinError) -> String {
     format!("loading panicked: {panic}; report this as a bug")
 }
 
-/// What came of the bundles that do one task.
-#[derive(Default)]
-struct First {
-    lane: Option<Lane>,
-    refused: Vec<RefusedBundle>,
-    /// The first that is intact and that tract cannot run.
-    unloaded: Option<(PathBuf, Bundle)>,
-}
-
-/// Loads the first of `bundles`, which all do one task, that can be loaded; says of the others why
-/// they are not in service.
-fn load_first(bundles: Vec<(PathBuf, Bundle)>, loader: &Loader) -> First {
-    let mut first = First::default();
-    for (path, bundle) in bundles {
-        if let Some(lane) = &first.lane {
-            let why = format!("{} does task {} already", lane.model(), lane.task());
-            first.refused.push(RefusedBundle { path, why, is_spare: true });
-            continue;
-        }
+/// Loads the first of `bundles`, which all do one task, that can be loaded; says what became of each
+/// that was tried. Where none loads, the first is to be tried otherwise.
+fn load_first(bundles: Vec<Bundle>, loader: &Loader) -> Vec<(Bundle, Standing)> {
+    let mut refused: Vec<(Bundle, String)> = Vec::new();
+    let mut serving = None;
+    for bundle in bundles {
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             let loaded = loader.load(&bundle)?;
-            Lane::start(bundle.clone(), loaded, loader.config.max_waiting)
+            Lane::start(bundle.clone(), loaded, &loader.config, None)
         }));
-        let why = match loaded {
+        match loaded {
             Ok(Ok(lane)) => {
-                first.lane = Some(lane);
-                continue;
+                serving = Some((bundle, Standing::Serving(Arc::new(lane))));
+                break;
             }
-            Ok(Err(why)) => why,
-            Err(_) => "loading panicked; report this as a bug".to_owned(),
-        };
-        if first.unloaded.is_none() {
-            first.unloaded = Some((path.clone(), bundle));
+            Ok(Err(why)) => refused.push((bundle, why)),
+            Err(_) => {
+                refused.push((bundle, "loading panicked; report this as a bug".to_owned()));
+            }
         }
-        first.refused.push(RefusedBundle { path, why, is_spare: false });
     }
-    first
+    let has_none = serving.is_none();
+    let refused = refused.into_iter().enumerate().map(|(at, (bundle, why))| {
+        let standing = if has_none && at == 0 { Standing::Untried } else { Standing::Refused };
+        (bundle, standing(why))
+    });
+    refused.chain(serving).collect()
 }
 
 /// The bundle folders among `places` and directly inside of them, each place sorted by name.

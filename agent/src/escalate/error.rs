@@ -348,10 +348,14 @@ pub enum EscalateError {
 
 /// `text` fit for a log line and an error: one line, no control characters, at most 200 characters.
 pub(super) fn clean(text: &str) -> String {
-    const MOST: usize = 200;
+    clean_up_to(text, 200)
+}
+
+/// As [`clean`], with this many characters at most.
+pub(super) fn clean_up_to(text: &str, most: usize) -> String {
     let mut line: String =
-        text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(MOST).is_some() {
+        text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(most).is_some() {
         line.push('…');
     }
     line

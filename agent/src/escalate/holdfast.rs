@@ -15,6 +15,7 @@ use super::exchange::Exchange;
 use super::http::{Method, Reply};
 use crate::answer::{Answer, Class, MAX_CLASSES};
 use crate::destination::Zone;
+use crate::outcome::{Outcome, Recorded};
 use crate::request::Request;
 
 /// Two polls are at least this far apart, also when the site does not wait as it is asked to.
@@ -114,8 +115,12 @@ impl State {
 #[derive(Debug, Deserialize)]
 struct ToldAnswer {
     label: String,
-    confidence: f32,
+    confidence: Option<f32>,
+    #[serde(default)]
     classes: Vec<ToldClass>,
+    #[serde(flatten)]
+    outcome: Option<Outcome>,
+    recorded: Option<Recorded>,
     zone: Zone,
     place: String,
     model: String,
@@ -164,13 +169,20 @@ fn settle(exchange: &Exchange<'_>, told: Told) -> Result<Option<Answer>, SendErr
 fn check(exchange: &Exchange<'_>, told: ToldAnswer) -> Result<Answer, SendError> {
     let names = [&told.label, &told.place, &told.model];
     let labels = told.classes.iter().map(|class| &class.label);
-    let is_named = names.into_iter().chain(labels).all(|name| {
+    let is_name = |name: &str| {
         !name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(char::is_control)
-    });
+    };
+    let is_named = names.into_iter().chain(labels).all(|name| is_name(name));
     let confidences = told.classes.iter().map(|class| class.confidence);
-    let is_sure = confidences.chain([told.confidence]).all(|c| (0.0..=1.0).contains(&c));
+    let is_sure = confidences.chain(told.confidence).all(|c| (0.0..=1.0).contains(&c));
     let is_timed = told.took_ms.is_finite() && told.took_ms >= 0.0;
-    if !(is_named && is_sure && is_timed) {
+    // Classes have a confidence; what has none must be an answer of another kind.
+    let is_told = match &told.outcome {
+        Some(outcome) => outcome.is_sound(is_name),
+        None => told.confidence.is_some() && !told.classes.is_empty(),
+    };
+    let is_told = is_told && told.recorded.as_ref().is_none_or(|it| it.is_sound(is_name));
+    if !(is_named && is_sure && is_timed && is_told) {
         return Err(foreign(exchange, "a name, confidence or time of its answer is out of range"));
     }
     if told.provisional {
@@ -193,6 +205,8 @@ fn check(exchange: &Exchange<'_>, told: ToldAnswer) -> Result<Answer, SendError>
         label: told.label,
         confidence: told.confidence,
         classes,
+        outcome: told.outcome,
+        recorded: told.recorded,
         zone: told.zone.max(destination.zone),
         place,
         model: told.model,

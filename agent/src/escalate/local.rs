@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::error::{EscalateError, clean};
+use super::error::{EscalateError, clean, clean_up_to};
 use super::http::{Call, Http, HttpError, Method};
 use crate::destination::{Destination, Limits, Protocol, Zone};
 
@@ -21,6 +21,9 @@ const WITHIN_LARGE: Duration = Duration::from_secs(60);
 const LARGE: usize = 1024 * 1024;
 /// The longest answer of an agent on this device: a request with all its bytes.
 const MAX_BODY: usize = crate::export::MAX_LINE_BYTES;
+
+/// What it says of a refusal is ours, and may be long: which bundle, why, and what goes on.
+const LONGEST_DETAIL: usize = 2000;
 
 /// Why the local agent did not tell.
 #[derive(Debug, Error)]
@@ -84,6 +87,20 @@ impl LocalAgent {
         body: Vec<u8>,
     ) -> Result<T, LocalError> {
         let within = if body.len() > LARGE { WITHIN_LARGE } else { WITHIN };
+        self.ask_within(method, path, body, within).await
+    }
+
+    /// Asks for a path that takes so long at most.
+    ///
+    /// # Errors
+    /// As [`LocalAgent::ask`].
+    pub async fn ask_within<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        within: Duration,
+    ) -> Result<T, LocalError> {
         let call = Call {
             method,
             url: format!("{}{path}", self.base),
@@ -140,9 +157,12 @@ async fn exchange<T: DeserializeOwned>(
     })?;
     if reply.status != 200 {
         let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-        let detail = clean(problem["detail"].as_str().unwrap_or("it does not say why"));
+        // The Open Inference Protocol has its reason under another name.
+        let detail = problem["detail"].as_str().or(problem["error"].as_str());
+        let detail = clean_up_to(detail.unwrap_or("it does not say why"), LONGEST_DETAIL);
         return Err(LocalError::Refused { url: url(), status: reply.status, detail });
     }
-    serde_json::from_slice(&reply.body)
+    let body = if reply.body.is_empty() { b"null" } else { &*reply.body };
+    serde_json::from_slice(body)
         .map_err(|error| LocalError::Foreign { url: url(), what: clean(&error.to_string()) })
 }

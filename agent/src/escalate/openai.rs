@@ -72,8 +72,10 @@ pub(super) async fn ask(
     let class = Class { label: said.label.clone(), confidence: said.confidence };
     Ok(Answer {
         label: said.label,
-        confidence: said.confidence,
+        confidence: Some(said.confidence),
         classes: vec![class],
+        outcome: None,
+        recorded: None,
         zone: exchange.destination().zone,
         place: name(),
         model: model.unwrap_or_else(|| "unnamed".to_owned()),
@@ -126,6 +128,12 @@ fn input(request: &Request) -> Value {
         picture @ (MediaType::Jpeg | MediaType::Png | MediaType::Webp) => {
             let url = format!("data:{};base64,{data}", picture.mime());
             json!({ "type": "image_url", "image_url": { "url": url } })
+        }
+        MediaType::Text | MediaType::Json | MediaType::Csv => {
+            json!({ "type": "text", "text": String::from_utf8_lossy(media.bytes()) })
+        }
+        MediaType::Npy | MediaType::Raw => {
+            json!({ "type": "text", "text": format!("{} in base64: {data}", media.media_type()) })
         }
     }
 }

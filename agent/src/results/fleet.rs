@@ -139,7 +139,8 @@ fn report(cleared: ClearedResult<'_>) -> ResultReport {
 fn answer(answer: &Answer) -> AnswerReport {
     let clamped =
         |value: f64, most: f64| if value.is_finite() { value.clamp(0.0, most) } else { 0.0 };
-    let confidence = clamped(f64::from(answer.confidence), 1.0) * 1000.0;
+    // The contract has no word for an answer that does not tell how sure it is.
+    let confidence = clamped(answer.confidence.map_or(0.0, f64::from), 1.0) * 1000.0;
     let took = clamped(answer.took_ms, 1e12) * 1000.0;
     #[allow(
         clippy::cast_possible_truncation,
@@ -182,8 +183,10 @@ mod tests {
         let long = "ä\n".repeat(500);
         let longest = Answer {
             label: long.clone(),
-            confidence: f32::NAN,
+            confidence: Some(f32::NAN),
             classes: Vec::new(),
+            outcome: None,
+            recorded: None,
             zone: Zone::Private,
             place: long.clone(),
             model: long,

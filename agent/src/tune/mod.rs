@@ -69,7 +69,7 @@ impl Tuning {
                 bundle,
                 "the agent ended while it loaded this bundle on ONNX Runtime; it is tried again in a process of its own"
             );
-            self.forget(&bundle);
+            self.forget_key(&bundle);
             // What cannot be removed is forgotten again at the next start.
             std::fs::remove_file(path).ok();
         }
@@ -81,11 +81,24 @@ impl Tuning {
         self.record().of(bundle, &fingerprint).map(|tuned| tuned.choice.clone())
     }
 
-    /// What was measured of the bundle with this name does not count any more. Blocks.
-    pub fn forget(&self, name: &str) {
+    /// The memory that a way to run a bundle was measured to take at most, in KiB. Blocks.
+    pub fn peak_kib(&self, bundle: &Bundle, models: &ModelsConfig, choice: &Choice) -> Option<u64> {
+        let fingerprint = fingerprint(bundle, models);
+        let record = self.record();
+        let tried = &record.of(bundle, &fingerprint)?.tried;
+        let measured = tried.iter().find(|tried| tried.choice == *choice)?.measured()?;
+        Some(measured.peak_kib)
+    }
+
+    /// What was measured of a bundle does not count any more. Blocks.
+    pub fn forget(&self, bundle: &Bundle) {
+        self.forget_key(&record::key(bundle));
+    }
+
+    fn forget_key(&self, key: &str) {
         let record = {
             let mut record = self.record();
-            record.forget(name);
+            record.forget(key);
             record.clone()
         };
         self.keep(&record);
@@ -94,7 +107,7 @@ impl Tuning {
     /// Notes that a bundle is being loaded on ONNX Runtime, until the note is dropped. Blocks.
     pub fn loading(&self, bundle: &Bundle) -> Loading {
         let dir = self.state_dir.join(LOADING);
-        let file = dir.join(bundle.name());
+        let file = dir.join(record::key(bundle));
         // On a disk that cannot be written, a crash repeats until somebody looks.
         std::fs::create_dir_all(&dir)
             .and_then(|()| crate::whole_file::write(&file, b"", 0o644))

@@ -197,7 +197,8 @@ pub fn measure(
         .iter()
         .map(|sample| {
             let bytes = bundle.read(&sample.file).map_err(|error| told(&error))?;
-            Media::detect(bytes, None).map_err(|error| told(&error))
+            let media = Media::detect_for(bytes, None, Some(bundle.expects()));
+            media.map_err(|error| told(&error))
         })
         .collect::<Result<_, String>>()?;
     // The most that was ever resident counts from here on; the files of the bundle were all read.

@@ -20,7 +20,10 @@ use crate::whole_file;
 /// A file that is longer is not one of these.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// All bundles that were measured, by their names.
+/// Of one bundle, so many versions are remembered.
+const MOST_VERSIONS: usize = 8;
+
+/// All bundles that were measured, each as `name@version`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     bundles: BTreeMap<String, Tuned>,
@@ -52,17 +55,24 @@ impl Record {
 
     /// What counts for this bundle now.
     pub fn of(&self, bundle: &Bundle, fingerprint: &str) -> Option<&Tuned> {
-        self.bundles.get(bundle.name()).filter(|tuned| tuned.fingerprint == fingerprint)
+        self.bundles.get(&key(bundle)).filter(|tuned| tuned.fingerprint == fingerprint)
     }
 
-    /// Takes in what was measured.
+    /// Takes in what was measured; of too many versions of a bundle another one is forgotten.
     pub fn put(&mut self, bundle: &Bundle, tuned: Tuned) {
-        self.bundles.insert(bundle.name().to_owned(), tuned);
+        let (own, name) = (key(bundle), format!("{}@", bundle.name()));
+        let others = self.bundles.keys().filter(|key| key.starts_with(&name) && **key != own);
+        if others.clone().count() >= MOST_VERSIONS
+            && let Some(other) = { others }.next().cloned()
+        {
+            self.bundles.remove(&other);
+        }
+        self.bundles.insert(own, tuned);
     }
 
-    /// What was measured of the bundle with this name does not count any more.
-    pub fn forget(&mut self, name: &str) {
-        self.bundles.remove(name);
+    /// What was measured of the bundle with this key does not count any more.
+    pub fn forget(&mut self, key: &str) {
+        self.bundles.remove(key);
     }
 
     /// Writes the file.
@@ -76,6 +86,11 @@ impl Record {
         }
         whole_file::write(file, &bytes, 0o644)
     }
+}
+
+/// What a bundle is remembered by.
+pub(super) fn key(bundle: &Bundle) -> String {
+    format!("{}@{}", bundle.name(), bundle.version())
 }
 
 /// One text for everything that a measurement depends on.

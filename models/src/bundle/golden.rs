@@ -1,11 +1,15 @@
 //! The outputs that a reference runtime gave for the bundle's samples (`golden.toml`).
 //!
-//! **Invariant:** each golden names a variant and a file of its bundle and has one value a label.
+//! **Invariant:** each golden names a variant and a file of its bundle, and has as many values as the
+//! output that they are of.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::fault::Problem;
 use super::manifest::Manifest;
+use super::output::Output;
 use super::section::Faults;
 
 /// The file's name in every bundle.
@@ -19,8 +23,12 @@ pub struct Golden {
     pub sample: String,
     /// The variant's name.
     pub variant: String,
-    /// The values of the output tensor, before any softmax or temperature.
+    /// The values of the first output, before any softmax or temperature; of a sample of several
+    /// windows those of the last.
     pub output: Vec<f32>,
+    /// The values of other outputs, by their names; as many of them as the bundle wants compared.
+    #[serde(default)]
+    pub others: BTreeMap<String, Vec<f32>>,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +49,7 @@ pub(super) fn read(bytes: &[u8], manifest: &Manifest, faults: &Faults) -> Vec<Go
             return Vec::new();
         }
     };
-    let labels = manifest.output.labels.len();
+    let size = manifest.outputs.first().map_or(0, Output::size);
     for (i, golden) in goldens.iter().enumerate() {
         let key = |name: &str| format!("{FILE}: golden[{i}].{name}");
         if !manifest.variants.iter().any(|v| v.name == golden.variant) {
@@ -50,9 +58,19 @@ pub(super) fn read(bytes: &[u8], manifest: &Manifest, faults: &Faults) -> Vec<Go
         if !manifest.files.iter().any(|f| f.path == golden.sample) {
             faults.invalid(key("sample"), format!("\"{}\"", golden.sample), "a [[file]]");
         }
-        if golden.output.len() != labels || golden.output.iter().any(|x| !x.is_finite()) {
+        if golden.output.len() != size || golden.output.iter().any(|x| !x.is_finite()) {
             let got = format!("{} values", golden.output.len());
-            faults.invalid(key("output"), got, &format!("{labels} finite values, one a label"));
+            let want = format!("{size} finite values, as many as the first output has");
+            faults.invalid(key("output"), got, &want);
+        }
+        for (name, values) in &golden.others {
+            let others = manifest.outputs.iter().skip(1);
+            let size = others.filter(|output| output.name == *name).map(Output::size).next();
+            if size != Some(values.len()) || values.iter().any(|x| !x.is_finite()) {
+                let got = format!("{} values", values.len());
+                let want = "the finite values of an [[output]] behind the first";
+                faults.invalid(key(&format!("others.{name}")), got, want);
+            }
         }
     }
     for variant in &manifest.variants {

@@ -2,13 +2,19 @@
 //!
 //! **Invariant:** a `Manifest` exists only when no section of the file had a fault.
 
+use super::batching::{self, Batching};
 use super::fault::Problem;
-use super::input::{self, Input};
+use super::input::{self, Front, Input};
+use super::kind::{self, Kind, Windows};
 use super::output::{self, Output};
 use super::section::{Faults, Section};
+use super::series::{self, State};
+use crate::outputs::Decoder;
 
 /// Largest number of elements of a tensor named in a bundle.
-pub(super) const MAX_ELEMENTS: usize = 1 << 24;
+pub(crate) const MAX_ELEMENTS: usize = 1 << 24;
+/// Most elements of an answer that tells every one of them.
+const MAX_TOLD: usize = 1 << 20;
 /// Largest size of one file of a bundle, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 30;
 
@@ -21,10 +27,14 @@ pub(super) struct Manifest {
     pub(super) description: String,
     pub(super) licence: String,
     pub(super) provenance: Provenance,
-    pub(super) input: Input,
-    pub(super) output: Output,
+    pub(super) inputs: Vec<Input>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) states: Vec<State>,
+    pub(super) decoder: Decoder,
+    pub(super) windows: Windows,
     pub(super) variants: Vec<Variant>,
     pub(super) samples: Vec<Sample>,
+    pub(super) batching: Option<Batching>,
     pub(super) files: Vec<FileEntry>,
 }
 
@@ -87,8 +97,8 @@ impl Precision {
 pub struct Sample {
     /// The file, relative to the bundle.
     pub file: String,
-    /// The right label.
-    pub label: String,
+    /// The right label, where the kind has labels and the sample one.
+    pub label: Option<String>,
 }
 
 /// One file of the bundle.
@@ -112,7 +122,7 @@ pub(super) fn read(table: &toml::Table, faults: &Faults) -> (Option<Manifest>, V
         v.as_str().filter(|s| is_semver(s)).map(str::to_owned)
     });
     let task = self::name(&top, "task");
-    let kind = top.choice("kind", &[("classification", ())]);
+    let kind = top.choice("kind", &Kind::ALL);
     let description = top.text("description", 500);
     let licence = top.text("licence", 200);
     let provenance = match top.child("provenance") {
@@ -124,15 +134,41 @@ pub(super) fn read(table: &toml::Table, faults: &Faults) -> (Option<Manifest>, V
             None
         }
     };
-    let input = top.children("input", 1..=1).pop().and_then(input::read);
-    let (output, labels) = top.children("output", 1..=1).pop().map_or((None, None), output::read);
+    let inputs = all(&top, "input", 1..=16, input::read);
+    let Outputs { outputs, mut decoder, mut labels } = outputs(&top, kind);
+    if let Some((kind, table)) = kind.and_then(|kind| Some((kind, kind.table()?))) {
+        match top.child(table) {
+            Some(section) => {
+                (decoder, labels) = kind::read_whole(kind, section, &inputs, &outputs);
+            }
+            None if top.has(table) => {}
+            None => faults.add(table, Problem::Missing(format!("a table [{table}]"))),
+        }
+    }
+    let states = all(&top, "state", 0..=16, series::state);
+    let windows = kind::windows(top.child("windows"), kind);
     let variants = all(&top, "variant", 1..=16, variant);
-    let samples = all(&top, "sample", 1..=1000, sample);
+    let needs_label = kind == Some(Kind::Classification);
+    let samples = all(&top, "sample", 1..=1000, |section| sample(section, needs_label));
     let files = all(&top, "file", 1..=4000, file);
     check_links(labels.as_deref(), &variants, &samples, &files, faults);
+    check_tensors(&inputs, &outputs, &states, faults);
+    let told: usize = outputs.iter().map(Output::size).sum();
+    if matches!(kind, Some(Kind::Tensor | Kind::Embedding)) && told > MAX_TOLD {
+        let allowed = format!("at most {MAX_TOLD} in all, as every one is told");
+        faults.invalid("output", format!("{told} elements"), &allowed);
+    }
+    if let (Some(decoder), Some(first)) = (&decoder, outputs.first()) {
+        kind::check_inputs(decoder, "output[0]", &inputs, first.size(), faults);
+    }
+    let batching = top.child("batching").and_then(batching::read);
+    if batching.is_some() && !inputs.iter().all(|input| input.free_batch) {
+        let allowed = "there only where the shapes of all inputs and outputs begin with \"batch\"";
+        faults.invalid("batching", "present".to_owned(), allowed);
+    }
     top.finish();
     let manifest = || {
-        format.zip(kind)?;
+        format?;
         Some(Manifest {
             name: name?,
             version: version?,
@@ -140,14 +176,61 @@ pub(super) fn read(table: &toml::Table, faults: &Faults) -> (Option<Manifest>, V
             description: description?,
             licence: licence?,
             provenance: provenance?,
-            input: input?,
-            output: output?,
+            inputs,
+            outputs,
+            states,
+            decoder: decoder?,
+            windows: windows?,
             variants,
             samples,
+            batching,
             files: files.clone(),
         })
     };
     (if faults.is_empty() { manifest() } else { None }, files)
+}
+
+/// What the outputs' sections say.
+struct Outputs {
+    outputs: Vec<Output>,
+    decoder: Option<Decoder>,
+    labels: Option<Vec<String>>,
+}
+
+/// Reads the outputs; the answer is made of the first, which has the kind's keys.
+fn outputs(top: &Section<'_>, kind: Option<Kind>) -> Outputs {
+    let mut all = Outputs { outputs: Vec::new(), decoder: None, labels: None };
+    for (at, section) in top.children("output", 1..=16).into_iter().enumerate() {
+        let output = output::read(&section, kind);
+        if let Some(kind) = kind.filter(|_| at == 0) {
+            (all.decoder, all.labels) = kind::read(kind, &section, output.as_ref());
+        }
+        // The keys of a kind that is not known are not known either.
+        if kind.is_some() {
+            section.finish();
+        }
+        all.outputs.extend(output);
+    }
+    all
+}
+
+/// What the tensors of one graph must have in common.
+fn check_tensors(inputs: &[Input], outputs: &[Output], states: &[State], faults: &Faults) {
+    let taken = inputs.iter().map(|input| &*input.name);
+    unique(taken.chain(states.iter().map(|state| &*state.input)), "input", "name", faults);
+    let given = outputs.iter().map(|output| &*output.name);
+    unique(given.chain(states.iter().map(|state| &*state.output)), "output", "name", faults);
+    let is_free = inputs.iter().any(|input| input.free_batch);
+    for (i, output) in outputs.iter().enumerate().filter(|(_, out)| out.free_batch != is_free) {
+        let allowed = "as free in its batch as the inputs";
+        faults.invalid(format!("output[{i}].shape"), format!("{:?}", output.shape), allowed);
+    }
+    if is_free && !states.is_empty() {
+        faults.invalid("state", format!("{} tables", states.len()), "absent where a batch is free");
+    }
+    if !inputs.is_empty() && inputs.iter().all(|i| matches!(i.front, Front::Constant(_))) {
+        faults.invalid("input", "constants only".to_owned(), "at least one that a caller sends");
+    }
 }
 
 /// Every section of the list that could be read.
@@ -200,11 +283,18 @@ fn variant(section: Section<'_>) -> Option<Variant> {
     })
 }
 
-fn sample(section: Section<'_>) -> Option<Sample> {
+fn sample(section: Section<'_>, needs_label: bool) -> Option<Sample> {
     let file = path(&section, "file");
-    let label = section.text("label", 100);
+    let label = match needs_label || section.has("label") {
+        true => Some(section.text("label", 100)),
+        false => None,
+    };
     section.finish();
-    Some(Sample { file: file?, label: label? })
+    let label = match label {
+        Some(label) => Some(label?),
+        None => None,
+    };
+    Some(Sample { file: file?, label })
 }
 
 fn file(section: Section<'_>) -> Option<FileEntry> {
@@ -256,8 +346,10 @@ fn check_links(
         if !is_listed(&sample.file) {
             must("sample.file", &sample.file, "the path of a [[file]]");
         }
-        if labels.is_some_and(|labels| !labels.contains(&sample.label)) {
-            must("sample.label", &sample.label, "one of output[0].labels");
+        if let (Some(labels), Some(label)) = (labels, &sample.label)
+            && !labels.contains(label)
+        {
+            must("sample.label", label, "one of output[0].labels");
         }
     }
     if !is_listed(super::golden::FILE) {

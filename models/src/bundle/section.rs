@@ -69,6 +69,11 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// The fault of a bundle whose inputs are not what this table needs.
+    pub(super) fn missing_input(&self, allowed: &str) {
+        self.faults.add("input", Problem::Missing(allowed.to_owned()));
+    }
+
     /// Reads a needed value with `read`, which gives nothing for a value that is not allowed.
     pub(super) fn need<T>(
         &self,

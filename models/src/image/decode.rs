@@ -79,7 +79,12 @@ pub(super) fn decode(bytes: &[u8], media: MediaType) -> Result<Pixels, ImageErro
         MediaType::Webp => structure::webp_is_whole(bytes),
         // The PNG decoder notices by itself.
         MediaType::Png => true,
-        MediaType::Wav => {
+        MediaType::Wav
+        | MediaType::Npy
+        | MediaType::Json
+        | MediaType::Csv
+        | MediaType::Text
+        | MediaType::Raw => {
             return Err(ImageError::Unsupported { media, why: "it is no picture".to_owned() });
         }
     };

@@ -5,6 +5,8 @@
 use image::ColorType;
 use image::metadata::Orientation;
 
+use super::placement::Part;
+
 /// A decoded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pixels {
@@ -97,8 +99,17 @@ impl Pixels {
         self.channels = 1;
     }
 
-    /// Keeps the part that begins at (`left`, `top`); it must lie within the picture.
-    pub(super) fn crop(&mut self, left: u32, top: u32, width: u32, height: u32) {
+    /// Three channels, of which grey gives every one the same.
+    pub(super) fn make_colour(&mut self) {
+        if self.channels == 1 {
+            self.data = self.data.iter().flat_map(|step| [*step; 3]).collect();
+            self.channels = 3;
+        }
+    }
+
+    /// Keeps a part, which must lie within the picture.
+    pub(super) fn crop(&mut self, part: Part) {
+        let Part { left, top, width, height } = part;
         let row = self.width as usize * self.channels;
         let kept = width as usize * self.channels;
         for y in 0..height as usize {

@@ -7,6 +7,7 @@ use fir::images::{Image, ImageRef};
 
 use super::decode::ImageError;
 use super::pixels::Pixels;
+use super::placement::{Part, Placement};
 use crate::bundle::{Filter, ImageFront, Resize};
 
 /// Resizes to one size, reusing its buffers.
@@ -19,6 +20,7 @@ pub(super) struct Resizer {
     /// Whether the filter overshoots, so that the order of the two directions shows.
     overshoots: bool,
     last: Pixels,
+    placement: Placement,
 }
 
 impl Resizer {
@@ -38,6 +40,11 @@ impl Resizer {
             resizer: fir::Resizer::new(),
             overshoots: matches!(front.filter, Filter::Bicubic | Filter::Lanczos3),
             last: Pixels::filled(front.width, front.height, front.channels.count(), 0),
+            placement: Placement::new(
+                front.resize,
+                (front.width, front.height),
+                (front.width, front.height),
+            ),
         }
     }
 
@@ -46,8 +53,16 @@ impl Resizer {
         &self.last
     }
 
+    /// How that picture lies in the tensor.
+    pub(super) fn placement(&self) -> Placement {
+        self.placement
+    }
+
     pub(super) fn run(&mut self, mut pixels: Pixels) -> Result<&Pixels, ImageError> {
         let channels = pixels.channels();
+        let (from, to) = ((pixels.width(), pixels.height()), (self.width, self.height));
+        let placement = Placement::new(self.resize, from, to);
+        self.placement = placement;
         let empty = Pixels::filled(0, 0, channels, 0);
         let mut last = std::mem::replace(&mut self.last, empty);
         if last.channels() != channels || last.width() != self.width {
@@ -58,16 +73,14 @@ impl Resizer {
                 self.resize(&pixels, &mut last)?;
             }
             Resize::Crop => {
-                let (width, height) = self.part(pixels.width(), pixels.height());
-                let (left, top) = ((pixels.width() - width) / 2, (pixels.height() - height) / 2);
-                pixels.crop(left, top, width, height);
+                pixels.crop(placement.seen());
                 self.resize(&pixels, &mut last)?;
             }
             Resize::Letterbox(pad) => {
-                let (width, height) = self.inside(pixels.width(), pixels.height());
-                let mut inner = Pixels::filled(width, height, channels, pad);
+                let on = placement.on();
+                let mut inner = Pixels::filled(on.width, on.height, channels, pad);
                 self.resize(&pixels, &mut inner)?;
-                frame(&inner, &mut last, pad);
+                frame(&inner, &mut last, on, pad);
             }
         }
         self.last = last;
@@ -83,48 +96,20 @@ impl Resizer {
         resize(&mut self.resizer, &self.options, from, &mut rows)?;
         resize(&mut self.resizer, &self.options, &rows, to)
     }
-
-    /// The size of the largest part of a picture that has the bundle's aspect ratio.
-    fn part(&self, width: u32, height: u32) -> (u32, u32) {
-        let (w, h) = (u64::from(width), u64::from(height));
-        let (to_w, to_h) = (u64::from(self.width), u64::from(self.height));
-        if w * to_h > h * to_w {
-            (rounded(h * to_w, to_h, width), height)
-        } else {
-            (width, rounded(w * to_h, to_w, height))
-        }
-    }
-
-    /// The largest size with the picture's aspect ratio inside the bundle's.
-    fn inside(&self, width: u32, height: u32) -> (u32, u32) {
-        let (w, h) = (u64::from(width), u64::from(height));
-        let (to_w, to_h) = (u64::from(self.width), u64::from(self.height));
-        if w * to_h > h * to_w {
-            (self.width, rounded(h * to_w, w, self.height))
-        } else {
-            (rounded(w * to_h, h, self.width), self.height)
-        }
-    }
 }
 
-/// Puts `inner` in the middle of `outer` and fills the rest.
-fn frame(inner: &Pixels, outer: &mut Pixels, pad: u8) {
+/// Puts `inner` on that part of `outer` and fills the rest.
+fn frame(inner: &Pixels, outer: &mut Pixels, on: Part, pad: u8) {
     let channels = inner.channels();
     let row = inner.width() as usize * channels;
     let full = outer.width() as usize * channels;
-    let left = ((outer.width() - inner.width()) / 2) as usize * channels;
-    let top = ((outer.height() - inner.height()) / 2) as usize;
+    let (left, top) = (on.left as usize * channels, on.top as usize);
     let data = outer.data_mut();
     data.fill(pad);
     for (y, line) in inner.data().chunks_exact(row).enumerate() {
         let start = (top + y) * full + left;
         data[start..start + row].copy_from_slice(line);
     }
-}
-
-/// `a / b` to the nearest, from 1 to `max`.
-fn rounded(a: u64, b: u64, max: u32) -> u32 {
-    u32::try_from((2 * a + b) / (2 * b)).unwrap_or(max).clamp(1, max)
 }
 
 fn resize(

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::session::{Session as OrtSession, SessionInputValue};
-use ort::value::{DynValue, TensorElementType, TensorRef, ValueType};
+use ort::value::{DynValue, Shape, Tensor as OrtTensor, TensorElementType, TensorRef, ValueType};
 
 use self::library::Library;
 use super::tract::file;
@@ -179,11 +179,17 @@ fn check_outlet(what: &str, spec: &TensorSpec, got: &ValueType) -> Result<(), Ru
     if dtype_of(*ty) != Some(spec.dtype) {
         return Err(interface("type", ty.to_string(), spec.dtype.to_string()));
     }
-    let fits = |(dim, want): (&i64, &usize)| *dim < 0 || usize::try_from(*dim) == Ok(*want);
+    let fits = |(at, (dim, want)): (usize, (&i64, &usize))| match *dim {
+        ..0 => true,
+        // What a graph says of the first dimension of its outputs need not be so.
+        _ if at == 0 && spec.free_batch => what == "output",
+        dim => usize::try_from(dim) == Ok(*want),
+    };
     // A graph may leave the rank of what it makes open, which is told as no dimensions.
     let is_open = shape.is_empty() && what == "output";
-    if !is_open && (shape.len() != spec.shape.len() || !shape.iter().zip(&spec.shape).all(fits)) {
-        return Err(interface("shape", format!("{shape:?}"), format!("{:?}", spec.shape)));
+    let mut dims = shape.iter().zip(&spec.shape).enumerate();
+    if !is_open && (shape.len() != spec.shape.len() || !dims.all(fits)) {
+        return Err(interface("shape", format!("{shape:?}"), spec.to_string()));
     }
     Ok(())
 }
@@ -202,6 +208,7 @@ fn dtype_of(element: TensorElementType) -> Option<Dtype> {
         TensorElementType::Float16 => Dtype::F16,
         TensorElementType::Float32 => Dtype::F32,
         TensorElementType::Float64 => Dtype::F64,
+        TensorElementType::String => Dtype::Text,
         _ => return None,
     })
 }
@@ -215,7 +222,7 @@ struct Loaded {
 
 impl Session for Loaded {
     fn run(&mut self, inputs: &[Tensor], outputs: &mut [Tensor]) -> Result<(), RuntimeError> {
-        check_tensors(&self.inputs, inputs)?;
+        let batch = check_tensors(&self.inputs, inputs)?;
         check_count("outputs", outputs.len(), self.outputs.len())?;
         let runtime = self.runtime;
         let failed =
@@ -232,36 +239,72 @@ impl Session for Loaded {
                 runtime,
                 why: format!("it gave no output {}", spec.name),
             })?;
-            with_type!(spec.dtype, T => copy::<T>(spec, value, output))?;
+            with_type!(
+                spec.dtype,
+                T => copy::<T>(spec, batch, value, output),
+                text => copy_texts(spec, batch, value, output)
+            )?;
         }
         Ok(())
     }
 }
 
-/// A tensor as ONNX Runtime takes it, in place.
+/// A tensor as ONNX Runtime takes it: numbers in place.
 fn borrowed(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
-    with_elements!(tensor.elements(), own => {
-        TensorRef::from_array_view((tensor.shape(), own.as_slice())).map(SessionInputValue::from)
-    })
+    let shape = tensor.shape();
+    with_elements!(
+        tensor.elements(),
+        own => TensorRef::from_array_view((shape, own.as_slice())).map(SessionInputValue::from),
+        // It keeps texts in a form of its own.
+        texts => OrtTensor::from_string_array((shape, texts.as_slice())).map(SessionInputValue::from)
+    )
 }
 
 /// Copies what was given into the caller's tensor.
 fn copy<T: Element + ort::value::PrimitiveTensorElementType>(
     spec: &TensorSpec,
+    batch: usize,
     value: &DynValue,
     output: &mut Tensor,
 ) -> Result<(), RuntimeError> {
-    let wrong = |got: String| RuntimeError::Interface {
+    let (shape, elements) = value
+        .try_extract_tensor::<T>()
+        .map_err(|error| wrong(spec, batch, error.message().to_owned()))?;
+    take(spec, batch, shape, elements, output)
+}
+
+fn copy_texts(
+    spec: &TensorSpec,
+    batch: usize,
+    value: &DynValue,
+    output: &mut Tensor,
+) -> Result<(), RuntimeError> {
+    let (shape, texts) = value
+        .try_extract_strings()
+        .map_err(|error| wrong(spec, batch, error.message().to_owned()))?;
+    take(spec, batch, shape, &texts, output)
+}
+
+fn take<T: Element>(
+    spec: &TensorSpec,
+    batch: usize,
+    shape: &Shape,
+    elements: &[T],
+    output: &mut Tensor,
+) -> Result<(), RuntimeError> {
+    let want = spec.shape_at(batch);
+    let is_same = shape.len() == want.len()
+        && shape.iter().zip(&*want).all(|(got, want)| usize::try_from(*got) == Ok(*want));
+    if !is_same {
+        return Err(wrong(spec, batch, format!("{} {shape:?}", T::DTYPE)));
+    }
+    output.copy_from(&want, elements).map_err(|error| wrong(spec, batch, error.to_string()))
+}
+
+fn wrong(spec: &TensorSpec, batch: usize, got: String) -> RuntimeError {
+    RuntimeError::Interface {
         what: format!("output {}", spec.name),
         got,
-        want: format!("{} {:?}", spec.dtype, spec.shape),
-    };
-    let (shape, elements) =
-        value.try_extract_tensor::<T>().map_err(|error| wrong(error.message().to_owned()))?;
-    let is_same = shape.len() == spec.shape.len()
-        && shape.iter().zip(&spec.shape).all(|(got, want)| usize::try_from(*got) == Ok(*want));
-    if !is_same {
-        return Err(wrong(format!("{} {shape:?}", T::DTYPE)));
+        want: format!("{spec} with a batch of {batch}"),
     }
-    output.copy_from(&spec.shape, elements).map_err(|error| wrong(error.to_string()))
 }

@@ -5,6 +5,7 @@
 //! computes wrongly (0.23.9): the quantisation is taken out, or the graph is refused.
 
 mod dequantise;
+pub(crate) mod describe;
 pub(super) mod file;
 
 use std::num::NonZeroUsize;
@@ -15,7 +16,7 @@ use super::{
     Graph, Runtime as Engine, RuntimeError, Session, TensorSpec, caught, check_count,
     check_tensors, places,
 };
-use crate::tensor::{Dtype, Tensor as OwnTensor, with_elements, with_type};
+use crate::tensor::{Dtype, Element, Tensor as OwnTensor, with_elements, with_type};
 
 /// The engine's name.
 const NAME: &str = "tract";
@@ -52,32 +53,70 @@ struct TractSession {
 
 impl Session for TractSession {
     fn run(&mut self, inputs: &[OwnTensor], outputs: &mut [OwnTensor]) -> Result<(), RuntimeError> {
-        let failed = |e: TractError| RuntimeError::Failed { runtime: NAME, why: format!("{e:#}") };
-        check_tensors(&self.inputs, inputs)?;
+        let batch = check_tensors(&self.inputs, inputs)?;
         check_count("outputs", outputs.len(), self.outputs.len())?;
+        for (spec, output) in self.outputs.iter().zip(&mut *outputs) {
+            output.reset(&spec.shape_at(batch), spec.dtype);
+        }
+        // The plan is for a batch of 1, the only one that every graph can be planned for.
+        (0..batch).try_for_each(|row| self.run_row(row, inputs, outputs))
+    }
+}
+
+impl TractSession {
+    /// Runs one element of the batch.
+    fn run_row(
+        &self,
+        row: usize,
+        inputs: &[OwnTensor],
+        outputs: &mut [OwnTensor],
+    ) -> Result<(), RuntimeError> {
+        let failed = |e: TractError| RuntimeError::Failed { runtime: NAME, why: format!("{e:#}") };
         let mut tensors: TVec<TValue> = tvec![Tensor::default().into_tvalue(); inputs.len()];
-        for (input, place) in inputs.iter().zip(&self.input_places) {
-            let tensor = with_elements!(input.elements(), own => {
-                Tensor::from_shape(input.shape(), own.as_slice())
-            });
+        for ((input, spec), place) in inputs.iter().zip(&self.inputs).zip(&self.input_places) {
+            let (shape, rows) = (&spec.shape, rows(spec, row));
+            let tensor = with_elements!(
+                input.elements(),
+                own => Tensor::from_shape(shape, &own[rows]),
+                texts => tensor1(&texts[rows]).into_shape(shape)
+            );
             tensors[*place] = tensor.map_err(failed)?.into_tvalue();
         }
         let given = caught(NAME, || self.plan.run(tensors))?.map_err(failed)?;
         check_count("outputs", given.len(), self.outputs.len())?;
         for ((spec, place), output) in self.outputs.iter().zip(&self.output_places).zip(outputs) {
             let view = given[*place].try_as_plain_ram().map_err(failed)?;
-            with_type!(spec.dtype, T => {
-                let values = view.as_slice::<T>().map_err(failed)?;
-                output.copy_from(&spec.shape, values)
-            })
-            .map_err(|error| RuntimeError::Interface {
-                what: format!("output {}", spec.name),
-                got: error.to_string(),
-                want: format!("{:?}", spec.shape),
-            })?;
+            let count = with_type!(
+                spec.dtype,
+                T => fill(output, rows(spec, row), view.as_slice::<T>().map_err(failed)?),
+                text => fill(output, rows(spec, row), view.as_slice::<String>().map_err(failed)?)
+            );
+            if count != spec.size() {
+                return Err(RuntimeError::Interface {
+                    what: format!("output {}", spec.name),
+                    got: format!("{count} elements"),
+                    want: spec.to_string(),
+                });
+            }
         }
         Ok(())
     }
+}
+
+/// Where the elements of one element of the batch stand; all of a pinned tensor.
+fn rows(spec: &TensorSpec, row: usize) -> std::ops::Range<usize> {
+    let begin = if spec.free_batch { row * spec.size() } else { 0 };
+    begin..begin + spec.size()
+}
+
+/// Puts values into their place in a tensor of their type, if they are as many; says how many they are.
+fn fill<T: Element>(output: &mut OwnTensor, rows: std::ops::Range<usize>, values: &[T]) -> usize {
+    let room = output.of_mut::<T>().unwrap_or_default();
+    let room = &mut room[rows];
+    if room.len() == values.len() {
+        room.clone_from_slice(values);
+    }
+    values.len()
 }
 
 fn load(graph: &Graph<'_>) -> Result<TractSession, RuntimeError> {
@@ -126,7 +165,7 @@ fn load(graph: &Graph<'_>) -> Result<TractSession, RuntimeError> {
 }
 
 fn datum_type(dtype: Dtype) -> DatumType {
-    with_type!(dtype, T => T::datum_type())
+    with_type!(dtype, T => T::datum_type(), text => String::datum_type())
 }
 
 fn check_type(what: &str, got: Option<DatumType>, want: Dtype) -> Result<(), RuntimeError> {

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use holdfast_models::bundle::{Fault, Front, Problem};
-use holdfast_models::{Bundle, LoadError, MediaKind, Model, Tract};
+use holdfast_models::tensor::Elements;
+use holdfast_models::{Bundle, Dtype, InferError, LoadError, MediaKind, Model, Tensor, Tract};
 use tempfile::TempDir;
 
 use crate::made;
@@ -111,12 +112,12 @@ fn a_whole_bundle_opens_and_its_model_answers() {
     assert_eq!((bundle.labels().len(), bundle.threshold()), (16, 0.5));
     assert_eq!(bundle.expects(), MediaKind::Image);
     assert_eq!(bundle.variants()[0].name(), "fp32");
-    assert!(matches!(&bundle.input().front, Front::Image(image) if image.mean == [0.0]));
+    assert!(matches!(&bundle.sources()[0].front, Front::Image(image) if image.mean == [0.0]));
     let mut model = Model::load(&bundle, None, &Tract).unwrap();
     assert_eq!((model.variant(), model.runtime(), model.goldens_checked()), ("fp32", "tract", 1));
     let media = holdfast_models::Media::detect(picture(), Some("image/png")).unwrap();
     let answer = model.infer(&media).unwrap();
-    assert_eq!(answer.classes[0].label, "a");
+    assert_eq!(answer.classes()[0].label, "a");
     let error = Model::load(&bundle, Some("int8"), &Tract).unwrap_err();
     assert!(matches!(error, LoadError::Variant { .. }), "{error}");
 }
@@ -382,4 +383,49 @@ fn manifests_and_goldens_that_are_no_toml_are_told() {
         let faults = faults(dir.path());
         assert!(faults.iter().any(|f| f.to_string().contains(text)), "{golden}: {faults:?}");
     }
+}
+
+#[test]
+fn a_graph_runs_without_its_front_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = MANIFEST.replace("shape = [1, 1, 4, 4]", "shape = [\"batch\", 1, 4, 4]");
+    let relu = onnx::graph(&[0, 1, 4, 4], &[("Relu", &["x"], &["y"], &[])], &[]);
+    let golden = golden();
+    let files = [
+        ("model.onnx", &relu[..]),
+        ("samples/a.png", &picture()),
+        ("golden.toml", golden.as_bytes()),
+    ];
+    made::bundle(dir.path(), &free, &files);
+    let bundle = Bundle::open(dir.path()).unwrap();
+    let spec = &bundle.inputs()[0];
+    assert_eq!((&*spec.name, spec.to_string().as_str()), ("x", "f32 [batch, 1, 4, 4]"));
+    let mut model = Model::load(&bundle, None, &Tract).unwrap();
+    let mut outputs = [Tensor::zeros(&[1], Dtype::F32)];
+    for batch in [1, 3] {
+        let values: Vec<f32> = (0..batch * 16).map(|i| i as f32 - 8.0).collect();
+        let want: Vec<f32> = values.iter().map(|x| x.max(0.0)).collect();
+        let input = Tensor::new(vec![batch, 1, 4, 4], Elements::F32(values)).unwrap();
+        model.run_tensors(&[input], &mut outputs).unwrap();
+        assert_eq!((outputs[0].shape(), outputs[0].of()), (&[batch, 1, 4, 4][..], Some(&want[..])));
+    }
+    for (inputs, text) in [
+        (vec![], "0 inputs were sent, the model takes x"),
+        (vec![Tensor::zeros(&[1, 4, 4], Dtype::F32)], "input x is f32 [1, 4, 4]"),
+        (vec![Tensor::zeros(&[0, 1, 4, 4], Dtype::F32)], "send f32 [batch, 1, 4, 4]"),
+        (vec![Tensor::zeros(&[1, 1, 4, 4], Dtype::I64)], "input x is i64 [1, 1, 4, 4]"),
+        (vec![Tensor::zeros(&[9999, 1, 4, 4], Dtype::F32)], "input x is f32 [9999"),
+    ] {
+        let error = model.run_tensors(&inputs, &mut outputs).unwrap_err();
+        let told = matches!(&error, InferError::Media(_)) && error.to_string().contains(text);
+        assert!(told, "{error}");
+    }
+}
+
+#[test]
+fn a_batch_is_free_on_both_sides_or_on_none() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &MANIFEST.replacen("shape = [1,", "shape = [-1,", 1), &golden());
+    let faults = faults(dir.path());
+    assert!(faults.iter().any(|f| f.key == "output[0].shape"), "{faults:?}");
 }

@@ -1,21 +1,23 @@
 //! Values of an output tensor as classes.
 
-use holdfast_models::ClassifyError;
-use holdfast_models::bundle::{Meaning, Output};
-use holdfast_models::classify::classify;
-use holdfast_models::quantisation::Form;
+use holdfast_models::OutputError;
+use holdfast_models::outputs::{Class, Classification, Meaning};
 use proptest::prelude::*;
 
-fn output(count: usize, meaning: Meaning, temperature: f32) -> Output {
-    Output {
-        name: "y".to_owned(),
-        form: Form::PLAIN,
-        shape: vec![1, count],
+fn output(count: usize, meaning: Meaning, temperature: f32) -> Classification {
+    Classification {
         meaning,
         labels: (0..count).map(|i| format!("l{i}")).collect(),
         temperature,
         threshold: 0.5,
+        step: 0.0,
     }
+}
+
+fn classify(values: &[f32], output: &Classification) -> Result<Vec<Class>, OutputError> {
+    let mut confidences = vec![7.0];
+    output.confidences(values, &mut confidences)?;
+    Ok(output.classes(&confidences))
 }
 
 #[test]
@@ -48,14 +50,14 @@ fn equal_classes_keep_the_bundles_order() {
 fn what_is_no_answer_is_refused() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let got = classify(&[0.0, value], &output(2, Meaning::Logits, 1.0));
-        let is_named = matches!(&got, Err(ClassifyError::NotFinite { label, .. }) if label == "l1");
+        let is_named = matches!(&got, Err(OutputError::NotFinite { label, .. }) if label == "l1");
         assert!(is_named, "{got:?}");
     }
     let probabilities = output(2, Meaning::Probabilities, 1.0);
     for (values, want) in [
-        (&[3.0, 1.0][..], ClassifyError::NotProbabilities(4.0)),
-        (&[1.5, -0.5], ClassifyError::NotProbabilities(1.0)),
-        (&[1.0], ClassifyError::Count { want: 2, got: 1 }),
+        (&[3.0, 1.0][..], OutputError::NotProbabilities(4.0)),
+        (&[1.5, -0.5], OutputError::NotProbabilities(1.0)),
+        (&[1.0], OutputError::Count { want: 2, got: 1 }),
     ] {
         assert_eq!(classify(values, &probabilities), Err(want));
     }

@@ -176,7 +176,7 @@ label = "{}"
         let media =
             Media::detect(fs::read(dir.join("data/kws_wav").join(&row[0])).unwrap(), None).unwrap();
         let answer = model.infer(&media).unwrap();
-        right += usize::from(answer.classes[0].label == row[2]);
+        right += usize::from(answer.classes()[0].label == row[2]);
     }
     println!("reference keyword model: {right}/96");
     assert!((86..=88).contains(&right), "{right}/96, PROVENANCE.md states 87/96");

@@ -91,13 +91,17 @@ pub(crate) fn with_data_in(place: &str, shape: &[u64]) -> Vec<u8> {
     Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &opset.0).0
 }
 
-/// A named f32 tensor.
+/// A named f32 tensor; a dimension of 0 is any.
 fn value(name: &str, shape: Option<&[u64]>) -> Message {
     let mut tensor = Message::default().number(1, 1);
     if let Some(shape) = shape {
         let mut dims = Message::default();
         for dim in shape {
-            dims = dims.bytes(1, &Message::default().number(1, *dim).0);
+            let dim = match dim {
+                0 => Message::default().bytes(2, b"N"),
+                dim => Message::default().number(1, *dim),
+            };
+            dims = dims.bytes(1, &dim.0);
         }
         tensor = tensor.bytes(2, &dims.0);
     }

@@ -27,11 +27,7 @@ fn run_on(
     output: (&str, &[usize]),
     values: &[f32],
 ) -> Result<Vec<f32>, RuntimeError> {
-    let spec = |(name, shape): (&str, &[usize])| TensorSpec {
-        name: name.to_owned(),
-        dtype: Dtype::F32,
-        shape: shape.to_vec(),
-    };
+    let spec = |(name, shape): (&str, &[usize])| TensorSpec::pinned(name, Dtype::F32, shape);
     let graph = Graph { onnx, inputs: &[spec(input)], outputs: &[spec(output)] };
     let mut session = runtime.load(&graph, NonZeroUsize::MIN)?;
     let mut outputs = [Tensor::zeros(output.1, Dtype::F32)];
@@ -311,4 +307,36 @@ fn a_graph_with_an_absurd_tensor_is_refused() {
     let shape = [1, 100_000];
     let error = run(&graph, ("x", &shape), ("y", &[1, 1]), &vec![0.0; 100_000]).unwrap_err();
     assert!(matches!(error, RuntimeError::Unsupported { .. }), "{error:?}");
+}
+
+/// y = relu(x) of any number of rows.
+fn any_rows(runtime: &dyn Runtime, rows: usize) -> Result<Vec<f32>, RuntimeError> {
+    let graph = onnx::graph(&[0, 4], &[("Relu", &["x"], &["y"], &[])], &[]);
+    let free = |name: &str| TensorSpec {
+        free_batch: true,
+        ..TensorSpec::pinned(name, Dtype::F32, &[1, 4])
+    };
+    let graph = Graph { onnx: &graph, inputs: &[free("x")], outputs: &[free("y")] };
+    let mut session = runtime.load(&graph, NonZeroUsize::MIN)?;
+    let values: Vec<f32> = (0..rows * 4).map(|i| i as f32 - 3.0).collect();
+    let input = Tensor::new(vec![rows, 4], Elements::F32(values)).unwrap();
+    // Room of another size and type: it becomes what is given.
+    let mut outputs = [Tensor::zeros(&[7], Dtype::I8)];
+    session.run(&[input], &mut outputs)?;
+    assert_eq!(outputs[0].shape(), [rows, 4]);
+    Ok(outputs[0].of().unwrap().to_vec())
+}
+
+#[test]
+fn a_free_batch_is_whatever_the_caller_sends() {
+    let mut runtimes: Vec<Box<dyn Runtime>> = vec![Box::new(Tract)];
+    runtimes.extend(onnx_runtime("a free batch").map(|runtime| Box::new(runtime) as _));
+    for runtime in runtimes {
+        for rows in [1, 2, 5] {
+            let want: Vec<f32> = (0..rows * 4).map(|i| (i as f32 - 3.0).max(0.0)).collect();
+            assert_eq!(any_rows(&*runtime, rows), Ok(want), "{} of {rows}", runtime.name());
+        }
+        let error = any_rows(&*runtime, 5000).unwrap_err();
+        assert!(error.to_string().contains("f32 [batch, 4]"), "{error}");
+    }
 }

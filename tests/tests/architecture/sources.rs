@@ -5,20 +5,23 @@ use std::collections::BTreeSet;
 use crate::{lexer, tree};
 
 /// One module of one package may name the library: `(word, package, module)`.
-const FENCES: [(&str, &str, &str); 12] = [
+const FENCES: [(&str, &str, &str); 15] = [
     ("rumqttc", "agent/src/", "link"),
     ("sled", "agent/queue/src/", "index"),
     ("reqwest", "agent/src/", "escalate"),
     // The library is called as a method of every iterator is.
     ("ZipArchive", "agent/src/", "install/archive"),
     ("tar", "agent/src/", "install/archive"),
-    ("flate2", "agent/src/", "install/archive"),
     ("tract_onnx", "models/src/", "runtime/tract"),
     ("hound", "models/src/", "audio"),
     ("rubato", "models/src/", "audio"),
     ("realfft", "models/src/", "audio"),
     ("fast_image_resize", "models/src/", "image"),
     ("ort", "models/src/", "runtime/onnx_runtime"),
+    ("prost", "agent/src/", "oip/messages"),
+    ("tonic", "agent/src/", "oip/grpc"),
+    ("base64", "models/src/", "front"),
+    ("serde_json", "models/src/", "front"),
 ];
 
 /// In the controller the modules are free, but there is one for each library.

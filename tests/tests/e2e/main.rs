@@ -1,6 +1,8 @@
 //! The promises, proved on real processes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod annotate;
+mod answers;
 mod bad_input;
 mod bundles;
 mod classes;
@@ -10,18 +12,22 @@ mod disk;
 mod faults;
 mod kill;
 mod main_job;
+mod models_add;
 mod no_queue;
 mod not_before;
+mod oip;
 mod openai;
 mod pressure;
 mod queue_changes;
 mod queue_commands;
 mod receiver;
 mod reference_accuracy;
+mod reference_kinds;
 mod reference_models;
 mod results;
 mod runtime_install;
 mod same_key;
+mod serving;
 mod stopping;
 mod tuning;
 

@@ -49,6 +49,50 @@ async fn a_full_queue_refuses_with_its_length_and_when_to_come_back() {
     assert_eq!(reply.state, "answered");
 }
 
+/// The model takes longer than a millisecond, which the device knows after the first answer; nobody
+/// else could answer.
+#[tokio::test]
+async fn who_cannot_be_answered_in_time_is_told_at_once_when_to_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let task = "part-inspection";
+    let bundles = bundles(&["part-inspection-large"]);
+    let agent = Agent { name: DEVICE, bundles, site: None, broker: None };
+    let toml = agent.toml(dir.path());
+    let device = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let address = device.address("api").unwrap();
+    let client = Client::new(address).unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let picture = super::sample("part-inspection-large", |_| true);
+    let until = tokio::time::Instant::now() + super::SOON;
+    // What was measured counts for a second: a machine that is slower than that tries again.
+    let (retry_after, problem) = loop {
+        assert!(tokio::time::Instant::now() < until, "it is never told");
+        client.ask(task, picture.clone(), &[]).await.unwrap();
+        let request = http.post(format!("http://{address}/v1/tasks/{task}"));
+        let request = request.header("holdfast-deadline-ms", "1").body(picture.clone());
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 503);
+        let retry_after = response.headers().get("retry-after").cloned();
+        let problem: Value = response.json().await.unwrap();
+        if problem["code"] == "busy" {
+            break (retry_after, problem);
+        }
+    };
+    assert_eq!(retry_after.unwrap(), "1", "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("ms now"), "{problem}");
+    let (_, metrics) = client.get("/metrics").await.unwrap();
+    let turned = r#"holdfast_turned_away_total{model="part-inspection-large",why="deadline"}"#;
+    assert!(metrics.contains(turned), "{metrics}");
+    for name in ["model_loaded", "model_waiting", "model_workers", "model_runs_total", "batch_rows"]
+    {
+        assert!(metrics.contains(&format!("\nholdfast_{name}")), "{name}: {metrics}");
+    }
+    let (_, tasks) = client.get("/v1/tasks").await.unwrap();
+    let tasks: Value = serde_json::from_str(&tasks).unwrap();
+    assert!(tasks["tasks"][0]["runs"].as_u64().unwrap() > 0, "{tasks}");
+    assert_eq!(tasks["tasks"][0]["waiting"], 0, "{tasks}");
+}
+
 #[tokio::test]
 async fn only_so_many_callers_wait_for_results() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,16 +1,13 @@
 //! The reference classifiers from file to label: bundles written here, our own front ends, and the
 //! accuracy that the folder's PROVENANCE.md states for its reference pipeline.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use bytes::Bytes;
 use holdfast_models::runtime::onnx_runtime::Provider;
-use holdfast_models::{Bundle, Media, Model, OnnxRuntime, Runtime, Tract};
+use holdfast_models::{Media, OnnxRuntime, Runtime, Tract};
+use holdfast_tests::bundle::Made;
 use holdfast_tests::{onnxruntime, reference};
-use sha2::{Digest, Sha256};
 
 /// A classifier, and how many of its test files the reference pipeline gets right.
 struct Case {
@@ -29,6 +26,10 @@ enum Front {
     Keywords,
     /// Photos, their side in pixels, `crop` or `stretch`, and what normalises them.
     Photos { side: usize, resize: &'static str, levels: &'static str, what: Photos },
+    /// Windows of sensor values, as they are, without the faults.
+    Pumps,
+    /// Phrases as hashed words.
+    Intents,
 }
 
 /// Which of the photos, and what is asked about them.
@@ -38,6 +39,8 @@ enum Photos {
     Person,
     /// Which of 1001 ImageNet classes? The 22 that have one.
     ImageNet,
+    /// Which of 10 CIFAR classes? The 10 that have one.
+    Cifar,
 }
 
 const F32: &str = "dtype = \"f32\"";
@@ -89,6 +92,23 @@ const fn imagenet(
     Case { model, input: ("input", input), output, front, right }
 }
 
+/// The step of a byte is 1.
+const BYTES: &str = "mean = 0.0\nstd = 0.00392156862745098";
+
+const fn cifar(
+    model: &'static str,
+    input: (&'static str, &'static str),
+    output: (&'static str, &'static str),
+    levels: &'static str,
+) -> Case {
+    let front = Front::Photos { side: 32, resize: "crop", levels, what: Photos::Cifar };
+    Case { model, input, output, front, right: 7 }
+}
+
+const fn plain(model: &'static str, input: &'static str, front: Front, right: usize) -> Case {
+    Case { model, input: (input, F32), output: ("prob", F32), front, right }
+}
+
 const V1_F: (usize, &str, (&str, &str)) = (128, F32, (V1_OUT, F32));
 const V1_Q: (usize, &str, (&str, &str)) = (128, U8_PIXELS, (V1_OUT, U8_SHARE));
 const V2_F: (usize, &str, (&str, &str)) = (224, F32, ("Identity", F32));
@@ -96,7 +116,13 @@ const V2_Q: (usize, &str, (&str, &str)) = (224, U8_PIXELS, ("Identity", U8_SHARE
 const VWW_F: [(&str, &str); 2] = [("input_1", F32), ("Identity", F32)];
 const VWW_Q: [(&str, &str); 2] = [("input_1_int8", I8_PIXELS), ("Identity_int8", I8_SHARE)];
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 22] = [
+    cifar("ic_resnet8_cifar10_fp32", VWW_F[0], VWW_F[1], BYTES),
+    cifar("ic_resnet8_cifar10_int8_qdq", VWW_Q[0], VWW_Q[1], PLAIN),
+    plain("intent_hashbow_fp32", "bow", Front::Intents, 40),
+    plain("intent_hashbow_int8_qdq", "bow", Front::Intents, 40),
+    plain("pump_state_fp32", "window", Front::Pumps, 422),
+    plain("pump_state_int8_qdq", "window", Front::Pumps, 422),
     keywords("kws_dscnn_fp32", F32, F32, 87),
     keywords("kws_dscnn_hybrid_w8f32", F32, F32, 88),
     keywords("kws_dscnn_int8_qdq", I8_MFCC, I8_SHARE, 89),
@@ -115,8 +141,12 @@ const CASES: [Case; 16] = [
     imagenet("mobilenet_v2_100_224_int8_qdq", V2_Q, PLAIN, "stretch", 21),
 ];
 
-/// A test file and the labels that are right for it.
-type Sample = (PathBuf, Vec<String>);
+/// What is asked, and the labels that are right for it.
+struct Sample {
+    bytes: Vec<u8>,
+    content_type: Option<&'static str>,
+    right: Vec<String>,
+}
 
 fn rows(path: &Path) -> Vec<Vec<String>> {
     let text = fs::read_to_string(path).unwrap();
@@ -129,19 +159,24 @@ fn data(reference: &Path, front: Front) -> (Vec<String>, Vec<Sample>) {
         let text = fs::read_to_string(reference.join("models").join(name)).unwrap();
         text.lines().map(str::to_owned).collect()
     };
-    let photos = || rows(&reference.join("data/images/labels.csv"));
-    let photo = |name: &str| reference.join("data/images").join(name);
+    let file = |path: String, right: Vec<String>| Sample {
+        bytes: fs::read(reference.join("data").join(path)).unwrap(),
+        content_type: None,
+        right,
+    };
+    let photos = || rows(&reference.join("data/images/labels.csv")).into_iter();
+    let photo = |row: &[String], right| file(format!("images/{}", row[0]), right);
     match front {
         Front::Keywords => {
             let rows = rows(&reference.join("data/kws_wav/labels.csv"));
-            let wav = |name: &str| reference.join("data/kws_wav").join(name);
-            let samples = rows.iter().map(|row| (wav(&row[0]), vec![row[2].clone()]));
-            (lines("kws_labels.txt"), samples.collect())
+            let sample =
+                |row: &Vec<String>| file(format!("kws_wav/{}", row[0]), vec![row[2].clone()]);
+            (lines("kws_labels.txt"), rows.iter().map(sample).collect())
         }
         Front::Photos { what: Photos::Person, .. } => {
             let labels = lines("vww_labels.txt");
             let right = |row: &[String]| vec![labels[usize::from(row[4] == "1")].clone()];
-            let samples = photos().iter().map(|row| (photo(&row[0]), right(row))).collect();
+            let samples = photos().map(|row| photo(&row, right(&row))).collect();
             (labels, samples)
         }
         Front::Photos { what: Photos::ImageNet, .. } => {
@@ -152,17 +187,46 @@ fn data(reference: &Path, front: Front) -> (Vec<String>, Vec<Sample>) {
                 let indices = row[5].split('|').filter_map(|index| index.parse::<usize>().ok());
                 indices.map(|index| labels[index + 1].clone()).collect()
             };
-            let known = photos().into_iter().filter(|row| !row[5].is_empty());
-            let samples = known.map(|row| (photo(&row[0]), right(&row))).collect();
+            let known = photos().filter(|row| !row[5].is_empty());
+            let samples = known.map(|row| photo(&row, right(&row))).collect();
             (labels, samples)
+        }
+        Front::Photos { what: Photos::Cifar, .. } => {
+            let labels = lines("cifar10_labels.txt");
+            let known = photos().filter(|row| !row[7].is_empty());
+            let right = |row: &[String]| vec![labels[row[7].parse::<usize>().unwrap()].clone()];
+            let samples = known.map(|row| photo(&row, right(&row))).collect();
+            (labels, samples)
+        }
+        Front::Pumps => {
+            let labels = lines("pump_state_labels.txt");
+            let all = fs::read(reference.join("data/pump/windows_Nx128_f32.npy")).unwrap();
+            let head = 10 + usize::from(u16::from_le_bytes([all[8], all[9]]));
+            let windows = all[head..].chunks_exact(128 * 4);
+            let rows = rows(&reference.join("data/pump/labels.csv"));
+            let normal = windows.zip(rows).filter(|(_, row)| row[2] == "0");
+            let sample = |(window, row): (&[u8], Vec<String>)| Sample {
+                bytes: window.to_vec(),
+                content_type: Some("application/octet-stream"),
+                right: vec![labels[row[1].parse::<usize>().unwrap() - 1].clone()],
+            };
+            (labels.clone(), normal.map(sample).collect())
+        }
+        Front::Intents => {
+            let rows = rows(&reference.join("data/intents/phrases.csv"));
+            let sample = |row: &Vec<String>| Sample {
+                bytes: row[0].clone().into_bytes(),
+                content_type: Some("text/plain"),
+                right: vec![row[2].clone()],
+            };
+            (lines("intent_labels.txt"), rows.iter().map(sample).collect())
         }
     }
 }
 
-/// Writes the bundle of a case; its golden is what ONNX Runtime gave for its first test file.
-fn write_bundle(dir: &Path, case: &Case, onnx: &[u8], data: (&[String], &Sample), golden: &[f32]) {
-    let (labels, (file, right)) = data;
-    let (kind, shape) = match case.front {
+/// The tables of a case's bundle from `[[input]]` on, and how its sample is called.
+fn tables(case: &Case, labels: &[String]) -> (String, &'static str) {
+    let (front, shape, sample) = match case.front {
         Front::Keywords => (
             "[input.audio]\nsample_rate_hz = 16000\nclip_samples = 16000\nfit = \"start\"\n\
              normalise = \"max\"\nframe_samples = 480\nstep_samples = 320\nwindow = \"hann\"\n\
@@ -171,6 +235,7 @@ fn write_bundle(dir: &Path, case: &Case, onnx: &[u8], data: (&[String], &Sample)
              mfcc = 10\n"
                 .to_owned(),
             "[1, 49, 10, 1]".to_owned(),
+            "sample.wav",
         ),
         Front::Photos { side, resize, levels, .. } => (
             format!(
@@ -178,55 +243,52 @@ fn write_bundle(dir: &Path, case: &Case, onnx: &[u8], data: (&[String], &Sample)
                  resize = {resize:?}\nfilter = \"bilinear\"\nlayout = \"nhwc\"\n{levels}\n"
             ),
             format!("[1, {side}, {side}, 3]"),
+            "sample.jpg",
+        ),
+        Front::Pumps => ("[input.tensor]\n".to_owned(), "[1, 128]".to_owned(), "sample.f32"),
+        Front::Intents => (
+            "[input.text]\nfeatures = \"hashed-words\"\nhash = \"fnv1a-32\"\nngrams = 2\n\
+             normalise = \"l2\"\n"
+                .to_owned(),
+            "[1, 512]".to_owned(),
+            "sample.txt",
         ),
     };
-    let sample = format!("sample.{}", file.extension().unwrap().to_str().unwrap());
-    let golden =
-        format!("[[golden]]\nsample = {sample:?}\nvariant = \"only\"\noutput = {golden:?}\n");
-    let mut text = format!(
-        "format = 1\nname = \"reference\"\nversion = \"1.0.0\"\ntask = \"reference\"\n\
-         kind = \"classification\"\ndescription = \"a reference model\"\nlicence = \"as PROVENANCE.md says\"\n\
-         [provenance]\ntrained_by = \"others\"\ndata = [\"as PROVENANCE.md says\"]\nseed = 0\n\
-         date = \"2026-11-21\"\n[[input]]\nname = {:?}\n{}\nshape = {shape}\n{kind}\
-         [[output]]\nname = {:?}\n{}\nshape = [1, {}]\nmeaning = \"probabilities\"\n\
-         labels = {labels:?}\nthreshold = 0.5\n[[variant]]\nname = \"only\"\nprecision = \"fp32\"\n\
-         file = \"model.onnx\"\ntolerance = 1.0\naccuracy = 0.9\n[[sample]]\nfile = {sample:?}\n\
-         label = {:?}\n",
+    let tables = format!(
+        "[[input]]\nname = {:?}\n{}\nshape = {shape}\n{front}[[output]]\nname = {:?}\n{}\n\
+         shape = [1, {}]\nmeaning = \"probabilities\"\nlabels = {labels:?}\nthreshold = 0.5\n",
         case.input.0,
         case.input.1,
         case.output.0,
         case.output.1,
         labels.len(),
-        right[0],
     );
-    let bytes = fs::read(file).unwrap();
-    for (path, bytes) in
-        [("model.onnx", onnx), (&*sample, &*bytes), ("golden.toml", golden.as_bytes())]
-    {
-        fs::write(dir.join(path), bytes).unwrap();
-        let hash = hex::encode(Sha256::digest(bytes));
-        let length = bytes.len();
-        write!(text, "[[file]]\npath = {path:?}\nbytes = {length}\nsha256 = {hash:?}\n").unwrap();
-    }
-    fs::write(dir.join("bundle.toml"), text).unwrap();
+    (tables, sample)
 }
 
 /// Counts what a runtime gets right, from file to label.
 fn count(case: &Case, reference: &Path, runtime: &dyn Runtime) -> (usize, usize) {
     let (labels, samples) = data(reference, case.front);
     let onnx = fs::read(reference.join(format!("models/{}.onnx", case.model))).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    // Any distribution is within 1.0 of any other: the goldens of these models are compared
-    // elsewhere, graph by graph; here the labels are.
-    let golden = vec![0.5; labels.len()];
-    write_bundle(dir.path(), case, &onnx, (&labels, &samples[0]), &golden);
-    let bundle = Bundle::open(dir.path()).unwrap_or_else(|error| panic!("{error}"));
-    let mut model = Model::load_on(&bundle, None, runtime, NonZeroUsize::MIN)
-        .unwrap_or_else(|error| panic!("{}: {error:?}", case.model));
-    let is_right = |(file, right): &&Sample| {
-        let media = Media::detect(Bytes::from(fs::read(file).unwrap()), None).unwrap();
+    let (tables, name) = tables(case, &labels);
+    let made = Made {
+        onnx: &onnx,
+        kind: "classification",
+        tables: &tables,
+        label: &format!("label = {:?}", samples[0].right[0]),
+        sample: (name, &samples[0].bytes),
+        // Any distribution is within 1.0 of any other: the goldens of these models are compared
+        // elsewhere, graph by graph; here the labels are.
+        golden: &vec![0.5; labels.len()],
+        tolerance: 1.0,
+    };
+    let model = made.model(runtime);
+    let mut model = model.unwrap_or_else(|error| panic!("{}: {error:?}", case.model));
+    let is_right = |sample: &&Sample| {
+        let expects = Some(model.bundle().expects());
+        let media = Media::detect_for(sample.bytes.clone(), sample.content_type, expects).unwrap();
         let answer = model.infer(&media).unwrap();
-        right.contains(&answer.classes[0].label)
+        sample.right.contains(&answer.classes()[0].label)
     };
     (samples.iter().filter(is_right).count(), samples.len())
 }
@@ -239,7 +301,7 @@ fn check(runtime: &dyn Runtime, files: fn(&Case) -> usize) {
         let (right, all) = count(case, &reference, runtime);
         let resize = match case.front {
             Front::Photos { resize, .. } => resize,
-            Front::Keywords => "",
+            Front::Keywords | Front::Pumps | Front::Intents => "",
         };
         let line = format!("{} {resize}: {right}/{all}, the reference {}", case.model, case.right);
         println!("{line} on {}", runtime.name());

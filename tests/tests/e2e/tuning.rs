@@ -13,6 +13,8 @@ use serde_json::Value;
 use super::{SOON, program, sample};
 
 const BUNDLE: &str = "voice-commands";
+/// What it is remembered by.
+const KEY: &str = "voice-commands@1.0.0";
 
 /// The configuration of an agent that measures, with ONNX Runtime at a path.
 fn configuration(dir: &Path, onnxruntime: &str) -> String {
@@ -53,7 +55,7 @@ async fn tuned(client: &Client, dir: &Path) -> Value {
     let file = dir.join("state/tuning.json");
     let read = |_: &Value| {
         let found: Value = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
-        found["bundles"].get(BUNDLE).cloned()
+        found["bundles"].get(KEY).cloned()
     };
     client.until("/v1/tasks", SOON, read).await.unwrap()
 }
@@ -227,7 +229,7 @@ async fn a_bundle_that_was_being_loaded_when_the_agent_ended_is_tried_again() {
     node.stop().await.unwrap();
     let state = dir.path().join("state");
     std::fs::create_dir_all(state.join("loading")).unwrap();
-    std::fs::write(state.join("loading").join(BUNDLE), "").unwrap();
+    std::fs::write(state.join("loading").join(KEY), "").unwrap();
     let (_node, client) = start(dir.path(), library.to_str().unwrap()).await;
     assert_eq!(served(&client).await["runtime"], "tract", "the safe way serves");
     let again = tuned(&client, dir.path()).await;

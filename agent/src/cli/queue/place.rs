@@ -12,8 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::Common;
 use crate::api::Ids;
-use crate::cli::running::api_of;
-use crate::cli::{Exit, Failure, runtime};
+use crate::cli::{Exit, Failure, running, runtime};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::escalate::{LocalAgent, LocalError, Method};
@@ -157,7 +156,7 @@ impl Place {
 
     /// The running agent, where it said that it is, or where it was told to be.
     fn running(&self) -> Result<Running, Failure> {
-        let agent = LocalAgent::at(&api_of(&self.config)).map_err(of_agent)?;
+        let agent = LocalAgent::at(&running::address(&self.config)).map_err(of_agent)?;
         Ok(Running { agent, runtime: runtime()? })
     }
 }

@@ -69,11 +69,12 @@ pub(super) fn request(request: &Value) -> String {
     let answer = &request["answer"];
     if answer.is_object() {
         let kind = if answer["provisional"] == true { ", provisional" } else { "" };
+        let confidence = answer["confidence"].as_f64();
+        let confidence = confidence.map_or("no confidence".to_owned(), |it| format!("{it:.2}"));
         lines.push(format!(
-            "{:<10}  {} ({:.2}{kind}) by {} at {}",
+            "{:<10}  {} ({confidence}{kind}) by {} at {}",
             "answer",
             text(&answer["label"]),
-            answer["confidence"].as_f64().unwrap_or_default(),
             text(&answer["model"]),
             text(&answer["place"]),
         ));

@@ -161,8 +161,10 @@ impl Bench {
     async fn hold(&self, class: DataClass, priority: u8, provisional: bool) -> RequestId {
         let provisional = provisional.then(|| Answer {
             label: "go".to_owned(),
-            confidence: 0.4,
+            confidence: Some(0.4),
             classes: vec![Class { label: "go".to_owned(), confidence: 0.4 }],
+            outcome: None,
+            recorded: None,
             zone: Zone::Device,
             place: "device".to_owned(),
             model: "voice-commands@1.0.0 int8 tract".to_owned(),

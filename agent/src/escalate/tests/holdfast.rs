@@ -48,7 +48,7 @@ async fn ask(script: Vec<Scripted>) -> (Result<Answer, SendError>, Fake) {
 async fn an_answer_at_once_is_taken_as_the_sites() {
     let (answer, fake) = ask(vec![ok(told("answered", stop()))]).await;
     let answer = answer.unwrap();
-    assert_eq!((answer.label.as_str(), answer.confidence), ("stop", 0.98));
+    assert_eq!((answer.label.as_str(), answer.confidence), ("stop", Some(0.98)));
     assert_eq!((answer.zone, answer.place.as_str()), (Zone::Site, "site"));
     assert_eq!(answer.classes.first().unwrap().label, "stop", "likeliest first");
     assert!(!answer.provisional);

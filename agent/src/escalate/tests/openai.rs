@@ -47,7 +47,7 @@ async fn ask(reply: Scripted) -> Result<Answer, SendError> {
 #[tokio::test]
 async fn a_recording_becomes_a_label() {
     let answer = ask(said(r#"{"label":"stop","confidence":0.9}"#)).await.unwrap();
-    assert_eq!((answer.label.as_str(), answer.confidence), ("stop", 0.9));
+    assert_eq!((answer.label.as_str(), answer.confidence), ("stop", Some(0.9)));
     assert_eq!((answer.zone, answer.place.as_str()), (Zone::Public, "cloud"));
     assert_eq!(answer.model, "gpt-test-2026-01-01");
     assert_eq!(answer.classes.len(), 1);

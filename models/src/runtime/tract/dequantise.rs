@@ -183,7 +183,7 @@ impl Links {
 }
 
 /// What an operator of the standard set is; nothing for one of somebody else's.
-fn kind(node: &NodeProto) -> &str {
+pub(super) fn kind(node: &NodeProto) -> &str {
     match &*node.domain {
         "" | "ai.onnx" => &node.op_type,
         _ => "",
@@ -319,7 +319,7 @@ fn scalar(name: String, value: f32) -> TensorProto {
 }
 
 /// The constants of a graph by their names.
-fn constants(graph: &GraphProto) -> HashMap<&str, &TensorProto> {
+pub(super) fn constants(graph: &GraphProto) -> HashMap<&str, &TensorProto> {
     let made = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
         let value = node.attribute.iter().find(|attribute| attribute.name == "value")?;
         Some((&**node.output.first()?, value.t.as_ref()?))
@@ -355,7 +355,7 @@ fn scale_of(node: &NodeProto, constants: &HashMap<&str, &TensorProto>) -> Option
     is_usable.then(|| Scale { step, range: Range { low: value(least), high: value(most) } })
 }
 
-fn float(tensor: &TensorProto) -> Option<f32> {
+pub(super) fn float(tensor: &TensorProto) -> Option<f32> {
     if tensor.data_type != DataType::Float as i32 {
         return None;
     }
@@ -367,7 +367,7 @@ fn float(tensor: &TensorProto) -> Option<f32> {
 }
 
 /// A zero point, and the least and the greatest integer of its type.
-fn integer(tensor: &TensorProto) -> Option<(i32, (i32, i32))> {
+pub(super) fn integer(tensor: &TensorProto) -> Option<(i32, (i32, i32))> {
     let is_signed = match tensor.data_type {
         kind if kind == DataType::Int8 as i32 => true,
         kind if kind == DataType::Uint8 as i32 => false,

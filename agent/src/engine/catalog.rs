@@ -1,0 +1,448 @@
+//! Which bundles were found, and what became of each: the one state of the engine.
+//!
+//! **Invariant:** a name and a version stand for one bundle. Bundles stand in the configured order of
+//! their names, the newest version of a name first. A task is done by the first name that serves it,
+//! by the default version of that.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use holdfast_models::Bundle;
+
+use super::lane::Lane;
+use super::tensors::{ModelEntry, ModelMetadata, Readiness, TensorMetadata};
+use super::{RefusedBundle, version};
+use crate::config::VersionsConfig;
+use crate::request::TaskName;
+
+/// Every bundle that was found.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    entries: Vec<Entry>,
+    /// Folders whose bundle cannot be used at all, and why.
+    unusable: Vec<(PathBuf, String)>,
+    /// What is configured of versions, by the bundle's name.
+    versions: BTreeMap<String, VersionsConfig>,
+}
+
+/// A bundle that is intact.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    pub(super) bundle: Bundle,
+    pub(super) standing: Standing,
+}
+
+/// What became of an intact bundle.
+#[derive(Debug, Clone)]
+pub(super) enum Standing {
+    /// Nobody needed it yet: the first who names it has it loaded.
+    Spare,
+    /// It is being loaded.
+    Loading,
+    /// It answers.
+    Serving(Arc<Lane>),
+    /// tract cannot run it, for this reason; who can is found out behind the start.
+    Untried(String),
+    /// It cannot be used, for this reason.
+    Refused(String),
+    /// The operator took it out of service.
+    Unloaded,
+}
+
+/// What a caller's words for a bundle lead to.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// It answers.
+    Lane(Arc<Lane>),
+    /// It is to be loaded first.
+    Spare(Box<Bundle>),
+    /// It does not answer now, for this reason.
+    NotReady(String),
+    /// The bundle has no such version.
+    NoVersion {
+        /// What was asked for.
+        version: String,
+        /// What there is, labels included.
+        have: String,
+    },
+    /// There is no such bundle.
+    Nothing,
+}
+
+impl Entry {
+    /// What answers for it.
+    pub(super) fn lane(&self) -> Option<&Arc<Lane>> {
+        match &self.standing {
+            Standing::Serving(lane) => Some(lane),
+            _ => None,
+        }
+    }
+
+    fn is(&self, name: &str, version: &str) -> bool {
+        self.bundle.name() == name && self.bundle.version() == version
+    }
+
+    fn found(&self) -> Found {
+        match &self.standing {
+            Standing::Serving(lane) => Found::Lane(Arc::clone(lane)),
+            Standing::Spare | Standing::Loading => Found::Spare(Box::new(self.bundle.clone())),
+            Standing::Untried(why) | Standing::Refused(why) => Found::NotReady(why.clone()),
+            Standing::Unloaded => Found::NotReady("it was unloaded; load it again".to_owned()),
+        }
+    }
+
+    /// How near it is to an answer; the nearest of several versions is the default.
+    fn nearness(&self) -> u8 {
+        match &self.standing {
+            Standing::Serving(_) => 3,
+            Standing::Loading => 2,
+            Standing::Spare => 1,
+            Standing::Untried(_) | Standing::Refused(_) | Standing::Unloaded => 0,
+        }
+    }
+}
+
+impl Catalog {
+    /// Nothing yet.
+    pub(super) fn new(versions: BTreeMap<String, VersionsConfig>) -> Self {
+        Self { versions, ..Self::default() }
+    }
+
+    /// Takes in a bundle; one whose name and version are there already is not used.
+    pub(super) fn add(&mut self, path: PathBuf, bundle: Bundle) {
+        let (name, own_version) = (bundle.name(), bundle.version());
+        if let Some(there) = self.entries.iter().find(|entry| entry.is(name, own_version)) {
+            let there = there.path.display();
+            let why =
+                format!("{name}@{own_version} lies in {there} already; remove one of the two");
+            return self.refuse_folder(path, why);
+        }
+        let is_own = |entry: &Entry| entry.bundle.name() == name;
+        let is_newer =
+            |entry: &Entry| version::compare(entry.bundle.version(), own_version).is_gt();
+        let at = match self.entries.iter().position(is_own) {
+            None => self.entries.len(),
+            Some(first) => {
+                let others = self.entries[first..].iter();
+                first + others.take_while(|entry| is_own(entry) && is_newer(entry)).count()
+            }
+        };
+        self.entries.insert(at, Entry { path, bundle, standing: Standing::Spare });
+    }
+
+    /// Notes that the bundle in a folder cannot be used.
+    pub(super) fn refuse_folder(&mut self, path: PathBuf, why: String) {
+        tracing::warn!(bundle = %path.display(), %why, "bundle refused");
+        self.unusable.push((path, why));
+    }
+
+    /// Notes what became of a bundle.
+    pub(super) fn set(&mut self, bundle: &Bundle, standing: Standing) {
+        if let Some(entry) = self.entry_mut(bundle) {
+            if let Standing::Refused(why) | Standing::Untried(why) = &standing {
+                tracing::warn!(bundle = %entry.path.display(), %why, "bundle refused");
+            }
+            entry.standing = standing;
+        }
+    }
+
+    /// As [`Catalog::set`], unless the bundle stands otherwise by now; false: it does.
+    pub(super) fn set_if(
+        &mut self,
+        bundle: &Bundle,
+        is_still: impl FnOnce(&Standing) -> bool,
+        standing: Standing,
+    ) -> bool {
+        let is_still = self.entry_mut(bundle).is_some_and(|entry| is_still(&entry.standing));
+        if is_still {
+            self.set(bundle, standing);
+        }
+        is_still
+    }
+
+    /// Notes that a bundle does not load; one before it that serves goes on.
+    pub(super) fn refuse(&mut self, bundle: &Bundle, why: &str) {
+        if self.entry_mut(bundle).is_some_and(|entry| entry.lane().is_none()) {
+            self.set(bundle, Standing::Refused(why.to_owned()));
+        }
+    }
+
+    /// Notes that a bundle is being loaded, unless one before it serves.
+    pub(super) fn begin(&mut self, bundle: &Bundle) {
+        if self.entry_mut(bundle).is_some_and(|entry| entry.lane().is_none()) {
+            self.set(bundle, Standing::Loading);
+        }
+    }
+
+    /// Notes that a bundle is not being loaded any more, whatever came of it.
+    pub(super) fn end(&mut self, bundle: &Bundle) {
+        let entry = self.entry_mut(bundle);
+        if let Some(entry) = entry.filter(|entry| matches!(entry.standing, Standing::Loading)) {
+            entry.standing = Standing::Spare;
+        }
+    }
+
+    /// Puts a bundle in service, in place of one with its name and version.
+    pub(super) fn put(&mut self, path: PathBuf, lane: Lane) {
+        let bundle = lane.bundle().clone();
+        if let Some(entry) = self.entry_mut(&bundle) {
+            *entry = Entry { path, bundle, standing: Standing::Serving(Arc::new(lane)) };
+        }
+    }
+
+    fn entry_mut(&mut self, bundle: &Bundle) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.is(bundle.name(), bundle.version()))
+    }
+
+    /// All bundles that are intact, in their order.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Bundles by the task that they do, in their order; of several versions of one name the one that
+    /// is configured to be the default is first.
+    pub(super) fn by_task(&self) -> Vec<Vec<Bundle>> {
+        let mut tasks: Vec<Vec<Bundle>> = Vec::new();
+        for name in self.names() {
+            let mut own: Vec<_> = self.own(name).map(|entry| entry.bundle.clone()).collect();
+            let configured = self.configured(name, None);
+            own.sort_by_key(|bundle| Some(bundle.version()) != configured);
+            for bundle in own {
+                match tasks.iter_mut().find(|same| same.iter().any(|b| b.task() == bundle.task())) {
+                    Some(same) => same.push(bundle),
+                    None => tasks.push(vec![bundle]),
+                }
+            }
+        }
+        tasks
+    }
+
+    /// The bundles' names, in their order.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.entries.iter().map(|entry| entry.bundle.name()).collect();
+        names.dedup();
+        names
+    }
+
+    fn own<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a Entry> + use<'a, 'n> {
+        self.entries.iter().filter(move |entry| entry.bundle.name() == name)
+    }
+
+    /// The version that the configuration means by a label, or by none.
+    fn configured<'a>(&'a self, name: &str, label: Option<&'a str>) -> Option<&'a str> {
+        let versions = self.versions.get(name)?;
+        let word = label.or(versions.default.as_deref())?;
+        Some(versions.labels.get(word).map_or(word, String::as_str))
+    }
+
+    /// The version that answers those who name none: the configured one, if it can, else the newest of
+    /// those that serve.
+    fn default_of(&self, name: &str) -> Option<&Entry> {
+        let configured = self.configured(name, None);
+        let configured = self.own(name).find(|e| Some(e.bundle.version()) == configured);
+        let nearest = self.own(name).map(Entry::nearness).max()?;
+        configured
+            .filter(|entry| entry.nearness() == nearest)
+            .or_else(|| self.own(name).find(|entry| entry.nearness() == nearest))
+    }
+
+    /// What answers those who name no version of a bundle.
+    pub(super) fn default_lane(&self, name: &str) -> Option<&Arc<Lane>> {
+        self.default_of(name).and_then(Entry::lane)
+    }
+
+    /// What answers for a version.
+    pub(super) fn lane_of(&self, bundle: &Bundle) -> Option<&Arc<Lane>> {
+        let (name, version) = (bundle.name(), bundle.version());
+        self.entries.iter().find(|entry| entry.is(name, version)).and_then(Entry::lane)
+    }
+
+    /// What a bundle's name, and a version or a label of it, lead to.
+    pub(super) fn find(&self, name: &str, version: Option<&str>) -> Found {
+        let entry = match version {
+            None => self.default_of(name),
+            Some(word) => {
+                let version = self.configured(name, Some(word)).unwrap_or(word);
+                self.own(name).find(|entry| entry.bundle.version() == version)
+            }
+        };
+        match (entry, version) {
+            (Some(entry), _) => entry.found(),
+            (None, Some(word)) if self.own(name).next().is_some() => {
+                let versions = self.own(name).map(|entry| entry.bundle.version());
+                let labels = self.versions.get(name).into_iter();
+                let labels = labels.flat_map(|versions| versions.labels.keys().map(String::as_str));
+                let have: Vec<_> = versions.chain(labels).collect();
+                let version = word.chars().take(64).collect();
+                Found::NoVersion { version, have: have.join(", ") }
+            }
+            (None, _) => Found::Nothing,
+        }
+    }
+
+    /// What does a task.
+    pub(super) fn lane(&self, task: &TaskName) -> Option<&Arc<Lane>> {
+        let mut lanes = self.names().into_iter().filter_map(|name| self.default_lane(name));
+        lanes.find(|lane| lane.task() == task)
+    }
+
+    /// What does each task, in the order of the tasks' names.
+    pub(super) fn lanes(&self) -> Vec<Arc<Lane>> {
+        let lanes = self.names().into_iter().filter_map(|name| self.default_lane(name));
+        let mut lanes: Vec<_> = lanes.cloned().collect();
+        // The sort keeps the order of those with one task.
+        lanes.sort_by(|left, right| left.task().cmp(right.task()));
+        lanes.dedup_by(|later, first| later.task() == first.task());
+        lanes
+    }
+
+    /// What cannot be used, or is not needed now.
+    pub(super) fn refused(&self) -> Vec<RefusedBundle> {
+        let unusable = self.unusable.iter().map(|(path, why)| RefusedBundle {
+            path: path.clone(),
+            why: why.clone(),
+            is_spare: false,
+        });
+        let entries = self.entries.iter().filter_map(|entry| {
+            let (why, is_spare) = match &entry.standing {
+                Standing::Serving(_) | Standing::Loading => return None,
+                Standing::Untried(why) | Standing::Refused(why) => (why.clone(), false),
+                Standing::Spare => (self.why_spare(&entry.bundle), true),
+                Standing::Unloaded => ("it was unloaded".to_owned(), true),
+            };
+            Some(RefusedBundle { path: entry.path.clone(), why, is_spare })
+        });
+        unusable.chain(entries).collect()
+    }
+
+    fn why_spare(&self, bundle: &Bundle) -> String {
+        let task = bundle.task();
+        let lanes = self.lanes();
+        match lanes.iter().find(|lane| lane.task().as_str() == task) {
+            Some(lane) => format!("{} does task {task} already", lane.model()),
+            None => format!("it is not needed for task {task} now"),
+        }
+    }
+
+    /// Every version of every bundle.
+    pub(super) fn index(&self) -> Vec<ModelEntry> {
+        let entry = |entry: &Entry| {
+            let (name, version) = (entry.bundle.name(), entry.bundle.version());
+            let (state, reason) = match &entry.standing {
+                Standing::Serving(_) => (Readiness::Ready, String::new()),
+                Standing::Loading => (Readiness::Loading, String::new()),
+                Standing::Spare => {
+                    (Readiness::Unavailable, "the first who names it has it loaded".to_owned())
+                }
+                Standing::Untried(why) | Standing::Refused(why) => {
+                    (Readiness::Unavailable, why.clone())
+                }
+                Standing::Unloaded => (Readiness::Unavailable, "unloaded".to_owned()),
+            };
+            let is_default = self.default_of(name).is_some_and(|e| e.bundle.version() == version);
+            let (name, version) = (name.to_owned(), version.to_owned());
+            ModelEntry { name, version, state, reason, is_default }
+        };
+        self.entries.iter().map(entry).collect()
+    }
+
+    /// What a bundle takes and gives.
+    pub(super) fn metadata(&self, name: &str, version: Option<&str>) -> Option<ModelMetadata> {
+        let (bundle, platform) = match (self.find(name, version), version) {
+            (Found::Lane(lane), _) => (lane.bundle().clone(), lane.choice().runtime.clone()),
+            (Found::Spare(bundle), _) => (*bundle, "onnx".to_owned()),
+            (Found::NotReady(_), None) => {
+                (self.own(name).next()?.bundle.clone(), "onnx".to_owned())
+            }
+            (Found::NotReady(_), Some(word)) => {
+                let version = self.configured(name, Some(word)).unwrap_or(word);
+                let entry = self.own(name).find(|entry| entry.bundle.version() == version)?;
+                (entry.bundle.clone(), "onnx".to_owned())
+            }
+            (Found::NoVersion { .. } | Found::Nothing, _) => return None,
+        };
+        let answering = self.own(name).filter(|entry| entry.nearness() > 0);
+        Some(ModelMetadata {
+            name: name.to_owned(),
+            versions: answering.map(|entry| entry.bundle.version().to_owned()).collect(),
+            platform,
+            inputs: bundle.inputs().iter().map(TensorMetadata::of).collect(),
+            outputs: bundle.outputs().iter().map(TensorMetadata::of).collect(),
+        })
+    }
+
+    /// Takes in what lies in the folders now, and says which bundle of a name is to be brought into
+    /// service, and whether it serves already: `None` where there is none of that name.
+    pub(super) fn look_again(
+        &mut self,
+        found: Vec<(PathBuf, Bundle)>,
+        faults: Vec<(PathBuf, String)>,
+        name: &str,
+    ) -> Option<(PathBuf, Bundle, bool)> {
+        self.unusable.clear();
+        faults.into_iter().for_each(|(path, why)| self.refuse_folder(path, why));
+        let mut own: Vec<_> = found.iter().filter(|(_, b)| b.name() == name).cloned().collect();
+        for entry in self.entries.iter_mut().filter(|entry| entry.bundle.name() == name) {
+            if matches!(entry.standing, Standing::Unloaded) {
+                entry.standing = Standing::Spare;
+            }
+        }
+        for (path, bundle) in found {
+            let there = self.entries.iter_mut().find(|entry| {
+                entry.is(bundle.name(), bundle.version())
+                    && (entry.path == path || !entry.path.is_dir())
+            });
+            match there {
+                None => self.add(path, bundle),
+                Some(entry) if entry.lane().is_some() => {}
+                Some(entry) if entry.bundle.digest() == bundle.digest() => {}
+                Some(entry) => *entry = Entry { path, bundle, standing: Standing::Spare },
+            }
+        }
+        own.sort_by(|(_, left), (_, right)| version::compare(right.version(), left.version()));
+        let configured = self.configured(name, None);
+        let target = own.iter().find(|(_, bundle)| Some(bundle.version()) == configured);
+        let (path, bundle) = target.or(own.first())?.clone();
+        let serving = self.lane_of(&bundle).map(|lane| lane.bundle().digest());
+        let serves = serving == Some(bundle.digest());
+        Some((path, bundle, serves))
+    }
+
+    /// Versions of a bundle beside this one that serve and have no label are let go: who names one has
+    /// it loaded again. Those whose folder is gone are forgotten.
+    pub(super) fn retire(&mut self, name: &str, version: &str) {
+        let labels = self.versions.get(name).map(|versions| versions.labels.clone());
+        let is_kept = |entry: &Entry| {
+            let own = entry.bundle.version();
+            entry.bundle.name() != name
+                || own == version
+                || labels.as_ref().is_some_and(|labels| labels.values().any(|v| v == own))
+        };
+        let is_there = |entry: &Entry| is_kept(entry) || entry.path.is_dir();
+        for entry in self.entries.iter().filter(|entry| !is_there(entry)) {
+            let labels = [name, entry.bundle.version()].map(str::to_owned);
+            let labels = ["model", "version"].into_iter().zip(labels).collect::<Vec<_>>();
+            metrics::gauge!("holdfast_model_loaded", &labels).set(0.0);
+        }
+        self.entries.retain(is_there);
+        for entry in self.entries.iter_mut().filter(|entry| !is_kept(entry)) {
+            if entry.lane().is_some() {
+                entry.standing = Standing::Spare;
+            }
+        }
+    }
+
+    /// Takes a bundle out of service, and gives what served; `None`: there is none of that name.
+    pub(super) fn unload(&mut self, name: &str) -> Option<Vec<Arc<Lane>>> {
+        let own = self.entries.iter_mut().filter(|entry| entry.bundle.name() == name);
+        let before: Vec<Standing> =
+            own.map(|entry| std::mem::replace(&mut entry.standing, Standing::Unloaded)).collect();
+        let served = before.iter().filter_map(|standing| match standing {
+            Standing::Serving(lane) => Some(Arc::clone(lane)),
+            _ => None,
+        });
+        (!before.is_empty()).then(|| served.collect())
+    }
+}

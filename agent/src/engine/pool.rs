@@ -1,0 +1,376 @@
+//! The workers of one model, and the line in front of them.
+//!
+//! One worker begins; more are taken on, up to the most, when somebody waits and all are busy. Each
+//! is a thread, and blocks it. Who has nothing to do for a while rests: the last worker lets go of what
+//! it holds, the others end.
+//!
+//! **Invariant:** a job whose caller went away, or whose time is over, is never begun. The threads end
+//! when the pool is dropped and its line is empty.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::line::{Entered, Line, Place};
+use super::pace::{Front, Pace};
+use crate::request::Priority;
+
+/// What a worker is told to do.
+#[derive(Debug)]
+pub(super) enum Work<'a, J> {
+    /// Do these; whatever is left in there is dropped.
+    Do(&'a mut Vec<J>),
+    /// There was nothing to do for a while: let go of what can be had again.
+    Rest,
+}
+
+/// One who works, on a thread of its own; must not panic.
+pub(super) type Worker<J> = Box<dyn FnMut(Work<'_, J>) + Send>;
+/// Makes one more worker, on the thread that it is to have.
+pub(super) type Hire<J> = Box<dyn Fn() -> Result<Worker<J>, String> + Send + Sync>;
+
+/// How jobs go together.
+#[derive(Debug)]
+pub(super) struct Batching<J> {
+    /// Whether two can be done at once.
+    pub(super) alike: fn(&J, &J) -> bool,
+    /// So many at most; a job may count as several.
+    pub(super) most: usize,
+    /// How many a job counts as.
+    pub(super) size: fn(&J) -> usize,
+    /// A busy worker waits so long for more, counted from when the first came.
+    pub(super) delay: Duration,
+}
+
+/// The rules of a pool.
+#[derive(Debug)]
+pub(super) struct Rules<J> {
+    /// Most workers.
+    pub(super) workers: usize,
+    /// Most that wait.
+    pub(super) waiting: usize,
+    /// Who has nothing to do for so long rests; `None`: never.
+    pub(super) rest_after: Option<Duration>,
+    /// How jobs go together, if they do.
+    pub(super) batching: Option<Batching<J>>,
+}
+
+/// Workers and their line.
+#[derive(Debug)]
+pub(super) struct Pool<J: Send + 'static> {
+    shared: Arc<Shared<J>>,
+}
+
+struct Shared<J> {
+    name: String,
+    floor: Mutex<Floor<J>>,
+    /// Rings when there is something to do.
+    bell: Condvar,
+    hire: Hire<J>,
+    rest_after: Option<Duration>,
+    batching: Option<Batching<J>>,
+}
+
+#[derive(Debug)]
+struct Floor<J> {
+    line: Line<J>,
+    /// Threads; how many of them did not look at the line yet, and how many found nothing there; and
+    /// how many may be.
+    workers: usize,
+    coming: usize,
+    idle: usize,
+    most: usize,
+    pace: Pace,
+    runs: u64,
+    is_resting: bool,
+    is_closed: bool,
+}
+
+/// A place in the line, which is given up when this is dropped.
+#[derive(Debug)]
+pub(super) struct Ticket<J: Send + 'static> {
+    shared: Arc<Shared<J>>,
+    place: Place,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// The line is full.
+    Full {
+        /// How long the wait would be.
+        expected: Duration,
+    },
+    /// It cannot be done in time.
+    TooLate {
+        /// How long it would take.
+        expected: Duration,
+    },
+}
+
+/// What a pool is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Load {
+    /// Jobs that wait.
+    pub waiting: usize,
+    /// Workers.
+    pub workers: usize,
+    /// Workers that have something to do.
+    pub busy: usize,
+    /// Runs so far; one run can answer several.
+    pub runs: u64,
+    /// Whether it gave its memory back, since nobody asks.
+    pub is_resting: bool,
+}
+
+impl<J> std::fmt::Debug for Shared<J> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<J: Send + 'static> Pool<J> {
+    /// A pool with its first worker.
+    ///
+    /// # Errors
+    /// There is no thread for it; as a sentence.
+    pub(super) fn start(
+        name: String,
+        rules: Rules<J>,
+        first: Worker<J>,
+        hire: Hire<J>,
+    ) -> Result<Self, String> {
+        let floor = Floor {
+            line: Line::new(rules.waiting),
+            workers: 1,
+            coming: 1,
+            idle: 0,
+            most: rules.workers.max(1),
+            pace: Pace::default(),
+            runs: 0,
+            is_resting: false,
+            is_closed: false,
+        };
+        let shared = Arc::new(Shared {
+            name,
+            floor: Mutex::new(floor),
+            bell: Condvar::new(),
+            hire,
+            rest_after: rules.rest_after,
+            batching: rules.batching,
+        });
+        let this = Arc::clone(&shared);
+        shared.spawn(move || this.serve(first))?;
+        Ok(Self { shared })
+    }
+
+    /// Takes a job in, which is then done unless its ticket is dropped before; `Some` is a job that
+    /// had to make room for it.
+    ///
+    /// # Errors
+    /// It is not taken.
+    pub(super) fn admit(
+        &self,
+        job: J,
+        priority: Priority,
+        give_up_at: Instant,
+    ) -> Result<(Ticket<J>, Option<J>), Turned> {
+        let now = Instant::now();
+        let mut floor = self.shared.floor();
+        let place = floor.line.place(priority, now);
+        let expected = floor.pace.expected(floor.front(place), now);
+        if now + expected >= give_up_at {
+            return Err(Turned::TooLate { expected });
+        }
+        let instead = match floor.line.enter((place, now), give_up_at, job) {
+            Entered::Waits => None,
+            Entered::Instead(job) => Some(job),
+            Entered::Full(_) => return Err(Turned::Full { expected }),
+        };
+        let is_enough = floor.line.len() <= floor.idle + floor.coming;
+        let grows = !is_enough && floor.workers < floor.most;
+        floor.workers += usize::from(grows);
+        floor.coming += usize::from(grows);
+        drop(floor);
+        self.shared.bell.notify_one();
+        if grows {
+            self.shared.grow();
+        }
+        Ok((Ticket { shared: Arc::clone(&self.shared), place }, instead))
+    }
+
+    /// What it is doing now.
+    pub(super) fn load(&self) -> Load {
+        let floor = self.shared.floor();
+        let Floor { workers, idle, runs, is_resting, .. } = *floor;
+        let busy = workers.saturating_sub(idle);
+        Load { waiting: floor.line.len(), workers, busy, runs, is_resting }
+    }
+}
+
+impl<J: Send + 'static> Drop for Pool<J> {
+    fn drop(&mut self) {
+        self.shared.floor().is_closed = true;
+        self.shared.bell.notify_all();
+    }
+}
+
+impl<J: Send + 'static> Drop for Ticket<J> {
+    fn drop(&mut self) {
+        let left = self.shared.floor().line.leave(self.place);
+        drop(left);
+    }
+}
+
+impl<J> Floor<J> {
+    fn front(&self, place: Place) -> Front {
+        let busy = self.workers.saturating_sub(self.idle);
+        Front { ahead: self.line.ahead(place), busy, workers: self.workers }
+    }
+}
+
+impl<J: Send + 'static> Shared<J> {
+    fn floor(&self) -> MutexGuard<'_, Floor<J>> {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self, run: impl FnOnce() + Send + 'static) -> Result<(), String> {
+        let builder = std::thread::Builder::new().name(format!("infer-{}", self.name));
+        let spawned = builder.spawn(run).map(|_| ());
+        spawned.map_err(|error| format!("cannot start a thread for inference: {error}"))
+    }
+
+    /// Takes on one more worker, which is counted already.
+    fn grow(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        let hired = self.spawn(move || match (this.hire)() {
+            Ok(worker) => this.serve(worker),
+            Err(why) => this.stay_small(&why),
+        });
+        if let Err(why) = hired {
+            self.stay_small(&why);
+        }
+    }
+
+    /// What did not come about once is not tried at every request.
+    fn stay_small(&self, why: &str) {
+        let mut floor = self.floor();
+        floor.workers -= 1;
+        floor.coming -= 1;
+        floor.most = floor.workers.max(1);
+        let workers = floor.workers;
+        drop(floor);
+        tracing::warn!(model = self.name, workers, why, "no further worker can be had");
+    }
+
+    /// A worker's thread.
+    fn serve(&self, mut worker: Worker<J>) {
+        let mut jobs = Vec::new();
+        let mut before = None;
+        while self.next(&mut jobs, before, &mut worker) {
+            let count = jobs.len();
+            before = Some(count);
+            let begun = Instant::now();
+            worker(Work::Do(&mut jobs));
+            jobs.clear();
+            let now = Instant::now();
+            let mut floor = self.floor();
+            floor.pace.note(now - begun, count, now);
+            floor.runs += 1;
+        }
+    }
+
+    /// Waits for something to do, behind a run of so many jobs; false: there will be nothing more.
+    fn next(&self, jobs: &mut Vec<J>, before: Option<usize>, worker: &mut Worker<J>) -> bool {
+        let mut floor = self.floor();
+        floor.coming -= usize::from(before.is_none());
+        let mut was_idle = false;
+        let mut rests = false;
+        loop {
+            // One caller after the other never has several at once: nothing is gained by a delay.
+            if !was_idle && (before > Some(1) || floor.line.len() > 1) {
+                floor = self.gather(floor);
+            }
+            if let Some(first) = floor.line.next(Instant::now()) {
+                floor.is_resting = false;
+                jobs.push(first);
+                self.fill(&mut floor, jobs);
+                if floor.line.len() > 0 && floor.idle > 0 {
+                    self.bell.notify_one();
+                }
+                return true;
+            }
+            if floor.is_closed {
+                floor.workers -= 1;
+                return false;
+            }
+            was_idle = true;
+            floor.idle += 1;
+            let is_over;
+            (floor, is_over) = self.wait(floor, self.rest_after.filter(|_| !rests));
+            floor.idle -= 1;
+            if is_over && floor.line.len() == 0 && !floor.is_closed {
+                if floor.workers > 1 {
+                    floor.workers -= 1;
+                    return false;
+                }
+                drop(floor);
+                worker(Work::Rest);
+                rests = true;
+                floor = self.floor();
+                floor.is_resting = true;
+            }
+        }
+    }
+
+    /// A worker that comes from its work, and finds less than it could do at once, gives others the
+    /// chance to go along, unless a worker is free.
+    fn gather<'a>(&'a self, mut floor: MutexGuard<'a, Floor<J>>) -> MutexGuard<'a, Floor<J>> {
+        let Some(batching) = &self.batching else { return floor };
+        loop {
+            let now = Instant::now();
+            let until = floor.line.oldest().map(|oldest| oldest + batching.delay);
+            let Some(until) = until.filter(|until| now < *until) else { return floor };
+            if floor.line.len() >= batching.most || floor.idle > 0 || floor.is_closed {
+                return floor;
+            }
+            floor = self.wait(floor, Some(until - now)).0;
+        }
+    }
+
+    /// Takes those along that can be done with the first.
+    fn fill(&self, floor: &mut Floor<J>, jobs: &mut Vec<J>) {
+        let (Some(batching), now) = (&self.batching, Instant::now()) else { return };
+        let mut size = jobs.iter().map(batching.size).sum::<usize>();
+        while size < batching.most {
+            let Some(first) = jobs.first() else { return };
+            let fits = |job: &J| {
+                (batching.alike)(first, job) && size + (batching.size)(job) <= batching.most
+            };
+            let Some(next) = floor.line.next_with(now, fits) else { return };
+            size += (batching.size)(&next);
+            jobs.push(next);
+        }
+    }
+
+    /// Waits for the bell; true: it did not ring within the time.
+    fn wait<'a>(
+        &self,
+        floor: MutexGuard<'a, Floor<J>>,
+        within: Option<Duration>,
+    ) -> (MutexGuard<'a, Floor<J>>, bool) {
+        match within {
+            Some(within) => {
+                let waited = self.bell.wait_timeout(floor, within);
+                let (floor, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                (floor, timeout.timed_out())
+            }
+            None => (self.bell.wait(floor).unwrap_or_else(PoisonError::into_inner), false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

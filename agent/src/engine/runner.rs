@@ -1,0 +1,214 @@
+//! One worker of a bundle: the model that it holds, and how jobs are answered with it.
+//!
+//! **Invariant:** a model that fails or panics takes down its own request only; one that panicked is
+//! loaded anew, since its buffers may be half written.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use holdfast_models::runtime::TensorSpec;
+use holdfast_models::{Bundle, InferError, Inference, Media, Model, Tensor};
+use tokio::sync::oneshot;
+
+use super::EngineError;
+use super::loader::{Loaded, Ready, Way};
+use super::pool::Work;
+
+/// One request, and where its answer is awaited.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) ask: Ask,
+    pub(super) reply: oneshot::Sender<Result<Given, EngineError>>,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(super) enum Ask {
+    /// A recording or a picture, for an answer.
+    Media(Media),
+    /// The bundle's inputs, each of them right, for its outputs.
+    Tensors(Vec<Tensor>),
+}
+
+impl Job {
+    /// Whether two can be answered by one run. The bundle's tensors have the same shapes, but for the
+    /// batch.
+    pub(super) fn goes_with(&self, other: &Self) -> bool {
+        matches!((&self.ask, &other.ask), (Ask::Tensors(_), Ask::Tensors(_)))
+    }
+
+    /// One of its tensors.
+    fn input(&self, at: usize) -> Option<&Tensor> {
+        match &self.ask {
+            Ask::Tensors(inputs) => inputs.get(at),
+            Ask::Media(_) => None,
+        }
+    }
+
+    /// How many rows of a batch it is.
+    pub(super) fn rows(&self) -> usize {
+        self.input(0).and_then(|input| input.shape().first()).copied().unwrap_or(1)
+    }
+}
+
+/// What is given, to each as it asked.
+#[derive(Debug)]
+pub(super) enum Given {
+    Inference(Inference),
+    Tensors(Vec<Tensor>),
+}
+
+/// A worker's own.
+pub(super) struct Runner {
+    bundle: Arc<Bundle>,
+    way: Way,
+    /// Gone while it rests, and after it panicked.
+    ready: Option<Ready>,
+    /// The inputs and outputs of batches, one after the other in the same memory.
+    stacked: Vec<Tensor>,
+    given: Vec<Tensor>,
+    rows: metrics::Histogram,
+}
+
+impl Runner {
+    /// A worker with a model that is ready.
+    pub(super) fn new(bundle: Arc<Bundle>, loaded: Loaded) -> Self {
+        Self::with(bundle, loaded.way, loaded.ready)
+    }
+
+    /// One more worker, whose model is loaded here. Blocks.
+    ///
+    /// # Errors
+    /// It does not load; as a sentence.
+    pub(super) fn load(bundle: Arc<Bundle>, way: Way) -> Result<Self, String> {
+        let ready = load(&bundle, &way)?;
+        Ok(Self::with(bundle, way, ready))
+    }
+
+    fn with(bundle: Arc<Bundle>, way: Way, ready: Ready) -> Self {
+        let empty = |specs: &[TensorSpec]| -> Vec<Tensor> {
+            specs.iter().map(|spec| Tensor::zeros(&[0], spec.dtype)).collect()
+        };
+        let (stacked, given) = (empty(bundle.inputs()), empty(bundle.outputs()));
+        let name = bundle.name().to_owned();
+        let rows = metrics::histogram!("holdfast_batch_rows", "model" => name);
+        Self { bundle, way, ready: Some(ready), stacked, given, rows }
+    }
+
+    /// Does what a worker is told.
+    pub(super) fn work(&mut self, work: Work<'_, Job>) {
+        match work {
+            Work::Do(jobs) => {
+                // Whoever is gone wants no answer.
+                jobs.retain(|job| !job.reply.is_closed());
+                if jobs.is_empty() {
+                    return;
+                }
+                let rows: usize = jobs.iter().map(Job::rows).sum();
+                self.rows.record(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)));
+                // Where a batch fails, each of them has its own answer or its own reason.
+                if jobs.len() < 2 || !self.answer_together(jobs) {
+                    jobs.drain(..).for_each(|job| self.answer(job));
+                }
+            }
+            Work::Rest => {
+                self.ready = None;
+                tracing::info!(
+                    bundle = self.bundle.name(),
+                    version = self.bundle.version(),
+                    "nobody asked it for models.idle_unload_s: its memory is given back, and it is loaded again when somebody does"
+                );
+            }
+        }
+    }
+
+    /// Who went away meanwhile gets an answer that nobody takes.
+    fn answer(&mut self, job: Job) {
+        let given = match &job.ask {
+            Ask::Media(media) => self.infer(media).map(Given::Inference),
+            Ask::Tensors(inputs) => self.run(inputs).map(Given::Tensors),
+        };
+        drop(job.reply.send(given));
+    }
+
+    /// Answers several requests by one run; false: it failed, and all of them wait still.
+    fn answer_together(&mut self, jobs: &mut Vec<Job>) -> bool {
+        let (mut stacked, mut given) =
+            (std::mem::take(&mut self.stacked), std::mem::take(&mut self.given));
+        let is_stacked = stack(jobs, &mut stacked);
+        let ran = is_stacked
+            && matches!(
+                self.with_model(|model| model.run_tensors(&stacked, &mut given)),
+                Ok(Ok(()))
+            );
+        let mut parts = Vec::new();
+        if ran {
+            let mut from = 0;
+            for job in jobs.iter() {
+                let rows = from..from + job.rows();
+                from = rows.end;
+                let part: Option<Vec<Tensor>> =
+                    given.iter().map(|output| output.rows(rows.clone())).collect();
+                parts.extend(part);
+            }
+        }
+        (self.stacked, self.given) = (stacked, given);
+        if parts.len() != jobs.len() {
+            return false;
+        }
+        for (job, part) in jobs.drain(..).zip(parts) {
+            drop(job.reply.send(Ok(Given::Tensors(part))));
+        }
+        true
+    }
+
+    fn infer(&mut self, media: &Media) -> Result<Inference, EngineError> {
+        self.with_model(|model| model.infer(media))?.map_err(told)
+    }
+
+    /// The outputs leave with the answer, so they have memory of their own.
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        let specs = self.bundle.outputs();
+        let mut outputs: Vec<_> = specs.iter().map(|s| Tensor::zeros(&[0], s.dtype)).collect();
+        self.with_model(|model| model.run_tensors(inputs, &mut outputs))?.map_err(told)?;
+        Ok(outputs)
+    }
+
+    /// Runs the model, which is loaded again where it is gone.
+    fn with_model<T>(&mut self, run: impl FnOnce(&mut Model) -> T) -> Result<T, EngineError> {
+        let name = self.bundle.name();
+        let mut ready = match self.ready.take() {
+            Some(ready) => ready,
+            None => load(&self.bundle, &self.way).map_err(|why| {
+                tracing::error!(bundle = name, why, "the model could not be loaded again");
+                EngineError::Model(format!("{name} could not be loaded again: {why}"))
+            })?,
+        };
+        let Ok(done) = catch_unwind(AssertUnwindSafe(|| run(&mut ready.model))) else {
+            tracing::error!(bundle = name, "the model panicked on an input; it is loaded anew");
+            return Err(EngineError::Model(format!("{name} panicked on this input")));
+        };
+        self.ready = Some(ready);
+        Ok(done)
+    }
+}
+
+/// Each input of all jobs as one tensor; false: they do not go together.
+fn stack(jobs: &[Job], stacked: &mut [Tensor]) -> bool {
+    stacked.iter_mut().enumerate().all(|(at, input)| {
+        let parts: Option<Vec<&Tensor>> = jobs.iter().map(|job| job.input(at)).collect();
+        parts.is_some_and(|parts| input.stack(&parts).is_ok())
+    })
+}
+
+fn told(error: InferError) -> EngineError {
+    match error {
+        InferError::Media(error) => EngineError::Input(crate::error_chain(&error)),
+        error => EngineError::Model(crate::error_chain(&error)),
+    }
+}
+
+fn load(bundle: &Bundle, way: &Way) -> Result<Ready, String> {
+    catch_unwind(AssertUnwindSafe(|| way.load(bundle)))
+        .unwrap_or_else(|_| Err("loading panicked; report this as a bug".to_owned()))
+}

@@ -1,0 +1,34 @@
+//! The Open Inference Protocol v2, as Triton, KServe and OpenVINO Model Server speak it: over HTTP
+//! under `/v2`, and over gRPC on a listener of its own.
+//!
+//! A call's way: [`rest`] or [`grpc`] takes the bytes, [`json`], [`binary`] and [`messages`] make
+//! tensors of them, [`ask`] asks the engine, and back.
+//!
+//! **Invariant:** whatever arrives becomes a call or a refusal that says what was expected; only models
+//! of this device answer, and nothing is held or escalated.
+
+mod ask;
+mod binary;
+mod compression;
+mod contents;
+mod dtype;
+mod grpc;
+mod json;
+mod messages;
+mod numbers;
+mod reader;
+mod refusal;
+mod request;
+mod rest;
+mod strings;
+mod work;
+
+pub(crate) use self::grpc::serve as serve_grpc;
+pub(crate) use self::rest::router;
+
+/// The largest body of everything but inference.
+const SMALL_BODY: usize = 64 << 10;
+
+/// What is offered beyond the protocol's core.
+const EXTENSIONS: [&str; 4] =
+    ["binary_tensor_data", "model_configuration", "model_repository", "parameters"];

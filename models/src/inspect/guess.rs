@@ -1,0 +1,557 @@
+//! What a graph is probably for, from the shapes, types, names and last operators that it has.
+//!
+//! **Invariant:** pure; every shape of a draft is pinned, and what was guessed or is not known has a
+//! note.
+
+use std::collections::BTreeMap;
+
+use super::whole::Table;
+use super::{Dim, Inspected, Port, PortType, shape};
+use crate::bundle::{Layout, MediaKind};
+use crate::outputs::Meaning;
+use crate::tensor::Dtype;
+
+/// Rates at which speech and sounds are usually recorded for models, in Hz.
+const SAMPLE_RATE: u32 = 16_000;
+/// Words in the name of an input that takes samples of sound.
+const WAVE_NAMES: [&str; 6] = ["audio", "pcm", "samples", "speech", "wav", "signal"];
+/// Words that tell a state before a run from the one after it.
+const STATE_WORDS: [&str; 12] =
+    ["in", "input", "out", "output", "new", "next", "prev", "past", "present", "old", "n", "init"];
+
+/// What is known besides the file.
+#[derive(Debug, Clone, Default)]
+pub struct Hints {
+    /// The labels of the first output, in its order.
+    pub labels: Option<Vec<String>>,
+    /// What kind of file the sample is.
+    pub sample: Option<MediaKind>,
+    /// Shapes that somebody gave, by the name of the input or output, batch included.
+    pub shapes: BTreeMap<String, Vec<usize>>,
+}
+
+/// A first description of a bundle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// What answers are.
+    pub kind: Kind,
+    /// What a caller sends, and constants.
+    pub inputs: Vec<DraftInput>,
+    /// What is given, the one that the answer is made of first.
+    pub outputs: Vec<DraftOutput>,
+    /// Inputs that become outputs of the run before: their names, type and shape.
+    pub states: Vec<(String, String, Dtype, Vec<usize>)>,
+    /// The labels, where the kind has them.
+    pub labels: Vec<String>,
+    /// The kind's own table, where it has one.
+    pub table: Option<Table>,
+    /// What was guessed, and what is not known.
+    pub notes: Vec<Note>,
+}
+
+/// Something that a person must look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The key of `bundle.toml`.
+    pub key: String,
+    /// Whether nobody but the model's maker can know it, rather than that it was guessed.
+    pub is_missing: bool,
+    /// What to look at.
+    pub what: String,
+}
+
+/// What answers are, as far as a file shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the kinds' own names")]
+pub enum Kind {
+    Classification(Meaning),
+    MultiLabel(Meaning),
+    Regression,
+    Embedding,
+    Reconstruction,
+    Detection,
+    Segmentation,
+    Ctc,
+    Tensor,
+}
+
+impl Kind {
+    /// The name in `bundle.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classification(_) => "classification",
+            Self::MultiLabel(_) => "multi-label",
+            Self::Regression => "regression",
+            Self::Embedding => "embedding",
+            Self::Reconstruction => "reconstruction",
+            Self::Detection => "detection",
+            Self::Segmentation => "segmentation",
+            Self::Ctc => "ctc",
+            Self::Tensor => "tensor",
+        }
+    }
+}
+
+/// An input of a draft.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DraftInput {
+    /// Name, type and shape.
+    pub tensor: DraftOutput,
+    /// How it is made.
+    pub source: Source,
+}
+
+/// An output of a draft.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DraftOutput {
+    /// The name in the graph.
+    pub name: String,
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// The shape, batch 1 first where the batch is free.
+    pub shape: Vec<usize>,
+    /// Whether the graph takes any batch.
+    pub free_batch: bool,
+    /// What its integers stand for.
+    pub scale: Option<(f32, i32)>,
+}
+
+/// How an input is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Source {
+    /// From a picture.
+    Image {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// Whether it has one channel, not three.
+        is_gray: bool,
+        /// The order of the dimensions.
+        layout: Layout,
+    },
+    /// From the samples of a recording.
+    Wave {
+        /// The rate, in Hz.
+        sample_rate_hz: u32,
+        /// Samples of a window.
+        window: usize,
+    },
+    /// From numbers that a caller sends.
+    Numbers,
+    /// Always this.
+    Constant(i64),
+}
+
+/// Shapes that the file leaves open and nobody gave.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the file leaves shapes open: {0}; give each with --shape NAME=1,2,3")]
+pub struct OpenShapes(pub String);
+
+impl Draft {
+    /// Infers what can be inferred.
+    ///
+    /// # Errors
+    /// A shape is left open in the file and in the hints.
+    pub fn of(file: &Inspected, hints: &Hints) -> Result<Self, OpenShapes> {
+        let mut notes = Vec::new();
+        let pairs = pairs(file);
+        let is_state = |port: &Port| pairs.iter().any(|(i, o)| *i == port.name || *o == port.name);
+        let is_free = |port: &Port| matches!(port.dims.as_deref(), Some([Dim::Free(_), ..]));
+        let sent = || file.inputs.iter().filter(|port| rank(port) != Some(0));
+        let mut all = sent().chain(&file.outputs);
+        let given_pinned =
+            |port: &Port| hints.shapes.get(&port.name).is_some_and(|s| s.first() != Some(&1));
+        let free_batch = pairs.is_empty() && all.all(|port| is_free(port) && !given_pinned(port));
+
+        let mut open = Vec::new();
+        let mut tensor = |port: &Port| {
+            let pinned = pinned(port, hints);
+            if pinned.is_none() {
+                open.push(port.to_string());
+            }
+            DraftOutput {
+                name: port.name.clone(),
+                dtype: dtype(port),
+                shape: pinned.unwrap_or_default(),
+                free_batch: free_batch && rank(port) != Some(0),
+                scale: port.scale,
+            }
+        };
+        let inputs: Vec<DraftOutput> =
+            file.inputs.iter().filter(|port| !is_state(port)).map(&mut tensor).collect();
+        let outputs: Vec<(DraftOutput, &Port)> = file
+            .outputs
+            .iter()
+            .filter(|port| !is_state(port))
+            .map(|port| (tensor(port), port))
+            .collect();
+        let mut states = Vec::new();
+        for (input, output) in &pairs {
+            if let Some(port) = file.inputs.iter().find(|port| port.name == *input) {
+                let state = tensor(port);
+                states.push((input.clone(), output.clone(), state.dtype, state.shape));
+            }
+        }
+        if !open.is_empty() {
+            return Err(OpenShapes(open.join(", ")));
+        }
+
+        let inputs: Vec<DraftInput> = inputs
+            .into_iter()
+            .map(|tensor| input(tensor, !states.is_empty(), hints, &mut notes))
+            .collect();
+        let whole = Self::whole(&inputs, &outputs, hints, &mut notes);
+        let (mut kind, table) = match whole {
+            Some((kind, table)) => (kind, Some(table)),
+            None => (kind(&inputs, &outputs, hints, &mut notes), None),
+        };
+        let mut outputs: Vec<DraftOutput> = outputs.into_iter().map(|(output, _)| output).collect();
+        if let Some(first) = outputs.first_mut() {
+            kind = as_numbers(kind, first, &mut notes);
+        }
+        let size = outputs.first().map_or(0, |first| first.shape.iter().product());
+        let labels = match &table {
+            Some(table) => labels_of(table, hints, &mut notes),
+            None => labels(kind, size, hints, &mut notes),
+        };
+        for (input, output, ..) in &states {
+            notes.push(guessed("state", format!("{output} becomes {input} of the next window")));
+        }
+        Ok(Self { kind, inputs, outputs, states, labels, table, notes })
+    }
+
+    /// Whether there is something that only a person can know.
+    pub fn is_complete(&self) -> bool {
+        self.notes.iter().all(|note| !note.is_missing)
+    }
+}
+
+pub(super) fn guessed(key: impl Into<String>, what: impl Into<String>) -> Note {
+    Note { key: key.into(), is_missing: false, what: what.into() }
+}
+
+pub(super) fn missing(key: impl Into<String>, what: impl Into<String>) -> Note {
+    Note { key: key.into(), is_missing: true, what: what.into() }
+}
+
+fn rank(port: &Port) -> Option<usize> {
+    port.dims.as_ref().map(Vec::len)
+}
+
+/// The type; files with any other were refused.
+fn dtype(port: &Port) -> Dtype {
+    match port.kind {
+        PortType::Tensor(dtype) => dtype,
+        _ => Dtype::F32,
+    }
+}
+
+/// The shape that was given, or the file's with a free first dimension as 1.
+fn pinned(port: &Port, hints: &Hints) -> Option<Vec<usize>> {
+    if let Some(given) = hints.shapes.get(&port.name) {
+        return Some(given.clone());
+    }
+    let pin = |(at, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(size) => Some(*size),
+        Dim::Free(name) if at == 0 || is_batch(name) => Some(1),
+        Dim::Free(_) => None,
+    };
+    port.dims.as_ref()?.iter().enumerate().map(pin).collect()
+}
+
+fn is_batch(name: &str) -> bool {
+    matches!(&*name.to_ascii_lowercase(), "batch" | "batch_size" | "n" | "unk__batch")
+}
+
+/// Inputs and outputs that are one state: of one type and compatible shapes, with names that differ in
+/// nothing but where they stand.
+fn pairs(file: &Inspected) -> Vec<(String, String)> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for input in &file.inputs {
+        let stem = stem(&input.name);
+        let fits = |output: &&Port| {
+            let is_taken = pairs.iter().any(|(_, name)| *name == output.name);
+            !is_taken && stem_matches(&stem, &output.name) && may_be_one(input, output)
+        };
+        if !stem.is_empty()
+            && rank(input).is_some_and(|rank| rank > 0)
+            && let Some(output) = file.outputs.iter().find(fits)
+        {
+            pairs.push((input.name.clone(), output.name.clone()));
+        }
+    }
+    // Something must be sent and something be answered.
+    let rest = |ports: &[Port]| ports.len() > pairs.len();
+    if rest(&file.inputs) && rest(&file.outputs) { pairs } else { Vec::new() }
+}
+
+fn may_be_one(input: &Port, output: &Port) -> bool {
+    let (Some(a), Some(b)) = (&input.dims, &output.dims) else { return false };
+    let same = |(a, b): (&Dim, &Dim)| match (a, b) {
+        (Dim::Fixed(a), Dim::Fixed(b)) => a == b,
+        _ => true,
+    };
+    dtype(input) == dtype(output) && a.len() == b.len() && a.iter().zip(b).all(same)
+}
+
+/// A name without the words that say on which side it stands.
+fn stem(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    let words = lower.split(|c: char| !c.is_ascii_alphanumeric());
+    words.filter(|word| !STATE_WORDS.contains(word)).collect::<Vec<_>>().join("_")
+}
+
+/// Whether the output's name is the input's with a word or an `n` more.
+fn stem_matches(input: &str, output: &str) -> bool {
+    let output = stem(output);
+    output == input || output.strip_suffix('n').is_some_and(|rest| rest == input)
+}
+
+fn input(
+    mut tensor: DraftOutput,
+    has_state: bool,
+    hints: &Hints,
+    notes: &mut Vec<Note>,
+) -> DraftInput {
+    let own = tensor.name.clone();
+    let key = |what: &str| format!("input {own}: {what}");
+    let name = own.to_ascii_lowercase();
+    let is_whole = !matches!(tensor.dtype, Dtype::F16 | Dtype::F32 | Dtype::F64);
+    let scalable = matches!(tensor.dtype, Dtype::F16 | Dtype::F32 | Dtype::I8 | Dtype::U8);
+    let size: usize = tensor.shape.iter().product();
+    if tensor.shape.is_empty() || (size == 1 && is_whole) {
+        let is_rate = matches!(&*name, "sr" | "rate" | "sample_rate" | "sampling_rate");
+        let value = if is_rate { i64::from(SAMPLE_RATE) } else { 0 };
+        notes.push(match is_rate {
+            true => guessed(key("constant"), format!("the rate is {value} Hz")),
+            false => missing(key("constant"), "which value it has, if it is always the same"),
+        });
+        return DraftInput { tensor, source: Source::Constant(value) };
+    }
+    if let Some(image) = image(&tensor.shape, hints.sample).filter(|_| scalable) {
+        notes.push(guessed(key("image"), format!("a picture, as its shape is {:?}", tensor.shape)));
+        match tensor.dtype {
+            Dtype::U8 | Dtype::I8 => {
+                let zero = if tensor.dtype == Dtype::I8 { -128 } else { 0 };
+                tensor.scale = Some((1.0 / 255.0, zero));
+                let what = "each byte of a pixel as it is, from the least integer on";
+                notes.push(guessed(key("scale"), what));
+            }
+            _ => {
+                let what = "how pixels became numbers in training: here 0..=255 became 0..=1; mean \
+                            and std are of that range, one for all or one a channel";
+                notes.push(missing(key("mean and std"), what));
+            }
+        }
+        let what = "what happened to the aspect ratio (stretch, crop or letterbox), and the filter";
+        notes.push(missing(key("resize"), what));
+        return DraftInput { tensor, source: image };
+    }
+    let is_wave = matches!(tensor.shape.as_slice(), [1, _] | [1, 1, _])
+        && matches!(tensor.dtype, Dtype::F16 | Dtype::F32)
+        && (hints.sample == Some(MediaKind::Audio)
+            || has_state && size > 64
+            || WAVE_NAMES.iter().any(|word| name.contains(word)));
+    if is_wave {
+        let what = format!("samples of a recording at {SAMPLE_RATE} Hz");
+        notes.push(guessed(key("wave"), what));
+        let what = "whether a window begins with samples of the one before it (context_samples)";
+        notes.push(missing(key("context_samples"), what));
+        let source = Source::Wave { sample_rate_hz: SAMPLE_RATE, window: size };
+        return DraftInput { tensor, source };
+    }
+    let what = match hints.sample {
+        Some(MediaKind::Audio) => {
+            "how a recording becomes these features: write [input.audio] instead of [input.tensor]"
+        }
+        Some(MediaKind::Image) => {
+            "how a picture becomes these numbers: write [input.image] instead of [input.tensor]"
+        }
+        _ => {
+            "numbers as they are: if they are made of a recording, a picture or a text, write \
+             [input.audio], [input.image] or [input.text] instead; mean and std if they are scaled"
+        }
+    };
+    notes.push(missing(key("tensor"), what));
+    DraftInput { tensor, source: Source::Numbers }
+}
+
+/// A picture's tensor has one channel or three, and more than a few rows and columns.
+fn image(dims: &[usize], sample: Option<MediaKind>) -> Option<Source> {
+    let &[1, a, b, c] = dims else { return None };
+    let is_side = |side: usize| (8..=4096).contains(&side);
+    let (layout, channels, height, width) = if matches!(a, 1 | 3) && is_side(b) && is_side(c) {
+        (Layout::Nchw, a, b, c)
+    } else if matches!(c, 1 | 3) && is_side(a) && is_side(b) {
+        (Layout::Nhwc, c, a, b)
+    } else {
+        return None;
+    };
+    // One channel may as well be the features of a sound.
+    let is_likely = match sample {
+        Some(kind) => kind == MediaKind::Image,
+        None => channels == 3 || width == height,
+    };
+    is_likely.then_some(Source::Image { width, height, is_gray: channels == 1, layout })
+}
+
+/// Whether all but one dimension are 1.
+fn is_vector(dims: &[usize]) -> bool {
+    dims.iter().filter(|dim| **dim != 1).count() <= 1
+}
+
+fn kind(
+    inputs: &[DraftInput],
+    outputs: &[(DraftOutput, &Port)],
+    hints: &Hints,
+    notes: &mut Vec<Note>,
+) -> Kind {
+    let Some((first, port)) = outputs.first() else { return Kind::Tensor };
+    let size: usize = first.shape.iter().product();
+    let last = port.made_by.last().map_or("", String::as_str);
+    let of_labels = hints.labels.as_ref().is_some_and(|labels| labels.len() == size);
+    if outputs.len() == 1 && is_vector(&first.shape) {
+        let told = |kind, what: &str| (kind, guessed("kind", what.to_owned()));
+        let same = inputs.iter().any(|input| {
+            input.tensor.shape == first.shape && !matches!(input.source, Source::Constant(_))
+        });
+        let (kind, note) = match last {
+            "Softmax" if size > 1 => told(
+                Kind::Classification(Meaning::Probabilities),
+                "the graph ends in a Softmax, so that one class is right",
+            ),
+            "LogSoftmax" if size > 1 => told(
+                Kind::Classification(Meaning::Logits),
+                "the graph ends in a LogSoftmax, so that one class is right",
+            ),
+            "Sigmoid" => told(
+                Kind::MultiLabel(Meaning::Probabilities),
+                "the graph ends in a Sigmoid, so that each label holds or not",
+            ),
+            _ if same && !of_labels => told(
+                Kind::Reconstruction,
+                "the output has the input's shape, so that their difference tells what is unusual",
+            ),
+            _ if size == 1 => told(
+                Kind::Regression,
+                "the output is one number; if it is a probability, write kind = \"multi-label\"",
+            ),
+            _ if !of_labels && size.is_multiple_of(64) => told(
+                Kind::Embedding,
+                "a vector without a Softmax; if these are classes, write kind = \"classification\"",
+            ),
+            _ => told(
+                Kind::Classification(Meaning::Logits),
+                "a number a class; if they are no classes, write kind = \"regression\"",
+            ),
+        };
+        notes.push(note);
+        return kind;
+    }
+    let what = "answers are the tensors as they are; say what they mean, if another kind fits";
+    notes.push(missing("kind", what));
+    Kind::Tensor
+}
+
+/// A kind reads its output as numbers: integers need a scale, and other types are left as they are.
+fn as_numbers(kind: Kind, output: &mut DraftOutput, notes: &mut Vec<Note>) -> Kind {
+    if kind == Kind::Tensor {
+        return kind;
+    }
+    match output.dtype {
+        Dtype::F16 | Dtype::F32 => {}
+        Dtype::I8 | Dtype::U8 if output.scale.is_some() => {}
+        Dtype::I8 | Dtype::U8 => {
+            let zero = if output.dtype == Dtype::I8 { -128 } else { 0 };
+            output.scale = Some((1.0 / 256.0, zero));
+            let what = "what the integers stand for: (integer - zero_point) * scale";
+            notes.push(missing(format!("output {}: scale", output.name), what));
+        }
+        other => {
+            let what = format!("the output is of type {other}, so that answers are tensors");
+            notes.push(guessed("kind", what));
+            return Kind::Tensor;
+        }
+    }
+    kind
+}
+
+fn labels(kind: Kind, size: usize, hints: &Hints, notes: &mut Vec<Note>) -> Vec<String> {
+    let word = match kind {
+        Kind::Classification(_) => "class",
+        Kind::MultiLabel(_) => "label",
+        Kind::Regression => "value",
+        _ => return Vec::new(),
+    };
+    match &hints.labels {
+        Some(labels) if labels.len() == size => distinct(labels, notes),
+        given => {
+            let what = match given {
+                Some(labels) => format!("{} labels were given for {size} values", labels.len()),
+                None => format!("the names of the {size} values, in their order"),
+            };
+            notes.push(missing("labels", what));
+            (0..size).map(|at| format!("{word}-{at}")).collect()
+        }
+    }
+}
+
+/// The labels of a table: what was given, with the first one that has a name of its own.
+fn labels_of(table: &Table, hints: &Hints, notes: &mut Vec<Note>) -> Vec<String> {
+    let first = table.first.map(str::to_owned);
+    let rest = hints.labels.as_ref();
+    if let Some(labels) = rest.filter(|labels| labels.len() == table.labels) {
+        return distinct(labels, notes);
+    }
+    let with_first = rest.filter(|labels| first.is_some() && labels.len() + 1 == table.labels);
+    if let Some(labels) = with_first {
+        let all: Vec<String> = first.into_iter().chain(labels.iter().cloned()).collect();
+        return distinct(&all, notes);
+    }
+    if table.labels > 0 {
+        let what = match rest {
+            Some(labels) => format!("{} labels were given for {}", labels.len(), table.labels),
+            None => format!("the names of the {} classes, in their order", table.labels),
+        };
+        notes.push(missing("labels", what));
+    }
+    let own = |at: usize| format!("class-{at}");
+    (0..table.labels)
+        .map(|at| first.clone().filter(|_| at == 0).unwrap_or_else(|| own(at)))
+        .collect()
+}
+
+/// Labels that differ: the second of a name has a number.
+fn distinct(labels: &[String], notes: &mut Vec<Note>) -> Vec<String> {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut twice = Vec::new();
+    let mut all: Vec<String> = Vec::new();
+    for label in labels {
+        let count = seen.entry(label).or_default();
+        *count += 1;
+        if *count > 1 {
+            twice.push(label.as_str());
+        }
+        all.push(if *count > 1 { format!("{label} ({count})") } else { label.clone() });
+    }
+    if !twice.is_empty() {
+        notes.push(guessed(
+            "labels",
+            format!("a number behind what came again: {}", twice.join(", ")),
+        ));
+    }
+    all
+}
+
+/// A shape as the messages of this module show it.
+impl std::fmt::Display for DraftOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dim = |(at, size): (usize, &usize)| match self.free_batch && at == 0 {
+            true => Dim::Free("batch".to_owned()),
+            false => Dim::Fixed(*size),
+        };
+        let dims: Vec<Dim> = self.shape.iter().enumerate().map(dim).collect();
+        write!(f, "{} {} {}", self.name, self.dtype, shape(&dims))
+    }
+}

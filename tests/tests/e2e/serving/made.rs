@@ -1,0 +1,183 @@
+//! Bundles made for the tests, byte by byte: each gives back the numbers of its table at the places
+//! that its input names.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use holdfast_models::tensor::Elements;
+use holdfast_models::{Bundle, Tensor};
+use sha2::{Digest, Sha256};
+
+/// Entries of the table; another place is an error of whoever asks for it.
+pub(super) const PLACES: usize = 300;
+/// Numbers of one row.
+pub(super) const ROW: usize = 16;
+
+/// What a bundle is like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    pub(super) name: &'static str,
+    pub(super) version: &'static str,
+    pub(super) task: &'static str,
+    /// The table's step, by which an answer tells which bundle gave it.
+    pub(super) step: f32,
+    /// More lines of the manifest.
+    pub(super) more: &'static str,
+}
+
+impl Made {
+    /// A bundle of the task `look-up`.
+    pub(super) fn of(name: &'static str, version: &'static str, step: f32) -> Self {
+        Self { name, version, task: "look-up", step, more: "" }
+    }
+
+    /// Writes it into a folder of its own in `dir`.
+    pub(super) fn write(&self, dir: &Path) -> PathBuf {
+        self.write_graph(dir, &graph(self.step))
+    }
+
+    /// Writes it with any bytes as its graph.
+    pub(super) fn write_graph(&self, dir: &Path, onnx: &[u8]) -> PathBuf {
+        let folder = dir.join(format!("{}-{}", self.name, self.version));
+        let Self { name, version, task, more, .. } = self;
+        let mut text = format!(
+            "format = 1\nname = \"{name}\"\nversion = \"{version}\"\ntask = \"{task}\"\n{MANIFEST}{more}"
+        );
+        let golden = format!(
+            "[[golden]]\nsample = \"a.png\"\nvariant = \"fp32\"\noutput = {:?}\n",
+            [0.0f32; ROW]
+        );
+        let mut picture = std::io::Cursor::new(Vec::new());
+        let pixels = image::GrayImage::from_fn(4, 4, |x, y| image::Luma([(x * 40 + y) as u8]));
+        pixels.write_to(&mut picture, image::ImageFormat::Png).unwrap();
+        let files: [(&str, &[u8]); 3] = [
+            ("model.onnx", onnx),
+            ("golden.toml", golden.as_bytes()),
+            ("a.png", picture.get_ref()),
+        ];
+        std::fs::create_dir_all(&folder).unwrap();
+        for (path, bytes) in files {
+            std::fs::write(folder.join(path), bytes).unwrap();
+            let (hash, bytes) = (hex::encode(Sha256::digest(bytes)), bytes.len());
+            write!(text, "\n[[file]]\npath = \"{path}\"\nbytes = {bytes}\nsha256 = \"{hash}\"\n")
+                .unwrap();
+        }
+        std::fs::write(folder.join("bundle.toml"), text).unwrap();
+        Bundle::open(&folder).expect("what is made for a test is right");
+        folder
+    }
+
+    /// What it gives for a row of places.
+    pub(super) fn wanted(&self, row: &[f32]) -> Vec<f32> {
+        row.iter().map(|place| place * self.step).collect()
+    }
+}
+
+/// Places that are there, others for each `seed`.
+pub(super) fn places(seed: usize) -> Vec<f32> {
+    (0..ROW).map(|n| u16::try_from((seed * 7 + n * 3) % PLACES).unwrap()).map(f32::from).collect()
+}
+
+/// Rows as an input.
+pub(super) fn input(rows: &[Vec<f32>]) -> (String, Tensor) {
+    let elements = Elements::F32(rows.concat());
+    ("x".to_owned(), Tensor::new(vec![rows.len(), 1, 4, 4], elements).unwrap())
+}
+
+/// The pixels of a picture are places from 0 to 255; what stands for them at the tolerance does not
+/// matter here.
+const MANIFEST: &str = r#"kind = "classification"
+description = "Looks numbers up in a table."
+licence = "MIT"
+[provenance]
+trained_by = "no one"
+data = ["none"]
+seed = 1
+date = "2026-11-21"
+[[input]]
+name = "x"
+dtype = "f32"
+shape = ["batch", 1, 4, 4]
+[input.image]
+width = 4
+height = 4
+channels = "gray"
+resize = "stretch"
+filter = "nearest"
+layout = "nchw"
+std = 0.0039215686
+[[output]]
+name = "y"
+dtype = "f32"
+shape = ["batch", 1, 4, 4]
+meaning = "logits"
+labels = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"]
+threshold = 0.0
+[[variant]]
+name = "fp32"
+precision = "fp32"
+file = "model.onnx"
+tolerance = 100.0
+accuracy = 1.0
+[[sample]]
+file = "a.png"
+label = "a"
+"#;
+
+/// A protocol buffer under writing.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push((value & 0x7F) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    fn number(mut self, field: u64, value: u64) -> Self {
+        self.varint(field << 3);
+        self.varint(value);
+        self
+    }
+
+    fn bytes(mut self, field: u64, bytes: &[u8]) -> Self {
+        self.varint(field << 3 | 2);
+        self.varint(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn text(self, field: u64, text: &str) -> Self {
+        self.bytes(field, text.as_bytes())
+    }
+}
+
+/// y = table[int64(x)], for any batch.
+fn graph(step: f32) -> Vec<u8> {
+    let to_int64 = Message::default().text(1, "to").number(3, 7).number(20, 2);
+    let cast = Message::default().text(1, "x").text(2, "places").text(3, "cast").text(4, "Cast");
+    let cast = cast.bytes(5, &to_int64.0);
+    let gather = Message::default().text(1, "table").text(1, "places").text(2, "y");
+    let gather = gather.text(3, "gather").text(4, "Gather");
+    let numbers = (0..u16::try_from(PLACES).unwrap()).map(|place| f32::from(place) * step);
+    let raw: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
+    let table = Message::default().number(1, PLACES as u64).number(2, 1);
+    let table = table.text(8, "table").bytes(9, &raw);
+    let graph = Message::default().bytes(1, &cast.0).bytes(1, &gather.0).text(2, "made");
+    let graph = graph.bytes(5, &table.0).bytes(11, &value("x").0).bytes(12, &value("y").0);
+    let opset = Message::default().number(2, 13);
+    Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &opset.0).0
+}
+
+/// A named f32 tensor `[N, 1, 4, 4]`.
+fn value(name: &str) -> Message {
+    let mut dims = Message::default().bytes(1, &Message::default().text(2, "N").0);
+    for dim in [1, 4, 4] {
+        dims = dims.bytes(1, &Message::default().number(1, dim).0);
+    }
+    let tensor = Message::default().number(1, 1).bytes(2, &dims.0);
+    Message::default().text(1, name).bytes(2, &Message::default().bytes(1, &tensor.0).0)
+}

@@ -21,7 +21,9 @@ use crate::envelope::{Envelope, EnvelopeError, Final};
 use crate::escalate::{Escalator, Next as SendNext};
 use crate::policy::Policy;
 use crate::pressure::Pressure;
-use crate::queue::{Accepted, Idempotency, NewEntry, Queue, QueueError, RequestId, State};
+use crate::queue::{
+    Accepted, Idempotency, MAX_ENVELOPE_BYTES, NewEntry, Queue, QueueError, RequestId, State,
+};
 use crate::reply::{Reply, reply_of};
 use crate::request::{Escalate, Request, TaskName};
 use crate::route::{self, Above, Local, Next, Question, Start};
@@ -132,6 +134,15 @@ pub enum AskError {
     /// A stored record cannot be read.
     #[error(transparent)]
     Stored(#[from] EnvelopeError),
+}
+
+/// A provisional answer that is larger than what the queue keeps beside a request, such as a mask: the
+/// caller has it at once, and whoever asks later gets the answer from above.
+fn take_oversized(envelope: &mut Envelope) -> Option<Answer> {
+    let may_be_large = |answer: &&Answer| answer.outcome.is_some() || answer.recorded.is_some();
+    envelope.provisional.as_ref().filter(may_be_large)?;
+    let is_oversized = envelope.to_bytes().len() > MAX_ENVELOPE_BYTES;
+    is_oversized.then(|| envelope.provisional.take()).flatten()
 }
 
 /// Reasons, as one sentence.
@@ -417,9 +428,11 @@ impl Service {
         let Journey { request, name, local, mut reasons, .. } = journey;
         let provisional = local.map(|answer| Answer { provisional: true, ..answer });
         reasons.push(Reason::Held);
-        let envelope = Envelope::of(request, provisional, reasons);
+        let mut envelope = Envelope::of(request, provisional, reasons);
+        let unheld = take_oversized(&mut envelope);
         let entry = self.entry(request, name.clone(), &envelope, request.media.bytes().clone());
         let Envelope { provisional, mut reasons, .. } = envelope;
+        let provisional = provisional.or(unheld);
         let accepted = match self.queue.open() {
             Ok(queue) => queue.accept(entry).await.map_err(AskError::from),
             Err(error) => Err(error),
@@ -523,6 +536,12 @@ fn digest(request: &Request) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in [request.task.as_str(), request.class.as_str(), request.escalate.as_str()] {
         hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let media_type = request.media.media_type();
+    if !media_type.is_marked() {
+        // The same bytes are other numbers as another kind; of the rest they say themselves what they are.
+        hash.update(media_type.mime().as_bytes());
         hash.update([0]);
     }
     hash.update(request.media.bytes());

@@ -136,6 +136,14 @@ impl Media {
 }
 
 impl MediaType {
+    /// Whether the first bytes of a file say that it is one; else only its sender can.
+    pub fn is_marked(self) -> bool {
+        match self {
+            Self::Wav | Self::Jpeg | Self::Png | Self::Webp | Self::Npy => true,
+            Self::Json | Self::Csv | Self::Text | Self::Raw => false,
+        }
+    }
+
     /// The content type to send it with.
     pub fn mime(self) -> &'static str {
         match self {

@@ -14,9 +14,9 @@ use crate::clock;
 use crate::front::Fronts;
 use crate::media::Media;
 use crate::outputs::pool::spans;
-use crate::outputs::{Class, Decoder, Outcome, Span, View};
+use crate::outputs::{Class, Decoder, Outcome, OutputError, Span, View};
 use crate::runtime::{Graph, Runtime, Session, TensorSpec};
-use crate::tensor::Tensor;
+use crate::tensor::{Elements, Tensor};
 
 pub use error::{InferError, InputError, LoadError};
 pub use reference::Reference;
@@ -279,7 +279,7 @@ impl Model {
         let (mut timings, windows) = self.run(media, Use::Answer)?;
         let began = clock::now();
         let outcome = match self.bundle.decoder() {
-            Decoder::Tensors => self.tensors(),
+            Decoder::Tensors => self.tensors()?,
             decoder if !decoder.is_pooled() => self.whole()?,
             decoder if windows > 1 => {
                 decoder.outcome(&self.bundle.windows().pool.pool(&self.rows, self.row.len()))
@@ -314,9 +314,16 @@ impl Model {
         Ok(outcome.unwrap_or(Outcome::Tensors(Vec::new())))
     }
 
-    fn tensors(&self) -> Outcome {
+    fn tensors(&self) -> Result<Outcome, InferError> {
         let outputs = self.bundle.results().iter().zip(&self.outputs);
-        Outcome::Tensors(outputs.map(|(out, tensor)| (out.name.clone(), tensor.clone())).collect())
+        let named = outputs.map(|(out, tensor)| match not_finite(tensor) {
+            Some(value) => {
+                let (label, value) = (out.name.clone(), value.to_string());
+                Err(OutputError::NotFinite { label, value }.into())
+            }
+            None => Ok((out.name.clone(), tensor.clone())),
+        });
+        Ok(Outcome::Tensors(named.collect::<Result<_, InferError>>()?))
     }
 
     /// Runs the graph alone: `inputs` are [`Bundle::inputs`] in their order, and each of `outputs`
@@ -427,6 +434,16 @@ fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), InputErro
         }
     }
     Ok(())
+}
+
+/// The first element that is infinite or not a number.
+fn not_finite(tensor: &Tensor) -> Option<f64> {
+    match tensor.elements() {
+        Elements::F16(values) => values.iter().map(|x| x.to_f64()).find(|x| !x.is_finite()),
+        Elements::F32(values) => values.iter().map(|x| f64::from(*x)).find(|x| !x.is_finite()),
+        Elements::F64(values) => values.iter().copied().find(|x| !x.is_finite()),
+        _ => None,
+    }
 }
 
 impl std::fmt::Debug for Model {

@@ -300,6 +300,9 @@ def wrong_requests_are_told_what_is_wrong(server):
         refused(ask(own("x", good), own("z", good)), bad, ["z"] if not server.is_triton else [])
         unknown = library.InferRequestedOutput("nothing")
         refused(ask(own("x", good), outputs=[unknown]), bad, ["nothing"])
+        if not server.is_triton:
+            wanted = library.InferRequestedOutput("y")
+            refused(ask(own("x", good), outputs=[wanted, wanted]), bad, ["y", "twice"])
         refused(lambda: client.infer("pair", pair(library)[2][:1]), bad, ["b"])
         known = ["404", "NOT_FOUND"]
         refused(

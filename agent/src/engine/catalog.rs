@@ -237,6 +237,24 @@ impl Catalog {
         Some(versions.labels.get(word).map_or(word, String::as_str))
     }
 
+    /// What the configuration says of versions that no bundle has, as sentences.
+    pub(super) fn unmet(&self) -> Vec<String> {
+        let mut unmet = Vec::new();
+        for (name, versions) in &self.versions {
+            let default = self.configured(name, None).map(|version| ("default", version));
+            let labels = versions.labels.iter().map(|(word, version)| (&**word, &**version));
+            for (word, version) in default.into_iter().chain(labels) {
+                if !self.own(name).any(|entry| entry.bundle.version() == version) {
+                    unmet.push(format!(
+                        "models.versions.{name}: {word} is version {version}, which no bundle here \
+                         has; correct it, or put that version into a bundle folder"
+                    ));
+                }
+            }
+        }
+        unmet
+    }
+
     /// The version that answers those who name none: the configured one, if it can, else the newest of
     /// those that serve.
     fn default_of(&self, name: &str) -> Option<&Entry> {

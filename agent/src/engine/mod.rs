@@ -79,6 +79,9 @@ impl Engine {
                 Err(panic) => catalog.refuse_folder(path, panicked(&panic)),
             }
         }
+        for why in catalog.unmet() {
+            tracing::warn!("{why}");
+        }
         let loader = Loader::new(config, tuning);
         let loading = catalog.by_task().into_iter().map(|bundles| {
             let loader = loader.clone();

@@ -13,6 +13,9 @@ use tokio::time::Instant;
 use super::{Engine, EngineError};
 use crate::request::Priority;
 
+/// Elements of all outputs of one request at most, unless one row has more.
+const MOST_GIVEN: usize = 1 << 26;
+
 /// What somebody asks of a bundle.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorRequest {
@@ -95,6 +98,20 @@ pub enum TensorFault {
         got: usize,
         /// That of those before it.
         want: usize,
+    },
+    /// A batch is larger than what its outputs may take.
+    #[error("a batch of {got} is too large for this model: send at most {most} at once")]
+    TooLarge {
+        /// The batch.
+        got: usize,
+        /// The largest that is taken.
+        most: usize,
+    },
+    /// An output is asked for twice.
+    #[error("output {output} is asked for twice: ask for it once")]
+    OutputTwice {
+        /// Its name.
+        output: String,
     },
     /// There is no such output.
     #[error("there is no output {output}: the model gives {have}")]
@@ -242,7 +259,18 @@ fn in_order(bundle: &Bundle, sent: Vec<(String, Tensor)>) -> Result<Vec<Tensor>,
         }
         inputs.push(tensor);
     }
-    Ok(inputs)
+    match batch {
+        Some(got) if got > most_rows(bundle) => {
+            Err(TensorFault::TooLarge { got, most: most_rows(bundle) })
+        }
+        _ => Ok(inputs),
+    }
+}
+
+/// So many rows of a batch at most: a few bytes sent must not become gigabytes of outputs.
+fn most_rows(bundle: &Bundle) -> usize {
+    let row: usize = bundle.outputs().iter().map(TensorSpec::size).sum();
+    (MOST_GIVEN / row.max(1)).max(1)
 }
 
 fn names(specs: &[TensorSpec]) -> String {
@@ -259,22 +287,26 @@ fn places(bundle: &Bundle, wanted: &[String]) -> Result<Vec<usize>, TensorFault>
         let at = specs.iter().position(|spec| spec.name == *name);
         at.ok_or_else(|| TensorFault::UnknownOutput { output: name.clone(), have: names(specs) })
     };
-    wanted.iter().map(place).collect()
+    let mut places = Vec::with_capacity(wanted.len());
+    for name in wanted {
+        let at = place(name)?;
+        if places.contains(&at) {
+            return Err(TensorFault::OutputTwice { output: name.clone() });
+        }
+        places.push(at);
+    }
+    Ok(places)
 }
 
 /// The wanted ones of what was given, by name.
-fn pick(bundle: &Bundle, given: Vec<Tensor>, wanted: &[usize]) -> Vec<(String, Tensor)> {
-    let mut given: Vec<Option<Tensor>> = given.into_iter().map(Some).collect();
-    let mut picked = Vec::with_capacity(wanted.len());
-    for (nth, at) in wanted.iter().enumerate() {
-        let is_wanted_again = wanted[nth + 1..].contains(at);
-        let place = given.get_mut(*at);
-        let tensor = place.and_then(|t| if is_wanted_again { t.clone() } else { t.take() });
-        if let (Some(tensor), Some(spec)) = (tensor, bundle.outputs().get(*at)) {
-            picked.push((spec.name.clone(), tensor));
-        }
-    }
-    picked
+fn pick(bundle: &Bundle, mut given: Vec<Tensor>, wanted: &[usize]) -> Vec<(String, Tensor)> {
+    let specs = bundle.outputs();
+    let mut take = |at: usize| {
+        let (spec, tensor) = specs.get(at).zip(given.get_mut(at))?;
+        let empty = Tensor::zeros(&[0], tensor.dtype());
+        Some((spec.name.clone(), std::mem::replace(tensor, empty)))
+    };
+    wanted.iter().filter_map(|at| take(*at)).collect()
 }
 
 impl From<TensorFault> for EngineError {

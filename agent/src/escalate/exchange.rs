@@ -125,7 +125,7 @@ impl<'a> Exchange<'a> {
             HttpError::Cut(cause) | HttpError::Unfinished(cause) => {
                 SendError::Interrupted { destination, cause }
             }
-            HttpError::TooLong => self.unusable(Fault::TooLong { limit: super::http::MAX_ANSWER }),
+            HttpError::TooLong => self.unusable(Fault::TooLong { limit: self.http.max_answer() }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Owns one exchange over HTTP with one destination.
 //!
 //! **Invariant:** bytes go to the configured host alone: no redirect is followed and no proxy is
-//! taken from the environment; an answer is read up to a bound, [`MAX_ANSWER`] bytes if nothing else is said, and up to a deadline.
+//! taken from the environment; an answer is read up to a bound of its protocol and up to a deadline.
 
 use std::sync::Once;
 use std::time::Duration;
@@ -13,10 +13,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::credential::Secret;
 use super::error::EscalateError;
-use crate::destination::Destination;
+use crate::destination::{Destination, Protocol};
 
-/// More bytes than this are no answer.
-pub(super) const MAX_ANSWER: usize = 1024 * 1024;
+/// More bytes than this are no answer of most protocols.
+const MAX_ANSWER: usize = 1024 * 1024;
+/// Of an agent, which may answer with masks and tensors.
+const MAX_ANSWER_OF_AGENT: usize = 32 * MAX_ANSWER;
 /// A destination is left alone for at most this long, whatever it asks for.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 
@@ -70,7 +72,7 @@ pub(super) enum HttpError {
     Cut(String),
     /// The head of an answer came, and not the rest.
     Unfinished(String),
-    /// The answer is longer than [`MAX_ANSWER`].
+    /// The answer is longer than [`Http::max_answer`].
     TooLong,
 }
 
@@ -87,8 +89,12 @@ impl HttpError {
 impl Http {
     /// Sets up the connections to `destination`; opens none.
     pub(super) fn new(destination: &Destination) -> Result<Self, EscalateError> {
-        let Destination { name, url, connect_timeout, concurrency, .. } = destination;
-        Self::to(name, url, *connect_timeout, *concurrency)
+        let Destination { name, url, protocol, connect_timeout, concurrency, .. } = destination;
+        let max_answer = match protocol {
+            Protocol::Holdfast => MAX_ANSWER_OF_AGENT,
+            Protocol::OpenAi { .. } => MAX_ANSWER,
+        };
+        Ok(Self::to(name, url, *connect_timeout, *concurrency)?.reading_up_to(max_answer))
     }
 
     /// Sets up at most so many idle connections to the host of `base`; opens none.
@@ -135,7 +141,12 @@ impl Http {
         })
     }
 
-    /// The same, with another bound on answers than [`MAX_ANSWER`].
+    /// So many bytes of an answer are read at most.
+    pub(super) fn max_answer(&self) -> usize {
+        self.max_answer
+    }
+
+    /// The same, with another bound on answers.
     pub(super) fn reading_up_to(self, max_answer: usize) -> Self {
         Self { max_answer, ..self }
     }

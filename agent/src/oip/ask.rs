@@ -195,7 +195,10 @@ fn in_words_of_the_protocol(fault: &TensorFault, metadata: Option<&ModelMetadata
         TensorFault::UnknownOutput { output, have } => {
             format!("there is no output {}; the model gives {have}", shown(output))
         }
-        TensorFault::Twice { .. } | TensorFault::Batch { .. } => fault.to_string(),
+        TensorFault::Twice { .. }
+        | TensorFault::Batch { .. }
+        | TensorFault::TooLarge { .. }
+        | TensorFault::OutputTwice { .. } => fault.to_string(),
     }
 }
 

@@ -39,8 +39,11 @@ pub enum BodyError {
     /// It is not JSON, or none of this form.
     #[error("the body is not {{\"inputs\": {{NAME: VALUES}}}}: {0}")]
     Json(String),
-    /// A line is not numbers with commas between.
-    #[error("line {line} of the CSV {why}: send one row of numbers a line")]
+    /// A line is not numbers with the first line's separator between.
+    #[error(
+        "line {line} of the CSV {why}: send one row of numbers with decimal points a line, separated as \
+         in the first"
+    )]
     Csv {
         /// The line, from 1.
         line: usize,
@@ -294,47 +297,44 @@ impl<'de> Visitor<'de> for Level<'_> {
     }
 }
 
-/// The numbers of a CSV file, [rows, columns]; a first line that is no numbers is its head.
+/// The numbers of a CSV file, [rows, columns]. Its first line says what separates them: a tab, a
+/// semicolon or a comma, the same in all lines; where none of its fields is a number it is the head.
 pub(super) fn csv(bytes: &[u8]) -> Result<Numbers, BodyError> {
     let text = std::str::from_utf8(bytes).map_err(|_| BodyError::Text)?;
-    let (mut values, mut columns, mut rows) = (Vec::new(), 0, 0);
-    for (at, line) in text.lines().enumerate() {
-        let wrong = |why: String| BodyError::Csv { line: at + 1, why };
-        let line = line.trim().trim_end_matches(',');
-        if line.is_empty() {
+    // As some programs for tables begin their files.
+    let text = text.trim_start_matches('\u{feff}');
+    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
+    let mut lines = lines.filter(|(_, line)| !line.is_empty()).peekable();
+    let first = lines.peek().map_or("", |(_, line)| line);
+    let separator = ['\t', ';'].into_iter().find(|c| first.contains(*c)).unwrap_or(',');
+    let (mut values, mut columns, mut rows) = (Vec::new(), None, 0);
+    for (number, line) in lines {
+        let wrong = |why: String| BodyError::Csv { line: number, why };
+        let fields = line.trim_end_matches(separator).split(separator).map(str::trim);
+        let count = fields.clone().count();
+        if let Some(first) = columns.filter(|first| *first != count) {
+            return Err(wrong(format!("has {count} values, the first has {first}")));
+        }
+        let is_first = columns.replace(count).is_none();
+        if is_first && fields.clone().all(|field| field.parse::<f64>().is_err()) {
             continue;
         }
-        let before = values.len();
-        let mut fault = None;
-        for field in line.split([',', ';', '\t']).map(str::trim) {
+        for field in fields {
             match field.parse::<f64>() {
                 Ok(value) if value.is_finite() => values.push(value),
                 Ok(_) => return Err(wrong(format!("has the value {field}"))),
-                Err(_) => fault = Some(field),
+                Err(_) => {
+                    let field: String = field.chars().take(40).collect();
+                    return Err(wrong(format!("has {field:?}, which is no number")));
+                }
             }
         }
-        match fault {
-            // The names of the columns.
-            Some(_) if rows == 0 && at == 0 => {
-                values.clear();
-                continue;
-            }
-            Some(field) => {
-                let field: String = field.chars().take(40).collect();
-                return Err(wrong(format!("has {field:?}, which is no number")));
-            }
-            None => {}
-        }
-        let count = values.len() - before;
         if values.len() > MAX_VALUES {
             return Err(BodyError::TooMany);
         }
-        if rows > 0 && count != columns {
-            return Err(wrong(format!("has {count} values, the first has {columns}")));
-        }
-        (columns, rows) = (count, rows + 1);
+        rows += 1;
     }
-    Ok(Numbers { shape: vec![rows, columns], values })
+    Ok(Numbers { shape: vec![rows, columns.unwrap_or_default()], values })
 }
 
 /// The elements of a body, little-endian, as one row.

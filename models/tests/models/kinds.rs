@@ -118,13 +118,15 @@ fn numbers_are_the_same_in_whatever_form_they_come() {
     let mut model = model("regression", &format!("{TABLES}{LABELS}"));
     let raw: Vec<u8> = [0.5f32, 1.0, 2.0, 3.0].iter().flat_map(|x| x.to_le_bytes()).collect();
     let npy = npy([0.5, 1.0, 2.0, 3.0]);
-    let bodies: [(&str, &[u8], Option<&str>); 10] = [
+    let bodies: [(&str, &[u8], Option<&str>); 12] = [
         ("in their shape", b"{\"inputs\": {\"x\": [[0.5, 1, 2, 3]]}}", None),
         ("in one row", b" {\"inputs\":{\"x\":[0.5,1e0,2,3]}}", Some("application/json")),
         ("alone", b"[0.5, 1, 2, 3]", Some("application/json; charset=utf-8")),
         ("as CSV", b"0.5,1,2,3\n", Some("text/csv")),
         ("as CSV of which nothing is said", b"0.5,1,2,3", None),
         ("as CSV with a head", b"p,q,r,s\r\n0.5, 1, 2, 3\r\n", Some("text/csv")),
+        ("as CSV with semicolons", b"p;q;r;s\n0.5;1;2;3\n", Some("text/csv")),
+        ("as CSV with a mark at its begin", b"\xef\xbb\xbf0.5\t1\t2\t3\n", Some("text/csv")),
         ("in a column", b"0.5\n1\n2\n3", Some("text/csv")),
         ("raw", &raw, Some("application/octet-stream")),
         ("raw, and nothing is said", &raw, Some("application/x-www-form-urlencoded")),
@@ -141,7 +143,7 @@ fn numbers_are_the_same_in_whatever_form_they_come() {
 fn a_body_that_is_wrong_is_told_what_is_wrong_with_which_input() {
     let mut model = model("regression", &format!("{TABLES}{LABELS}"));
     let nan = f32::NAN.to_le_bytes().repeat(4);
-    let bodies: [(&[u8], &str, &str); 20] = [
+    let bodies: [(&[u8], &str, &str); 25] = [
         (b"{\"inputs\": {\"x\": [1, 2, 3]}}", "application/json", "input x is 3 numbers"),
         (b"{\"inputs\": {\"x\": [1, 2, 3, 4, 5]}}", "application/json", "f32 [batch, 4]"),
         (b"{\"inputs\": {\"x\": [[[1, 2], [3, 4]]]}}", "application/json", "of shape [1, 2, 2]"),
@@ -158,7 +160,12 @@ fn a_body_that_is_wrong_is_told_what_is_wrong_with_which_input() {
         (b"{\"input\": {}}", "application/json", "no key \"input\""),
         (b"{\"inputs\": {\"x\": [1, 2", "application/json", "the body is not"),
         (b"1,2,3,4\n5,6", "text/csv", "line 2"),
-        (b"1,2,three,4\n1,2,three,4", "text/csv", "line 2 of the CSV has \"three\""),
+        (b"1,2,3,4\n1,2,three,4", "text/csv", "line 2 of the CSV has \"three\""),
+        (b"1,2,three,4\n1,2,3,4", "text/csv", "line 1 of the CSV has \"three\""),
+        (b",2,3,4\n1,2,3,4", "text/csv", "line 1 of the CSV has \"\""),
+        (b"p,q\n1,2,3,4", "text/csv", "line 2 of the CSV has 4 values, the first has 2"),
+        (b"1;2,5;3;4", "text/csv", "line 1 of the CSV has \"2,5\""),
+        (b"0,5;1,0;2,0;3,0\n0,5;1,0;2,0;3,0", "text/csv", "line 2 of the CSV has \"0,5\""),
         (b"1,2,inf,4", "text/csv", "has the value inf"),
         (b"12345", "application/octet-stream", "5 bytes is not a whole number of f32"),
         (&nan, "application/octet-stream", "input x: value 0 is NaN"),

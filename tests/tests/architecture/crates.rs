@@ -20,6 +20,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
             "holdfast-agent",
             "holdfast-fleet",
             "holdfast-models",
+            "holdfast-queue",
             "holdfast-targets",
             "holdfast-wire",
         ],

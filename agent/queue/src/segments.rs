@@ -81,6 +81,10 @@ impl Journal {
         let file = setup.disk.open_file(&path)?;
         let storage = |what, source| QueueError::storage(what, &path, source);
         let Tail { read_from, end, next_sequence, last, .. } = *tail;
+        let bytes = file.bytes().map_err(|source| storage("measure", source))?;
+        // A cut may have taken no more than the zeros that fill up the last record.
+        disk::zero_range(&*file, bytes, end.end)
+            .map_err(|source| storage("fill up the end of", source))?;
         disk::write_again(&*file, read_from, end.end)
             .map_err(|source| storage("write again", source))?;
         count(&setup.meter.written, end.end.saturating_sub(read_from));

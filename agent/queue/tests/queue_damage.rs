@@ -78,6 +78,29 @@ async fn end_torn_at_any_byte_loses_only_the_last_record() {
 }
 
 #[tokio::test]
+async fn a_cut_through_the_filling_of_the_last_record_costs_nothing() {
+    for cut in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut want = BTreeSet::from_iter(filled(dir.path(), &[b"first", &[0xcd; 90]]).await);
+        let segment = segments(dir.path()).pop().unwrap();
+        let end = used(&segment);
+        let filling = end.next_multiple_of(64) - end;
+        assert!(filling > 3, "the record fills its last line: {filling}");
+        let file = OpenOptions::new().write(true).open(&segment).unwrap();
+        file.set_len(end + [0, 1, filling - 1][cut]).unwrap();
+
+        let (queue, report) = open(dir.path());
+        assert_eq!((report.held, report.damaged), (2, 0), "{report:?}");
+        let new = entry(5, 1, b"third");
+        want.insert(new.id);
+        queue.accept(new).await.unwrap();
+        queue.close().await.unwrap();
+        let (held, report) = held_in(dir.path());
+        assert_eq!((held, report.damaged), (want, 0), "{report:?}");
+    }
+}
+
+#[tokio::test]
 async fn torn_end_is_written_over_and_the_queue_goes_on() {
     for cut in [1, 30, 64, 100, 150] {
         let dir = tempfile::tempdir().unwrap();

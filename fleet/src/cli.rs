@@ -12,15 +12,13 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use holdfast_wire::id::DeviceId;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 use crate::config::{Config, ConfigError};
 use crate::devices::{self, DevicesError};
 use crate::exit::Exit;
 use crate::serve::{self, ServeError};
-
-/// The embedded broker logs every connection that comes and goes; what matters of it is in our own lines.
-const LOG: &str = "info,rumqttd=off,rumqttc=off,sqlx=warn,hyper=warn";
 
 /// The controller of a fleet of Holdfast devices.
 #[derive(Debug, Parser)]
@@ -245,12 +243,25 @@ fn data_dir() -> PathBuf {
 }
 
 fn log_to_stderr() {
-    let filter =
-        EnvFilter::try_from_env("HOLDFAST_FLEET_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let wanted = std::env::var("HOLDFAST_FLEET_LOG").ok();
+    let filter = wanted.map_or_else(usual_log, |wanted| {
+        wanted.parse().unwrap_or_else(|error| {
+            eprintln!("warning: HOLDFAST_FLEET_LOG={wanted}: {error}; the log is the usual one");
+            usual_log()
+        })
+    });
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     // Already set when the process serves in another role as well.
-    let _set = subscriber.try_init();
+    let _set = tracing_subscriber::registry().with(filter).with(lines).try_init();
+}
+
+/// What is logged unless told otherwise. The embedded broker logs every connection that comes and goes;
+/// what matters of it is in our own lines.
+fn usual_log() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_targets([("rumqttd", LevelFilter::OFF), ("rumqttc", LevelFilter::OFF)])
+        .with_targets([("sqlx", LevelFilter::WARN), ("hyper", LevelFilter::WARN)])
 }

@@ -93,6 +93,9 @@ impl ImagePipeline {
                 }
             }
             Layout::Nhwc => {
+                if let Some(tables) = three::<T>(&levels).filter(|_| have == 3) {
+                    return coloured(pixels.data(), tables, out);
+                }
                 let values = out.chunks_exact_mut(levels.len().max(1));
                 for (pixel, values) in pixels.data().chunks_exact(have).zip(values) {
                     for (channel, (value, levels)) in values.iter_mut().zip(&levels).enumerate() {
@@ -101,5 +104,22 @@ impl ImagePipeline {
                 }
             }
         }
+    }
+}
+
+/// The tables of red, green and blue.
+fn three<'a, T>(levels: &[&'a [T]]) -> Option<[&'a [T; 256]; 3]> {
+    let [red, green, blue] = levels else { return None };
+    Some([red.as_array()?, green.as_array()?, blue.as_array()?])
+}
+
+/// Each pixel by its tables, as most models take it: a step of a byte is never outside of 256 entries,
+/// so that nothing is looked at but the pixel.
+fn coloured<T: Copy>(pixels: &[u8], [red, green, blue]: [&[T; 256]; 3], out: &mut [T]) {
+    let (pixels, _) = pixels.as_chunks::<3>();
+    let (values, _) = out.as_chunks_mut::<3>();
+    for (pixel, value) in pixels.iter().zip(values) {
+        let [r, g, b] = pixel.map(usize::from);
+        *value = [red[r], green[g], blue[b]];
     }
 }

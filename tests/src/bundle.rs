@@ -29,16 +29,24 @@ pub struct Made<'a> {
 }
 
 impl Made<'_> {
-    /// Writes the bundle.
+    /// Writes the bundle, `reference` by name.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        self.write_as("reference", dir)
+    }
+
+    /// Writes the bundle under a name, which is its task's too.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_as(&self, bundle: &str, dir: &Path) -> anyhow::Result<()> {
         let Self { kind, tables, label, sample: (name, sample), golden, tolerance, .. } = self;
         let golden =
             format!("[[golden]]\nsample = {name:?}\nvariant = \"only\"\noutput = {golden:?}\n");
         let mut text = format!(
-            "format = 1\nname = \"reference\"\nversion = \"1.0.0\"\ntask = \"reference\"\n\
+            "format = 1\nname = {bundle:?}\nversion = \"1.0.0\"\ntask = {bundle:?}\n\
              kind = {kind:?}\ndescription = \"a reference model\"\n\
              licence = \"as PROVENANCE.md says\"\n[provenance]\ntrained_by = \"others\"\n\
              data = [\"as PROVENANCE.md says\"]\nseed = 0\ndate = \"2026-11-21\"\n{tables}\n\

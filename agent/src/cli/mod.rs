@@ -23,6 +23,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::prelude::*;
 
 use crate::config::{Config, ConfigError};
 use crate::install::store;
@@ -190,16 +192,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn log_to_stderr(filter: &str, json: bool) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(format!("{filter},tract=warn,tract_core=error,rumqttc=off,sled=error"))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+fn log_to_stderr(filter: &str, json: bool) -> Result<(), ParseError> {
+    let filter = format!("{filter},tract=warn,tract_core=error,rumqttc=off,sled=error");
+    let filter: Targets = filter.parse()?;
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
+    let log = tracing_subscriber::registry().with(filter);
     // A second call in one process (tests) keeps the first one's logger.
-    let set = if json { log.json().try_init() } else { log.try_init() };
+    let set = if json { log.with(lines.json()).try_init() } else { log.with(lines).try_init() };
     drop(set);
     Ok(())
 }
@@ -226,7 +228,7 @@ mod tests {
             (&["holdfast-agent", "--version"][..], Exit::Fine),
             (&["holdfast-agent", "fly"], Exit::Usage),
             (&["holdfast-agent", "run", "--config", "no-such-file.toml"], Exit::Config),
-            (&["holdfast-agent", "--log", "[", "completions", "bash"], Exit::Usage),
+            (&["holdfast-agent", "--log", "agent=loud", "completions", "bash"], Exit::Usage),
         ] {
             let got = main(args.iter().map(OsString::from));
             assert_eq!(format!("{got:?}"), format!("{:?}", ExitCode::from(want)), "{args:?}");

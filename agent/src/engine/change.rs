@@ -13,6 +13,7 @@ use holdfast_models::Bundle;
 use tokio::time::Instant;
 
 use super::catalog::{Catalog, Found, Standing};
+use super::heap;
 use super::loader::Loaded;
 use super::{Engine, EngineError, Lane, bundle_folders, panicked};
 
@@ -67,6 +68,7 @@ impl Engine {
         };
         // Who is slow keeps the memory a while longer.
         tokio::time::timeout(GONE_WITHIN, gone).await.ok();
+        tokio::task::spawn_blocking(heap::give_back).await.ok();
         Ok(())
     }
 

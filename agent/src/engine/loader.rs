@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use holdfast_models::{Bundle, Model, Runtime};
 
+use super::heap;
 use super::memory::{Memory, Room};
 use crate::config::ModelsConfig;
 use crate::tune::candidates::{Pins, TRACT, candidates};
@@ -49,6 +50,7 @@ impl Way {
         let Choice { variant, threads, .. } = &self.choice;
         let model = Model::load_on(bundle, Some(variant), &*self.runtime, *threads)
             .map_err(|error| crate::error_chain(&error))?;
+        heap::give_back();
         Ok(Ready { model, _room })
     }
 }

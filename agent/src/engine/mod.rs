@@ -7,6 +7,7 @@ mod bring;
 mod catalog;
 mod change;
 mod error;
+mod heap;
 mod lane;
 mod latency;
 mod line;

@@ -20,8 +20,10 @@ use crate::request::Priority;
 /// What a worker is told to do.
 #[derive(Debug)]
 pub(super) enum Work<'a, J> {
-    /// Do these; whatever is left in there is dropped.
+    /// Do these; whatever is left in there is dropped. Nobody hears of it yet.
     Do(&'a mut Vec<J>),
+    /// Tell those who wait what came of it: who asks again at once finds a worker that is free.
+    Tell,
     /// There was nothing to do for a while: let go of what can be had again.
     Rest,
 }
@@ -76,7 +78,7 @@ struct Shared<J> {
 #[derive(Debug)]
 struct Floor<J> {
     line: Line<J>,
-    /// Threads; how many of them did not look at the line yet, and how many found nothing there; and
+    /// Threads; how many of them are about to look at the line, and how many found nothing there; and
     /// how many may be.
     workers: usize,
     coming: usize,
@@ -279,13 +281,16 @@ impl<J: Send + 'static> Shared<J> {
             let mut floor = self.floor();
             floor.pace.note(now - begun, count, now);
             floor.runs += 1;
+            floor.coming += 1;
+            drop(floor);
+            worker(Work::Tell);
         }
     }
 
     /// Waits for something to do, behind a run of so many jobs; false: there will be nothing more.
     fn next(&self, jobs: &mut Vec<J>, before: Option<usize>, worker: &mut Worker<J>) -> bool {
         let mut floor = self.floor();
-        floor.coming -= usize::from(before.is_none());
+        floor.coming -= 1;
         let mut was_idle = false;
         let mut rests = false;
         loop {

@@ -11,6 +11,7 @@ use holdfast_models::{Bundle, InferError, Inference, Media, Model, Tensor};
 use tokio::sync::oneshot;
 
 use super::EngineError;
+use super::heap;
 use super::loader::{Loaded, Ready, Way};
 use super::pool::Work;
 
@@ -18,7 +19,7 @@ use super::pool::Work;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) ask: Ask,
-    pub(super) reply: oneshot::Sender<Result<Given, EngineError>>,
+    pub(super) reply: oneshot::Sender<Answer>,
 }
 
 /// What is asked.
@@ -67,8 +68,12 @@ pub(super) struct Runner {
     /// The inputs and outputs of batches, one after the other in the same memory.
     stacked: Vec<Tensor>,
     given: Vec<Tensor>,
+    /// What is not told yet.
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     rows: metrics::Histogram,
 }
+
+type Answer = Result<Given, EngineError>;
 
 impl Runner {
     /// A worker with a model that is ready.
@@ -92,7 +97,7 @@ impl Runner {
         let (stacked, given) = (empty(bundle.inputs()), empty(bundle.outputs()));
         let name = bundle.name().to_owned();
         let rows = metrics::histogram!("holdfast_batch_rows", "model" => name);
-        Self { bundle, way, ready: Some(ready), stacked, given, rows }
+        Self { bundle, way, ready: Some(ready), stacked, given, answers: Vec::new(), rows }
     }
 
     /// Does what a worker is told.
@@ -111,8 +116,11 @@ impl Runner {
                     jobs.drain(..).for_each(|job| self.answer(job));
                 }
             }
+            // Who went away meanwhile gets an answer that nobody takes.
+            Work::Tell => self.answers.drain(..).for_each(|(to, answer)| drop(to.send(answer))),
             Work::Rest => {
                 self.ready = None;
+                heap::give_back();
                 tracing::info!(
                     bundle = self.bundle.name(),
                     version = self.bundle.version(),
@@ -122,13 +130,12 @@ impl Runner {
         }
     }
 
-    /// Who went away meanwhile gets an answer that nobody takes.
     fn answer(&mut self, job: Job) {
         let given = match &job.ask {
             Ask::Media(media) => self.infer(media).map(Given::Inference),
             Ask::Tensors(inputs) => self.run(inputs).map(Given::Tensors),
         };
-        drop(job.reply.send(given));
+        self.answers.push((job.reply, given));
     }
 
     /// Answers several requests by one run; false: it failed, and all of them wait still.
@@ -157,7 +164,7 @@ impl Runner {
             return false;
         }
         for (job, part) in jobs.drain(..).zip(parts) {
-            drop(job.reply.send(Ok(Given::Tensors(part))));
+            self.answers.push((job.reply, Ok(Given::Tensors(part))));
         }
         true
     }

@@ -36,7 +36,8 @@ pub(super) fn elements(bytes: &[u8], dtype: Dtype, count: usize) -> Result<Eleme
     })
 }
 
-fn each<const N: usize, T>(bytes: &[u8], element: fn([u8; N]) -> T) -> Vec<T> {
+/// Compiled for each type, so that nothing is called for an element: a picture has a hundred thousand.
+fn each<const N: usize, T>(bytes: &[u8], element: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks().0.iter().map(|chunk| element(*chunk)).collect()
 }
 

@@ -33,11 +33,12 @@ pub(super) fn jpeg_is_whole(bytes: &[u8]) -> bool {
         }
         if code == SCAN {
             // Entropy-coded data: up to an FF that is followed neither by 00 nor by a restart.
-            while let Some(pair) = bytes.get(at..at + 2) {
-                if pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0xFF | 0xD0..=0xD7) {
-                    break;
+            while let Some(next) = bytes[at..].iter().position(|byte| *byte == 0xFF) {
+                at += next;
+                match bytes.get(at + 1) {
+                    Some(0x00 | 0xFF | 0xD0..=0xD7) => at += 1,
+                    _ => break,
                 }
-                at += 1;
             }
         }
     }

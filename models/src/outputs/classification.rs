@@ -56,7 +56,14 @@ impl Classification {
                 if (sum - 1.0).abs() > slack || values.iter().any(|p| *p < -0.01) {
                     return Err(OutputError::NotProbabilities(sum));
                 }
-                out.extend(values.iter().map(|p| p.max(f32::MIN_POSITIVE).ln()));
+                let positive = values.iter().map(|p| p.max(f32::MIN_POSITIVE));
+                // At this temperature the softmax of their logarithms is what they are, shared out anew.
+                if self.temperature == 1.0 {
+                    let sum: f64 = positive.clone().map(f64::from).sum();
+                    out.extend(positive.map(|p| share(p.into(), sum)));
+                    return Ok(());
+                }
+                out.extend(positive.map(f32::ln));
             }
         }
         softmax(out, self.temperature);
@@ -79,8 +86,12 @@ fn softmax(values: &mut [f32], temperature: f32) {
     let power = |x: f32| ((f64::from(x) - f64::from(highest)) / f64::from(temperature)).exp();
     let sum: f64 = values.iter().map(|x| power(*x)).sum();
     for value in values {
-        #[allow(clippy::cast_possible_truncation, reason = "a confidence needs no more than f32")]
-        let confidence = (power(*value) / sum) as f32;
-        *value = confidence;
+        *value = share(power(*value), sum);
     }
+}
+
+fn share(part: f64, sum: f64) -> f32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a confidence needs no more than f32")]
+    let confidence = (part / sum) as f32;
+    confidence
 }

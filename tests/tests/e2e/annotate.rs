@@ -71,7 +71,7 @@ fn a_face_has_a_box_around_it_and_the_rest_of_the_picture_stays() {
     let made = Made {
         onnx: &onnx,
         kind: "detection",
-        tables: super::reference_kinds::FACES,
+        tables: holdfast_tests::kinds::FACES,
         label: "",
         sample: ("sample.jpg", &sample),
         // Shares: each is within 1.0 of any other.

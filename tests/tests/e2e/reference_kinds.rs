@@ -6,8 +6,8 @@ use std::path::Path;
 
 use holdfast_models::outputs::Anomaly;
 use holdfast_models::runtime::onnx_runtime::Provider;
-use holdfast_models::{Inference, Media, MediaKind, Model, OnnxRuntime, Outcome, Runtime, Tract};
-use holdfast_tests::bundle::Made;
+use holdfast_models::{Inference, Model, OnnxRuntime, Runtime, Tract};
+use holdfast_tests::kinds::{self, Scores};
 use holdfast_tests::{onnxruntime, reference};
 
 /// The runtimes that are there.
@@ -17,33 +17,12 @@ fn runtimes() -> Vec<Box<dyn Runtime>> {
     std::iter::once(Box::new(Tract) as Box<dyn Runtime>).chain(newest).collect()
 }
 
-fn model(reference: &Path, name: &str, made: Made<'_>, runtime: &dyn Runtime) -> Model {
-    let onnx = fs::read(reference.join(format!("models/{name}.onnx"))).unwrap();
-    let made = Made { onnx: &onnx, ..made };
-    made.model(runtime).unwrap_or_else(|error| panic!("{name} on {}: {error:?}", runtime.name()))
+fn model(reference: &Path, name: &str, runtime: &dyn Runtime) -> Model {
+    kinds::model(reference, name, runtime).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 fn ask(model: &mut Model, bytes: Vec<u8>, content_type: Option<&str>) -> Inference {
-    let expects = Some(MediaKind::Tensor).filter(|_| content_type != Some("audio/wav"));
-    let media = Media::detect_for(bytes, content_type, expects).unwrap();
-    model.infer(&media).unwrap()
-}
-
-fn anomaly(inference: &Inference) -> Anomaly {
-    match inference.outcome {
-        Outcome::Anomaly(anomaly) => anomaly,
-        ref other => panic!("{other:?}"),
-    }
-}
-
-/// The numbers of an NPY file, and how many rows it has.
-fn numbers(path: &Path) -> (Vec<f32>, usize) {
-    let bytes = fs::read(path).unwrap();
-    let head = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let text = std::str::from_utf8(&bytes[10..head]).unwrap();
-    let rows = text.split("'shape': (").nth(1).unwrap().split(',').next().unwrap();
-    let (values, _) = bytes[head..].as_chunks();
-    (values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(), rows.parse().unwrap())
+    kinds::ask(model, bytes, content_type).unwrap()
 }
 
 fn rows(path: &Path) -> Vec<Vec<String>> {
@@ -51,68 +30,28 @@ fn rows(path: &Path) -> Vec<Vec<String>> {
     text.lines().skip(1).map(|line| line.split(',').map(str::to_owned).collect()).collect()
 }
 
-/// The share of pairs of an anomaly and a normal window in which the anomaly scores higher.
-fn auc(anomalies: &[f32], normal: &[f32]) -> f64 {
-    let higher = |a: f32, n: f32| if a > n { 1.0 } else { f64::from(u8::from(a == n)) / 2.0 };
-    let sum: f64 = anomalies.iter().flat_map(|a| normal.iter().map(move |n| higher(*a, *n))).sum();
-    sum / (anomalies.len() * normal.len()) as f64
-}
-
 #[test]
 fn pump_anomalies_are_found_as_the_reference_finds_them() {
     let Some(reference) = reference::reference("anomalies of the pumps") else { return };
-    let norm = fs::read_to_string(reference.join("models/pump_norm.json")).unwrap();
-    let norm: serde_json::Value = serde_json::from_str(&norm).unwrap();
-    let tables = format!(
-        "[[input]]\nname = \"window_norm\"\ndtype = \"f32\"\nshape = [\"batch\", 128]\n\
-         [input.tensor]\nmean = {}\nstd = {}\n[[output]]\nname = \"recon\"\ndtype = \"f32\"\n\
-         shape = [\"batch\", 128]\nof = \"window_norm\"\nerror = \"squared\"\nthreshold = {}\n",
-        norm["mean_per_channel"], norm["std_per_channel"], norm["threshold_mse"]
-    );
-    let (values, count) = numbers(&reference.join("data/pump/windows_Nx128_f32.npy"));
-    let labels = rows(&reference.join("data/pump/labels.csv"));
-    assert_eq!((count, values.len()), (labels.len(), 128 * labels.len()));
-    let bytes = |row: &[f32]| -> Vec<u8> { row.iter().flat_map(|x| x.to_le_bytes()).collect() };
-    let sample = bytes(&values[..128]);
+    let all: Vec<u8> =
+        kinds::pumps(&reference).unwrap().into_iter().flat_map(|(bytes, _)| bytes).collect();
     for runtime in runtimes() {
         for (name, want, found, slack) in
             [("pump_ae_fp32", 0.891, 0.16, 0.01), ("pump_ae_int8_qdq", 0.889, 0.16, 0.02)]
         {
-            let made = Made {
-                onnx: &[],
-                kind: "reconstruction",
-                tables: &tables,
-                label: "label = \"normal\"",
-                sample: ("sample.bin", &sample),
-                golden: &[0.0; 128],
-                tolerance: 100.0,
+            let mut model = model(&reference, name, &*runtime);
+            let scores = Scores::of(&reference, &mut model).unwrap();
+            let share = |of: &[Anomaly]| {
+                of.iter().filter(|anomaly| anomaly.is_anomaly()).count() as f64 / of.len() as f64
             };
-            let mut model = model(&reference, name, made, &*runtime);
-            let (mut anomalies, mut normal) = (Vec::new(), Vec::new());
-            let (mut hits, mut false_ones) = (0, 0);
-            for (row, label) in values.chunks_exact(128).zip(&labels) {
-                let inference = ask(&mut model, bytes(row), Some("application/octet-stream"));
-                let anomaly = anomaly(&inference);
-                assert_eq!(inference.outcome.confidence(), None);
-                match label[2].as_str() {
-                    "1" => {
-                        anomalies.push(anomaly.score);
-                        hits += u32::from(anomaly.is_anomaly());
-                    }
-                    _ => {
-                        normal.push(anomaly.score);
-                        false_ones += u32::from(anomaly.is_anomaly());
-                    }
-                }
-            }
-            let got = auc(&anomalies, &normal);
-            let share = f64::from(hits) / anomalies.len() as f64;
-            println!("{name} on {}: AUC {got:.4}, {share:.3} found", runtime.name());
-            assert!((got - want).abs() < slack, "{name} on {}: {got}", runtime.name());
-            assert!((share - found).abs() < slack, "{name} on {}: {share}", runtime.name());
-            assert!(f64::from(false_ones) / normal.len() as f64 <= slack, "{name}: {false_ones}");
+            let (auc, hits) = (scores.auc(), share(&scores.faulty));
+            println!("{name} on {}: AUC {auc:.4}, {hits:.3} found", runtime.name());
+            assert!((auc - want).abs() < slack, "{name} on {}: {auc}", runtime.name());
+            assert!((hits - found).abs() < slack, "{name} on {}: {hits}", runtime.name());
+            assert!(share(&scores.normal) <= slack, "{name} on {}", runtime.name());
             // All windows at once are a recording of so many.
-            let all = ask(&mut model, bytes(&values), Some("application/octet-stream"));
+            let count = scores.faulty.len() + scores.normal.len();
+            let all = ask(&mut model, all.clone(), Some("application/octet-stream"));
             assert_eq!(all.recorded.map(|all| (all.windows, all.width)), Some((count, 1)));
         }
     }
@@ -121,40 +60,16 @@ fn pump_anomalies_are_found_as_the_reference_finds_them() {
 #[test]
 fn a_toy_car_clip_scores_as_the_reference_scores_it() {
     let Some(reference) = reference::reference("scores of the toy car") else { return };
-    let table =
-        |dtype: &str, name: &str| format!("name = {name:?}\n{dtype}\nshape = [\"batch\", 640]\n");
-    let f32 = ("dtype = \"f32\"", "dtype = \"f32\"");
-    let int8 = (
-        "dtype = \"i8\"\nscale = 0.3910152316093445\nzero_point = 89",
-        "dtype = \"i8\"\nscale = 0.36449846625328064\nzero_point = 96",
-    );
     let clip = |file: &str| fs::read(reference.join("data/ad_toycar").join(file)).unwrap();
     let labels = rows(&reference.join("data/ad_toycar/labels.csv"));
-    let sample = clip(&labels[0][0]);
     for runtime in runtimes() {
-        for (name, (input, output), column) in
-            [("ad_toycar_autoencoder_fp32", f32, 3), ("ad_toycar_autoencoder_int8_qdq", int8, 4)]
+        for (name, column) in
+            [("ad_toycar_autoencoder_fp32", 3), ("ad_toycar_autoencoder_int8_qdq", 4)]
         {
-            // Windows of five frames of 128 bands, one frame apart.
-            let tables = format!(
-                "[[input]]\n{}[input.tensor]\nstep = 128\n[[output]]\n{}of = \"input_1\"\n\
-                 error = \"squared\"\nthreshold = 12.0\n",
-                table(input, "input_1"),
-                table(output, "Identity"),
-            );
-            let made = Made {
-                onnx: &[],
-                kind: "reconstruction",
-                tables: &tables,
-                label: "label = \"normal\"",
-                sample: ("sample.npy", &sample),
-                golden: &[0.0; 640],
-                tolerance: 100.0,
-            };
-            let mut model = model(&reference, name, made, &*runtime);
+            let mut model = model(&reference, name, &*runtime);
             for label in &labels {
                 let inference = ask(&mut model, clip(&label[0]), None);
-                let anomaly = anomaly(&inference);
+                let anomaly = kinds::anomaly(&inference).unwrap();
                 let want: f32 = label[column].parse().unwrap();
                 println!("{name} of {} on {}: {anomaly:?}", label[0], runtime.name());
                 let off = (anomaly.score - want).abs() / want;
@@ -167,19 +82,12 @@ fn a_toy_car_clip_scores_as_the_reference_scores_it() {
     }
 }
 
-/// The tables of a voice activity detector of Silero.
-const SPEECH: &str = "[[input]]\nname = \"input\"\ndtype = \"f32\"\nshape = [1, 576]\n[input.wave]\n\
-    sample_rate_hz = 16000\nwindow_samples = 512\ncontext_samples = 64\n[[input]]\nname = \"sr\"\n\
-    dtype = \"i64\"\nshape = []\n[input.constant]\nvalue = 16000\n[[output]]\nname = \"output\"\n\
-    dtype = \"f32\"\nshape = [1, 1]\nmeaning = \"probabilities\"\nlabels = [\"speech\"]\n\
-    release = 0.35\nthreshold = 0.6\n[[state]]\ninput = \"state\"\noutput = \"stateN\"\n\
-    dtype = \"f32\"\nshape = [2, 1, 128]\n";
-
 #[test]
 fn speech_is_heard_as_the_reference_hears_it() {
     let Some(reference) = reference::reference("speech in recordings") else { return };
     let file = |name: &str| fs::read(reference.join("data").join(name)).unwrap();
-    let (want, _) = numbers(&reference.join("models/golden/silero_vad_speech_30s_probs.npy"));
+    let (want, _) =
+        kinds::numbers(&reference.join("models/golden/silero_vad_speech_30s_probs.npy")).unwrap();
     let words = rows(&reference.join("data/stream/commands_25s.csv"));
     let sample = file("vad/speech_30s.wav");
     for runtime in runtimes() {
@@ -187,16 +95,7 @@ fn speech_is_heard_as_the_reference_hears_it() {
         // tract has no If whose branches differ.
         let known = if runtime.name() == "tract" { &names[..1] } else { &names[..] };
         for name in known {
-            let made = Made {
-                onnx: &[],
-                kind: "multi-label",
-                tables: SPEECH,
-                label: "label = \"speech\"",
-                sample: ("sample.wav", &sample),
-                golden: &[0.5],
-                tolerance: 1.0,
-            };
-            let mut model = model(&reference, name, made, &*runtime);
+            let mut model = model(&reference, name, &*runtime);
             // Twice: nothing of a recording is left for the next.
             for _ in 0..2 {
                 let inference = ask(&mut model, sample.clone(), Some("audio/wav"));
@@ -207,7 +106,7 @@ fn speech_is_heard_as_the_reference_hears_it() {
                 let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 println!("{name} on {}: off by {off}", runtime.name());
                 assert!(off < 1e-3, "{name} on {}: {off}", runtime.name());
-                let speech = recorded.rows[..937].iter().filter(|p| **p >= 0.5).count();
+                let speech = kinds::speech(&recorded.rows[..937]);
                 assert!(speech.abs_diff(734) <= 9, "{speech}");
             }
             let inference = ask(&mut model, file("stream/commands_25s.wav"), Some("audio/wav"));
@@ -231,16 +130,6 @@ fn speech_is_heard_as_the_reference_hears_it() {
     }
 }
 
-/// The tables of the face detector, which decodes its boxes itself.
-pub(super) const FACES: &str = "[[input]]\nname = \"input\"\ndtype = \"f32\"\nshape = [1, 3, 240, 320]\n\
-    [input.image]\nwidth = 320\nheight = 240\nchannels = \"rgb\"\nresize = \"stretch\"\n\
-    filter = \"bilinear\"\nlayout = \"nchw\"\nmean = 0.4980392156862745\nstd = 0.5019607843137255\n\
-    [[output]]\nname = \"scores\"\ndtype = \"f32\"\nshape = [1, 4420, 2]\n[[output]]\n\
-    name = \"boxes\"\ndtype = \"f32\"\nshape = [1, 4420, 4]\n[detection]\ndecoder = \"ssd\"\n\
-    labels = [\"background\", \"face\"]\nbackground = \"background\"\noutputs = [\"boxes\", \"scores\"]\n\
-    form = \"corners\"\nunit = \"fraction\"\nscores = \"plain\"\nscore = 0.7\noverlap = 0.3\n\
-    threshold = 0.8\n";
-
 /// A box by its sides, as fractions of the picture.
 type Sides = [f64; 4];
 
@@ -255,9 +144,7 @@ fn faces_are_found_as_the_reference_finds_them() {
     let Some(reference) = reference::reference("faces in photos") else { return };
     let found = fs::read(reference.join("models/golden/face_rfb_320_fp32_detections.json"));
     let golden: serde_json::Value = serde_json::from_slice(&found.unwrap()).unwrap();
-    let photos = rows(&reference.join("data/images/labels.csv"));
-    let photo = |name: &str| fs::read(reference.join("data/images").join(name)).unwrap();
-    let sample = photo(&photos[0][0]);
+    let photos = kinds::photos(&reference).unwrap();
     for runtime in runtimes() {
         // Of 15 photos, how many have as many faces as a person sees.
         for (name, want) in [
@@ -265,22 +152,10 @@ fn faces_are_found_as_the_reference_finds_them() {
             ("face_ultralight_rfb_320_opset9_fp32", 15),
             ("face_ultralight_rfb_320_int8_qdq", 13),
         ] {
-            let made = Made {
-                onnx: &[],
-                kind: "detection",
-                tables: FACES,
-                label: "",
-                sample: ("sample.jpg", &sample),
-                // Shares: each is within 1.0 of any other.
-                golden: &[0.5; 4420 * 2],
-                tolerance: 1.0,
-            };
-            let mut model = model(&reference, name, made, &*runtime);
+            let mut model = model(&reference, name, &*runtime);
             let (mut right, mut counted) = (0, 0);
-            for row in &photos {
-                let media = Media::detect(photo(&row[0]), None).unwrap();
-                let inference = model.infer(&media).unwrap();
-                let Outcome::Things(things) = &inference.outcome else { panic!("no boxes") };
+            for (photo, row) in &photos {
+                let things = kinds::things(&mut model, photo.clone()).unwrap();
                 let (width, height) = (f64::from(things.width), f64::from(things.height));
                 assert_eq!(
                     (width.to_string(), height.to_string()),

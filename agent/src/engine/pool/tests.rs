@@ -20,6 +20,7 @@ fn worker(begun: Sender<Vec<u32>>, gate: Arc<Mutex<Receiver<()>>>) -> Worker<u32
             begun.send(jobs.clone()).unwrap();
             gate.lock().unwrap().recv().unwrap();
         }
+        Work::Tell => {}
         Work::Rest => begun.send(Vec::new()).unwrap(),
     })
 }
@@ -248,4 +249,22 @@ fn the_threads_end_with_the_pool() {
             .recv_timeout(LONG)
             .is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Disconnected)
     );
+}
+
+#[test]
+fn who_asks_again_at_once_needs_no_further_worker() {
+    let (say, told) = channel();
+    let first = Box::new(move |work: Work<'_, u32>| {
+        if matches!(work, Work::Tell) {
+            say.send(()).unwrap();
+        }
+    });
+    let hire = Box::new(|| -> Result<Worker<u32>, String> { panic!("nobody had to wait") });
+    let pool = Pool::start("shop".to_owned(), rules(2, 8), first, hire).unwrap();
+    for job in 0..2000 {
+        let admitted = pool.admit(job, Priority::default(), Instant::now() + LONG);
+        let _ticket = admitted.unwrap().0;
+        told.recv_timeout(LONG).expect("it is done");
+    }
+    assert_eq!(pool.load().workers, 1);
 }

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** it ends with the value that stands for it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -18,6 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Deserialize)]
 struct Ready {
     api: String,
+    grpc: Option<SocketAddr>,
 }
 
 /// A running agent; it ends with this value.
@@ -25,6 +27,8 @@ pub(crate) struct Agent {
     child: Child,
     /// The API's URL.
     pub(crate) api: String,
+    /// Where gRPC is served, if it is.
+    pub(crate) grpc: Option<SocketAddr>,
     /// From its start to the first answer of `/readyz`.
     pub(crate) ready_after: Duration,
 }
@@ -38,6 +42,11 @@ impl Drop for Agent {
 }
 
 impl Agent {
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A number of KiB out of the process's own files, in bytes.
     pub(crate) fn memory(&self, file: &str, key: &str) -> anyhow::Result<u64> {
         let path = format!("/proc/{}/{file}", self.child.id());
@@ -72,13 +81,13 @@ pub(crate) async fn started(
         .stderr(log)
         .spawn()
         .with_context(|| format!("cannot start {}", binary.display()))?;
-    let mut agent = Agent { child, api: String::new(), ready_after: Duration::ZERO };
+    let mut agent = Agent { child, api: String::new(), grpc: None, ready_after: Duration::ZERO };
     loop {
         if agent.api.is_empty() {
             let written = std::fs::read(&ready_file).unwrap_or_default();
             // Half a file is not ready yet.
             if let Ok(ready) = serde_json::from_slice::<Ready>(&written) {
-                agent.api = ready.api;
+                (agent.api, agent.grpc) = (ready.api, ready.grpc);
             }
         }
         if !agent.api.is_empty() {

@@ -10,11 +10,14 @@ mod agent;
 mod clock;
 mod footprint;
 mod gateway;
+mod machine;
 mod models;
 mod queue;
 mod readme;
 mod report;
 mod runtimes;
+mod serving;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +35,9 @@ struct Arguments {
     /// The day of the run, as it stands in the results
     #[arg(long, default_value = "")]
     date: String,
+    /// The profile of the build, as it stands in the results
+    #[arg(long, default_value = "dev")]
+    build: String,
     #[command(subcommand)]
     what: What,
 }
@@ -46,11 +52,28 @@ enum What {
     Runtimes,
     /// Requests accepted and held through the API, without a link
     Gateway(gateway::Options),
+    /// Models served to callers, beside ONNX Runtime by itself and other servers
+    Serving(serving::Options),
+    /// A part of `serving`: models in a process of its own
+    #[command(hide = true)]
+    ServingPart(serving::bare::Part),
+    /// A part of `serving`: a server that does nothing
+    #[command(hide = true)]
+    ServingNothing { address: std::net::SocketAddr },
     /// Durable requests a second, beside the disk's own limit
     Queue(queue::Options),
     /// A part of `queue` that needs a process of its own
     #[command(hide = true)]
     QueuePart(queue::Part),
+    /// Measure every reference model on every runtime, and put the table into the docs
+    Table {
+        /// The file with the two markers
+        #[arg(long, default_value = "models/RUNTIMES.md")]
+        file: PathBuf,
+    },
+    /// A part of `table` that needs a process of its own
+    #[command(hide = true)]
+    TablePart(table::Part),
     /// Refresh the table in README.md from the written results
     Readme {
         /// The file with the two markers
@@ -82,8 +105,25 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         What::Runtimes => runtimes::measure()?,
         What::Gateway(options) => gateway::measure(options, &arguments.out)?,
         What::Queue(options) => queue::measure(options, &arguments.out)?,
+        What::Serving(options) => serving::measure(options, &arguments.out)?,
+        What::ServingPart(part) => {
+            serving::bare::run_part(part)?;
+            return Ok(true);
+        }
+        What::ServingNothing { address } => {
+            serving::peers::serve_nothing(*address)?;
+            return Ok(true);
+        }
         What::QueuePart(part) => {
             println!("{}", queue::run_part(part)?);
+            return Ok(true);
+        }
+        What::Table { file } => {
+            table::refresh(file, &arguments.date, &arguments.build)?;
+            return Ok(true);
+        }
+        What::TablePart(part) => {
+            println!("{}", table::run_part(part)?);
             return Ok(true);
         }
         What::Readme { file } => {
@@ -91,7 +131,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             return Ok(true);
         }
     };
-    let report = report.on(&arguments.date);
+    let report = report.on(&arguments.date, &arguments.build);
     println!("{}", report.table());
     let written = report.write(&arguments.out)?;
     println!("written to {}", written.display());

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 
 use crate::queue::plot;
-use crate::report::Report;
+use crate::report::{self, Report};
 
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
@@ -26,7 +26,7 @@ pub(crate) fn refresh(file: &Path, results: &Path) -> anyhow::Result<()> {
     paths.sort();
     let reports = paths.iter().map(|path| Report::read(path)).collect::<Result<Vec<_>, _>>()?;
     ensure!(!reports.is_empty(), "no results in {}: run a benchmark first", results.display());
-    let fresh = placed(&text, &markdown(&reports))
+    let fresh = report::placed(&text, (BEGIN, END), &markdown(&reports))
         .with_context(|| format!("{} has not both of {BEGIN} and {END}", file.display()))?;
     std::fs::write(file, fresh).with_context(|| format!("cannot write {}", file.display()))?;
     let (plot, plots) = (results.join(plot::FILE), file.with_file_name("tests"));
@@ -36,13 +36,6 @@ pub(crate) fn refresh(file: &Path, results: &Path) -> anyhow::Result<()> {
     }
     println!("{} holds {} results", file.display(), reports.len());
     Ok(())
-}
-
-/// The text with what stands between the markers replaced; `None` without them.
-fn placed(text: &str, table: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{table}\n{END}{after}"))
 }
 
 fn markdown(reports: &[Report]) -> String {
@@ -74,16 +67,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stands_between_the_markers_changes() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        assert_eq!(placed(&text, "new").unwrap(), format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
-        assert_eq!(placed("a", "new"), None);
-        assert_eq!(placed(BEGIN, "new"), None);
-    }
-
-    #[test]
     fn reports_of_one_machine_share_a_table() {
-        let mut one = Report::new("a", "First").on("2026-01-01");
+        let mut one = Report::new("a", "First").on("2026-01-01", "release");
         one.at_most("speed", 5.0, "ms", 10.0);
         let two = Report { title: "Second".into(), ..one.clone() };
         let table = markdown(&[one, two]);

@@ -44,52 +44,77 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// An empty report on this machine.
+    /// An empty report.
     pub(crate) fn new(name: &str, title: &str) -> Self {
         Self {
             name: name.into(),
             title: title.into(),
-            machine: machine(),
+            machine: String::new(),
             date: String::new(),
             rows: Vec::new(),
         }
     }
 
-    /// The same on a day.
-    pub(crate) fn on(mut self, date: &str) -> Self {
+    /// The same on a day, on this machine, of a profile of the build.
+    pub(crate) fn on(mut self, date: &str, build: &str) -> Self {
         self.date = date.to_owned();
+        self.machine = machine(build);
         self
     }
 
     /// Adds a number without a bar.
-    pub(crate) fn add(&mut self, what: impl Into<String>, value: f64, unit: &str) {
-        self.push(what.into(), value, unit, None, false, false);
+    pub(crate) fn add(
+        &mut self,
+        what: impl Into<String>,
+        value: impl Into<Option<f64>>,
+        unit: &str,
+    ) {
+        self.push(what.into(), value.into(), unit, None, false, false);
     }
 
     /// Adds a number for who looks closer.
-    pub(crate) fn detail(&mut self, what: impl Into<String>, value: f64, unit: &str) {
-        self.push(what.into(), value, unit, None, false, true);
+    pub(crate) fn detail(
+        &mut self,
+        what: impl Into<String>,
+        value: impl Into<Option<f64>>,
+        unit: &str,
+    ) {
+        self.push(what.into(), value.into(), unit, None, false, true);
     }
 
     /// Adds a number that must not be over its bar.
-    pub(crate) fn at_most(&mut self, what: impl Into<String>, value: f64, unit: &str, bar: f64) {
-        self.push(what.into(), value, unit, Some(bar), false, false);
+    pub(crate) fn at_most(
+        &mut self,
+        what: impl Into<String>,
+        value: impl Into<Option<f64>>,
+        unit: &str,
+        bar: f64,
+    ) {
+        self.push(what.into(), value.into(), unit, Some(bar), false, false);
     }
 
     /// Adds a number that must not be under its bar.
-    pub(crate) fn at_least(&mut self, what: impl Into<String>, value: f64, unit: &str, bar: f64) {
-        self.push(what.into(), value, unit, Some(bar), true, false);
+    pub(crate) fn at_least(
+        &mut self,
+        what: impl Into<String>,
+        value: impl Into<Option<f64>>,
+        unit: &str,
+        bar: f64,
+    ) {
+        self.push(what.into(), value.into(), unit, Some(bar), true, false);
     }
 
     fn push(
         &mut self,
         what: String,
-        value: f64,
+        value: Option<f64>,
         unit: &str,
         bar: Option<f64>,
         is_least: bool,
         detail: bool,
     ) {
+        // What was not measured has no row.
+        let Some(value) = value else { return };
         self.rows.push(Row { what, value, unit: unit.to_owned(), bar, is_least, detail });
     }
 
@@ -183,20 +208,38 @@ pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// The processor as the kernel names it, and what kind of build this is.
-fn machine() -> String {
+/// The processor as the kernel names it, and what kind of build was measured.
+pub(crate) fn machine(build: &str) -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = info.lines().find(|line| line.starts_with("model name"));
     let name = named.and_then(|line| line.split_once(':')).map_or("", |(_, name)| name.trim());
     let name = if name.is_empty() { std::env::consts::ARCH } else { name };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let build = if cfg!(debug_assertions) { "NOT a release build" } else { "release build" };
+    let build = match build {
+        "release" => "release build",
+        "quick" => "release build without link-time optimisation",
+        _ => "NOT a release build",
+    };
     format!("{name}, {cores} cores, {build}")
+}
+
+/// The text with what stands between the markers replaced; `None` without them.
+pub(crate) fn placed(text: &str, (begin, end): (&str, &str), table: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n{table}\n{end}{after}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_stands_between_the_markers_changes() {
+        let placed = |text: &str| placed(text, ("<b>", "<e>"), "new");
+        assert_eq!(placed("a\n<b>\nold\n<e>\nb\n").unwrap(), "a\n<b>\nnew\n<e>\nb\n");
+        assert_eq!((placed("a"), placed("<b>")), (None, None));
+    }
 
     #[test]
     fn a_bar_is_held_up_to_its_value() {
@@ -218,7 +261,7 @@ mod tests {
     #[test]
     fn results_read_back_as_written() {
         let folder = tempfile::tempdir().unwrap();
-        let mut report = Report::new("x", "X").on("2026-01-01");
+        let mut report = Report::new("x", "X").on("2026-01-01", "release");
         report.at_most("a", 1.25, "ms", 15.0);
         let path = report.write(folder.path()).unwrap();
         assert_eq!(Report::read(&path).unwrap(), report);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_models::tensor::Elements;
 use holdfast_models::{Bundle, Tensor};
+use holdfast_tests::protobuf::Message;
 use sha2::{Digest, Sha256};
 
 /// Entries of the table; another place is an error of whoever asks for it.
@@ -123,37 +124,6 @@ accuracy = 1.0
 file = "a.png"
 label = "a"
 "#;
-
-/// A protocol buffer under writing.
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push((value & 0x7F) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    fn number(mut self, field: u64, value: u64) -> Self {
-        self.varint(field << 3);
-        self.varint(value);
-        self
-    }
-
-    fn bytes(mut self, field: u64, bytes: &[u8]) -> Self {
-        self.varint(field << 3 | 2);
-        self.varint(bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn text(self, field: u64, text: &str) -> Self {
-        self.bytes(field, text.as_bytes())
-    }
-}
 
 /// y = table[int64(x)], for any batch.
 fn graph(step: f32) -> Vec<u8> {

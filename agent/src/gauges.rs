@@ -1,7 +1,9 @@
 //! What the metrics mean, and the numbers of queue and models as metrics.
 //!
 //! **Invariant:** every metric of the agent is described here; every number of [`Stats`] that an operator
-//! watches has a metric of the same meaning.
+//! watches has a metric of the same meaning. What a model that is gone did last is not told as of now.
+
+use std::fmt::Write as _;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
@@ -16,7 +18,7 @@ const COUNTERS: [(&str, &str); 19] = [
     ("holdfast_expired_total", "Requests whose time to live ended before their answer"),
     ("holdfast_fleet_results_total", "Results that the controller acknowledged"),
     ("holdfast_forgotten_total", "Kept answers that were removed, by the rule that did it"),
-    ("holdfast_model_runs_total", "Runs of a model since it was loaded; one can answer several"),
+    ("holdfast_model_runs_total", "Runs of a model; one can answer several"),
     ("holdfast_panics_total", "Parts of the agent that failed and began again"),
     ("holdfast_process_written_bytes_total", "Bytes that the agent had written to any disk"),
     ("holdfast_queue_damaged_total", "Damaged records found in the queue, and requests lost"),
@@ -30,19 +32,22 @@ const COUNTERS: [(&str, &str); 19] = [
     ("holdfast_webhook_posts_total", "Posts to webhooks, by how they came out"),
     ("holdfast_written_bytes_total", "Bytes that the queue wrote to disk, by purpose"),
 ];
-const GAUGES: [(&str, &str); 11] = [
+const GAUGES: [(&str, &str); 8] = [
     ("holdfast_budget_left_micros", "Millionths of the currency that a destination may cost today"),
     ("holdfast_clock_trusted", "1 while NTP keeps the date, else 0"),
     ("holdfast_drain_window", "Held requests that may be under way to a destination at once"),
     ("holdfast_link_up", "1 while a destination is reached, else 0"),
-    ("holdfast_model_loaded", "1 while a version of a bundle answers, else 0"),
-    ("holdfast_model_waiting", "Requests that wait for a model"),
-    ("holdfast_model_workers", "Workers of a model, by whether they have something to do"),
     ("holdfast_queue_bytes", "Bytes of the queue: held, live, allocated, index"),
     ("holdfast_queue_open", "1 while the queue is open and requests can be held, else 0"),
     ("holdfast_queue_requests", "Requests in the queue, by state"),
     ("holdfast_queue_segments", "Files of the queue's journal"),
 ];
+/// Those of models, which come and go with them.
+const MODEL_LOADED: (&str, &str) =
+    ("holdfast_model_loaded", "1 while a version of a bundle answers, else 0");
+const MODEL_WAITING: (&str, &str) = ("holdfast_model_waiting", "Requests that wait for a model");
+const MODEL_WORKERS: (&str, &str) =
+    ("holdfast_model_workers", "Workers of a model, by whether they have something to do");
 const HISTOGRAMS: [(&str, &str); 3] = [
     ("holdfast_batch_rows", "Rows that a model took in one run"),
     ("holdfast_escalation_seconds", "Time until a destination answered"),
@@ -62,23 +67,51 @@ pub fn describe() {
     }
 }
 
-/// Sets the metrics to what the engine says of its models.
-#[expect(clippy::cast_precision_loss, reason = "gauges are f64")]
-pub fn of_models(engine: &Engine) {
+/// What the engine says of its models now, as Prometheus takes it.
+///
+/// The recorder keeps for ever what was set once, so that these do not go through it.
+pub fn of_models(engine: &Engine) -> String {
+    let mut loaded = Family::new(MODEL_LOADED);
     for ModelEntry { name, version, state, .. } in engine.index() {
-        let loaded = f64::from(u8::from(state == Readiness::Ready));
-        gauge!("holdfast_model_loaded", "model" => name, "version" => version).set(loaded);
+        let is_ready = usize::from(state == Readiness::Ready);
+        loaded.add(&[("model", &name), ("version", &version)], is_ready);
     }
+    let (mut waits, mut works) = (Family::new(MODEL_WAITING), Family::new(MODEL_WORKERS));
     for lane in engine.all_lanes() {
-        let Load { waiting, workers, busy, runs, .. } = lane.load();
-        let labels = || [("model", lane.name().to_owned()), ("version", lane.version().to_owned())];
-        gauge!("holdfast_model_waiting", &labels()).set(waiting as f64);
-        counter!("holdfast_model_runs_total", &labels()).absolute(runs);
-        for (state, count) in [("busy", busy), ("idle", workers.saturating_sub(busy))] {
-            let [model, version] = labels();
-            let labels = [model, version, ("state", state.to_owned())];
-            gauge!("holdfast_model_workers", &labels).set(count as f64);
-        }
+        let Load { waiting, workers, busy, .. } = lane.load();
+        let (model, version) = (("model", lane.name()), ("version", lane.version()));
+        waits.add(&[model, version], waiting);
+        works.add(&[model, version, ("state", "busy")], busy);
+        works.add(&[model, version, ("state", "idle")], workers.saturating_sub(busy));
+    }
+    [loaded, waits, works].map(Family::text).concat()
+}
+
+/// The numbers of one gauge under its description.
+struct Family {
+    name: &'static str,
+    head: String,
+    lines: String,
+}
+
+impl Family {
+    fn new((name, what): (&'static str, &str)) -> Self {
+        let head = format!("# HELP {name} {what}\n# TYPE {name} gauge\n");
+        Self { name, head, lines: String::new() }
+    }
+
+    fn add(&mut self, labels: &[(&str, &str)], value: usize) {
+        let escaped =
+            |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let labels = labels.iter().map(|(key, text)| format!("{key}=\"{}\"", escaped(text)));
+        let labels = labels.collect::<Vec<_>>().join(",");
+        // Nothing fails that writes to a string.
+        writeln!(self.lines, "{}{{{labels}}} {value}", self.name).ok();
+    }
+
+    /// Nothing where there is no number.
+    fn text(self) -> String {
+        if self.lines.is_empty() { String::new() } else { format!("{}{}\n", self.head, self.lines) }
     }
 }
 
@@ -125,4 +158,19 @@ pub fn of_queue(stats: &Stats) {
     counter!("holdfast_queue_syncs_total").absolute(stats.syncs);
     counter!("holdfast_queue_dropped_total", "rule" => "drop_oldest").absolute(stats.dropped);
     counter!("holdfast_queue_damaged_total").absolute(stats.damaged);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_text_as_prometheus_reads_it() {
+        let mut family = Family::new(("a_gauge", "What it is"));
+        family.add(&[("model", "a\"b\\c"), ("version", "1.0.0")], 7);
+        let want = "# HELP a_gauge What it is\n# TYPE a_gauge gauge\n\
+                    a_gauge{model=\"a\\\"b\\\\c\",version=\"1.0.0\"} 7\n\n";
+        assert_eq!(family.text(), want);
+        assert_eq!(Family::new(("a_gauge", "What it is")).text(), "");
+    }
 }

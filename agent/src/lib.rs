@@ -17,6 +17,7 @@ use std::error::Error;
 
 pub mod answer;
 pub mod api;
+pub mod asked;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -32,7 +33,7 @@ pub mod identity;
 pub mod install;
 pub mod link;
 pub mod listing;
-mod oip;
+pub mod oip;
 pub mod operator;
 pub mod outcome;
 pub mod policy;

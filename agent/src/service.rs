@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Reason};
+use crate::asked::Asked;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::engine::{Engine, EngineError, Terms};
@@ -128,6 +129,19 @@ pub enum AskError {
     /// There is no queue now.
     #[error("nothing can be held or kept now: {0}")]
     NoQueue(String),
+    /// The key belongs to another request.
+    #[error(
+        "idempotency key {key:?} was used for request {id} with another content{}: use a new key",
+        differs.as_ref().map(|what| format!(" ({what})")).unwrap_or_default()
+    )]
+    Conflict {
+        /// The key.
+        key: String,
+        /// The request that has it.
+        id: RequestId,
+        /// In what the two differ, where that is known.
+        differs: Option<String>,
+    },
     /// The same is asked already under this key, and takes longer than this caller may wait.
     #[error("the call under the same idempotency key is still under way: ask again with the key")]
     UnderWay,
@@ -187,17 +201,46 @@ impl Service {
         let Some(name) = idempotency_behind(&request).await else {
             return self.answer(request, None, begun).await;
         };
+        let asked = Asked::of(&request);
+        match self.ask_once(request, (name, &asked), begun).await {
+            Err(AskError::Queue(QueueError::KeyConflict { key, id })) => {
+                Err(self.conflict(&asked, key, id).await)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Joins the call under this name, or is the first.
+    async fn ask_once(
+        &self,
+        request: Request,
+        (name, asked): (Idempotency, &Asked),
+        begun: Instant,
+    ) -> Result<Reply, AskError> {
         let (id, deadline) = (request.id, Duration::from_millis(request.deadline_ms));
         let (service, known) = (self.clone(), name.clone());
         let begin =
             move || async move { service.answer(request, Some(known), begun).await }.boxed();
-        let (call, is_joined) = self.together.join(&name, id, begin)?;
+        let (call, is_joined) = self.together.join(&name, (id, asked), begin)?;
         if !is_joined {
             return call.await;
         }
         // Who joins is late: what is under way has less time left than it was given itself.
         let within = deadline.saturating_add(JOINED_GRACE);
         timeout(within, call).await.unwrap_or(Err(AskError::UnderWay))
+    }
+
+    /// In what a request differs from the one that has its key, as far as that one can be read.
+    async fn conflict(&self, asked: &Asked, key: String, id: RequestId) -> AskError {
+        let record = match self.queue.get() {
+            Some(queue) => queue.get(id).await.ok().flatten(),
+            None => None,
+        };
+        let stored = record.and_then(|record| Envelope::from_bytes(&record.envelope).ok());
+        let before = stored.map(|envelope| Asked::of_stored(&envelope));
+        let before = before.or_else(|| self.together.asked(&key));
+        let differs = before.map(|before| asked.difference(&before));
+        AskError::Conflict { key, id, differs }
     }
 
     /// The way of one request.

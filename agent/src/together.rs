@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
+use crate::asked::Asked;
 use crate::queue::{Idempotency, QueueError, RequestId};
 use crate::reply::Reply;
 use crate::service::AskError;
@@ -30,6 +31,7 @@ pub struct Together(Arc<Mutex<HashMap<String, UnderWay>>>);
 #[derive(Debug)]
 struct UnderWay {
     id: RequestId,
+    asked: Asked,
     digest: [u8; 32],
     call: WeakShared<BoxFuture<'static, Outcome>>,
 }
@@ -58,7 +60,7 @@ impl Together {
     pub fn join(
         &self,
         name: &Idempotency,
-        id: RequestId,
+        (id, asked): (RequestId, &Asked),
         begin: impl FnOnce() -> BoxFuture<'static, Outcome>,
     ) -> Result<(Call, bool), QueueError> {
         let mut calls = self.calls();
@@ -76,7 +78,8 @@ impl Together {
             };
             let call = call.boxed().shared();
             if let Some(weak) = call.downgrade() {
-                let under_way = UnderWay { id, digest: name.digest, call: weak };
+                let under_way =
+                    UnderWay { id, asked: asked.clone(), digest: name.digest, call: weak };
                 calls.insert(name.key.clone(), under_way);
             }
             return Ok((call, false));
@@ -87,6 +90,11 @@ impl Together {
             return Ok((call, true));
         }
         Err(QueueError::KeyConflict { key: name.key.clone(), id: known })
+    }
+
+    /// What is asked by the call under way under a key.
+    pub fn asked(&self, key: &str) -> Option<Asked> {
+        self.calls().get(key).map(|call| call.asked.clone())
     }
 
     fn calls(&self) -> MutexGuard<'_, HashMap<String, UnderWay>> {
@@ -101,6 +109,13 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::request::{DataClass, Escalate, TaskName};
+
+    fn asked() -> Asked {
+        let task = TaskName::parse("look-up").unwrap();
+        let (class, escalate) = (DataClass::Internal, Escalate::Auto);
+        Asked { task, class, escalate, media_type: "audio/wav".to_owned() }
+    }
 
     fn name(key: &str, digest: u8) -> Idempotency {
         Idempotency { key: key.to_owned(), digest: [digest; 32] }
@@ -128,7 +143,7 @@ mod tests {
         }
 
         fn join(&self, together: &Together, name: &Idempotency) -> Call {
-            together.join(name, RequestId::new(), || self.call()).unwrap().0
+            together.join(name, (RequestId::new(), &asked()), || self.call()).unwrap().0
         }
     }
 
@@ -145,8 +160,9 @@ mod tests {
         while door.begun.load(Ordering::Relaxed) < 2 {
             tokio::task::yield_now().await;
         }
-        let refused = together.join(&name("k", 2), RequestId::new(), || door.call());
+        let refused = together.join(&name("k", 2), (RequestId::new(), &asked()), || door.call());
         assert!(matches!(refused, Err(QueueError::KeyConflict { .. })));
+        assert_eq!((together.asked("k"), together.asked("l")), (Some(asked()), None));
         door.open.send_replace(true);
         let mut told = Vec::new();
         for call in calls {
@@ -173,7 +189,7 @@ mod tests {
         assert!((&mut left).now_or_never().is_none());
         drop(left);
         assert!(together.calls().is_empty(), "nobody waits for it");
-        let refused = together.join(&name("k", 2), RequestId::new(), || door.call());
+        let refused = together.join(&name("k", 2), (RequestId::new(), &asked()), || door.call());
         assert!(refused.is_ok(), "its key is free");
     }
 }

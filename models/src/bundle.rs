@@ -5,15 +5,18 @@
 //! signed for, whatever happened to the file since.
 
 mod batching;
+mod claim;
 mod detection;
 mod fault;
 mod golden;
 mod input;
 mod kind;
+mod listing;
 mod manifest;
 mod output;
 mod section;
 mod series;
+mod unproven;
 mod whole;
 
 use std::fs::File;
@@ -23,16 +26,19 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 pub use batching::Batching;
+pub use claim::Claim;
 pub use fault::{BundleError, Fault, Problem};
-pub use golden::Golden;
+pub use golden::{FILE as GOLDEN_FILE, Golden};
 pub use input::{
     AudioFront, Channels, Features, Filter, Fit, Front, ImageFront, Input, Layout, Normalise,
     Resize, Spectrum,
 };
 pub use kind::Windows;
+pub use listing::relisted;
 pub use manifest::{FileEntry, Precision, Provenance, Sample, Variant};
 pub use output::Output;
 pub use series::{State, TensorFront, TextFront, WaveFront};
+pub use unproven::Unproven;
 
 use crate::media::MediaType;
 use crate::outputs::Decoder;
@@ -42,7 +48,7 @@ use manifest::Manifest;
 use section::Faults;
 
 /// The manifest's name in every bundle.
-const MANIFEST: &str = "bundle.toml";
+pub const MANIFEST: &str = "bundle.toml";
 /// Largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
@@ -109,11 +115,7 @@ impl Bundle {
     /// # Errors
     /// Every fault that was found, each with its key or file, the value and what is allowed.
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
-        let faults = Faults::default();
-        match open(dir, &faults) {
-            Some(bundle) if faults.is_empty() => Ok(bundle),
-            _ => Err(BundleError { dir: dir.to_owned(), faults: faults.into_vec() }),
-        }
+        checked(dir, Goldens::Needed)
     }
 
     /// The bundle's name, `[a-z0-9-]{1,64}`.
@@ -273,7 +275,22 @@ impl Bundle {
     }
 }
 
-fn open(dir: &Path, faults: &Faults) -> Option<Bundle> {
+/// Whether a bundle must have its goldens, or gets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goldens {
+    Needed,
+    ToBeMade,
+}
+
+fn checked(dir: &Path, goldens: Goldens) -> Result<Bundle, BundleError> {
+    let faults = Faults::default();
+    match open(dir, goldens, &faults) {
+        Some(bundle) if faults.is_empty() => Ok(bundle),
+        _ => Err(BundleError { dir: dir.to_owned(), faults: faults.into_vec() }),
+    }
+}
+
+fn open(dir: &Path, goldens: Goldens, faults: &Faults) -> Option<Bundle> {
     let bytes = read_bounded(&dir.join(MANIFEST), MAX_MANIFEST_BYTES);
     let digest = bytes.as_ref().map_or([0; 32], |bytes| Sha256::digest(bytes).into());
     let text = match bytes {
@@ -296,12 +313,22 @@ fn open(dir: &Path, faults: &Faults) -> Option<Bundle> {
     for entry in &files {
         match read_listed(dir, entry) {
             Ok(bytes) if entry.path == golden::FILE => golden = Some(bytes),
+            Err(_) if entry.path == golden::FILE && goldens == Goldens::ToBeMade => {}
             Ok(_) => {}
             Err(problem) => faults.add(entry.path.as_str(), problem),
         }
     }
+    if goldens == Goldens::Needed && !files.iter().any(|entry| entry.path == golden::FILE) {
+        let want = format!("one with path = \"{}\"", golden::FILE);
+        faults.add("file", Problem::Missing(want));
+    }
     let manifest = manifest?;
-    let goldens = golden::read(&golden?, &manifest, faults);
+    let goldens = match (goldens, golden) {
+        (Goldens::Needed, golden) => golden::read(&golden?, &manifest, faults),
+        // What is wrong with those that are replaced is of no matter.
+        (Goldens::ToBeMade, Some(golden)) => golden::read(&golden, &manifest, &Faults::default()),
+        (Goldens::ToBeMade, None) => Vec::new(),
+    };
     let carried = |name: &str, state: &State| TensorSpec::pinned(name, state.dtype, &state.shape);
     let states = manifest.states.iter();
     let taken = states.clone().map(|state| carried(&state.input, state));

@@ -303,6 +303,9 @@ impl Source {
         let (size, count) = (self.input.size(), sent.values.len());
         let more = count.checked_sub(size).filter(|more| more.is_multiple_of(front.step));
         let windows = more.map(|more| 1 + more / front.step);
+        if windows.is_none() && count > size {
+            return Err(self.between_windows(&sent, front.step));
+        }
         let Some(windows) = windows.filter(|_| fits(&self.input, front, &sent.shape)) else {
             return Err(self.wrong_numbers(&sent));
         };
@@ -355,6 +358,19 @@ impl Source {
 
     fn wrong_numbers(&self, sent: &Numbers) -> InputError {
         self.wrong(format!("{} numbers of shape {:?}", sent.values.len(), sent.shape))
+    }
+
+    /// More numbers than one window, and no whole number of steps more.
+    fn between_windows(&self, sent: &Numbers, step: usize) -> InputError {
+        let (count, size) = (sent.values.len(), self.input.size());
+        let over = (count - size) % step;
+        let (shape, cut) = (&sent.shape, count - over);
+        self.wrong(format!(
+            "{count} numbers of shape {shape:?}, {over} behind the last whole window: its windows \
+             are {step} numbers apart, as `step` of the bundle's [input.tensor] says; {cut} or {} \
+             would fit",
+            cut + step
+        ))
     }
 
     /// What a caller may send for this input.

@@ -5,6 +5,7 @@
 //! read is marked as such, and what nobody but its maker can know is named.
 
 mod guess;
+mod labels;
 mod operators;
 mod whole;
 mod write;
@@ -15,7 +16,7 @@ use crate::bundle::MAX_ELEMENTS;
 use crate::runtime::tract::describe::describe;
 use crate::tensor::Dtype;
 
-pub use guess::{Draft, DraftInput, DraftOutput, Hints, Kind, Note, Source};
+pub use guess::{Draft, DraftError, DraftInput, DraftOutput, Hints, Kind, Note, Source};
 pub use whole::Table;
 pub use write::{Texts, manifest};
 

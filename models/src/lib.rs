@@ -27,7 +27,8 @@ pub use bundle::{Bundle, BundleError, MediaKind, Variant};
 pub use front::BodyError;
 pub use media::{Media, MediaError, MediaType};
 pub use model::{
-    InferError, Inference, InputError, LoadError, Model, Recorded, Reference, Timings,
+    Goldens, InferError, Inference, InputError, LoadError, Loading, Model, Recorded, Reference,
+    Timings,
 };
 pub use outputs::{Class, Decoder, Outcome, OutputError};
 pub use runtime::{

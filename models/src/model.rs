@@ -15,13 +15,13 @@ use crate::front::Fronts;
 use crate::media::Media;
 use crate::outputs::pool::spans;
 use crate::outputs::{Class, Decoder, Outcome, OutputError, Span, View};
-use crate::runtime::{Graph, Runtime, Session, TensorSpec};
+use crate::runtime::{Graph, Misfit, Runtime, Session, TensorSpec, batch_of};
 use crate::tensor::{Elements, Tensor};
 
 pub use error::{InferError, InputError, LoadError};
 pub use reference::Reference;
 
-/// The golden check takes more samples until this much time has gone by.
+/// The quick golden check takes more samples until this much time has gone by.
 const GOLDEN_TIME: Duration = Duration::from_millis(40);
 
 /// A variant that is ready to answer, used by one thread.
@@ -43,6 +43,32 @@ pub struct Model {
     all: Vec<Vec<f32>>,
     checked: usize,
     off: f32,
+}
+
+/// How a bundle is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loading<'a> {
+    /// Which variant; `None`: the default one.
+    pub variant: Option<&'a str>,
+    /// Threads for one request, where the runtime knows of more than one.
+    pub threads: NonZeroUsize,
+    /// How many goldens it is checked against.
+    pub goldens: Goldens,
+}
+
+/// How many goldens a variant is checked against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goldens {
+    /// At least one, and more while the check takes under 40 ms.
+    Quick,
+    /// All, however long that takes.
+    All,
+}
+
+impl Default for Loading<'_> {
+    fn default() -> Self {
+        Self { variant: None, threads: NonZeroUsize::MIN, goldens: Goldens::Quick }
+    }
 }
 
 /// An answer.
@@ -100,8 +126,8 @@ impl Timings {
 }
 
 impl Model {
-    /// Loads a variant (the default one for `None`) and checks it against its goldens: at least
-    /// one, and more while the check takes under 40 ms.
+    /// Loads a variant (the default one for `None`) to run on one thread, and checks it against its
+    /// goldens quickly.
     ///
     /// # Errors
     /// No such variant, a file changed, the runtime refuses the graph, or its answers are off.
@@ -110,46 +136,24 @@ impl Model {
         variant: Option<&str>,
         runtime: &dyn Runtime,
     ) -> Result<Self, LoadError> {
-        Self::load_on(bundle, variant, runtime, NonZeroUsize::MIN)
+        Self::load_as(bundle, runtime, Loading { variant, ..Loading::default() })
     }
 
-    /// As `load`, to run on this many threads.
+    /// Loads a bundle as it is told.
     ///
     /// # Errors
     /// As `load`.
-    pub fn load_on(
+    pub fn load_as(
         bundle: &Bundle,
-        variant: Option<&str>,
         runtime: &dyn Runtime,
-        threads: NonZeroUsize,
-    ) -> Result<Self, LoadError> {
-        Self::load_checked(bundle, variant, (runtime, threads), GOLDEN_TIME)
-    }
-
-    /// As `load_on`, checked against all of its goldens, however long that takes.
-    ///
-    /// # Errors
-    /// As `load`.
-    pub fn load_fully_checked(
-        bundle: &Bundle,
-        variant: Option<&str>,
-        runtime: &dyn Runtime,
-        threads: NonZeroUsize,
-    ) -> Result<Self, LoadError> {
-        Self::load_checked(bundle, variant, (runtime, threads), Duration::MAX)
-    }
-
-    fn load_checked(
-        bundle: &Bundle,
-        variant: Option<&str>,
-        (runtime, threads): (&dyn Runtime, NonZeroUsize),
-        limit: Duration,
+        Loading { variant, threads, goldens }: Loading<'_>,
     ) -> Result<Self, LoadError> {
         let mut model = Self::prepare(bundle, variant, runtime, threads)?;
         let name = model.variant.name.clone();
         let began = clock::now();
         for golden in bundle.goldens().iter().filter(|g| g.variant == name) {
-            if model.checked > 0 && clock::now() - began > limit {
+            let is_enough = goldens == Goldens::Quick && clock::now() - began > GOLDEN_TIME;
+            if model.checked > 0 && is_enough {
                 break;
             }
             model.check(golden)?;
@@ -207,7 +211,9 @@ impl Model {
         let bundle = self.bundle.name().to_owned();
         let bytes = self.bundle.read(&golden.sample)?;
         let media = Media::detect_for(bytes, None, Some(self.bundle.expects()));
-        let ran = media.map_err(InferError::from).and_then(|media| self.run(&media, Use::Compare));
+        let ran = media
+            .map_err(InferError::from)
+            .and_then(|media| self.run(&media, Use::Compare, || true));
         ran.map_err(|source| LoadError::Sample {
             bundle: bundle.clone(),
             sample: golden.sample.clone(),
@@ -276,7 +282,19 @@ impl Model {
     /// # Errors
     /// The body is refused ([`InferError::Media`]), or the model fails (all others).
     pub fn infer(&mut self, media: &Media) -> Result<Inference, InferError> {
-        let (mut timings, windows) = self.run(media, Use::Answer)?;
+        self.infer_while(media, || true)
+    }
+
+    /// As `infer`, as long as somebody wants the answer, which is asked before each window.
+    ///
+    /// # Errors
+    /// As `infer`; nobody wants it any more ([`InferError::Unwanted`]).
+    pub fn infer_while(
+        &mut self,
+        media: &Media,
+        is_wanted: impl FnMut() -> bool,
+    ) -> Result<Inference, InferError> {
+        let (mut timings, windows) = self.run(media, Use::Answer, is_wanted)?;
         let began = clock::now();
         let outcome = match self.bundle.decoder() {
             Decoder::Tensors => self.tensors()?,
@@ -344,7 +362,12 @@ impl Model {
 
     /// From a body to the numbers that the graph gives for its last window, which stay in `numbers`,
     /// and how many windows it had; the answer's numbers stay in `row` and `rows`.
-    fn run(&mut self, media: &Media, to: Use) -> Result<(Timings, usize), InferError> {
+    fn run(
+        &mut self,
+        media: &Media,
+        to: Use,
+        mut is_wanted: impl FnMut() -> bool,
+    ) -> Result<(Timings, usize), InferError> {
         let (want, got) = (self.bundle.expects(), media.media_type());
         if !want.takes(got) {
             return Err(InputError::Kind { want, got: got.kind() }.into());
@@ -361,6 +384,9 @@ impl Model {
         self.rows.clear();
         let mut before = decoded;
         for window in 0..windows {
+            if !is_wanted() {
+                return Err(InferError::Unwanted);
+            }
             self.fronts.window(window, &mut self.inputs)?;
             let featured = clock::now();
             timings.features += featured - before;
@@ -406,34 +432,22 @@ enum Use {
 
 /// Whether these are the graph's inputs, as far as a caller can be told what is wrong with one.
 fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), InputError> {
+    let name = |at: usize| specs.get(at).map(|spec| spec.name.clone()).unwrap_or_default();
     if inputs.len() != specs.len() {
         let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
         return Err(InputError::Count { got: inputs.len(), want: names.join(", ") });
     }
-    let mut first: Option<(&str, usize)> = None;
-    for (spec, input) in specs.iter().zip(inputs) {
-        let batch = spec.batch_of(input.shape()).filter(|_| input.dtype() == spec.dtype);
-        let Some(batch) = batch else {
-            return Err(InputError::Tensor {
-                input: spec.name.clone(),
-                got: format!("{} {:?}", input.dtype(), input.shape()),
-                want: spec.to_string(),
-            });
-        };
-        match first.filter(|_| spec.free_batch) {
-            Some((other, wanted)) if wanted != batch => {
-                return Err(InputError::Batch {
-                    input: spec.name.clone(),
-                    got: batch,
-                    other: other.to_owned(),
-                    want: wanted,
-                });
-            }
-            None if spec.free_batch => first = Some((&spec.name, batch)),
-            _ => {}
+    batch_of(specs, inputs).map(|_| ()).map_err(|misfit| match misfit {
+        Misfit::Batch { at, got, first, want } => {
+            InputError::Batch { input: name(at), got, other: name(first), want }
         }
-    }
-    Ok(())
+        Misfit::Dtype { at } | Misfit::Shape { at } => {
+            let got = inputs.get(at).map(|input| format!("{} {:?}", input.dtype(), input.shape()));
+            let want = specs.get(at).map(ToString::to_string);
+            let (got, want) = (got.unwrap_or_default(), want.unwrap_or_default());
+            InputError::Tensor { input: name(at), got, want }
+        }
+    })
 }
 
 /// The first element that is infinite or not a number.

@@ -4,12 +4,14 @@
 //! element types, same pinned shapes, and one batch where the first dimension is free. An engine that
 //! panics or refuses is a typed error.
 
+mod fit;
 pub mod onnx_runtime;
 pub mod tract;
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 
+pub use self::fit::{Misfit, batch_of};
 use crate::tensor::{Dtype, Tensor};
 
 /// Largest batch that a graph is run with.
@@ -160,26 +162,20 @@ pub enum RuntimeError {
 /// Whether tensors are as a session's graph says, all of one batch, which is given.
 fn check_tensors(specs: &[TensorSpec], tensors: &[Tensor]) -> Result<usize, RuntimeError> {
     check_count("inputs", tensors.len(), specs.len())?;
-    let mut all = None;
-    for (spec, tensor) in specs.iter().zip(tensors) {
-        let batch = spec.batch_of(tensor.shape()).filter(|_| spec.dtype == tensor.dtype());
-        let differs = spec.free_batch && batch != all.or(batch);
-        match batch.filter(|_| !differs) {
-            Some(batch) if spec.free_batch => all = Some(batch),
-            Some(_) => {}
-            None => {
-                return Err(RuntimeError::Interface {
-                    what: format!("tensor {}", spec.name),
-                    got: format!("{} {:?}", tensor.dtype(), tensor.shape()),
-                    want: match all {
-                        Some(batch) => format!("{spec} with a batch of {batch}"),
-                        None => spec.to_string(),
-                    },
-                });
-            }
+    batch_of(specs, tensors).map_err(|misfit| {
+        let (Misfit::Dtype { at } | Misfit::Shape { at } | Misfit::Batch { at, .. }) = misfit;
+        let told = |spec: &TensorSpec| spec.to_string();
+        let want = specs.get(at).map(told).unwrap_or_default();
+        let got = |tensor: &Tensor| format!("{} {:?}", tensor.dtype(), tensor.shape());
+        RuntimeError::Interface {
+            what: format!("tensor {}", specs.get(at).map_or("", |spec| &spec.name)),
+            got: tensors.get(at).map(got).unwrap_or_default(),
+            want: match misfit {
+                Misfit::Batch { want: batch, .. } => format!("{want} with a batch of {batch}"),
+                Misfit::Dtype { .. } | Misfit::Shape { .. } => want,
+            },
         }
-    }
-    Ok(all.unwrap_or(1))
+    })
 }
 
 fn check_count(what: &str, got: usize, want: usize) -> Result<(), RuntimeError> {

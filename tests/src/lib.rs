@@ -5,6 +5,7 @@ pub mod agreement;
 pub mod bundle;
 pub mod classifiers;
 pub mod client;
+pub mod fuzz;
 pub mod golden;
 pub mod identity;
 pub mod kinds;

@@ -22,6 +22,27 @@ const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 /// A body of no announced length takes room in steps of this many KiB.
 const STEP_KIB: usize = 64;
 
+/// How large a body may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// As `api.max_body_mib` says, in a frame of so many bytes more.
+    Configured {
+        /// The protocol's own bytes around it.
+        frame: usize,
+    },
+    /// So many bytes, which are more than any right body of this call has.
+    Call(usize),
+}
+
+impl Limit {
+    fn bytes(self, config: &ApiConfig) -> usize {
+        match self {
+            Self::Configured { frame } => config.max_body_bytes.saturating_add(frame),
+            Self::Call(bytes) => bytes,
+        }
+    }
+}
+
 /// The memory that bodies may take together, in KiB.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
@@ -35,8 +56,24 @@ pub(crate) struct Place(Option<OwnedSemaphorePermit>);
 
 impl Room {
     pub(super) fn of(config: &ApiConfig) -> Self {
-        let all = config.max_body_memory / 1024;
+        Self::with(config.max_body_memory)
+    }
+
+    /// Room of so many bytes.
+    pub(crate) fn with(bytes: usize) -> Self {
+        let all = bytes / 1024;
         Self { free: Arc::new(Semaphore::new(all)), all }
+    }
+
+    /// All there is, in bytes.
+    pub(crate) fn all_bytes(&self) -> usize {
+        self.all * 1024
+    }
+
+    /// What nobody has now, in bytes.
+    #[cfg(test)]
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.free.available_permits() * 1024
     }
 
     /// Room for so many bytes more, if there is any now.
@@ -84,21 +121,21 @@ impl From<NoRoom> for Unread {
     }
 }
 
-/// Reads a body of at most `limit` bytes whole, as soon as there is room for it; `retry_after_s` is
-/// for who finds none.
+/// Reads a body within its limit whole, as soon as there is room for it; `retry_after_s` is for who
+/// finds none.
 pub(crate) async fn read(
     room: &Room,
     config: &ApiConfig,
-    limit: usize,
+    limit: Limit,
     headers: &HeaderMap,
     body: Body,
     retry_after_s: u64,
 ) -> Result<(Bytes, Place), Problem> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let declared = declared.and_then(|text| text.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > limit) {
+    if declared.is_some_and(|length| length > limit.bytes(config)) {
         discard(body).await;
-        return Err(too_large(limit));
+        return Err(too_large(config, limit));
     }
     let mut place = Place::default();
     if let Some(length) = declared {
@@ -108,10 +145,10 @@ pub(crate) async fn read(
             return Err(no_room(config, retry_after_s));
         }
     }
-    let reading = gather(room, config, limit, declared, body, place);
+    let reading = gather(room, config, limit.bytes(config), declared, body, place);
     match timeout(config.read_timeout, reading).await {
         Ok(Ok(read)) => Ok(read),
-        Ok(Err(Unread::TooLarge)) => Err(too_large(limit)),
+        Ok(Err(Unread::TooLarge)) => Err(too_large(config, limit)),
         Ok(Err(Unread::NoRoom)) => Err(no_room(config, retry_after_s)),
         Ok(Err(Unread::Cut)) => Err(Problem::new(
             StatusCode::BAD_REQUEST,
@@ -172,8 +209,16 @@ pub(crate) async fn discard(body: Body) {
     drop(timeout(DISCARD_WITHIN, all).await);
 }
 
-fn too_large(limit: usize) -> Problem {
-    let detail = format!("the body is larger than the {limit} bytes that api.max_body_mib allows");
+fn too_large(config: &ApiConfig, limit: Limit) -> Problem {
+    let detail = match limit {
+        Limit::Configured { .. } => {
+            let most = config.max_body_bytes;
+            format!("the body is larger than the {most} bytes that api.max_body_mib allows")
+        }
+        Limit::Call(most) => {
+            format!("the body is larger than the {most} bytes that this call takes")
+        }
+    };
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
 }
 
@@ -223,7 +268,7 @@ mod tests {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<(Bytes, Place), Problem> {
-        read(room, config, config.max_body_bytes, headers, body, 3).await
+        read(room, config, Limit::Configured { frame: 0 }, headers, body, 3).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,6 +314,38 @@ mod tests {
             let refused = read_all(&room, &config, &headers, body).await.unwrap_err();
             assert_eq!((refused.code(), refused.status()), want, "{case}");
             assert_eq!(room.free.available_permits(), 1024, "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_is_told_the_limit_that_it_is_over() {
+        let config = config(100 << 10, 1 << 20);
+        let room = Room::of(&config);
+        for (limit, length, want) in [
+            (
+                Limit::Configured { frame: 0 },
+                (100 << 10) + 1,
+                Some("102400 bytes that api.max_body_mib"),
+            ),
+            (Limit::Configured { frame: 5 }, (100 << 10) + 5, None),
+            (
+                Limit::Configured { frame: 5 },
+                (100 << 10) + 6,
+                Some("102400 bytes that api.max_body_mib"),
+            ),
+            (Limit::Call(7), 8, Some("7 bytes that this call takes")),
+            (Limit::Call(200 << 10), 150 << 10, None),
+        ] {
+            let headers = announced(length);
+            let read = read(&room, &config, limit, &headers, in_pieces(1, length), 3).await;
+            let said = read.err().map(|problem| problem.detail().to_owned());
+            match want {
+                None => assert_eq!(said, None, "{limit:?} {length}"),
+                Some(want) => {
+                    let said = said.unwrap_or_default();
+                    assert!(said.contains(want), "{limit:?} {length}: {said}");
+                }
+            }
         }
     }
 }

@@ -146,7 +146,8 @@ async fn ask(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (task, terms, (ttl_ms, not_before_ms), _place) = match admit(&api, &task, query, &headers) {
+    let admitted = admit(&api, &task, query, &headers).await;
+    let (task, terms, (ttl_ms, not_before_ms), _place) = match admitted {
         Ok(admitted) => admitted,
         Err(problem) => {
             body::discard(body).await;
@@ -154,7 +155,7 @@ async fn ask(
         }
     };
     let busy_s = api.retry_after_s();
-    let limit = api.config.max_body_bytes;
+    let limit = body::Limit::Configured { frame: 0 };
     let (bytes, _room) = body::read(&api.room, &api.config, limit, &headers, body, busy_s).await?;
     let media = read_media(&api, &task, &headers, bytes)?;
     let request = Request {
@@ -211,13 +212,13 @@ struct Ahead {
 }
 
 /// What can be said of a request before its body is read.
-fn admit<'a>(
+async fn admit<'a>(
     api: &'a Api,
     task: &str,
     query: Result<Query<TermsQuery>, QueryRejection>,
     headers: &HeaderMap,
 ) -> Result<(TaskName, Terms, (u64, u64), SemaphorePermit<'a>), Problem> {
-    let task = known_task(api, task)?;
+    let task = known_task(api, task).await?;
     let Query(query) = query.map_err(|error| bad_query(&error, TermsQuery::KEYS))?;
     let terms = terms::read(headers, &query)?;
     let times = terms.times(api.defaults.ttl_ms)?;
@@ -244,9 +245,9 @@ fn wait_of(wait_ms: Option<u64>) -> Result<Duration, Problem> {
 
 /// A task that a bundle here does or a destination names.
 ///
-/// A destination that names no tasks is asked those of the bundles here: otherwise every mistyped
-/// task would wait in the queue for somebody who knows it.
-fn known_task(api: &Api, text: &str) -> Result<TaskName, Problem> {
+/// A destination that names no tasks is asked those of the bundles here, also of one that is not in
+/// service: otherwise every mistyped task would wait in the queue for somebody who knows it.
+async fn known_task(api: &Api, text: &str) -> Result<TaskName, Problem> {
     let lanes = api.service.engine.lanes();
     let bundled = lanes.iter().map(|lane| lane.task());
     let named = api.service.destinations.iter().flat_map(|destination| &destination.tasks);
@@ -254,9 +255,19 @@ fn known_task(api: &Api, text: &str) -> Result<TaskName, Problem> {
     if let Some(task) = known.iter().find(|task| task.as_str() == text) {
         return Ok((*task).clone());
     }
+    let shown: String = text.chars().take(64).collect();
+    if let Some(task) = TaskName::parse(text)
+        && let Some(why) = api.service.engine.absence(text).await
+    {
+        if api.service.destinations.iter().any(|destination| destination.serves(&task)) {
+            return Ok(task);
+        }
+        let detail = format!("nothing does task \"{shown}\" now: {why}");
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_in_service", detail);
+        return Err(problem.retry_after(pressure::UNKNOWN_S));
+    }
     let names: Vec<_> = known.iter().map(|task| task.as_str()).collect();
     let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let shown: String = text.chars().take(64).collect();
     let detail = format!(
         "no task \"{shown}\" here; known tasks: {known}; a task that only a destination does is \
          named in its `tasks`"
@@ -408,21 +419,23 @@ async fn ready(State(api): State<Api>) -> Response {
         .map(|bundle| serde_json::json!({ "bundle": bundle.path.display().to_string(), "why": bundle.why }))
         .collect();
     let lanes = engine.lanes();
-    let models: Vec<_> = lanes.iter().map(|lane| lane.model()).collect();
+    let healthy = lanes.iter().filter(|lane| lane.fault().is_none());
+    let models: Vec<_> = healthy.map(|lane| lane.model()).collect();
     let can_answer = !models.is_empty() || !api.service.destinations.is_empty();
     let status = if can_answer { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // Without its queue the device still answers, and stays ready; it is told beside.
     let missing = api.service.queue.missing();
     let queue = serde_json::json!({ "open": missing.is_none(), "why": missing });
     let body = serde_json::json!({
-        "ready": can_answer, "models": models, "refused": refused, "queue": queue,
+        "ready": can_answer, "models": models, "refused": refused, "unmet": engine.unmet(),
+        "queue": queue,
     });
     (status, Json(body)).into_response()
 }
 
 async fn render_metrics(State(api): State<Api>) -> Response {
     // These numbers are taken when somebody asks for them.
-    gauges::of_models(&api.service.engine);
+    let models = gauges::of_models(&api.service.engine);
     gauges::of_queue_open(api.service.queue.get().is_some());
     if let Some(queue) = api.service.queue.get()
         && let Ok(stats) = queue.stats().await
@@ -430,7 +443,7 @@ async fn render_metrics(State(api): State<Api>) -> Response {
         gauges::of_queue(&stats);
     }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], api.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, kind)], api.metrics.render() + &models).into_response()
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

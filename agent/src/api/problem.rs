@@ -122,7 +122,7 @@ impl From<AskError> for Problem {
                 let seconds = expected.as_secs().saturating_add(1).min(pressure::LONGEST_S);
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(seconds)
             }
-            AskError::Queue(QueueError::KeyConflict { .. }) => {
+            AskError::Conflict { .. } | AskError::Queue(QueueError::KeyConflict { .. }) => {
                 Self::new(StatusCode::CONFLICT, "idempotency_key_conflict", detail)
             }
             AskError::Queue(QueueError::Full { .. }) => {

@@ -153,9 +153,8 @@ pub(super) async fn import(
     body: Body,
 ) -> Result<Response, Problem> {
     let _place = api.place()?;
-    let busy_s = api.retry_after_s();
-    let (bytes, _room) =
-        body::read(&api.room, &api.config, MAX_LINE_BYTES, &headers, body, busy_s).await?;
+    let (limit, busy_s) = (body::Limit::Call(MAX_LINE_BYTES), api.retry_after_s());
+    let (bytes, _room) = body::read(&api.room, &api.config, limit, &headers, body, busy_s).await?;
     let now_ms = api.service.clock.now_ms();
     let unfit = |why: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_record", why);
     // Megabytes of base64 are not for the reactor.

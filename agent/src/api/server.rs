@@ -30,7 +30,10 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_millis(1200);
 /// Whoever is told to come back is told to do so after this many seconds: an agent that is started again
 /// answers in less.
-const BACK_IN_S: u64 = 2;
+pub(crate) const BACK_IN_S: u64 = 2;
+/// What they are told. What a call without an answer had put on disk is found by its key alone.
+pub(crate) const STOPPING: &str = "the agent stops before this call has its answer: send it again, \
+     under the same idempotency key if it has one";
 /// Request headers at most; more are refused with 431.
 const MAX_HEADERS: usize = 64;
 
@@ -128,14 +131,14 @@ async fn connection(
     }
 }
 
-async fn stopped_for_long(stop: &CancellationToken) {
+/// Ends when whoever still waits is told to come back.
+pub(crate) async fn stopped_for_long(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(ANSWER_WITHIN).await;
 }
 
 fn come_back() -> Response {
-    let detail = "the agent stops, and this call was not answered or held: send it again";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", detail)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", STOPPING)
         .retry_after(BACK_IN_S)
         .into_response()
 }

@@ -1,13 +1,13 @@
 //! `holdfast-agent infer --annotate`: a picture with the answer drawn on it.
 //!
-//! **Invariant:** the file is a PNG that is whole, or it is as it was before.
+//! **Invariant:** the file is what its name says and whole, or it is as it was before.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::PathBuf;
 
 use holdfast_models::Media;
 use holdfast_models::image::ImagePipeline;
-use holdfast_models::image::annotate::{Mark, annotate, png};
+use holdfast_models::image::annotate::{Mark, PictureFile, annotate};
 use holdfast_models::outputs::Region;
 use holdfast_models::outputs::segmentation::Run;
 
@@ -15,19 +15,42 @@ use crate::answer::Answer;
 use crate::outcome::{Detections, Outcome, Thing};
 use crate::whole_file;
 
+/// Where to draw: a file whose name says what it is to be.
+#[derive(Debug, Clone)]
+pub(super) struct Drawing {
+    to: PathBuf,
+    file: PictureFile,
+}
+
+impl Drawing {
+    /// The file of that name.
+    ///
+    /// # Errors
+    /// Its ending is not one of those that can be written; as a sentence.
+    pub(super) fn parse(name: &str) -> Result<Self, String> {
+        let to = PathBuf::from(name);
+        let endings = PictureFile::ENDINGS.map(|(ending, _)| format!(".{ending}")).join(", ");
+        match PictureFile::of_name(&to) {
+            Some(file) => Ok(Self { to, file }),
+            None => Err(format!("its name must end in one of {endings}")),
+        }
+    }
+}
+
 /// Draws what the answer says on the picture that it is an answer to.
 ///
 /// # Errors
 /// It is no picture, or the file cannot be written; as a sentence.
-pub(super) fn write(picture: &Media, answer: &Answer, to: &Path) -> Result<(), String> {
+pub(super) fn write(picture: &Media, answer: &Answer, drawing: &Drawing) -> Result<(), String> {
+    let Drawing { to, file } = drawing;
     let told = |error: &dyn std::error::Error| crate::error_chain(error);
     let pixels = ImagePipeline::decode(picture.bytes(), picture.media_type());
     let pixels = pixels.map_err(|error| told(&error))?;
     let drawn = annotate(pixels, &marks(answer));
-    let file = png(&drawn).map_err(|error| told(&error))?;
+    let bytes = file.encode(&drawn).map_err(|error| told(&error))?;
     // The folder of a bare name is this one.
     std::path::absolute(to)
-        .and_then(|path| whole_file::write(&path, &file, 0o644))
+        .and_then(|path| whole_file::write(&path, &bytes, 0o644))
         .map_err(|error| format!("cannot write {}: {error}", to.display()))
 }
 

@@ -203,6 +203,11 @@ fn of_bundles(engine: &Engine, config: &Config, findings: &mut Vec<Finding>) {
         }
         findings.push(Finding::fault(check, &*refused.why, "replace the bundle by an intact one"));
     }
+    for unmet in engine.unmet() {
+        let (check, found) = unmet.split_once(": ").unwrap_or(("models", &unmet));
+        let advice = "correct this key, or bring what it names to this device";
+        findings.push(Finding::warn(check, found, advice));
+    }
     if engine.lanes().is_empty() {
         let found = format!("no bundle in service; looked in {}", Places(&config.models.bundles));
         let advice = "set models.bundles to folders that hold bundles";

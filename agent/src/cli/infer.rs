@@ -10,10 +10,11 @@ use holdfast_models::Media;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{ConfigArgs, Exit, Failure, Places, annotated, output, table};
+use super::annotated::{self, Drawing};
+use super::{ConfigArgs, Exit, Failure, Places, output, table};
 use crate::answer::Class;
 use crate::engine::{Engine, Lane, Terms};
-use crate::outcome::{Outcome as Said, Recorded};
+use crate::outcome::{Outcome, Recorded};
 use crate::request::{Priority, TaskName};
 use crate::tune::Tuning;
 use crate::tune::probe::Program;
@@ -33,9 +34,9 @@ pub(super) struct InferArgs {
     /// Variant of the bundle, such as int8 or fp32
     #[arg(long)]
     variant: Option<String>,
-    /// Draw the answer on the picture, into this PNG file
-    #[arg(long, value_name = "PNG")]
-    annotate: Option<PathBuf>,
+    /// Draw the answer on the picture, into this file: .png, .jpg or .jpeg
+    #[arg(long, value_name = "PICTURE", value_parser = Drawing::parse)]
+    annotate: Option<Drawing>,
     /// Print a JSON array instead of a table
     #[arg(long)]
     json: bool,
@@ -46,12 +47,12 @@ pub(super) struct InferArgs {
 struct Row {
     file: PathBuf,
     #[serde(flatten)]
-    outcome: Outcome,
+    outcome: FileAnswer,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Outcome {
+enum FileAnswer {
     Answered {
         #[serde(flatten)]
         answer: Box<Told>,
@@ -74,7 +75,7 @@ struct Told {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     classes: Vec<Class>,
     #[serde(flatten)]
-    outcome: Option<Said>,
+    outcome: Option<Outcome>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recorded: Option<Recorded>,
 }
@@ -120,7 +121,7 @@ pub(super) fn infer(args: &InferArgs, program: Option<Program>) -> Result<Exit, 
         Ok::<_, Failure>(rows)
     })?;
     print(&rows, args.json)?;
-    let failed = rows.iter().any(|row| matches!(row.outcome, Outcome::Failed { .. }));
+    let failed = rows.iter().any(|row| matches!(row.outcome, FileAnswer::Failed { .. }));
     Ok(if failed { Exit::Found } else { Exit::Fine })
 }
 
@@ -153,7 +154,7 @@ fn check_variant(lane: &Lane, wanted: Option<&str>) -> Result<(), Failure> {
 }
 
 async fn answer_all(engine: &Engine, lane: &Lane, args: &InferArgs) -> Vec<Row> {
-    let (files, drawn) = (&args.files, args.annotate.as_deref());
+    let (files, drawn) = (&args.files, args.annotate.as_ref());
     let bar = if files.len() >= BAR_FROM && std::io::stderr().is_terminal() {
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files, {eta} left");
         let bar = ProgressBar::new(files.len() as u64);
@@ -174,8 +175,8 @@ async fn answer_all(engine: &Engine, lane: &Lane, args: &InferArgs) -> Vec<Row> 
 }
 
 /// Answers one file, and draws the answer on it where that is asked for.
-async fn answer(engine: &Engine, lane: &Lane, file: &Path, drawn: Option<&Path>) -> Outcome {
-    let failed = |error: String| Outcome::Failed { error };
+async fn answer(engine: &Engine, lane: &Lane, file: &Path, drawn: Option<&Drawing>) -> FileAnswer {
+    let failed = |error: String| FileAnswer::Failed { error };
     let bytes = match read(file).await {
         Ok(bytes) => bytes,
         Err(why) => return failed(why),
@@ -193,7 +194,7 @@ async fn answer(engine: &Engine, lane: &Lane, file: &Path, drawn: Option<&Path>)
     if let Some(Err(why)) = drawn.map(|to| annotated::write(&media, &local.answer, to)) {
         return failed(why);
     }
-    Outcome::Answered {
+    FileAnswer::Answered {
         sure: local.answer.confidence.map(|confidence| confidence >= local.threshold),
         answer: Box::new(Told {
             label: local.answer.label,
@@ -239,7 +240,7 @@ fn print(rows: &[Row], json: bool) -> Result<(), Failure> {
     for row in rows {
         let file = row.file.display().to_string();
         match &row.outcome {
-            Outcome::Answered { answer, sure } => table.add_row([
+            FileAnswer::Answered { answer, sure } => table.add_row([
                 file,
                 answer.label.clone(),
                 answer.confidence.map_or("-".to_owned(), |confidence| format!("{confidence:.2}")),
@@ -250,7 +251,7 @@ fn print(rows: &[Row], json: bool) -> Result<(), Failure> {
                 },
                 format!("{:.1} ms", answer.took_ms),
             ]),
-            Outcome::Failed { error } => {
+            FileAnswer::Failed { error } => {
                 table.add_row([file, "-".to_owned(), "-".to_owned(), error.clone(), String::new()])
             }
         };

@@ -1,11 +1,12 @@
 //! `holdfast-agent models`
 
 mod add;
+mod golden;
+mod probe;
 mod served;
 mod staging;
 
 use std::io::IsTerminal;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -19,8 +20,7 @@ use crate::engine::bundle_folders;
 use crate::tune::Tuning;
 use crate::tune::candidates::choose;
 use crate::tune::choice::{Choice, Outcome, Tried};
-use crate::tune::library::OnnxRuntimeConfig;
-use crate::tune::probe::{self, Looked, Program};
+use crate::tune::probe::{Looked, Program};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelsArgs {
@@ -38,11 +38,13 @@ enum Command {
     Unload(served::ChangeArgs),
     /// Make a first bundle of a plain ONNX file
     Add(add::AddArgs),
+    /// Make the golden outputs of a bundle anew, from its samples
+    Golden(golden::GoldenArgs),
     /// Measure every way to run each bundle on this board, and show which is the best
     Bench(BenchArgs),
     /// Try one way in this process, which may not survive it
     #[command(hide = true)]
-    Probe(ProbeArgs),
+    Probe(probe::ProbeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,25 +56,6 @@ struct BenchArgs {
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct ProbeArgs {
-    /// Load the library alone
-    #[arg(long, conflicts_with_all = ["bundle", "variant", "runtime", "threads"])]
-    library: bool,
-    #[arg(long, conflicts_with = "onnxruntime")]
-    installed: Option<PathBuf>,
-    #[arg(long, required_unless_present = "library")]
-    bundle: Option<PathBuf>,
-    #[arg(long, default_value = "")]
-    variant: String,
-    #[arg(long, default_value = "tract")]
-    runtime: String,
-    #[arg(long, default_value = "1")]
-    threads: NonZeroUsize,
-    #[arg(long, default_value = "auto")]
-    onnxruntime: String,
 }
 
 /// What was found out about one bundle.
@@ -90,9 +73,10 @@ pub(super) fn models(args: ModelsArgs, program: Option<Program>) -> Result<Exit,
         Command::Ls(args) => served::ls(&args),
         Command::Load(args) => served::load(&args),
         Command::Unload(args) => served::unload(&args),
-        Command::Add(args) => add::add(&args),
+        Command::Add(args) => add::add(&args, program),
+        Command::Golden(args) => golden::golden(&args, program),
         Command::Bench(args) => bench(&args, program),
-        Command::Probe(args) => try_one(args),
+        Command::Probe(args) => probe::probe(args),
     }
 }
 
@@ -211,18 +195,10 @@ fn show(bundle: &Bundle, measured: &Measurement) -> Result<(), Failure> {
     refused.iter().try_for_each(|line| output::print(&format!("cannot run {line}")))
 }
 
-fn try_one(args: ProbeArgs) -> Result<Exit, Failure> {
-    let failed = |why| Failure::new(Exit::Found, why);
-    let onnxruntime = OnnxRuntimeConfig::parse(&args.onnxruntime).or_installed(args.installed);
-    let report = |report: Result<String, serde_json::Error>| {
-        output::print(&report.map_err(|error| failed(error.to_string()))?).map(|()| Exit::Fine)
-    };
-    if args.library {
-        return report(probe::report(&probe::look(&onnxruntime)));
-    }
-    let ProbeArgs { variant, runtime, threads, .. } = args;
-    let choice = Choice { variant, runtime, threads };
-    let bundle = args.bundle.unwrap_or_default();
-    let measured = probe::measure(&bundle, &choice, &onnxruntime).map_err(failed)?;
-    report(probe::report(&measured))
+/// This program, as what tries a file in a process of its own.
+fn itself(program: Option<Program>) -> Result<Program, Failure> {
+    program.ok_or_else(|| {
+        let sentence = "this program cannot start itself to try a model in a process of its own";
+        Failure::new(Exit::Unavailable, sentence)
+    })
 }

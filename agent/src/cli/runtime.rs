@@ -35,7 +35,7 @@ enum Command {
     Ls(Common),
     /// Go back to the one before
     Rollback(Common),
-    /// Remove one; without a name the one in service
+    /// Remove one; without a name the one in service, after which none is until `rollback` or `install`
     Remove {
         /// Its name or version, as `runtime ls` lists it
         name: Option<String>,
@@ -80,6 +80,17 @@ struct Row {
     role: Role,
 }
 
+/// What is left after one was removed.
+#[derive(Debug, Serialize)]
+struct Removed {
+    #[serde(flatten)]
+    gone: Installed,
+    /// The one in service; none: models run on the built-in runtime, or on one that lies elsewhere.
+    in_service: Option<String>,
+    /// The one that `runtime rollback` puts in service.
+    previous: Option<String>,
+}
+
 /// What fits this board.
 #[derive(Debug, Serialize)]
 struct Advice {
@@ -112,8 +123,15 @@ pub(super) fn runtime(args: RuntimeArgs, program: Option<Program>) -> Result<Exi
             common.tell(&now, &format!("ONNX Runtime {} is in service again", now.version))
         }
         Command::Remove { name, common } => {
-            let gone = Store::open(&common.folder()?)?.remove(name.as_deref())?;
-            common.tell(&gone, &format!("{} is removed", gone.name))
+            let store = Store::open(&common.folder()?)?;
+            let gone = store.remove(name.as_deref())?;
+            let left = store::list(store.dir())?;
+            let named = |wanted| {
+                let found = left.iter().find(|(_, role)| *role == wanted);
+                found.map(|(installed, _)| installed.name.clone())
+            };
+            let (in_service, previous) = (named(Role::Current), named(Role::Previous));
+            removed(&common, Removed { gone, in_service, previous })
         }
     }
 }
@@ -127,9 +145,9 @@ impl Common {
     }
 
     /// Says what was done, and when it counts.
-    fn tell(&self, installed: &Installed, done: &str) -> Result<Exit, Failure> {
+    fn tell(&self, what: &impl Serialize, done: &str) -> Result<Exit, Failure> {
         if self.json {
-            output::print_json(installed)?;
+            output::print_json(what)?;
         } else {
             output::print(done)?;
             output::print("a running agent follows at its next start")?;
@@ -224,6 +242,19 @@ fn put_in_place(args: &InstallArgs, program: Option<Program>) -> Result<Exit, Fa
     report(common, &installed, wanted.is_some(), store.dir())
 }
 
+fn removed(common: &Common, removed: Removed) -> Result<Exit, Failure> {
+    let Removed { gone, in_service, previous } = &removed;
+    let mut done = format!("{} is removed; ", gone.name);
+    done += &match (in_service, previous) {
+        (Some(name), _) => format!("{name} stays in service"),
+        (None, Some(name)) => format!(
+            "none is in service now, {name} is still here: `runtime rollback` puts it in service"
+        ),
+        (None, None) => "none is left: models run on the built-in runtime".to_owned(),
+    };
+    common.tell(&removed, &done)
+}
+
 fn report(
     common: &Common,
     installed: &Installed,
@@ -273,7 +304,9 @@ async fn fetch(url: &str, to: PathBuf, sha256: &str) -> Result<PathBuf, Failure>
     });
     let fetched = fetched.await;
     bar.finish_and_clear();
-    if matches!(fetched, Err(DownloadError::TooLarge { .. })) {
+    // Of what came nothing is kept that the next call could not go on behind.
+    let is_empty = || std::fs::metadata(&to).is_ok_and(|metadata| metadata.len() == 0);
+    if matches!(fetched, Err(DownloadError::TooLarge { .. })) || (fetched.is_err() && is_empty()) {
         drop(std::fs::remove_file(&to));
     }
     fetched.map(|()| to).map_err(|error| {

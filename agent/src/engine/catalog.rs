@@ -4,15 +4,17 @@
 //! their names, the newest version of a name first. A task is done by the first name that serves it,
 //! by the default version of that.
 
+mod told;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_models::Bundle;
+use holdfast_models::bundle::Claim;
 
 use super::lane::Lane;
-use super::tensors::{ModelEntry, ModelMetadata, Readiness, TensorMetadata};
-use super::{RefusedBundle, version};
+use super::version;
 use crate::config::VersionsConfig;
 use crate::request::TaskName;
 
@@ -20,10 +22,43 @@ use crate::request::TaskName;
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
     entries: Vec<Entry>,
-    /// Folders whose bundle cannot be used at all, and why.
-    unusable: Vec<(PathBuf, String)>,
+    /// Folders whose bundle cannot be used at all.
+    unusable: Vec<Unusable>,
     /// What is configured of versions, by the bundle's name.
     versions: BTreeMap<String, VersionsConfig>,
+}
+
+/// A folder whose bundle cannot be used at all.
+#[derive(Debug, Clone)]
+pub(super) struct Unusable {
+    path: PathBuf,
+    /// What it says that it is.
+    claim: Claim,
+    why: String,
+}
+
+impl Unusable {
+    /// Reads what the folder says of itself. Blocks.
+    pub(super) fn new(path: PathBuf, why: String) -> Self {
+        Self { claim: Claim::of(&path), path, why }
+    }
+}
+
+/// What lies in the folders for a name.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) path: PathBuf,
+    pub(super) bundle: Bundle,
+    /// Whether it is in service already.
+    pub(super) serves: bool,
+}
+
+/// A bundle of a name that cannot be used, and would come before the one that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Damaged {
+    /// Empty where it does not tell.
+    pub(super) version: String,
+    pub(super) why: String,
 }
 
 /// A bundle that is intact.
@@ -49,6 +84,18 @@ pub(super) enum Standing {
     Refused(String),
     /// The operator took it out of service.
     Unloaded,
+}
+
+impl Standing {
+    /// A lane answers from now on.
+    pub(super) fn serving(lane: Lane) -> Self {
+        Self::Serving(Arc::new(lane))
+    }
+
+    /// Whether this very bundle is what answers.
+    pub(super) fn serves(&self, bundle: &Bundle) -> bool {
+        matches!(self, Self::Serving(lane) if lane.bundle().digest() == bundle.digest())
+    }
 }
 
 /// What a caller's words for a bundle lead to.
@@ -89,7 +136,10 @@ impl Entry {
             Standing::Serving(lane) => Found::Lane(Arc::clone(lane)),
             Standing::Spare | Standing::Loading => Found::Spare(Box::new(self.bundle.clone())),
             Standing::Untried(why) | Standing::Refused(why) => Found::NotReady(why.clone()),
-            Standing::Unloaded => Found::NotReady("it was unloaded; load it again".to_owned()),
+            Standing::Unloaded => {
+                let name = self.bundle.name();
+                Found::NotReady(format!("it was unloaded; {} brings it back", load_command(name)))
+            }
         }
     }
 
@@ -117,7 +167,7 @@ impl Catalog {
             let there = there.path.display();
             let why =
                 format!("{name}@{own_version} lies in {there} already; remove one of the two");
-            return self.refuse_folder(path, why);
+            return self.refuse_folder(Unusable::new(path, why));
         }
         let is_own = |entry: &Entry| entry.bundle.name() == name;
         let is_newer =
@@ -133,9 +183,10 @@ impl Catalog {
     }
 
     /// Notes that the bundle in a folder cannot be used.
-    pub(super) fn refuse_folder(&mut self, path: PathBuf, why: String) {
+    pub(super) fn refuse_folder(&mut self, unusable: Unusable) {
+        let Unusable { path, why, .. } = &unusable;
         tracing::warn!(bundle = %path.display(), %why, "bundle refused");
-        self.unusable.push((path, why));
+        self.unusable.push(unusable);
     }
 
     /// Notes what became of a bundle.
@@ -169,11 +220,11 @@ impl Catalog {
         }
     }
 
-    /// Notes that a bundle is being loaded, unless one before it serves.
+    /// Notes that a bundle is being loaded, unless one before it serves, or it was unloaded.
     pub(super) fn begin(&mut self, bundle: &Bundle) {
-        if self.entry_mut(bundle).is_some_and(|entry| entry.lane().is_none()) {
-            self.set(bundle, Standing::Loading);
-        }
+        let may_come =
+            |standing: &Standing| !matches!(standing, Standing::Serving(_) | Standing::Unloaded);
+        self.set_if(bundle, may_come, Standing::Loading);
     }
 
     /// Notes that a bundle is not being loaded any more, whatever came of it.
@@ -184,16 +235,25 @@ impl Catalog {
         }
     }
 
-    /// Puts a bundle in service, in place of one with its name and version.
-    pub(super) fn put(&mut self, path: PathBuf, lane: Lane) {
+    /// Puts a bundle in service, in place of one with its name and version; false: it was taken out
+    /// of service meanwhile, or its folder went away.
+    pub(super) fn put(&mut self, path: PathBuf, lane: Lane) -> bool {
         let bundle = lane.bundle().clone();
-        if let Some(entry) = self.entry_mut(&bundle) {
-            *entry = Entry { path, bundle, standing: Standing::Serving(Arc::new(lane)) };
-        }
+        let may_come = |entry: &&mut Entry| {
+            entry.is(bundle.name(), bundle.version())
+                && !matches!(entry.standing, Standing::Unloaded)
+        };
+        let Some(entry) = self.entries.iter_mut().find(may_come) else { return false };
+        *entry = Entry { path, bundle, standing: Standing::serving(lane) };
+        true
     }
 
+    /// The entry of this very bundle; none where another one has taken its place.
     fn entry_mut(&mut self, bundle: &Bundle) -> Option<&mut Entry> {
-        self.entries.iter_mut().find(|entry| entry.is(bundle.name(), bundle.version()))
+        let is_this = |entry: &&mut Entry| {
+            entry.is(bundle.name(), bundle.version()) && entry.bundle.digest() == bundle.digest()
+        };
+        self.entries.iter_mut().find(is_this)
     }
 
     /// All bundles that are intact, in their order.
@@ -237,24 +297,6 @@ impl Catalog {
         Some(versions.labels.get(word).map_or(word, String::as_str))
     }
 
-    /// What the configuration says of versions that no bundle has, as sentences.
-    pub(super) fn unmet(&self) -> Vec<String> {
-        let mut unmet = Vec::new();
-        for (name, versions) in &self.versions {
-            let default = self.configured(name, None).map(|version| ("default", version));
-            let labels = versions.labels.iter().map(|(word, version)| (&**word, &**version));
-            for (word, version) in default.into_iter().chain(labels) {
-                if !self.own(name).any(|entry| entry.bundle.version() == version) {
-                    unmet.push(format!(
-                        "models.versions.{name}: {word} is version {version}, which no bundle here \
-                         has; correct it, or put that version into a bundle folder"
-                    ));
-                }
-            }
-        }
-        unmet
-    }
-
     /// The version that answers those who name none: the configured one, if it can, else the newest of
     /// those that serve.
     fn default_of(&self, name: &str) -> Option<&Entry> {
@@ -271,10 +313,10 @@ impl Catalog {
         self.default_of(name).and_then(Entry::lane)
     }
 
-    /// What answers for a version.
+    /// What answers for this very bundle.
     pub(super) fn lane_of(&self, bundle: &Bundle) -> Option<&Arc<Lane>> {
-        let (name, version) = (bundle.name(), bundle.version());
-        self.entries.iter().find(|entry| entry.is(name, version)).and_then(Entry::lane)
+        let mut entries = self.entries.iter();
+        entries.find(|entry| entry.standing.serves(bundle)).and_then(Entry::lane)
     }
 
     /// What a bundle's name, and a version or a label of it, lead to.
@@ -316,91 +358,16 @@ impl Catalog {
         lanes
     }
 
-    /// What cannot be used, or is not needed now.
-    pub(super) fn refused(&self) -> Vec<RefusedBundle> {
-        let unusable = self.unusable.iter().map(|(path, why)| RefusedBundle {
-            path: path.clone(),
-            why: why.clone(),
-            is_spare: false,
-        });
-        let entries = self.entries.iter().filter_map(|entry| {
-            let (why, is_spare) = match &entry.standing {
-                Standing::Serving(_) | Standing::Loading => return None,
-                Standing::Untried(why) | Standing::Refused(why) => (why.clone(), false),
-                Standing::Spare => (self.why_spare(&entry.bundle), true),
-                Standing::Unloaded => ("it was unloaded".to_owned(), true),
-            };
-            Some(RefusedBundle { path: entry.path.clone(), why, is_spare })
-        });
-        unusable.chain(entries).collect()
-    }
-
-    fn why_spare(&self, bundle: &Bundle) -> String {
-        let task = bundle.task();
-        let lanes = self.lanes();
-        match lanes.iter().find(|lane| lane.task().as_str() == task) {
-            Some(lane) => format!("{} does task {task} already", lane.model()),
-            None => format!("it is not needed for task {task} now"),
-        }
-    }
-
-    /// Every version of every bundle.
-    pub(super) fn index(&self) -> Vec<ModelEntry> {
-        let entry = |entry: &Entry| {
-            let (name, version) = (entry.bundle.name(), entry.bundle.version());
-            let (state, reason) = match &entry.standing {
-                Standing::Serving(_) => (Readiness::Ready, String::new()),
-                Standing::Loading => (Readiness::Loading, String::new()),
-                Standing::Spare => {
-                    (Readiness::Unavailable, "the first who names it has it loaded".to_owned())
-                }
-                Standing::Untried(why) | Standing::Refused(why) => {
-                    (Readiness::Unavailable, why.clone())
-                }
-                Standing::Unloaded => (Readiness::Unavailable, "unloaded".to_owned()),
-            };
-            let is_default = self.default_of(name).is_some_and(|e| e.bundle.version() == version);
-            let (name, version) = (name.to_owned(), version.to_owned());
-            ModelEntry { name, version, state, reason, is_default }
-        };
-        self.entries.iter().map(entry).collect()
-    }
-
-    /// What a bundle takes and gives.
-    pub(super) fn metadata(&self, name: &str, version: Option<&str>) -> Option<ModelMetadata> {
-        let (bundle, platform) = match (self.find(name, version), version) {
-            (Found::Lane(lane), _) => (lane.bundle().clone(), lane.choice().runtime.clone()),
-            (Found::Spare(bundle), _) => (*bundle, "onnx".to_owned()),
-            (Found::NotReady(_), None) => {
-                (self.own(name).next()?.bundle.clone(), "onnx".to_owned())
-            }
-            (Found::NotReady(_), Some(word)) => {
-                let version = self.configured(name, Some(word)).unwrap_or(word);
-                let entry = self.own(name).find(|entry| entry.bundle.version() == version)?;
-                (entry.bundle.clone(), "onnx".to_owned())
-            }
-            (Found::NoVersion { .. } | Found::Nothing, _) => return None,
-        };
-        let answering = self.own(name).filter(|entry| entry.nearness() > 0);
-        Some(ModelMetadata {
-            name: name.to_owned(),
-            versions: answering.map(|entry| entry.bundle.version().to_owned()).collect(),
-            platform,
-            inputs: bundle.inputs().iter().map(TensorMetadata::of).collect(),
-            outputs: bundle.outputs().iter().map(TensorMetadata::of).collect(),
-        })
-    }
-
     /// Takes in what lies in the folders now, and says which bundle of a name is to be brought into
-    /// service, and whether it serves already: `None` where there is none of that name.
+    /// service: `None` where none of that name can be used.
     pub(super) fn look_again(
         &mut self,
         found: Vec<(PathBuf, Bundle)>,
-        faults: Vec<(PathBuf, String)>,
+        faults: Vec<Unusable>,
         name: &str,
-    ) -> Option<(PathBuf, Bundle, bool)> {
+    ) -> Option<Target> {
         self.unusable.clear();
-        faults.into_iter().for_each(|(path, why)| self.refuse_folder(path, why));
+        faults.into_iter().for_each(|unusable| self.refuse_folder(unusable));
         let mut own: Vec<_> = found.iter().filter(|(_, b)| b.name() == name).cloned().collect();
         for entry in self.entries.iter_mut().filter(|entry| entry.bundle.name() == name) {
             if matches!(entry.standing, Standing::Unloaded) {
@@ -423,9 +390,34 @@ impl Catalog {
         let configured = self.configured(name, None);
         let target = own.iter().find(|(_, bundle)| Some(bundle.version()) == configured);
         let (path, bundle) = target.or(own.first())?.clone();
-        let serving = self.lane_of(&bundle).map(|lane| lane.bundle().digest());
-        let serves = serving == Some(bundle.digest());
-        Some((path, bundle, serves))
+        let serves = self.lane_of(&bundle).is_some();
+        Some(Target { path, bundle, serves })
+    }
+
+    /// What lies in the folders for a name, cannot be used, and would come before `version` if it
+    /// could; `None`: before nothing.
+    pub(super) fn damaged(&self, name: &str, version: Option<&str>) -> Option<Damaged> {
+        let configured = self.configured(name, None);
+        let is_own = |unusable: &&Unusable| {
+            let Unusable { path, claim, .. } = unusable;
+            let is_numbered = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+            // Where the manifest does not read, its folder's name tells.
+            let rest = claim.name.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+            claim.name == name
+                || claim.version.is_empty() && rest.is_some_and(is_numbered)
+                || self.own(name).any(|entry| entry.path == *path)
+        };
+        let comes_first = |unusable: &&Unusable| {
+            let own = unusable.claim.version.as_str();
+            version.is_none_or(|version| {
+                let is_newer = own.is_empty() || version::compare(own, version).is_gt();
+                Some(version) != configured && (is_newer || Some(own) == configured)
+            })
+        };
+        let damaged = self.unusable.iter().filter(is_own).find(comes_first)?;
+        let Unusable { path, claim, why } = damaged;
+        let why = format!("{} cannot be used: {why}", path.display());
+        Some(Damaged { version: claim.version.clone(), why })
     }
 
     /// Versions of a bundle beside this one that serve and have no label are let go: who names one has
@@ -438,13 +430,7 @@ impl Catalog {
                 || own == version
                 || labels.as_ref().is_some_and(|labels| labels.values().any(|v| v == own))
         };
-        let is_there = |entry: &Entry| is_kept(entry) || entry.path.is_dir();
-        for entry in self.entries.iter().filter(|entry| !is_there(entry)) {
-            let labels = [name, entry.bundle.version()].map(str::to_owned);
-            let labels = ["model", "version"].into_iter().zip(labels).collect::<Vec<_>>();
-            metrics::gauge!("holdfast_model_loaded", &labels).set(0.0);
-        }
-        self.entries.retain(is_there);
+        self.entries.retain(|entry| is_kept(entry) || entry.path.is_dir());
         for entry in self.entries.iter_mut().filter(|entry| !is_kept(entry)) {
             if entry.lane().is_some() {
                 entry.standing = Standing::Spare;
@@ -463,4 +449,9 @@ impl Catalog {
         });
         (!before.is_empty()).then(|| served.collect())
     }
+}
+
+/// How the operator has a bundle loaded.
+pub(super) fn load_command(name: &str) -> String {
+    format!("`holdfast-agent models load {name}`")
 }

@@ -10,7 +10,7 @@ use super::tensors::TensorFault;
 use crate::request::TaskName;
 
 /// Why there is no local answer.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum EngineError {
     /// No bundle does this task.
     #[error("no local model does task {0}")]

@@ -15,7 +15,7 @@ use super::EngineError;
 use super::latency::{Latency, Quantiles};
 use super::loader::Loaded;
 use super::pool::{Batching, Load, Pool, Rules, Turned, Work, Worker};
-use super::runner::{Ask, Given, Job, Runner};
+use super::runner::{Ailment, Ask, Given, Job, Runner};
 use crate::answer::Answer;
 use crate::config::ModelsConfig;
 use crate::destination::Zone;
@@ -24,6 +24,9 @@ use crate::request::{Priority, TaskName};
 use crate::tune::candidates::TRACT;
 use crate::tune::choice::Choice;
 use crate::tune::cores;
+
+/// A further worker that could not be had (there was no memory for it, say) is asked for again then.
+const HIRE_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// One bundle in service.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ pub struct Lane {
     max_waiting: usize,
     workers: usize,
     figures: Arc<Figures>,
+    ailment: Arc<Ailment>,
     seconds: metrics::Histogram,
 }
 
@@ -84,14 +88,16 @@ impl Lane {
             workers,
             waiting: config.max_waiting,
             rest_after: config.idle_unload,
+            hire_again_after: HIRE_AGAIN_AFTER,
             batching: batching(&bundle, &choice),
         };
-        let (own, way) = (Arc::clone(&bundle), loaded.way.clone());
+        let ailment = Arc::<Ailment>::default();
+        let (own, way, ill) = (Arc::clone(&bundle), loaded.way.clone(), Arc::clone(&ailment));
         let hire = move || -> Result<Worker<Job>, String> {
-            let mut runner = Runner::load(Arc::clone(&own), way.clone())?;
+            let mut runner = Runner::load(Arc::clone(&own), way.clone(), Arc::clone(&ill))?;
             Ok(Box::new(move |work: Work<'_, Job>| runner.work(work)))
         };
-        let mut runner = Runner::new(Arc::clone(&bundle), loaded);
+        let mut runner = Runner::new(Arc::clone(&bundle), loaded, Arc::clone(&ailment));
         let first = Box::new(move |work: Work<'_, Job>| runner.work(work));
         let pool = Pool::start(bundle.name().to_owned(), rules, first, Box::new(hire))?;
         Ok(Self {
@@ -101,6 +107,7 @@ impl Lane {
             workers,
             seconds: metrics::histogram!("holdfast_inference_seconds", "task" => task.to_string()),
             figures: before.map(|lane| Arc::clone(&lane.figures)).unwrap_or_default(),
+            ailment,
             task,
             bundle,
             choice,
@@ -181,6 +188,12 @@ impl Lane {
     /// Most workers.
     pub fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Why no request is answered, such as files that were damaged while it gave its memory back;
+    /// `None` as long as they are. The next request tries again.
+    pub fn fault(&self) -> Option<String> {
+        self.ailment.get()
     }
 
     /// What waits, and who works.

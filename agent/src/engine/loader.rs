@@ -2,9 +2,10 @@
 //!
 //! **Invariant:** what is in service reproduced its bundle's goldens in this process.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use holdfast_models::{Bundle, Model, Runtime};
+use holdfast_models::{Bundle, Goldens, Loading, Model, Runtime};
 
 use super::heap;
 use super::memory::{Memory, Room};
@@ -12,7 +13,7 @@ use crate::config::ModelsConfig;
 use crate::tune::candidates::{Pins, TRACT, candidates};
 use crate::tune::choice::Choice;
 use crate::tune::library::runtime;
-use crate::tune::{Tuning, cores};
+use crate::tune::{Tuning, cores, estimated_kib};
 
 /// A model that is ready, and how it runs.
 #[derive(Debug)]
@@ -44,14 +45,23 @@ impl std::fmt::Debug for Way {
 }
 
 impl Way {
-    /// Loads a bundle in this way.
+    /// Loads a bundle in this way. Blocks.
+    ///
+    /// # Errors
+    /// There is no room for it, or it does not load, whatever it did to the thread; as a sentence.
     pub(super) fn load(&self, bundle: &Bundle) -> Result<Ready, String> {
         let _room = self.memory.take(self.kib).map_err(|error| error.to_string())?;
         let Choice { variant, threads, .. } = &self.choice;
-        let model = Model::load_on(bundle, Some(variant), &*self.runtime, *threads)
-            .map_err(|error| crate::error_chain(&error))?;
+        let (variant, threads, goldens) = (Some(variant.as_str()), *threads, Goldens::Quick);
+        let loading = Loading { variant, threads, goldens };
+        let load = || Model::load_as(bundle, &*self.runtime, loading);
+        let loaded = catch_unwind(AssertUnwindSafe(load));
         heap::give_back();
-        Ok(Ready { model, _room })
+        match loaded {
+            Ok(Ok(model)) => Ok(Ready { model, _room }),
+            Ok(Err(error)) => Err(crate::error_chain(&error)),
+            Err(_) => Err("loading panicked; report this as a bug".to_owned()),
+        }
     }
 }
 
@@ -115,12 +125,12 @@ impl Loader {
         choice.is_some_and(|choice| self.memory.take(self.memory_of(bundle, &choice)).is_ok())
     }
 
-    /// What a bundle was measured to take, or else the size of its file, which it takes at least.
+    /// What a bundle was measured to take, or else the estimate.
     fn memory_of(&self, bundle: &Bundle, choice: &Choice) -> u64 {
         if self.config.limits.memory_kib.is_none() {
             return 0;
         }
         let measured = self.tuning.peak_kib(bundle, &self.config, choice);
-        measured.unwrap_or_else(|| bundle.file_bytes(&choice.variant).unwrap_or(0) >> 10)
+        measured.unwrap_or_else(|| estimated_kib(bundle, &choice.variant))
     }
 }

@@ -12,24 +12,27 @@ mod lane;
 mod latency;
 mod line;
 mod loader;
+mod loads;
 mod memory;
 mod pace;
+mod pins;
 mod pool;
 mod runner;
 mod tensors;
 mod version;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use holdfast_models::{Bundle, Media};
+use tokio::sync::Notify;
 
-use self::catalog::{Catalog, Entry, Standing};
+use self::catalog::{Catalog, Entry, Standing, Unusable};
 pub use self::error::EngineError;
 pub use self::lane::{Lane, LocalAnswer, Terms};
 pub use self::latency::Quantiles;
 use self::loader::Loader;
+use self::loads::Loads;
 pub use self::pool::Load;
 pub use self::tensors::{
     ModelEntry, ModelMetadata, Readiness, TensorAnswer, TensorFault, TensorMetadata, TensorRequest,
@@ -39,12 +42,19 @@ use crate::request::TaskName;
 use crate::tune::Tuning;
 
 /// All local models of this device, by task.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     loader: Loader,
     catalog: Arc<RwLock<Catalog>>,
-    /// Whoever loads or unloads a bundle has this.
+    loads: Loads,
+    /// Whoever loads a bundle behind the start has this.
     loading: Arc<tokio::sync::Mutex<()>>,
+    /// Whoever measures one has this.
+    measuring: Arc<tokio::sync::Mutex<()>>,
+    /// Rings when a bundle came into service that may not be measured yet.
+    came: Arc<Notify>,
+    /// Why the pinned runtime is not there, once that is known.
+    no_runtime: Arc<OnceLock<String>>,
 }
 
 /// A bundle that is not in service.
@@ -76,13 +86,15 @@ impl Engine {
         for (path, opening) in opening.collect::<Vec<_>>() {
             match opening.await {
                 Ok(Ok(bundle)) => catalog.add(path, bundle),
-                Ok(Err(error)) => catalog.refuse_folder(path, crate::error_chain(&error)),
-                Err(panic) => catalog.refuse_folder(path, panicked(&panic)),
+                Ok(Err(error)) => {
+                    catalog.refuse_folder(Unusable::new(path, crate::error_chain(&error)));
+                }
+                Err(panic) => catalog.refuse_folder(Unusable::new(path, panicked(&panic))),
             }
         }
-        for why in catalog.unmet() {
-            tracing::warn!("{why}");
-        }
+        let pins = &config.pins;
+        let unmet = catalog.unmet().into_iter().chain(pins::unmet_variants(pins, &catalog));
+        unmet.for_each(|why| tracing::warn!("{why}"));
         let loader = Loader::new(config, tuning);
         let loading = catalog.by_task().into_iter().map(|bundles| {
             let loader = loader.clone();
@@ -93,18 +105,26 @@ impl Engine {
                 Ok(tried) => {
                     tried.into_iter().for_each(|(bundle, standing)| catalog.set(&bundle, standing));
                 }
-                // load_first catches what a bundle can do.
+                // The loader catches what a bundle can do.
                 Err(panic) => tracing::error!(why = panicked(&panic), "bundles were not loaded"),
             }
         }
         for RefusedBundle { path, why, .. } in catalog.refused().iter().filter(|b| b.is_spare) {
             tracing::info!(bundle = %path.display(), %why, "bundle not needed");
         }
-        Self { loader, catalog: Arc::new(RwLock::new(catalog)), loading: Arc::default() }
+        Self {
+            loader,
+            catalog: Arc::new(RwLock::new(catalog)),
+            loads: Loads::default(),
+            loading: Arc::default(),
+            measuring: Arc::default(),
+            came: Arc::default(),
+            no_runtime: Arc::default(),
+        }
     }
 
     fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
-        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.catalog)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Catalog> {
@@ -131,22 +151,31 @@ impl Engine {
         self.catalog().refused()
     }
 
+    /// What the configuration asks for and does not get, as sentences that say what to do.
+    pub fn unmet(&self) -> Vec<String> {
+        let (pins, catalog) = (&self.loader.config.pins, self.catalog());
+        let why = self.no_runtime.get().map(String::as_str);
+        let mut unmet = catalog.unmet();
+        unmet.extend(pins::unmet_variants(pins, &catalog));
+        unmet.extend(pins::unmet_runtime(pins, &catalog, why));
+        unmet
+    }
+
+    fn bundles_that(&self, is_meant: impl FnMut(&&Entry) -> bool) -> Vec<Bundle> {
+        let catalog = self.catalog();
+        catalog.entries().iter().filter(is_meant).map(|entry| entry.bundle.clone()).collect()
+    }
+
     /// Bundles that tract cannot run, for tasks that no other bundle does.
     fn untried(&self) -> Vec<Bundle> {
-        let is_untried = |entry: &&Entry| matches!(entry.standing, Standing::Untried(_));
-        self.catalog()
-            .entries()
-            .iter()
-            .filter(is_untried)
-            .map(|entry| entry.bundle.clone())
-            .collect()
+        self.bundles_that(|entry| matches!(entry.standing, Standing::Untried(_)))
     }
 
     /// The bundles in service, and those that are to be tried first.
     pub fn bundles(&self) -> Vec<Bundle> {
-        let is_used =
-            |entry: &&Entry| matches!(entry.standing, Standing::Serving(_) | Standing::Untried(_));
-        self.catalog().entries().iter().filter(is_used).map(|entry| entry.bundle.clone()).collect()
+        self.bundles_that(|entry| {
+            matches!(entry.standing, Standing::Serving(_) | Standing::Untried(_))
+        })
     }
 
     /// Runs the local model of `task`, on the caller's terms.
@@ -166,6 +195,10 @@ impl Engine {
 }
 
 /// Every step of the catalog leaves it whole.
+fn read(catalog: &RwLock<Catalog>) -> RwLockReadGuard<'_, Catalog> {
+    catalog.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn write(catalog: &RwLock<Catalog>) -> RwLockWriteGuard<'_, Catalog> {
     catalog.write().unwrap_or_else(PoisonError::into_inner)
 }
@@ -180,19 +213,15 @@ fn load_first(bundles: Vec<Bundle>, loader: &Loader) -> Vec<(Bundle, Standing)> 
     let mut refused: Vec<(Bundle, String)> = Vec::new();
     let mut serving = None;
     for bundle in bundles {
-        let loaded = catch_unwind(AssertUnwindSafe(|| {
-            let loaded = loader.load(&bundle)?;
-            Lane::start(bundle.clone(), loaded, &loader.config, None)
-        }));
-        match loaded {
-            Ok(Ok(lane)) => {
-                serving = Some((bundle, Standing::Serving(Arc::new(lane))));
+        let lane = loader
+            .load(&bundle)
+            .and_then(|loaded| Lane::start(bundle.clone(), loaded, &loader.config, None));
+        match lane {
+            Ok(lane) => {
+                serving = Some((bundle, Standing::serving(lane)));
                 break;
             }
-            Ok(Err(why)) => refused.push((bundle, why)),
-            Err(_) => {
-                refused.push((bundle, "loading panicked; report this as a bug".to_owned()));
-            }
+            Err(why) => refused.push((bundle, why)),
         }
     }
     let has_none = serving.is_none();
@@ -203,7 +232,8 @@ fn load_first(bundles: Vec<Bundle>, loader: &Loader) -> Vec<(Bundle, Standing)> 
     refused.chain(serving).collect()
 }
 
-/// The bundle folders among `places` and directly inside of them, each place sorted by name.
+/// The bundle folders among `places` and directly inside of them, each place sorted by name. Inside,
+/// what begins with a dot is under writing.
 pub fn bundle_folders(places: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for place in places {
@@ -214,6 +244,7 @@ pub fn bundle_folders(places: &[PathBuf]) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(place) else { continue };
         let mut inside: Vec<_> = entries
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| !begins_with_dot(path))
             .filter(|path| path.join("bundle.toml").is_file())
             .collect();
         inside.sort();
@@ -221,3 +252,10 @@ pub fn bundle_folders(places: &[PathBuf]) -> Vec<PathBuf> {
     }
     found
 }
+
+fn begins_with_dot(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+#[cfg(test)]
+mod tests;

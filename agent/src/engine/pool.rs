@@ -2,10 +2,11 @@
 //!
 //! One worker begins; more are taken on, up to the most, when somebody waits and all are busy. Each
 //! is a thread, and blocks it. Who has nothing to do for a while rests: the last worker lets go of what
-//! it holds, the others end.
+//! it holds, the others end. Where one could not be had, the next is asked for a while later.
 //!
-//! **Invariant:** a job whose caller went away, or whose time is over, is never begun. The threads end
-//! when the pool is dropped and its line is empty.
+//! **Invariant:** a job whose caller went away, or whose time is over, is never begun. There is always a
+//! worker that looks at the line: one that is still to come does not count. The threads end when the
+//! pool is dropped and its line is empty.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,6 +56,8 @@ pub(super) struct Rules<J> {
     pub(super) waiting: usize,
     /// Who has nothing to do for so long rests; `None`: never.
     pub(super) rest_after: Option<Duration>,
+    /// Where a worker could not be had, none is asked for so long.
+    pub(super) hire_again_after: Duration,
     /// How jobs go together, if they do.
     pub(super) batching: Option<Batching<J>>,
 }
@@ -72,6 +75,7 @@ struct Shared<J> {
     bell: Condvar,
     hire: Hire<J>,
     rest_after: Option<Duration>,
+    hire_again_after: Duration,
     batching: Option<Batching<J>>,
 }
 
@@ -84,6 +88,8 @@ struct Floor<J> {
     coming: usize,
     idle: usize,
     most: usize,
+    /// Before this moment no further worker is asked for.
+    hire_from: Option<Instant>,
     pace: Pace,
     runs: u64,
     is_resting: bool,
@@ -150,6 +156,7 @@ impl<J: Send + 'static> Pool<J> {
             coming: 1,
             idle: 0,
             most: rules.workers.max(1),
+            hire_from: None,
             pace: Pace::default(),
             runs: 0,
             is_resting: false,
@@ -161,6 +168,7 @@ impl<J: Send + 'static> Pool<J> {
             bell: Condvar::new(),
             hire,
             rest_after: rules.rest_after,
+            hire_again_after: rules.hire_again_after,
             batching: rules.batching,
         });
         let this = Arc::clone(&shared);
@@ -192,7 +200,8 @@ impl<J: Send + 'static> Pool<J> {
             Entered::Full(_) => return Err(Turned::Full { expected }),
         };
         let is_enough = floor.line.len() <= floor.idle + floor.coming;
-        let grows = !is_enough && floor.workers < floor.most;
+        let may_hire = floor.hire_from.is_none_or(|from| now >= from);
+        let grows = !is_enough && may_hire && floor.workers < floor.most;
         floor.workers += usize::from(grows);
         floor.coming += usize::from(grows);
         drop(floor);
@@ -256,15 +265,16 @@ impl<J: Send + 'static> Shared<J> {
         }
     }
 
-    /// What did not come about once is not tried at every request.
+    /// What did not come about is not tried at every request.
     fn stay_small(&self, why: &str) {
         let mut floor = self.floor();
         floor.workers -= 1;
         floor.coming -= 1;
-        floor.most = floor.workers.max(1);
+        floor.hire_from = Some(Instant::now() + self.hire_again_after);
         let workers = floor.workers;
         drop(floor);
-        tracing::warn!(model = self.name, workers, why, "no further worker can be had");
+        let again_in_s = self.hire_again_after.as_secs();
+        tracing::warn!(model = self.name, workers, again_in_s, why, "no further worker can be had");
     }
 
     /// A worker's thread.
@@ -317,7 +327,8 @@ impl<J: Send + 'static> Shared<J> {
             (floor, is_over) = self.wait(floor, self.rest_after.filter(|_| !rests));
             floor.idle -= 1;
             if is_over && floor.line.len() == 0 && !floor.is_closed {
-                if floor.workers > 1 {
+                // One that is still to come may not come.
+                if floor.workers - floor.coming > 1 {
                     floor.workers -= 1;
                     return false;
                 }

@@ -4,7 +4,7 @@
 //! loaded anew, since its buffers may be half written.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_models::runtime::TensorSpec;
 use holdfast_models::{Bundle, InferError, Inference, Media, Model, Tensor};
@@ -59,10 +59,26 @@ pub(super) enum Given {
     Tensors(Vec<Tensor>),
 }
 
+/// What keeps a bundle in service from answering, for all of its workers.
+#[derive(Debug, Default)]
+pub(super) struct Ailment(Mutex<Option<String>>);
+
+impl Ailment {
+    /// Why no request is answered; `None` as long as they are.
+    pub(super) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, why: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+}
+
 /// A worker's own.
 pub(super) struct Runner {
     bundle: Arc<Bundle>,
     way: Way,
+    ailment: Arc<Ailment>,
     /// Gone while it rests, and after it panicked.
     ready: Option<Ready>,
     /// The inputs and outputs of batches, one after the other in the same memory.
@@ -71,33 +87,39 @@ pub(super) struct Runner {
     /// What is not told yet.
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     rows: metrics::Histogram,
+    runs: metrics::Counter,
 }
 
 type Answer = Result<Given, EngineError>;
 
 impl Runner {
     /// A worker with a model that is ready.
-    pub(super) fn new(bundle: Arc<Bundle>, loaded: Loaded) -> Self {
-        Self::with(bundle, loaded.way, loaded.ready)
+    pub(super) fn new(bundle: Arc<Bundle>, loaded: Loaded, ailment: Arc<Ailment>) -> Self {
+        let Loaded { ready, way } = loaded;
+        let empty = |specs: &[TensorSpec]| -> Vec<Tensor> {
+            specs.iter().map(|spec| Tensor::zeros(&[0], spec.dtype)).collect()
+        };
+        let (stacked, given) = (empty(bundle.inputs()), empty(bundle.outputs()));
+        let (name, version) = (bundle.name().to_owned(), bundle.version().to_owned());
+        let rows = metrics::histogram!("holdfast_batch_rows", "model" => name.clone());
+        // It goes on where the bundle was in service before.
+        let runs =
+            metrics::counter!("holdfast_model_runs_total", "model" => name, "version" => version);
+        let answers = Vec::new();
+        Self { bundle, way, ailment, ready: Some(ready), stacked, given, answers, rows, runs }
     }
 
     /// One more worker, whose model is loaded here. Blocks.
     ///
     /// # Errors
     /// It does not load; as a sentence.
-    pub(super) fn load(bundle: Arc<Bundle>, way: Way) -> Result<Self, String> {
-        let ready = load(&bundle, &way)?;
-        Ok(Self::with(bundle, way, ready))
-    }
-
-    fn with(bundle: Arc<Bundle>, way: Way, ready: Ready) -> Self {
-        let empty = |specs: &[TensorSpec]| -> Vec<Tensor> {
-            specs.iter().map(|spec| Tensor::zeros(&[0], spec.dtype)).collect()
-        };
-        let (stacked, given) = (empty(bundle.inputs()), empty(bundle.outputs()));
-        let name = bundle.name().to_owned();
-        let rows = metrics::histogram!("holdfast_batch_rows", "model" => name);
-        Self { bundle, way, ready: Some(ready), stacked, given, answers: Vec::new(), rows }
+    pub(super) fn load(
+        bundle: Arc<Bundle>,
+        way: Way,
+        ailment: Arc<Ailment>,
+    ) -> Result<Self, String> {
+        let ready = way.load(&bundle)?;
+        Ok(Self::new(bundle, Loaded { ready, way }, ailment))
     }
 
     /// Does what a worker is told.
@@ -110,6 +132,7 @@ impl Runner {
                     return;
                 }
                 let rows: usize = jobs.iter().map(Job::rows).sum();
+                self.runs.increment(1);
                 self.rows.record(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)));
                 // Where a batch fails, each of them has its own answer or its own reason.
                 if jobs.len() < 2 || !self.answer_together(jobs) {
@@ -130,9 +153,10 @@ impl Runner {
         }
     }
 
+    /// Whose caller is late, or went away, is not worked for to the end.
     fn answer(&mut self, job: Job) {
         let given = match &job.ask {
-            Ask::Media(media) => self.infer(media).map(Given::Inference),
+            Ask::Media(media) => self.infer(media, || !job.reply.is_closed()).map(Given::Inference),
             Ask::Tensors(inputs) => self.run(inputs).map(Given::Tensors),
         };
         self.answers.push((job.reply, given));
@@ -169,8 +193,12 @@ impl Runner {
         true
     }
 
-    fn infer(&mut self, media: &Media) -> Result<Inference, EngineError> {
-        self.with_model(|model| model.infer(media))?.map_err(told)
+    fn infer(
+        &mut self,
+        media: &Media,
+        is_wanted: impl FnMut() -> bool,
+    ) -> Result<Inference, EngineError> {
+        self.with_model(|model| model.infer_while(media, is_wanted))?.map_err(told)
     }
 
     /// The outputs leave with the answer, so they have memory of their own.
@@ -181,15 +209,27 @@ impl Runner {
         Ok(outputs)
     }
 
+    /// What is wrong with the bundle is known from here on, until it loads again.
+    fn reload(&self) -> Result<Ready, EngineError> {
+        let loaded = self.way.load(&self.bundle);
+        let bundle = self.bundle.name();
+        let ill = loaded.as_ref().err().map(|why| {
+            tracing::error!(bundle, why, "the model could not be loaded again");
+            format!("it could not be loaded again: {why}")
+        });
+        self.ailment.set(ill.clone());
+        loaded.map_err(|_| EngineError::NotReady {
+            model: format!("{bundle}@{}", self.bundle.version()),
+            why: ill.unwrap_or_default(),
+        })
+    }
+
     /// Runs the model, which is loaded again where it is gone.
     fn with_model<T>(&mut self, run: impl FnOnce(&mut Model) -> T) -> Result<T, EngineError> {
         let name = self.bundle.name();
         let mut ready = match self.ready.take() {
             Some(ready) => ready,
-            None => load(&self.bundle, &self.way).map_err(|why| {
-                tracing::error!(bundle = name, why, "the model could not be loaded again");
-                EngineError::Model(format!("{name} could not be loaded again: {why}"))
-            })?,
+            None => self.reload()?,
         };
         let Ok(done) = catch_unwind(AssertUnwindSafe(|| run(&mut ready.model))) else {
             tracing::error!(bundle = name, "the model panicked on an input; it is loaded anew");
@@ -213,9 +253,4 @@ fn told(error: InferError) -> EngineError {
         InferError::Media(error) => EngineError::Input(crate::error_chain(&error)),
         error => EngineError::Model(crate::error_chain(&error)),
     }
-}
-
-fn load(bundle: &Bundle, way: &Way) -> Result<Ready, String> {
-    catch_unwind(AssertUnwindSafe(|| way.load(bundle)))
-        .unwrap_or_else(|_| Err("loading panicked; report this as a bug".to_owned()))
 }

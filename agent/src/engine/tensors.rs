@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use holdfast_models::runtime::TensorSpec;
+use holdfast_models::runtime::{Misfit, TensorSpec, batch_of};
 use holdfast_models::{Bundle, Dtype, Tensor};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -212,9 +212,37 @@ impl Engine {
         Ok(TensorAnswer { model, version: bundle.version().to_owned(), outputs })
     }
 
-    /// Every version of every bundle that is intact.
+    /// Every version of every bundle, also of those that cannot be used.
     pub fn index(&self) -> Vec<ModelEntry> {
         self.catalog().index()
+    }
+
+    /// Whether a bundle answers, in a version or by a label of one, or in its default.
+    ///
+    /// # Errors
+    /// There is no such bundle or version.
+    pub async fn readiness(
+        &self,
+        model: &str,
+        version: Option<&str>,
+    ) -> Result<Readiness, EngineError> {
+        let found = self.catalog().readiness(model, version);
+        match found {
+            Some(readiness) => Ok(readiness),
+            None => Err(self.nothing(model, version).await),
+        }
+    }
+
+    /// Why a name, or a version of it, leads to nothing.
+    pub async fn nothing(&self, model: &str, version: Option<&str>) -> EngineError {
+        match self.answering(model, version).await {
+            Err(error) => error,
+            // It came meanwhile.
+            Ok(_) => EngineError::NotReady {
+                model: model.to_owned(),
+                why: "it came just now; ask again".to_owned(),
+            },
+        }
     }
 
     /// What a bundle takes and gives; `None` where there is no such bundle or version.
@@ -236,34 +264,29 @@ fn in_order(bundle: &Bundle, sent: Vec<(String, Tensor)>) -> Result<Vec<Tensor>,
         }
     }
     let mut inputs = Vec::with_capacity(specs.len());
-    let mut batch = None;
     for (spec, tensor) in specs.iter().zip(placed) {
-        let input = || spec.name.clone();
-        let missing = || TensorFault::Missing { input: input(), want: spec.to_string() };
-        let tensor = tensor.ok_or_else(missing)?;
-        if tensor.dtype() != spec.dtype {
-            let (got, want) = (tensor.dtype(), spec.dtype);
-            return Err(TensorFault::Dtype { input: input(), got, want });
-        }
-        let Some(own) = spec.batch_of(tensor.shape()) else {
-            let (got, want) = (tensor.shape().to_vec(), spec.to_string());
-            return Err(TensorFault::Shape { input: input(), got, want });
-        };
-        if spec.free_batch {
-            match batch {
-                Some(want) if want != own => {
-                    return Err(TensorFault::Batch { input: input(), got: own, want });
-                }
-                _ => batch = Some(own),
-            }
-        }
-        inputs.push(tensor);
+        let missing = || TensorFault::Missing { input: spec.name.clone(), want: spec.to_string() };
+        inputs.push(tensor.ok_or_else(missing)?);
     }
-    match batch {
-        Some(got) if got > most_rows(bundle) => {
+    match batch_of(specs, &inputs) {
+        Ok(got) if got > most_rows(bundle) => {
             Err(TensorFault::TooLarge { got, most: most_rows(bundle) })
         }
-        _ => Ok(inputs),
+        Ok(_) => Ok(inputs),
+        Err(misfit) => Err(misfitting(misfit, specs, &inputs)),
+    }
+}
+
+fn misfitting(misfit: Misfit, specs: &[TensorSpec], inputs: &[Tensor]) -> TensorFault {
+    let (Misfit::Dtype { at } | Misfit::Shape { at } | Misfit::Batch { at, .. }) = misfit;
+    let (spec, tensor) = (&specs[at], &inputs[at]);
+    let input = spec.name.clone();
+    match misfit {
+        Misfit::Dtype { .. } => TensorFault::Dtype { input, got: tensor.dtype(), want: spec.dtype },
+        Misfit::Shape { .. } => {
+            TensorFault::Shape { input, got: tensor.shape().to_vec(), want: spec.to_string() }
+        }
+        Misfit::Batch { got, want, .. } => TensorFault::Batch { input, got, want },
     }
 }
 

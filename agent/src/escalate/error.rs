@@ -305,11 +305,13 @@ impl SendError {
 }
 
 impl Fault {
-    /// A portal or a broken server passes; a model that has answered says the same again.
+    /// A portal or a broken server passes; a model that has answered says the same again, and at the
+    /// same length.
     fn next(&self) -> Next {
         match self {
-            Self::TooLong { .. } | Self::Foreign { .. } => Next::Retry,
-            Self::Declined { .. }
+            Self::Foreign { .. } => Next::Retry,
+            Self::TooLong { .. }
+            | Self::Declined { .. }
             | Self::Filtered
             | Self::CutShort
             | Self::BesideTheQuestion { .. } => Next::NotHere,

@@ -9,7 +9,7 @@ use holdfast_models::Tensor;
 use tokio::time::Instant;
 
 use super::dtype;
-use super::refusal::{Kind, Refusal, shown};
+use super::refusal::{Declared, Kind, Refusal, shown};
 use super::request::{Infer, Wanted};
 use crate::engine::{
     Engine, EngineError, ModelEntry, ModelMetadata, Readiness, TensorAnswer, TensorFault,
@@ -66,35 +66,50 @@ pub(super) async fn infer(
     Ok(Answered { id, answer, outputs, is_binary })
 }
 
+/// A refusal of an input's data, or of the input itself where its type or shape is wrong already: that
+/// is what its caller has to put right first.
+pub(super) fn in_view_of_the_model(
+    engine: &Engine,
+    model: &str,
+    version: Option<&str>,
+    refusal: Refusal,
+) -> Refusal {
+    let Some(Declared { input, dtype, shape }) = refusal.declared.as_deref() else {
+        return refusal;
+    };
+    let metadata = engine.metadata(model, version);
+    let inputs = metadata.iter().flat_map(|metadata| &metadata.inputs);
+    let Some(own) = inputs.clone().find(|own| own.name == *input) else { return refusal };
+    let fits = |(own, got): (&Option<usize>, &usize)| own.is_none_or(|own| own == *got);
+    let has_shape = own.shape.len() == shape.len() && own.shape.iter().zip(shape).all(fits);
+    let (input, got) = (input.clone(), shape.clone());
+    let fault = match (own.dtype == *dtype, has_shape) {
+        (false, _) => TensorFault::Dtype { input, got: *dtype, want: own.dtype },
+        (true, false) => TensorFault::Shape { input, got, want: described(own) },
+        (true, true) => return refusal,
+    };
+    Refusal::bad(in_words_of_the_protocol(&fault, metadata.as_ref()))
+}
+
 /// What a model takes and gives.
-pub(super) fn metadata(
+pub(super) async fn metadata(
     engine: &Engine,
     model: &str,
     version: Option<&str>,
 ) -> Result<ModelMetadata, Refusal> {
-    engine.metadata(model, version).ok_or_else(|| unknown(engine, model, version))
+    match engine.metadata(model, version) {
+        Some(metadata) => Ok(metadata),
+        None => Err(engine.nothing(model, version).await.into()),
+    }
 }
 
 /// Whether a model, or one version of it, answers.
-pub(super) fn is_ready(
+pub(super) async fn is_ready(
     engine: &Engine,
     model: &str,
     version: Option<&str>,
 ) -> Result<bool, Refusal> {
-    // A version may be asked for by its label, which the engine alone knows.
-    let metadata = metadata(engine, model, version)?;
-    let index = engine.index();
-    let mut entries = index.iter().filter(|entry| entry.name == metadata.name);
-    Ok(match version {
-        None => entries.any(|entry| entry.is_default && entry.state == Readiness::Ready),
-        Some(version) => {
-            let exact = entries.clone().find(|entry| entry.version == version);
-            match exact {
-                Some(entry) => entry.state == Readiness::Ready,
-                None => entries.any(|entry| entry.state == Readiness::Ready),
-            }
-        }
-    })
+    Ok(engine.readiness(model, version).await? == Readiness::Ready)
 }
 
 /// Whether any model answers; without one there is nothing to be ready for.
@@ -116,30 +131,6 @@ pub(super) fn state(readiness: Readiness) -> &'static str {
         Readiness::Loading => "LOADING",
         Readiness::Unavailable => "UNAVAILABLE",
     }
-}
-
-/// Refuses a model or version that is not there.
-pub(super) fn unknown(engine: &Engine, model: &str, version: Option<&str>) -> Refusal {
-    let index = engine.index();
-    let versions: Vec<&str> = index
-        .iter()
-        .filter(|entry| entry.name == model)
-        .map(|entry| entry.version.as_str())
-        .collect();
-    let model = shown(model);
-    let message = match (version, versions.is_empty()) {
-        (Some(version), false) => {
-            let (version, have) = (shown(version), versions.join(", "));
-            format!("model {model} has no version {version}; it has {have}")
-        }
-        _ => {
-            let mut names: Vec<&str> = index.iter().map(|entry| entry.name.as_str()).collect();
-            names.dedup();
-            let have = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            format!("there is no model {model} here; known models: {have}")
-        }
-    };
-    Refusal::new(Kind::Unknown, message)
 }
 
 /// A parameter of a load; those that bring a model along are not offered.

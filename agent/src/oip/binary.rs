@@ -10,6 +10,15 @@ use holdfast_models::tensor::Elements;
 
 use super::strings;
 
+/// The memory that so many elements may take which these bytes are, in bytes; of texts with their
+/// letters.
+pub(super) fn memory(bytes: &[u8], dtype: Dtype, count: usize) -> usize {
+    match dtype {
+        Dtype::Text => count.min(bytes.len() / 4).saturating_mul(dtype.bytes()) + bytes.len(),
+        _ => count.saturating_mul(dtype.bytes()).min(bytes.len()),
+    }
+}
+
 /// The elements of a tensor with this type and so many of them.
 pub(super) fn elements(bytes: &[u8], dtype: Dtype, count: usize) -> Result<Elements, String> {
     if dtype != Dtype::Text && count.checked_mul(dtype.bytes()) != Some(bytes.len()) {

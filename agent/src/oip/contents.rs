@@ -11,7 +11,7 @@ use super::messages::{
     Choice, InferInputTensor, InferParameter, InferTensorContents, ModelInferRequest,
     ModelInferResponse, TensorMetadata,
 };
-use super::refusal::Refusal;
+use super::refusal::{Declared, Refusal};
 use super::request::{self, Infer, MOST_TENSORS, Parameter, Wanted};
 use super::{binary, dtype, strings};
 
@@ -63,7 +63,19 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, Refusal
     }
     let dtype = request::dtype(&input.datatype)?;
     let (shape, count) = request::shape(&input.shape, dtype)?;
-    let elements = match (raw, input.contents) {
+    let declared = Declared { input: input.name, dtype, shape: shape.clone() };
+    let elements = elements(raw, input.contents, dtype, count);
+    let elements = elements.map_err(|refusal| refusal.about(declared))?;
+    request::tensor(shape, elements)
+}
+
+fn elements(
+    raw: Option<Bytes>,
+    contents: Option<InferTensorContents>,
+    dtype: Dtype,
+    count: usize,
+) -> Result<Elements, Refusal> {
+    let elements = match (raw, contents) {
         (Some(_), Some(contents)) if contents != InferTensorContents::default() => {
             return Err(Refusal::bad("has raw contents and typed contents; send one of them"));
         }
@@ -74,7 +86,7 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, Refusal
         let got = elements.len();
         return Err(Refusal::bad(format!("contents has {got} elements, its shape has {count}")));
     }
-    request::tensor(shape, elements)
+    Ok(elements)
 }
 
 fn typed(contents: InferTensorContents, dtype: Dtype) -> Result<Elements, Refusal> {

@@ -37,9 +37,9 @@ use super::messages::{
 };
 use super::refusal::{Kind, Refusal, shown};
 use super::request::MAX_DEADLINE;
-use super::work::{TEXT_WEIGHT, off_reactor};
+use super::work::{self, InPlaceOf, TEXT_WEIGHT, off_reactor};
 use super::{EXTENSIONS, SMALL_BODY, ask, contents, dtype};
-use crate::api::body::{self, Place};
+use crate::api::body::{self, Limit, Place};
 use crate::api::{Api, server};
 use crate::engine;
 
@@ -78,15 +78,19 @@ async fn connection(stream: TcpStream, api: Api, stop: CancellationToken) {
     let mut idle = tokio::time::interval(api.config.header_timeout);
     idle.reset();
     let calls = Arc::new(Calls::default());
-    let counted = Arc::clone(&calls);
+    let (counted, stopping) = (Arc::clone(&calls), stop.clone());
     let service = service_fn(move |request| {
-        let (api, calls) = (api.clone(), Arc::clone(&counted));
+        let (api, calls, stopping) = (api.clone(), Arc::clone(&counted), stopping.clone());
         async move {
             calls.begun.fetch_add(1, Ordering::Relaxed);
             calls.under_way.fetch_add(1, Ordering::Relaxed);
             // A caller that goes away ends the call here, and its place in the model's line with it.
             let _under_way = UnderWay(calls);
-            Ok::<_, Infallible>(answer(api, request).await)
+            Ok::<_, Infallible>(tokio::select! {
+                biased;
+                reply = answer(api, request) => reply,
+                () = server::stopped_for_long(&stopping) => come_back(),
+            })
         }
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
@@ -147,7 +151,7 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
             let call = |bytes| async move {
                 let ModelRequest { name, version } = read(bytes)?;
                 // What is not there is not ready, and no error to who asks for that.
-                let ready = ask::is_ready(&engine, &name, some(&version)).unwrap_or(false);
+                let ready = ask::is_ready(&engine, &name, some(&version)).await.unwrap_or(false);
                 Ok(ReadyResponse { ready })
             };
             unary(&api, request, call).await
@@ -155,14 +159,14 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
         "ModelMetadata" => {
             let call = |bytes| async move {
                 let ModelRequest { name, version } = read(bytes)?;
-                Ok(metadata(ask::metadata(&engine, &name, some(&version))?))
+                Ok(metadata(ask::metadata(&engine, &name, some(&version)).await?))
             };
             unary(&api, request, call).await
         }
         "ModelConfig" => {
             let call = |bytes| async move {
                 let ModelRequest { name, version } = read(bytes)?;
-                let config = config(ask::metadata(&engine, &name, some(&version))?);
+                let config = config(ask::metadata(&engine, &name, some(&version)).await?);
                 Ok(ModelConfigResponse { config: Some(config) })
             };
             unary(&api, request, call).await
@@ -172,12 +176,19 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
             let own = api.clone();
             unary(&api, request, |bytes| infer(own, bytes, begun, given)).await
         }
+        _ => repository(&api, &engine, request).await,
+    }
+}
+
+/// Answers a call of the model repository extension, or one that is none.
+async fn repository(api: &Api, engine: &engine::Engine, request: http::Request<Incoming>) -> Reply {
+    match request.uri().path().strip_prefix(SERVICE).unwrap_or_default() {
         "RepositoryIndex" => {
             let call = |bytes| async move {
                 let RepositoryIndexRequest { ready, .. } = read(bytes)?;
-                Ok(index(ask::index(&engine, ready)))
+                Ok(index(ask::index(engine, ready)))
             };
-            unary(&api, request, call).await
+            unary(api, request, call).await
         }
         "RepositoryModelLoad" => {
             let call = |bytes| async move {
@@ -186,7 +197,7 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
                 engine.load(&model_name).await?;
                 Ok(Nothing {})
             };
-            unary(&api, request, call).await
+            unary(api, request, call).await
         }
         "RepositoryModelUnload" => {
             let call = |bytes| async move {
@@ -194,7 +205,7 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
                 engine.unload(&model_name).await?;
                 Ok(Nothing {})
             };
-            unary(&api, request, call).await
+            unary(api, request, call).await
         }
         _ => {
             let path = shown(request.uri().path());
@@ -203,6 +214,12 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
             status(&Refusal::new(Kind::NotOffered, what)).into_http()
         }
     }
+}
+
+/// What a call gets that is under way when the agent has no more time for it.
+fn come_back() -> Reply {
+    let refusal = Refusal::new(Kind::Busy, server::STOPPING).retry_after(server::BACK_IN_S);
+    status(&refusal).into_http()
 }
 
 fn some(version: &str) -> Option<&str> {
@@ -276,16 +293,23 @@ async fn infer(
 ) -> Result<ModelInferResponse, Refusal> {
     // Typed contents are many small numbers; raw ones are copied.
     let weight = bytes.len() * 2;
-    let (model, version, request) = off_reactor(weight, move || {
+    let (room, busy_s) = (api.room.clone(), api.retry_after_s());
+    let (model, version, request, _more) = off_reactor(weight, move || {
+        let mut more = Place::default();
+        // The message itself has its room.
+        let mut tensors = InPlaceOf::body(bytes.len(), &room, busy_s, &mut more);
+        tensors.take(messages::memory(&bytes))?;
         let mut message: ModelInferRequest = read(bytes)?;
         let model = std::mem::take(&mut message.model_name);
         let version = std::mem::take(&mut message.model_version);
-        Ok((model, version, contents::parse(message)?))
+        Ok((model, version, contents::parse(message), more))
     })
     .await?;
+    let engine = &api.service.engine;
+    let in_view = |refusal| ask::in_view_of_the_model(engine, &model, some(&version), refusal);
+    let request = request.map_err(in_view)?;
     let default = Duration::from_millis(api.defaults.deadline_ms);
     let deadline = given.map_or(default, |given| given.min(MAX_DEADLINE));
-    let engine = &api.service.engine;
     let answered = ask::infer(engine, &model, some(&version), request, (begun, deadline)).await;
     api.service.pressure.note_call();
     let answered = answered?;
@@ -319,8 +343,8 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let is_infer = parts.uri.path().ends_with("/ModelInfer");
-    let limit = if is_infer { api.config.max_body_bytes } else { SMALL_BODY };
-    let (framed, _room, _place) = match framed(api, &parts.headers, Body::new(body), limit).await {
+    let read = framed(api, &parts.headers, Body::new(body), is_infer).await;
+    let (framed, _room, _place) = match read {
         Ok(read) => read,
         Err(refusal) => return status(&refusal).into_http(),
     };
@@ -340,7 +364,7 @@ async fn framed<'a>(
     api: &'a Api,
     headers: &HeaderMap,
     body: Body,
-    limit: usize,
+    is_infer: bool,
 ) -> Result<(Bytes, Place, tokio::sync::SemaphorePermit<'a>), Refusal> {
     let admitted = encoding_of(headers).and_then(|encoding| Ok((encoding, api.place()?)));
     let (encoding, place) = match admitted {
@@ -351,8 +375,12 @@ async fn framed<'a>(
         }
     };
     let busy_s = api.retry_after_s();
+    let (limit, message) = match is_infer {
+        true => (Limit::Configured { frame: FRAME }, api.config.max_body_bytes),
+        false => (Limit::Call(SMALL_BODY + FRAME), SMALL_BODY),
+    };
     let (bytes, mut taken) =
-        body::read(&api.room, &api.config, limit + FRAME, headers, body, busy_s).await?;
+        body::read(&api.room, &api.config, limit, headers, body, busy_s).await?;
     let is_compressed = match bytes.first() {
         Some(0) => false,
         Some(1) => true,
@@ -367,7 +395,7 @@ async fn framed<'a>(
     let (room, weight) = (api.room.clone(), bytes.len() * TEXT_WEIGHT);
     let (out, taken) = off_reactor(weight, move || {
         let more = |bytes| room.try_take(bytes, &mut taken);
-        Ok((expanded(&bytes, encoding, limit, more, busy_s)?, taken))
+        Ok((expanded(&bytes, encoding, message, more, busy_s)?, taken))
     })
     .await?;
     Ok((out, taken, place))
@@ -402,11 +430,7 @@ fn expanded(
             Kind::TooLarge,
             format!("more than the {limit} bytes that are allowed come out of the message"),
         ),
-        Unread::NoRoom => Refusal::new(
-            Kind::Busy,
-            "other requests take the memory that api.max_body_memory_mib allows; try again",
-        )
-        .retry_after(busy_s),
+        Unread::NoRoom => work::no_room(busy_s),
     })?;
     let mut plain = BytesMut::with_capacity(FRAME + out.len());
     plain.put_u8(0);
@@ -491,6 +515,15 @@ impl<M> Decoder for Plain<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_is_open_when_the_agent_stops_is_told_to_come_back() {
+        let reply = come_back();
+        let header = |name: &str| reply.headers().get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(header("grpc-status"), Some("14"), "UNAVAILABLE");
+        assert_eq!(header("retry-after"), Some("2"));
+        assert!(header("grpc-message").is_some_and(|text| text.contains("stops")));
+    }
 
     #[test]
     fn a_caller_s_timeout_is_read() {

@@ -2,7 +2,7 @@
 //! caller wants them in binary.
 //!
 //! **Invariant:** whatever the bytes are, they become a request or a refusal that names the input;
-//! memory grows with the bytes, never with what they claim.
+//! memory grows with the bytes, never with what they claim, and is asked for before it is taken.
 
 use holdfast_models::tensor::Elements;
 use holdfast_models::{Dtype, Tensor};
@@ -11,7 +11,7 @@ use super::binary;
 use super::dtype;
 use super::numbers;
 use super::reader::{Fault, Reader};
-use super::refusal::Refusal;
+use super::refusal::{Declared, Refusal};
 use super::request::{self, Infer, MOST_TENSORS, Parameter, Wanted};
 
 impl From<Fault> for Refusal {
@@ -20,8 +20,15 @@ impl From<Fault> for Refusal {
     }
 }
 
+/// Asked before a tensor takes so many bytes.
+pub(super) type Room<'a> = dyn FnMut(usize) -> Result<(), Refusal> + 'a;
+
 /// Reads a request: JSON of `json_length` bytes (all when `None`), and binary tensors behind it.
-pub(super) fn parse(body: &[u8], json_length: Option<usize>) -> Result<Infer, Refusal> {
+pub(super) fn parse(
+    body: &[u8],
+    json_length: Option<usize>,
+    room: &mut Room<'_>,
+) -> Result<Infer, Refusal> {
     let length = json_length.unwrap_or(body.len());
     let Some((json, mut tail)) = body.split_at_checked(length) else {
         let got = body.len();
@@ -44,7 +51,7 @@ pub(super) fn parse(body: &[u8], json_length: Option<usize>) -> Result<Infer, Re
                 has_inputs = true;
                 reader.list(|reader| {
                     at_most(infer.inputs.len(), "inputs")?;
-                    infer.inputs.push(input(reader, &mut tail, infer.inputs.len())?);
+                    infer.inputs.push(input(reader, &mut tail, infer.inputs.len(), room)?);
                     Ok::<_, Refusal>(())
                 })?;
             }
@@ -119,18 +126,25 @@ fn input(
     reader: &mut Reader<'_>,
     tail: &mut &[u8],
     number: usize,
+    room: &mut Room<'_>,
 ) -> Result<(String, Tensor), Refusal> {
     let begin = reader.clone();
     let mut partial = Partial::default();
-    let read = read_input(reader, &mut partial);
-    let read = read.and_then(|()| partial.tensor(tail));
+    let read = read_input(reader, &mut partial, room);
+    let read = read.and_then(|()| partial.tensor(tail, room));
     // What is wrong may stand before the name.
     let name = partial.name.take().or_else(|| name_of(begin)).filter(|name| !name.is_empty());
     match (read, name) {
         (Ok(tensor), Some(name)) => Ok((name, tensor)),
         (Ok(_), None) => Err(Refusal::bad(format!("input {number} (counted from 0) has no name"))),
         (Err(refusal), name) => {
-            Err(refusal.of("input", &name.unwrap_or_else(|| number.to_string())))
+            let name = name.unwrap_or_else(|| number.to_string());
+            let kind = partial.kind().ok().flatten();
+            let refusal = refusal.of("input", &name);
+            Err(match kind {
+                Some((dtype, shape)) => refusal.about(Declared { input: name, dtype, shape }),
+                None => refusal,
+            })
         }
     }
 }
@@ -150,7 +164,11 @@ fn name_of(mut reader: Reader<'_>) -> Option<String> {
     name
 }
 
-fn read_input<'a>(reader: &mut Reader<'a>, partial: &mut Partial<'a>) -> Result<(), Refusal> {
+fn read_input<'a>(
+    reader: &mut Reader<'a>,
+    partial: &mut Partial<'a>,
+    room: &mut Room<'_>,
+) -> Result<(), Refusal> {
     reader.object(|reader, key| {
         match key {
             "name" => partial.name = Some(reader.string()?.into_owned()),
@@ -162,6 +180,7 @@ fn read_input<'a>(reader: &mut Reader<'a>, partial: &mut Partial<'a>) -> Result<
             }
             "data" => match partial.kind()? {
                 Some((dtype, shape)) => {
+                    room(numbers::memory(reader, dtype, &shape))?;
                     let elements = numbers::elements(reader, dtype, &shape)?;
                     partial.elements = Some((shape, elements));
                 }
@@ -210,7 +229,7 @@ impl Partial<'_> {
         Ok(Some((dtype, shape)))
     }
 
-    fn tensor(&mut self, tail: &mut &[u8]) -> Result<Tensor, Refusal> {
+    fn tensor(&mut self, tail: &mut &[u8], room: &mut Room<'_>) -> Result<Tensor, Refusal> {
         if self.dtype.is_none() {
             return Err(Refusal::bad("datatype is missing"));
         }
@@ -218,6 +237,7 @@ impl Partial<'_> {
             return Err(Refusal::bad("shape is missing"));
         };
         if let Some(mut reader) = self.data_at.take() {
+            room(numbers::memory(&reader, dtype, &shape))?;
             let elements = numbers::elements(&mut reader, dtype, &shape)?;
             self.elements = Some((shape.clone(), elements));
         }
@@ -242,6 +262,7 @@ impl Partial<'_> {
                 };
                 *tail = rest;
                 let count = shape.iter().product();
+                room(binary::memory(own, dtype, count))?;
                 let elements = binary::elements(own, dtype, count).map_err(Refusal::bad)?;
                 request::tensor(shape, elements)
             }

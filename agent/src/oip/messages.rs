@@ -293,33 +293,77 @@ pub(super) fn write<M: Message>(message: &M, to: &mut impl BufMut) -> Result<(),
     message.encode(to).map_err(|error| error.to_string())
 }
 
+/// The memory that the tensors of a `ModelInferRequest` may take, in bytes. What is damaged behind
+/// some place is not looked at.
+pub(super) fn memory(bytes: &[u8]) -> usize {
+    // A number of a byte or more becomes one of its type; a text has its letters and its place.
+    let number = |inner: Field<'_>| match inner.tag {
+        2 | 4 => inner.own.len().saturating_mul(size_of::<u32>()),
+        3 | 5 => inner.own.len().saturating_mul(size_of::<u64>()),
+        8 => inner.own.len() + size_of::<Bytes>() + size_of::<String>(),
+        _ => inner.own.len(),
+    };
+    let of_field = |outer: Field<'_>| match outer.tag {
+        5 => fields(outer.own)
+            .filter(|input| input.tag == 5)
+            .flat_map(|own| fields(own.own))
+            .map(number)
+            .sum(),
+        7 => outer.own.len(),
+        _ => 0,
+    };
+    fields(bytes).map(of_field).fold(0, usize::saturating_add)
+}
+
+/// A field of a message: the bytes of its value, and what is behind it.
+#[derive(Debug, Clone, Copy)]
+struct Field<'a> {
+    tag: u32,
+    wire: WireType,
+    own: &'a [u8],
+    rest: &'a [u8],
+}
+
+/// The fields of a message, up to where it is damaged.
+fn fields(bytes: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    std::iter::successors(field(bytes).ok(), |last| field(last.rest).ok())
+}
+
+/// The first field of a message.
+fn field(mut bytes: &[u8]) -> Result<Field<'_>, String> {
+    let cut = || "the message is cut or damaged".to_owned();
+    let (tag, wire) = decode_key(&mut bytes).map_err(|_| cut())?;
+    let mut behind = bytes;
+    let length = match wire {
+        WireType::Varint => {
+            decode_varint(&mut behind).map_err(|_| cut())?;
+            bytes.len() - behind.len()
+        }
+        WireType::SixtyFourBit => 8,
+        WireType::ThirtyTwoBit => 4,
+        WireType::LengthDelimited => {
+            let length = decode_varint(&mut bytes).map_err(|_| cut())?;
+            usize::try_from(length).unwrap_or(usize::MAX)
+        }
+        WireType::StartGroup | WireType::EndGroup => {
+            return Err("the message has a group, which the protocol has not".to_owned());
+        }
+    };
+    let (own, rest) = bytes.split_at_checked(length).ok_or_else(cut)?;
+    Ok(Field { tag, wire, own, rest })
+}
+
 /// Walks over the fields of a message, before anything is made of them. Messages other than a
 /// `ModelInferRequest` have no field that it would take for one of many.
 fn weigh(mut bytes: &[u8], inside: &Inside, left: &mut usize) -> Result<(), String> {
-    let cut = |_| "the message is cut or damaged".to_owned();
     while !bytes.is_empty() {
-        let (tag, wire) = decode_key(&mut bytes).map_err(cut)?;
-        let length = match wire {
-            WireType::Varint => {
-                decode_varint(&mut bytes).map_err(cut)?;
-                continue;
-            }
-            WireType::SixtyFourBit => 8,
-            WireType::ThirtyTwoBit => 4,
-            WireType::LengthDelimited => {
-                let length = decode_varint(&mut bytes).map_err(cut)?;
-                usize::try_from(length).unwrap_or(usize::MAX)
-            }
-            WireType::StartGroup | WireType::EndGroup => {
-                return Err("the message has a group, which the protocol has not".to_owned());
-            }
-        };
-        let Some((own, rest)) = bytes.split_at_checked(length) else {
-            return Err("the message is cut or damaged".to_owned());
-        };
+        let Field { tag, wire, own, rest } = field(bytes)?;
         bytes = rest;
-        let field = inside.0.iter().find(|(known, _)| *known == tag);
-        let weight = match field {
+        if wire == WireType::Varint {
+            continue;
+        }
+        let known = inside.0.iter().find(|(known, _)| *known == tag);
+        let weight = match known {
             Some((_, Inside([]))) => 1,
             Some(_) => MESSAGE_WEIGHT,
             None => 0,
@@ -327,7 +371,7 @@ fn weigh(mut bytes: &[u8], inside: &Inside, left: &mut usize) -> Result<(), Stri
         *left = left.checked_sub(weight).ok_or_else(|| {
             format!("the message has too many parts: at most {} texts", strings::MOST)
         })?;
-        if let Some((_, inner)) = field
+        if let Some((_, inner)) = known
             && wire == WireType::LengthDelimited
             && !inner.0.is_empty()
         {
@@ -382,11 +426,34 @@ mod tests {
         assert!(read::<ModelInferRequest>(request(1000, 100).encode_to_vec().into()).is_ok());
     }
 
+    #[test]
+    fn the_memory_of_tensors_is_known_before_they_are_made() {
+        let of = |contents: InferTensorContents| {
+            let input = InferInputTensor { contents: Some(contents), ..Default::default() };
+            let message = ModelInferRequest { inputs: vec![input], ..Default::default() };
+            memory(&message.encode_to_vec())
+        };
+        let none = InferTensorContents::default;
+        assert_eq!(of(none()), 0);
+        assert_eq!(of(InferTensorContents { int64s: vec![1; 1000], ..none() }), 8000);
+        assert_eq!(of(InferTensorContents { ints: vec![1; 1000], ..none() }), 4000);
+        assert_eq!(of(InferTensorContents { fp32s: vec![0.5; 1000], ..none() }), 4000);
+        assert_eq!(of(InferTensorContents { bools: vec![true; 1000], ..none() }), 1000);
+        let texts = of(InferTensorContents { bytes: vec![Bytes::new(); 10], ..none() });
+        assert!(texts >= 10 * size_of::<String>(), "{texts}");
+        let raw = vec![Bytes::from(vec![0; 500]); 2];
+        let raw = ModelInferRequest { raw_input_contents: raw, ..Default::default() };
+        let bytes = raw.encode_to_vec();
+        assert_eq!(memory(&bytes), 1000);
+        assert!(memory(&bytes[..bytes.len() - 1]) <= 500, "what is cut does not count");
+    }
+
     proptest! {
         #[test]
         fn random_and_cut_bytes_never_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..200), cut in any::<prop::sample::Index>(),
         ) {
+            memory(&bytes);
             drop(read::<ModelInferRequest>(bytes.into()));
             let whole = request(3, 2).encode_to_vec();
             drop(read::<ModelInferRequest>(whole[..cut.index(whole.len())].to_vec().into()));

@@ -1,8 +1,8 @@
 //! The Open Inference Protocol v2, as Triton, KServe and OpenVINO Model Server speak it: over HTTP
 //! under `/v2`, and over gRPC on a listener of its own.
 //!
-//! A call's way: [`rest`] or [`grpc`] takes the bytes, [`json`], [`binary`] and [`messages`] make
-//! tensors of them, [`ask`] asks the engine, and back.
+//! A call's way: `rest` or `grpc` takes the bytes, `json`, `binary` and `messages` make
+//! tensors of them, `ask` asks the engine, and back.
 //!
 //! **Invariant:** whatever arrives becomes a call or a refusal that says what was expected; only models
 //! of this device answer, and nothing is held or escalated.
@@ -32,3 +32,15 @@ const SMALL_BODY: usize = 64 << 10;
 /// What is offered beyond the protocol's core.
 const EXTENSIONS: [&str; 4] =
     ["binary_tensor_data", "model_configuration", "model_repository", "parameters"];
+
+/// Whether bytes are an inference request as it comes over HTTP: JSON of `json_length` bytes, all of them
+/// where that is not said, and tensors in binary behind it. For those who throw bytes at the reader.
+pub fn is_request(body: &[u8], json_length: Option<usize>) -> bool {
+    json::parse(body, json_length, &mut |_| Ok(())).is_ok()
+}
+
+/// Whether bytes are an inference request as it comes over gRPC. For those who throw bytes at the reader.
+pub fn is_message(bytes: &[u8]) -> bool {
+    let message = messages::read::<messages::ModelInferRequest>(bytes.to_vec().into());
+    message.is_ok_and(|message| contents::parse(message).is_ok())
+}

@@ -33,16 +33,28 @@ pub(super) fn elements(
     })
 }
 
+/// The memory that the list which begins here may take as elements, in bytes; of texts with their
+/// letters.
+pub(super) fn memory(reader: &Reader<'_>, dtype: Dtype, shape: &[usize]) -> usize {
+    let letters = if dtype == Dtype::Text { reader.left() } else { 0 };
+    most(reader, shape).saturating_mul(dtype.bytes()).saturating_add(letters)
+}
+
+/// As many elements as the shape says, and the text can hold: one takes two bytes at least, its comma
+/// included.
+fn most(reader: &Reader<'_>, shape: &[usize]) -> usize {
+    // Its caller has multiplied them before.
+    shape.iter().product::<usize>().min(reader.left() / 2 + 1)
+}
+
 fn list<T>(
     reader: &mut Reader<'_>,
     shape: &[usize],
     element: impl Fn(&mut Reader<'_>) -> Result<T, Fault> + Copy,
 ) -> Result<Vec<T>, Fault> {
     let begin = reader.at();
-    // Its caller has multiplied them before.
     let count: usize = shape.iter().product();
-    // An element takes two bytes at least, its comma included.
-    let mut found = Vec::with_capacity(count.min(reader.left() / 2 + 1));
+    let mut found = Vec::with_capacity(most(reader, shape));
     let mut after = reader.clone();
     if after.take(b'[') && after.peek() == Some(b'[') {
         nested(reader, shape, element, &mut found)?;

@@ -3,6 +3,8 @@
 //! **Invariant:** a refusal says what is wrong, of which part, and what was expected; it never echoes
 //! a tensor's contents.
 
+use holdfast_models::Dtype;
+
 /// What kind of refusal it is, which decides the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -33,6 +35,16 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// Seconds after which it may be asked again.
     pub(crate) retry_after_s: Option<u64>,
+    /// What was said of the input whose data cannot be used.
+    pub(crate) declared: Option<Box<Declared>>,
+}
+
+/// An input's type and shape, as the caller gives them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Declared {
+    pub(crate) input: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
 }
 
 impl Kind {
@@ -54,7 +66,7 @@ impl Kind {
 
 impl Refusal {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after_s: None }
+        Self { kind, message: message.into(), retry_after_s: None, declared: None }
     }
 
     pub(crate) fn bad(message: impl Into<String>) -> Self {
@@ -64,6 +76,11 @@ impl Refusal {
     /// The same, of an input or output.
     pub(crate) fn of(self, what: &str, name: &str) -> Self {
         Self { message: format!("{what} {}: {}", shown(name), self.message), ..self }
+    }
+
+    /// The same, of the data of an input that is said to be so.
+    pub(crate) fn about(self, declared: Declared) -> Self {
+        Self { declared: Some(Box::new(declared)), ..self }
     }
 
     pub(crate) fn retry_after(self, seconds: u64) -> Self {

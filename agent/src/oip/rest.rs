@@ -19,9 +19,9 @@ use super::json::{self, Written};
 use super::reader::Reader;
 use super::refusal::{Kind, Refusal, shown};
 use super::request::Infer;
-use super::work::{TEXT_WEIGHT, off_reactor};
+use super::work::{self, InPlaceOf, TEXT_WEIGHT, off_reactor};
 use super::{EXTENSIONS, SMALL_BODY, dtype};
-use crate::api::body::{self, Place};
+use crate::api::body::{self, Limit, Place};
 use crate::api::{Api, Problem};
 use crate::engine::{ModelMetadata, TensorMetadata};
 
@@ -107,12 +107,14 @@ fn status_of(is_ready: bool) -> StatusCode {
 }
 
 async fn model_ready(State(api): State<Api>, Path(path): Path<ModelPath>) -> Asked {
-    let is_ready = ask::is_ready(&api.service.engine, &path.model, path.version.as_deref())?;
+    let (engine, version) = (&api.service.engine, path.version.as_deref());
+    let is_ready = ask::is_ready(engine, &path.model, version).await?;
     Ok(status_of(is_ready).into_response())
 }
 
 async fn metadata(State(api): State<Api>, Path(path): Path<ModelPath>) -> Asked {
-    let found = ask::metadata(&api.service.engine, &path.model, path.version.as_deref())?;
+    let (engine, version) = (&api.service.engine, path.version.as_deref());
+    let found = ask::metadata(engine, &path.model, version).await?;
     let tensor = |tensor: &TensorMetadata| {
         json!({
             "name": tensor.name,
@@ -130,7 +132,8 @@ async fn metadata(State(api): State<Api>, Path(path): Path<ModelPath>) -> Asked 
 }
 
 async fn config(State(api): State<Api>, Path(path): Path<ModelPath>) -> Asked {
-    let found = ask::metadata(&api.service.engine, &path.model, path.version.as_deref())?;
+    let (engine, version) = (&api.service.engine, path.version.as_deref());
+    let found = ask::metadata(engine, &path.model, version).await?;
     let ModelMetadata { name, platform, inputs, outputs, .. } = found;
     let tensor = |tensor: &TensorMetadata| {
         json!({
@@ -215,7 +218,8 @@ async fn unload(
 async fn small_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<(Bytes, Place), Refusal> {
     let _place = api.place()?;
     let busy_s = api.retry_after_s();
-    Ok(body::read(&api.room, &api.config, SMALL_BODY, headers, body, busy_s).await?)
+    let limit = Limit::Call(SMALL_BODY);
+    Ok(body::read(&api.room, &api.config, limit, headers, body, busy_s).await?)
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Refusal> {
@@ -282,9 +286,10 @@ async fn infer(
             return Err(refusal);
         }
     };
-    let (limit, busy_s) = (api.config.max_body_bytes, api.retry_after_s());
+    let (limit, busy_s) = (Limit::Configured { frame: 0 }, api.retry_after_s());
     let (bytes, place) = body::read(&api.room, &api.config, limit, &headers, body, busy_s).await?;
-    let (request, _room) = decoded(&api, announced, bytes, place).await?;
+    let in_view = |refusal| ask::in_view_of_the_model(engine, &model, version.as_deref(), refusal);
+    let (request, _room) = decoded(&api, announced, bytes, place).await.map_err(in_view)?;
     let default = std::time::Duration::from_millis(api.defaults.deadline_ms);
     let answered = ask::infer(engine, &model, version.as_deref(), request, (begun, default)).await;
     api.service.pressure.note_call();
@@ -297,7 +302,7 @@ async fn infer(
     off_reactor(weight, move || written(&answered, announced.wanted)).await
 }
 
-/// The request in a body; its tensors take the place of the bytes, so its room stays taken.
+/// The request in a body; its tensors take the place of the bytes, and more room where they are larger.
 async fn decoded(
     api: &Api,
     announced: Announced,
@@ -306,41 +311,46 @@ async fn decoded(
 ) -> Result<(Infer, Place), Refusal> {
     let Announced { json_length, encoding, .. } = announced;
     let weight = match (encoding, json_length) {
-        (Some(_), _) => bytes.len() * TEXT_WEIGHT,
-        (None, None) => bytes.len() * TEXT_WEIGHT,
+        (Some(_), _) | (None, None) => bytes.len() * TEXT_WEIGHT,
         (None, Some(json)) => bytes.len() + json.min(bytes.len()) * TEXT_WEIGHT,
     };
     let (room, limit) = (api.room.clone(), api.config.max_body_bytes);
     let busy_s = api.retry_after_s();
     off_reactor(weight, move || {
-        let Some(encoding) = encoding else {
-            return Ok((json::parse(&bytes, json_length)?, place));
-        };
-        let more = |bytes| room.try_take(bytes, &mut place);
-        let out = compression::expand(&bytes, encoding, limit, more).map_err(|why| match why {
-            Unread::Damaged => {
-                let name = encoding.name();
-                Refusal::bad(format!(
-                    "the body is not {name} as its Content-Encoding says, or is cut"
-                ))
+        let plain = match encoding {
+            None => bytes,
+            Some(encoding) => {
+                expanded(&bytes, encoding, limit, (&room, busy_s), &mut place)?.into()
             }
-            Unread::TooLarge => Refusal::new(
-                Kind::TooLarge,
-                format!(
-                    "more than the {limit} bytes that api.max_body_mib allows come out of the body"
-                ),
-            ),
-            Unread::NoRoom => Refusal::new(
-                Kind::Busy,
-                "the bodies of other requests take the memory that api.max_body_memory_mib allows; \
-                 try again",
-            )
-            .retry_after(busy_s),
-        })?;
-        drop(bytes);
-        Ok((json::parse(&out, json_length)?, place))
+        };
+        let mut tensors = InPlaceOf::body(plain.len(), &room, busy_s, &mut place);
+        let infer = json::parse(&plain, json_length, &mut |bytes| tensors.take(bytes))?;
+        Ok((infer, place))
     })
     .await
+}
+
+fn expanded(
+    bytes: &[u8],
+    encoding: Encoding,
+    limit: usize,
+    (room, busy_s): (&body::Room, u64),
+    place: &mut Place,
+) -> Result<Vec<u8>, Refusal> {
+    let more = |bytes| room.try_take(bytes, place);
+    compression::expand(bytes, encoding, limit, more).map_err(|why| match why {
+        Unread::Damaged => {
+            let name = encoding.name();
+            Refusal::bad(format!("the body is not {name} as its Content-Encoding says, or is cut"))
+        }
+        Unread::TooLarge => Refusal::new(
+            Kind::TooLarge,
+            format!(
+                "more than the {limit} bytes that api.max_body_mib allows come out of the body"
+            ),
+        ),
+        Unread::NoRoom => work::no_room(busy_s),
+    })
 }
 
 fn written(answered: &Answered, wanted: Option<Encoding>) -> Asked {

@@ -10,6 +10,7 @@
 
 pub mod candidates;
 pub mod choice;
+pub mod graph;
 pub mod library;
 pub mod probe;
 pub mod record;
@@ -228,6 +229,16 @@ impl Drop for Loading {
         // A note that stays costs a measurement.
         std::fs::remove_file(&self.file).ok();
     }
+}
+
+/// The memory that a variant takes by an estimate, in KiB, for where nothing measures it: its graph
+/// twice, as it is read and as a runtime keeps it, and its inputs and outputs.
+pub(crate) fn estimated_kib(bundle: &Bundle, variant: &str) -> u64 {
+    let tensors = bundle.inputs().iter().chain(bundle.outputs());
+    let tensors = tensors.map(|spec| spec.size().saturating_mul(spec.dtype.bytes()));
+    let tensors = tensors.fold(0, usize::saturating_add);
+    let graph = bundle.file_bytes(variant).unwrap_or(0).saturating_mul(2);
+    graph.saturating_add(u64::try_from(tensors).unwrap_or(u64::MAX)).div_ceil(1024)
 }
 
 /// Cores that this process may use.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use holdfast_models::runtime::onnx_runtime::Provider;
 use holdfast_models::runtime::onnx_runtime::library::LibraryError;
-use holdfast_models::{Bundle, Media, Model};
+use holdfast_models::{Bundle, Goldens, Loading, Media, Model};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -20,10 +20,11 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::choice::{Choice, Measured, Outcome};
+use super::estimated_kib;
 use super::library::{OnnxRuntimeConfig, runtime};
 
 /// A child that says nothing for so long hangs.
-const CHILD_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const CHILD_WITHIN: Duration = Duration::from_secs(120);
 /// A library that does not load within this time hangs.
 const LIBRARY_WITHIN: Duration = Duration::from_secs(10);
 /// A choice is measured over this time, and over this many requests at least.
@@ -52,8 +53,14 @@ impl Program {
         Some(Self { file: std::env::current_exe().ok()?, before })
     }
 
+    /// Any program that takes the arguments of `models probe`.
+    #[cfg(test)]
+    pub(crate) fn at(file: PathBuf) -> Self {
+        Self { file, before: Vec::new() }
+    }
+
     /// Runs `models probe` with these arguments and reads what it reports.
-    async fn run<T: DeserializeOwned>(
+    pub(super) async fn run<T: DeserializeOwned>(
         &self,
         arguments: &[OsString],
         within: Duration,
@@ -95,7 +102,7 @@ impl Program {
     /// # Errors
     /// It cannot be found out now; as a sentence.
     pub async fn look(&self, config: &OnnxRuntimeConfig) -> Result<Looked, String> {
-        let mut arguments = vec![OsString::from("--library")];
+        let mut arguments = vec![OsString::from("library")];
         arguments.extend(config.as_argument());
         let looked = self.run(&arguments, LIBRARY_WITHIN).await;
         // Whatever it did to its process, it cannot be used.
@@ -112,7 +119,8 @@ impl Program {
         choice: &Choice,
         config: &OnnxRuntimeConfig,
     ) -> Result<Outcome, String> {
-        let mut arguments: Vec<OsString> = ["--bundle".into(), bundle.into()].into();
+        let mut arguments: Vec<OsString> =
+            ["choice".into(), "--bundle".into(), bundle.into()].into();
         let threads = choice.threads.to_string();
         let rest =
             ["--variant", &choice.variant, "--runtime", &choice.runtime, "--threads", &threads];
@@ -207,8 +215,8 @@ pub fn measure(
     let begun = Instant::now();
     let runtime = runtime(&choice.runtime, config)?;
     let (variant, threads) = (Some(&*choice.variant), choice.threads);
-    let mut model = Model::load_fully_checked(&bundle, variant, &*runtime, threads)
-        .map_err(|error| told(&error))?;
+    let loading = Loading { variant, threads, goldens: Goldens::All };
+    let mut model = Model::load_as(&bundle, &*runtime, loading).map_err(|error| told(&error))?;
     let load_ms = begun.elapsed().as_secs_f64() * 1e3;
     let mut times = Vec::new();
     let begun = Instant::now();
@@ -226,7 +234,11 @@ pub fn measure(
         load_ms,
         p50_ms: quantile(0.5),
         p99_ms: quantile(0.99),
-        peak_kib: kib_in(STATUS, "VmHWM:").saturating_sub(before),
+        peak_kib: match kib_in(STATUS, "VmHWM:").saturating_sub(before) {
+            // This system does not tell.
+            0 => estimated_kib(&bundle, &choice.variant),
+            measured => measured,
+        },
         off: model.off(),
         count: times.len() as u64,
     })
@@ -234,7 +246,7 @@ pub fn measure(
 
 /// A child that nobody waits for any more ends, is less urgent than everything else, is the first to go
 /// when memory is short, and leaves no dump of itself. What the kernel does not know of this is missing.
-fn become_a_child() {
+pub(super) fn become_a_child() {
     use rustix::process::{
         Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit,
     };
@@ -246,7 +258,7 @@ fn become_a_child() {
 
 /// A graph that asks for more than half of the memory that is left is told that there is none, before
 /// the kernel looks for somebody to end. What calculates elsewhere reserves more than it uses.
-fn limit_memory(runtime: &str) {
+pub(super) fn limit_memory(runtime: &str) {
     if matches!(runtime, "onnxruntime-cuda" | "onnxruntime-tensorrt") {
         return;
     }

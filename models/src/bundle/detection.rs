@@ -16,7 +16,7 @@ use crate::outputs::whole::{Boxes, Detector};
 
 /// What the keys are read for.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum BoxDecoder {
     Ssd,
     Finished,
     Listed,
@@ -31,11 +31,11 @@ pub(super) fn read(
     outputs: &[Output],
 ) -> (Option<Detector>, Option<Vec<String>>) {
     let ways = [
-        ("ssd", Way::Ssd),
-        ("finished", Way::Finished),
-        ("list", Way::Listed),
-        ("anchors", Way::Anchored),
-        ("distances", Way::Distances),
+        ("ssd", BoxDecoder::Ssd),
+        ("finished", BoxDecoder::Finished),
+        ("list", BoxDecoder::Listed),
+        ("anchors", BoxDecoder::Anchored),
+        ("distances", BoxDecoder::Distances),
     ];
     let way = section.choice("decoder", &ways);
     let labels = labels(&section);
@@ -45,13 +45,13 @@ pub(super) fn read(
     let places: Option<Vec<usize>> =
         names.iter().map(|name| outputs.iter().position(|out| out.name == *name)).collect();
     let allowed = match way {
-        Some(Way::Ssd) => "the names of the [[output]] of boxes and of that of scores",
-        Some(Way::Finished | Way::Listed) => "the name of one [[output]]",
+        Some(BoxDecoder::Ssd) => "the names of the [[output]] of boxes and of that of scores",
+        Some(BoxDecoder::Finished | BoxDecoder::Listed) => "the name of one [[output]]",
         _ => "names of [[output]], one for each grid",
     };
     let is_right = match way {
-        Some(Way::Ssd) => names.len() == 2,
-        Some(Way::Finished | Way::Listed) => names.len() == 1,
+        Some(BoxDecoder::Ssd) => names.len() == 2,
+        Some(BoxDecoder::Finished | BoxDecoder::Listed) => names.len() == 1,
         _ => !names.is_empty(),
     };
     let places = places.filter(|_| is_right);
@@ -111,17 +111,17 @@ fn count(section: &Section<'_>, key: &str, default: usize, most: usize) -> Optio
 
 fn boxes(
     section: &Section<'_>,
-    way: Way,
+    way: BoxDecoder,
     rules: Rules,
     (inputs, labels, classes): (&[Input], Option<&[String]>, usize),
 ) -> Option<Boxes> {
     match way {
-        Way::Ssd => ssd(section, rules, inputs, labels).map(Boxes::Ssd),
-        Way::Finished => {
+        BoxDecoder::Ssd => ssd(section, rules, inputs, labels).map(Boxes::Ssd),
+        BoxDecoder::Finished => {
             let (form, unit) = (form(section), unit(section));
             Some(Boxes::Finished(Finished { form: form?, unit: unit?, classes, rules }))
         }
-        Way::Listed => {
+        BoxDecoder::Listed => {
             let (form, unit) = (form(section), unit(section));
             let is_transposed = flag(section, "transposed", false);
             let has_objectness = flag(section, "objectness", false);
@@ -136,8 +136,8 @@ fn boxes(
                 rules,
             }))
         }
-        Way::Anchored => anchored(section, rules, classes).map(Boxes::Anchored),
-        Way::Distances => distances(section, rules, classes).map(Boxes::Distances),
+        BoxDecoder::Anchored => anchored(section, rules, classes).map(Boxes::Anchored),
+        BoxDecoder::Distances => distances(section, rules, classes).map(Boxes::Distances),
     }
 }
 

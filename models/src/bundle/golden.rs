@@ -4,6 +4,7 @@
 //! output that they are of.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Deserialize;
 
@@ -13,7 +14,7 @@ use super::output::Output;
 use super::section::Faults;
 
 /// The file's name in every bundle.
-pub(super) const FILE: &str = "golden.toml";
+pub const FILE: &str = "golden.toml";
 
 /// The output of one variant for one sample.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -29,6 +30,42 @@ pub struct Golden {
     /// The values of other outputs, by their names; as many of them as the bundle wants compared.
     #[serde(default)]
     pub others: BTreeMap<String, Vec<f32>>,
+}
+
+impl Golden {
+    /// The text of a `golden.toml` with these; the texts of several follow each other in one file.
+    pub fn text(goldens: &[Self]) -> String {
+        let mut text = String::new();
+        for Self { sample, variant, output, others } in goldens {
+            // Writing to a String cannot fail.
+            let head = format!("[[golden]]\nsample = {sample:?}\nvariant = {variant:?}");
+            writeln!(text, "{head}\noutput = {output:?}").ok();
+            if !others.is_empty() {
+                writeln!(text, "\n[golden.others]").ok();
+            }
+            for (name, values) in others {
+                writeln!(text, "{} = {values:?}", toml::Value::String(name.clone())).ok();
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The largest difference of a value from another's; `None` where one has values that the other
+    /// has not.
+    pub fn off_from(&self, other: &Self) -> Option<f32> {
+        let off = |a: &[f32], b: &[f32]| {
+            let pairs = a.iter().zip(b);
+            (a.len() == b.len()).then(|| pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
+        };
+        if self.others.len() != other.others.len() {
+            return None;
+        }
+        let first = off(&self.output, &other.output)?;
+        self.others.iter().try_fold(first, |worst, (name, values)| {
+            Some(f32::max(worst, off(values, other.others.get(name)?)?))
+        })
+    }
 }
 
 #[derive(Deserialize)]

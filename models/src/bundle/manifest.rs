@@ -352,10 +352,6 @@ fn check_links(
             must("sample.label", label, "one of output[0].labels");
         }
     }
-    if !is_listed(super::golden::FILE) {
-        faults
-            .add("file", Problem::Missing(format!("one with path = \"{}\"", super::golden::FILE)));
-    }
 }
 
 fn unique<'a>(names: impl Iterator<Item = &'a str>, section: &str, key: &str, faults: &Faults) {

@@ -12,7 +12,7 @@ use crate::outputs::whole::{Reader, Segmenter};
 
 /// What the tensor says of a pixel.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum MaskDecoder {
     Scores,
     Index,
     Threshold,
@@ -20,18 +20,22 @@ enum Way {
 
 /// Reads `[segmentation]`, and the labels even when something else in it is wrong.
 pub(super) fn segmentation(section: Section<'_>) -> (Option<Segmenter>, Option<Vec<String>>) {
-    let ways = [("scores", Way::Scores), ("index", Way::Index), ("threshold", Way::Threshold)];
+    let ways = [
+        ("scores", MaskDecoder::Scores),
+        ("index", MaskDecoder::Index),
+        ("threshold", MaskDecoder::Threshold),
+    ];
     let way = section.choice("decoder", &ways);
     let labels = labels(&section);
     let classes = labels.as_ref().and_then(|labels| u16::try_from(labels.len()).ok());
     let segmentation = way.and_then(|way| match way {
-        Way::Scores => {
+        MaskDecoder::Scores => {
             let layouts = [("nchw", Layout::Nchw), ("nhwc", Layout::Nhwc)];
             let layout = section.choice("layout", &layouts);
             Some(Segmentation::Scores { layout: layout?, classes: classes? })
         }
-        Way::Index => Some(Segmentation::Index { classes: classes? }),
-        Way::Threshold => {
+        MaskDecoder::Index => Some(Segmentation::Index { classes: classes? }),
+        MaskDecoder::Threshold => {
             let activation = activation(&section);
             let threshold = section.number("set_from", 0.0..=1.0);
             if classes.is_some_and(|classes| classes != 2) {

@@ -7,6 +7,9 @@
 //! **Invariant:** no mark, wherever it lies, is drawn outside of the picture, and a picture without
 //! marks keeps its pixels.
 
+use std::path::Path;
+
+use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
@@ -26,6 +29,8 @@ const FONT_LINES: usize = 8;
 /// Text is so many times smaller than the picture's shorter side, a box's line so many times thinner.
 const TEXT_SHARE: u32 = 300;
 const LINE_SHARE: u32 = 240;
+/// Thin lines and small letters stay readable from here on.
+const JPEG_QUALITY: u8 = 92;
 /// Most characters of a label.
 const MAX_LABEL: usize = 60;
 
@@ -81,18 +86,48 @@ pub fn annotate(pixels: Pixels, marks: &[Mark]) -> Pixels {
     canvas.pixels
 }
 
-/// The picture as a PNG file.
-///
-/// # Errors
-/// It cannot be encoded; a fault of this program.
-pub fn png(pixels: &Pixels) -> Result<Vec<u8>, ImageError> {
-    let color =
-        if pixels.channels() == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
-    let mut file = Vec::new();
-    PngEncoder::new(&mut file)
-        .write_image(pixels.data(), pixels.width(), pixels.height(), color)
-        .map_err(|error| ImageError::Malformed { media: MediaType::Png, why: error.to_string() })?;
-    Ok(file)
+/// What a picture can be written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PictureFile {
+    /// Every pixel as it is.
+    Png,
+    /// Smaller, and nearly as it is.
+    Jpeg,
+}
+
+impl PictureFile {
+    /// Endings of file names, each with what it stands for.
+    pub const ENDINGS: [(&str, Self); 3] =
+        [("png", Self::Png), ("jpg", Self::Jpeg), ("jpeg", Self::Jpeg)];
+
+    /// What a file of this name is to be, by its ending.
+    pub fn of_name(name: &Path) -> Option<Self> {
+        let ending = name.extension()?.to_str()?.to_ascii_lowercase();
+        Self::ENDINGS.into_iter().find(|(own, _)| *own == ending).map(|(_, file)| file)
+    }
+
+    /// The picture as such a file.
+    ///
+    /// # Errors
+    /// It cannot be encoded: a JPEG has at most 65,535 pixels a side.
+    pub fn encode(self, pixels: &Pixels) -> Result<Vec<u8>, ImageError> {
+        let color =
+            if pixels.channels() == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+        let (width, height) = (pixels.width(), pixels.height());
+        let mut file = Vec::new();
+        let (media, written) = match self {
+            Self::Png => {
+                let encoder = PngEncoder::new(&mut file);
+                (MediaType::Png, encoder.write_image(pixels.data(), width, height, color))
+            }
+            Self::Jpeg => {
+                let encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
+                (MediaType::Jpeg, encoder.write_image(pixels.data(), width, height, color))
+            }
+        };
+        written.map_err(|error| ImageError::Malformed { media, why: error.to_string() })?;
+        Ok(file)
+    }
 }
 
 /// A picture under drawing.

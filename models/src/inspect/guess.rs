@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::labels::labels;
 use super::whole::Table;
 use super::{Dim, Inspected, Port, PortType, shape};
 use crate::bundle::{Layout, MediaKind};
@@ -143,60 +144,48 @@ pub enum Source {
     Constant(i64),
 }
 
-/// Shapes that the file leaves open and nobody gave.
+/// Why a file, with what was said of it, makes no draft.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the file leaves shapes open: {0}; give each with --shape NAME=1,2,3")]
-pub struct OpenShapes(pub String);
+pub enum DraftError {
+    /// Shapes that the file leaves open and nobody gave.
+    #[error("the file leaves shapes open: {0}; give each with --shape NAME=1,2,3")]
+    OpenShapes(String),
+    /// There are not as many labels as there is to name.
+    #[error(
+        "{got} labels were given, and output {output} has {want} to name: give one for each, in its \
+         order, or none"
+    )]
+    Labels {
+        /// How many were given.
+        got: usize,
+        /// The output.
+        output: String,
+        /// How many there must be.
+        want: String,
+    },
+    /// The answers have no labels.
+    #[error(
+        "{got} labels were given, and output {output} has no place for as many (kind = \"{kind}\"): \
+         look whether the list is whole, or leave it out"
+    )]
+    NoLabels {
+        /// How many were given.
+        got: usize,
+        /// The output.
+        output: String,
+        /// What the answers look like.
+        kind: &'static str,
+    },
+}
 
 impl Draft {
     /// Infers what can be inferred.
     ///
     /// # Errors
-    /// A shape is left open in the file and in the hints.
-    pub fn of(file: &Inspected, hints: &Hints) -> Result<Self, OpenShapes> {
-        let mut notes = Vec::new();
-        let pairs = pairs(file);
-        let is_state = |port: &Port| pairs.iter().any(|(i, o)| *i == port.name || *o == port.name);
-        let is_free = |port: &Port| matches!(port.dims.as_deref(), Some([Dim::Free(_), ..]));
-        let sent = || file.inputs.iter().filter(|port| rank(port) != Some(0));
-        let mut all = sent().chain(&file.outputs);
-        let given_pinned =
-            |port: &Port| hints.shapes.get(&port.name).is_some_and(|s| s.first() != Some(&1));
-        let free_batch = pairs.is_empty() && all.all(|port| is_free(port) && !given_pinned(port));
-
-        let mut open = Vec::new();
-        let mut tensor = |port: &Port| {
-            let pinned = pinned(port, hints);
-            if pinned.is_none() {
-                open.push(port.to_string());
-            }
-            DraftOutput {
-                name: port.name.clone(),
-                dtype: dtype(port),
-                shape: pinned.unwrap_or_default(),
-                free_batch: free_batch && rank(port) != Some(0),
-                scale: port.scale,
-            }
-        };
-        let inputs: Vec<DraftOutput> =
-            file.inputs.iter().filter(|port| !is_state(port)).map(&mut tensor).collect();
-        let outputs: Vec<(DraftOutput, &Port)> = file
-            .outputs
-            .iter()
-            .filter(|port| !is_state(port))
-            .map(|port| (tensor(port), port))
-            .collect();
-        let mut states = Vec::new();
-        for (input, output) in &pairs {
-            if let Some(port) = file.inputs.iter().find(|port| port.name == *input) {
-                let state = tensor(port);
-                states.push((input.clone(), output.clone(), state.dtype, state.shape));
-            }
-        }
-        if !open.is_empty() {
-            return Err(OpenShapes(open.join(", ")));
-        }
-
+    /// A shape is left open in the file and in the hints; there are not as many labels as values.
+    pub fn of(file: &Inspected, hints: &Hints) -> Result<Self, DraftError> {
+        let mut notes = of_every_bundle();
+        let (inputs, outputs, states) = tensors(file, hints)?;
         let inputs: Vec<DraftInput> = inputs
             .into_iter()
             .map(|tensor| input(tensor, !states.is_empty(), hints, &mut notes))
@@ -210,20 +199,93 @@ impl Draft {
         if let Some(first) = outputs.first_mut() {
             kind = as_numbers(kind, first, &mut notes);
         }
-        let size = outputs.first().map_or(0, |first| first.shape.iter().product());
-        let labels = match &table {
-            Some(table) => labels_of(table, hints, &mut notes),
-            None => labels(kind, size, hints, &mut notes),
-        };
+        let labels = labels(kind, table.as_ref(), outputs.first(), hints, &mut notes)?;
+        notes.extend(of_kind(kind));
         for (input, output, ..) in &states {
             notes.push(guessed("state", format!("{output} becomes {input} of the next window")));
         }
         Ok(Self { kind, inputs, outputs, states, labels, table, notes })
     }
+}
 
-    /// Whether there is something that only a person can know.
-    pub fn is_complete(&self) -> bool {
-        self.notes.iter().all(|note| !note.is_missing)
+/// Tensors that become each other from window to window: names of both sides, type and shape.
+type States = Vec<(String, String, Dtype, Vec<usize>)>;
+
+/// The inputs, outputs and states with every shape pinned.
+#[allow(clippy::type_complexity, reason = "the three parts of one list")]
+fn tensors<'a>(
+    file: &'a Inspected,
+    hints: &Hints,
+) -> Result<(Vec<DraftOutput>, Vec<(DraftOutput, &'a Port)>, States), DraftError> {
+    let pairs = pairs(file);
+    let is_state = |port: &Port| pairs.iter().any(|(i, o)| *i == port.name || *o == port.name);
+    let is_free = |port: &Port| matches!(port.dims.as_deref(), Some([Dim::Free(_), ..]));
+    let sent = || file.inputs.iter().filter(|port| rank(port) != Some(0));
+    let mut all = sent().chain(&file.outputs);
+    let given_pinned =
+        |port: &Port| hints.shapes.get(&port.name).is_some_and(|s| s.first() != Some(&1));
+    let free_batch = pairs.is_empty() && all.all(|port| is_free(port) && !given_pinned(port));
+
+    let mut open = Vec::new();
+    let mut tensor = |port: &Port| {
+        let pinned = pinned(port, hints);
+        if pinned.is_none() {
+            open.push(port.to_string());
+        }
+        DraftOutput {
+            name: port.name.clone(),
+            dtype: dtype(port),
+            shape: pinned.unwrap_or_default(),
+            free_batch: free_batch && rank(port) != Some(0),
+            scale: port.scale,
+        }
+    };
+    let inputs: Vec<DraftOutput> =
+        file.inputs.iter().filter(|port| !is_state(port)).map(&mut tensor).collect();
+    let outputs: Vec<(DraftOutput, &Port)> = file
+        .outputs
+        .iter()
+        .filter(|port| !is_state(port))
+        .map(|port| (tensor(port), port))
+        .collect();
+    let mut states = Vec::new();
+    for (input, output) in &pairs {
+        if let Some(port) = file.inputs.iter().find(|port| port.name == *input) {
+            let state = tensor(port);
+            states.push((input.clone(), output.clone(), state.dtype, state.shape));
+        }
+    }
+    match open.is_empty() {
+        true => Ok((inputs, outputs, states)),
+        false => Err(DraftError::OpenShapes(open.join(", "))),
+    }
+}
+
+/// What no file tells of itself.
+fn of_every_bundle() -> Vec<Note> {
+    vec![
+        missing("licence", "whose the model is, and what may be done with it"),
+        missing("provenance", "what trained it, on which data under which licence, when"),
+        missing(
+            "variant",
+            "the accuracy on a test set, and how far outputs may be off for it (tolerance)",
+        ),
+    ]
+}
+
+/// What only the use of the answers tells.
+fn of_kind(kind: Kind) -> Option<Note> {
+    match kind {
+        Kind::Classification(_) | Kind::MultiLabel(_) => {
+            Some(missing("threshold", "from which confidence on an answer is good enough"))
+        }
+        Kind::Reconstruction => {
+            Some(missing("threshold", "from which mean error on an input is unusual"))
+        }
+        Kind::Regression => {
+            Some(missing("scale", "mean and std, if the numbers were scaled in training"))
+        }
+        Kind::Embedding | Kind::Detection | Kind::Segmentation | Kind::Ctc | Kind::Tensor => None,
     }
 }
 
@@ -308,12 +370,7 @@ fn stem_matches(input: &str, output: &str) -> bool {
     output == input || output.strip_suffix('n').is_some_and(|rest| rest == input)
 }
 
-fn input(
-    mut tensor: DraftOutput,
-    has_state: bool,
-    hints: &Hints,
-    notes: &mut Vec<Note>,
-) -> DraftInput {
+fn input(tensor: DraftOutput, has_state: bool, hints: &Hints, notes: &mut Vec<Note>) -> DraftInput {
     let own = tensor.name.clone();
     let key = |what: &str| format!("input {own}: {what}");
     let name = own.to_ascii_lowercase();
@@ -330,23 +387,7 @@ fn input(
         return DraftInput { tensor, source: Source::Constant(value) };
     }
     if let Some(image) = image(&tensor.shape, hints.sample).filter(|_| scalable) {
-        notes.push(guessed(key("image"), format!("a picture, as its shape is {:?}", tensor.shape)));
-        match tensor.dtype {
-            Dtype::U8 | Dtype::I8 => {
-                let zero = if tensor.dtype == Dtype::I8 { -128 } else { 0 };
-                tensor.scale = Some((1.0 / 255.0, zero));
-                let what = "each byte of a pixel as it is, from the least integer on";
-                notes.push(guessed(key("scale"), what));
-            }
-            _ => {
-                let what = "how pixels became numbers in training: here 0..=255 became 0..=1; mean \
-                            and std are of that range, one for all or one a channel";
-                notes.push(missing(key("mean and std"), what));
-            }
-        }
-        let what = "what happened to the aspect ratio (stretch, crop or letterbox), and the filter";
-        notes.push(missing(key("resize"), what));
-        return DraftInput { tensor, source: image };
+        return picture(tensor, image, key, notes);
     }
     let is_wave = matches!(tensor.shape.as_slice(), [1, _] | [1, 1, _])
         && matches!(tensor.dtype, Dtype::F16 | Dtype::F32)
@@ -356,17 +397,56 @@ fn input(
     if is_wave {
         let what = format!("samples of a recording at {SAMPLE_RATE} Hz");
         notes.push(guessed(key("wave"), what));
-        let what = "whether a window begins with samples of the one before it (context_samples)";
-        notes.push(missing(key("context_samples"), what));
+        let what = "whether a window begins with samples of the one before it (context_samples), and \
+                    how far apart windows are (step_samples; here one begins where the last ends)";
+        notes.push(missing(key("context_samples and step_samples"), what));
         let source = Source::Wave { sample_rate_hz: SAMPLE_RATE, window: size };
         return DraftInput { tensor, source };
     }
+    numbers(tensor, key, hints, notes)
+}
+
+/// An input that is made of a picture.
+fn picture(
+    mut tensor: DraftOutput,
+    image: Source,
+    key: impl Fn(&str) -> String,
+    notes: &mut Vec<Note>,
+) -> DraftInput {
+    notes.push(guessed(key("image"), format!("a picture, as its shape is {:?}", tensor.shape)));
+    match tensor.dtype {
+        Dtype::U8 | Dtype::I8 => {
+            let zero = if tensor.dtype == Dtype::I8 { -128 } else { 0 };
+            tensor.scale = Some((1.0 / 255.0, zero));
+            let what = "each byte of a pixel as it is, from the least integer on";
+            notes.push(guessed(key("scale"), what));
+        }
+        _ => {
+            let what = "how pixels became numbers in training: here 0..=255 became 0..=1; mean and \
+                        std are of that range, one for all or one a channel";
+            notes.push(missing(key("mean and std"), what));
+        }
+    }
+    let what = "what happened to the aspect ratio (stretch, crop or letterbox), and the filter";
+    notes.push(missing(key("resize"), what));
+    DraftInput { tensor, source: image }
+}
+
+/// An input of numbers as they are, as long as nobody says what they are made of.
+fn numbers(
+    tensor: DraftOutput,
+    key: impl Fn(&str) -> String,
+    hints: &Hints,
+    notes: &mut Vec<Note>,
+) -> DraftInput {
     let what = match hints.sample {
         Some(MediaKind::Audio) => {
-            "how a recording becomes these features: write [input.audio] instead of [input.tensor]"
+            "how the recording becomes these features: write [input.audio] in the place of \
+             [input.tensor]; models/README.md has its keys"
         }
         Some(MediaKind::Image) => {
-            "how a picture becomes these numbers: write [input.image] instead of [input.tensor]"
+            "how the picture becomes these numbers: write [input.image] in the place of \
+             [input.tensor]; models/README.md has its keys"
         }
         _ => {
             "numbers as they are: if they are made of a recording, a picture or a text, write \
@@ -374,6 +454,11 @@ fn input(
         }
     };
     notes.push(missing(key("tensor"), what));
+    if !matches!(hints.sample, Some(MediaKind::Audio | MediaKind::Image)) {
+        let what = "how many numbers further the next window begins, where one body holds several \
+                    (here one begins where the last ends)";
+        notes.push(missing(key("step"), what));
+    }
     DraftInput { tensor, source: Source::Numbers }
 }
 
@@ -475,73 +560,6 @@ fn as_numbers(kind: Kind, output: &mut DraftOutput, notes: &mut Vec<Note>) -> Ki
         }
     }
     kind
-}
-
-fn labels(kind: Kind, size: usize, hints: &Hints, notes: &mut Vec<Note>) -> Vec<String> {
-    let word = match kind {
-        Kind::Classification(_) => "class",
-        Kind::MultiLabel(_) => "label",
-        Kind::Regression => "value",
-        _ => return Vec::new(),
-    };
-    match &hints.labels {
-        Some(labels) if labels.len() == size => distinct(labels, notes),
-        given => {
-            let what = match given {
-                Some(labels) => format!("{} labels were given for {size} values", labels.len()),
-                None => format!("the names of the {size} values, in their order"),
-            };
-            notes.push(missing("labels", what));
-            (0..size).map(|at| format!("{word}-{at}")).collect()
-        }
-    }
-}
-
-/// The labels of a table: what was given, with the first one that has a name of its own.
-fn labels_of(table: &Table, hints: &Hints, notes: &mut Vec<Note>) -> Vec<String> {
-    let first = table.first.map(str::to_owned);
-    let rest = hints.labels.as_ref();
-    if let Some(labels) = rest.filter(|labels| labels.len() == table.labels) {
-        return distinct(labels, notes);
-    }
-    let with_first = rest.filter(|labels| first.is_some() && labels.len() + 1 == table.labels);
-    if let Some(labels) = with_first {
-        let all: Vec<String> = first.into_iter().chain(labels.iter().cloned()).collect();
-        return distinct(&all, notes);
-    }
-    if table.labels > 0 {
-        let what = match rest {
-            Some(labels) => format!("{} labels were given for {}", labels.len(), table.labels),
-            None => format!("the names of the {} classes, in their order", table.labels),
-        };
-        notes.push(missing("labels", what));
-    }
-    let own = |at: usize| format!("class-{at}");
-    (0..table.labels)
-        .map(|at| first.clone().filter(|_| at == 0).unwrap_or_else(|| own(at)))
-        .collect()
-}
-
-/// Labels that differ: the second of a name has a number.
-fn distinct(labels: &[String], notes: &mut Vec<Note>) -> Vec<String> {
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut twice = Vec::new();
-    let mut all: Vec<String> = Vec::new();
-    for label in labels {
-        let count = seen.entry(label).or_default();
-        *count += 1;
-        if *count > 1 {
-            twice.push(label.as_str());
-        }
-        all.push(if *count > 1 { format!("{label} ({count})") } else { label.clone() });
-    }
-    if !twice.is_empty() {
-        notes.push(guessed(
-            "labels",
-            format!("a number behind what came again: {}", twice.join(", ")),
-        ));
-    }
-    all
 }
 
 /// A shape as the messages of this module show it.

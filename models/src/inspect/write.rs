@@ -42,85 +42,10 @@ impl Texts {
 /// The text.
 pub fn manifest(draft: &Draft, texts: &Texts) -> String {
     let mut all = Lines::default();
-    all.comment(
-        "Written by `holdfast-agent models add` from the file alone. Look at each line that",
-    );
-    all.comment("has a comment: \"to write\" is not known to anyone but the model's maker.");
-    all.line("format", "1");
-    all.text("name", &texts.name);
-    all.line("version", "\"0.1.0\"");
-    all.text("task", &texts.task);
-    all.notes(draft, |key| key == "kind");
-    all.text("kind", draft.kind.name());
-    all.text("description", &texts.description);
-    all.comment("to write: the licence");
-    all.line("licence", "\"unknown\"");
-
-    all.section("[provenance]");
-    all.comment("to write: what trained it, on which data under which licence, when");
-    all.text("trained_by", &texts.trained_by);
-    all.line("data", "[\"unknown\"]");
-    all.line("seed", "0");
-    all.text("date", &texts.date);
-
-    for input in &draft.inputs {
-        all.section("[[input]]");
-        all.notes(draft, |key| is_of(key, "input", &input.tensor.name));
-        let is_exact = matches!(input.source, Source::Constant(_));
-        all.tensor(&input.tensor, is_exact);
-        all.source(&input.source);
-    }
-    for (at, output) in draft.outputs.iter().enumerate() {
-        all.section("[[output]]");
-        all.notes(draft, |key| is_of(key, "output", &output.name));
-        all.tensor(output, false);
-        if at == 0 {
-            all.kind(draft);
-        }
-    }
-    if let Some(table) = &draft.table {
-        all.section(&format!("[{}]", draft.kind.name()));
-        all.notes(draft, |key| key == draft.kind.name() || key == "labels");
-        for (key, value) in &table.lines {
-            all.line(key, value);
-        }
-        if !draft.labels.is_empty() {
-            all.line("labels", &list(&draft.labels));
-        }
-    }
-    for (input, output, dtype, shape) in &draft.states {
-        all.section("[[state]]");
-        all.notes(draft, |key| key == "state");
-        all.text("input", input);
-        all.text("output", output);
-        all.text("dtype", dtype.name());
-        all.line("shape", &format!("{shape:?}"));
-    }
-
-    let (file, is_quantised) = &texts.onnx;
-    all.section("[[variant]]");
-    all.comment("to write: the accuracy on a test set, and how far outputs may be off for it");
-    all.text("name", texts.variant());
-    all.line("precision", if *is_quantised { "\"int8-qdq\"" } else { "\"fp32\"" });
-    all.text("file", file);
-    all.number("tolerance", texts.tolerance);
-    all.line("accuracy", "0.0");
-
-    match &texts.sample {
-        Some((file, label)) => {
-            all.section("[[sample]]");
-            all.text("file", file);
-            if let Some(label) = label {
-                all.text("label", label);
-            }
-        }
-        None => {
-            all.section(
-                "# to write: at least one [[sample]] with its file, and its golden outputs:",
-            );
-            all.comment("give `models add` a file with --sample");
-        }
-    }
+    all.head(draft, texts);
+    all.tensors(draft);
+    all.variant(draft, texts);
+    all.sample(texts);
     for (path, bytes, sha256) in &texts.files {
         all.section("[[file]]");
         all.text("path", path);
@@ -168,6 +93,99 @@ impl Lines {
             let word = if *is_missing { "to write" } else { "guessed" };
             let key = key.split_once(": ").map_or(&**key, |(_, key)| key);
             self.comment(&format!("{word}: {key}: {what}"));
+        }
+    }
+
+    /// What it is, whose, and from where.
+    fn head(&mut self, draft: &Draft, texts: &Texts) {
+        self.comment(
+            "Written by `holdfast-agent models add` from the file alone. Look at each line that",
+        );
+        self.comment("has a comment: \"to write\" is not known to anyone but the model's maker.");
+        self.line("format", "1");
+        self.text("name", &texts.name);
+        self.line("version", "\"0.1.0\"");
+        self.text("task", &texts.task);
+        self.notes(draft, |key| key == "kind");
+        self.text("kind", draft.kind.name());
+        self.text("description", &texts.description);
+        self.notes(draft, |key| key == "licence");
+        self.line("licence", "\"unknown\"");
+
+        self.section("[provenance]");
+        self.notes(draft, |key| key == "provenance");
+        self.text("trained_by", &texts.trained_by);
+        self.line("data", "[\"unknown\"]");
+        self.line("seed", "0");
+        self.text("date", &texts.date);
+    }
+
+    /// Inputs, outputs, the table of the kind, and states.
+    fn tensors(&mut self, draft: &Draft) {
+        for input in &draft.inputs {
+            self.section("[[input]]");
+            self.notes(draft, |key| is_of(key, "input", &input.tensor.name));
+            let is_exact = matches!(input.source, Source::Constant(_));
+            self.tensor(&input.tensor, is_exact);
+            self.source(&input.source);
+        }
+        for (at, output) in draft.outputs.iter().enumerate() {
+            self.section("[[output]]");
+            self.notes(draft, |key| is_of(key, "output", &output.name));
+            self.tensor(output, false);
+            if at == 0 {
+                self.kind(draft);
+            }
+        }
+        if let Some(table) = &draft.table {
+            self.section(&format!("[{}]", draft.kind.name()));
+            self.notes(draft, |key| key == draft.kind.name() || key == "labels");
+            for (key, value) in &table.lines {
+                self.line(key, value);
+            }
+            if !draft.labels.is_empty() {
+                self.line("labels", &list(&draft.labels));
+            }
+        }
+        for (input, output, dtype, shape) in &draft.states {
+            self.section("[[state]]");
+            self.notes(draft, |key| key == "state");
+            self.text("input", input);
+            self.text("output", output);
+            self.text("dtype", dtype.name());
+            self.line("shape", &format!("{shape:?}"));
+        }
+    }
+
+    fn variant(&mut self, draft: &Draft, texts: &Texts) {
+        let (file, is_quantised) = &texts.onnx;
+        self.section("[[variant]]");
+        self.notes(draft, |key| key == "variant");
+        self.text("name", texts.variant());
+        self.line("precision", if *is_quantised { "\"int8-qdq\"" } else { "\"fp32\"" });
+        self.text("file", file);
+        self.number("tolerance", texts.tolerance);
+        self.line("accuracy", "0.0");
+    }
+
+    fn sample(&mut self, texts: &Texts) {
+        match &texts.sample {
+            Some((file, label)) => {
+                self.section("[[sample]]");
+                self.text("file", file);
+                if let Some(label) = label {
+                    self.text("label", label);
+                }
+            }
+            None => {
+                let what =
+                    "to write: at least one [[sample]] with its file, and its golden outputs:";
+                self.section(&format!("# {what}"));
+                self.comment(
+                    "give `models add` a file with --sample, or write it here and its [[file]] below,",
+                );
+                self.comment("and have `holdfast-agent models golden` make them");
+            }
         }
     }
 
@@ -230,25 +248,25 @@ impl Lines {
             Meaning::Logits => "\"logits\"",
             Meaning::Probabilities => "\"probabilities\"",
         };
-        let threshold = "to write: from which confidence on an answer is good enough";
+        let noted = |all: &mut Self| all.notes(draft, |key| key == "threshold" || key == "scale");
         match draft.kind {
             Kind::Classification(of) => {
                 self.line("meaning", meaning(of));
                 self.line("labels", &labels);
                 self.line("temperature", "1.0");
-                self.comment(threshold);
+                noted(self);
                 self.line("threshold", "0.5");
             }
             Kind::MultiLabel(of) => {
                 self.line("meaning", meaning(of));
                 self.line("labels", &labels);
                 self.line("set_from", "0.5");
-                self.comment(threshold);
+                noted(self);
                 self.line("threshold", "0.5");
             }
             Kind::Regression => {
                 self.line("labels", &labels);
-                self.comment("to write: mean and std, if the numbers were scaled in training");
+                noted(self);
             }
             Kind::Embedding => self.line("normalise", "\"l2\""),
             Kind::Reconstruction => {
@@ -257,7 +275,7 @@ impl Lines {
                 let same = draft.inputs.iter().find(|i| Some(size(&i.tensor.shape)) == wanted);
                 self.text("of", same.map_or("", |input| &*input.tensor.name));
                 self.line("error", "\"squared\"");
-                self.comment("to write: from which mean error on an input is unusual");
+                noted(self);
                 self.line("threshold", "1.0");
             }
             Kind::Detection | Kind::Segmentation | Kind::Ctc | Kind::Tensor => {}

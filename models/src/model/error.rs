@@ -82,6 +82,9 @@ pub enum InferError {
     /// What the graph gave is no answer.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// Nobody wanted the answer any more before all windows were run.
+    #[error("nobody waits for the answer any more")]
+    Unwanted,
 }
 
 /// Why an input is refused.

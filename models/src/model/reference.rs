@@ -1,4 +1,4 @@
-//! What a graph gives for a body before anybody knows whether that is right: the golden outputs of a
+//! What a graph gives for a sample before anybody knows whether that is right: the golden outputs of a
 //! bundle that is being made.
 //!
 //! **Invariant:** what is told holds finite numbers only, and no [`Model`] comes of it.
@@ -6,55 +6,59 @@
 use std::num::NonZeroUsize;
 
 use super::{InferError, Inference, LoadError, Model};
-use crate::bundle::Bundle;
+use crate::bundle::{Golden, Unproven};
 use crate::media::Media;
 use crate::outputs::OutputError;
 use crate::runtime::Runtime;
 
-/// What a graph gives for one body.
+/// What a graph gives for one sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reference {
-    /// The numbers of the first output.
-    pub output: Vec<f32>,
-    /// Those of the others, by their names.
-    pub others: Vec<(String, Vec<f32>)>,
-    /// The answer that they are.
+    /// The golden output that it is.
+    pub golden: Golden,
+    /// The answer that it is.
     pub inference: Inference,
 }
 
 impl Model {
-    /// Runs the default variant once, whatever its goldens say.
+    /// Runs a variant on each of the bundle's samples once.
     ///
     /// # Errors
-    /// The runtime refuses the graph, the body is refused, or the model gives something that is no
+    /// The runtime refuses the graph, a sample is refused, or the model gives something that is no
     /// number.
-    pub fn reference(
-        bundle: &Bundle,
+    pub fn references(
+        bundle: &Unproven,
+        variant: &str,
         runtime: &dyn Runtime,
-        media: &Media,
-    ) -> Result<Reference, LoadError> {
-        let mut model = Self::prepare(bundle, None, runtime, NonZeroUsize::MIN)?;
-        let failed = |source: InferError| LoadError::Sample {
-            bundle: bundle.name().to_owned(),
-            sample: media.media_type().to_string(),
-            source: Box::new(source),
+    ) -> Result<Vec<Reference>, LoadError> {
+        let mut model = Self::prepare(bundle.bundle(), Some(variant), runtime, NonZeroUsize::MIN)?;
+        bundle.samples().iter().map(|sample| model.reference(&sample.file)).collect()
+    }
+
+    fn reference(&mut self, sample: &str) -> Result<Reference, LoadError> {
+        let bundle = self.bundle.name().to_owned();
+        let failed = |source: InferError| {
+            let (bundle, sample) = (bundle.clone(), sample.to_owned());
+            LoadError::Sample { bundle, sample, source: Box::new(source) }
         };
-        let inference = model.infer(media).map_err(failed)?;
-        let given = bundle.results().iter().zip(&model.outputs);
-        let mut all = given.map(|(output, tensor)| {
+        let bytes = self.bundle.read(sample)?;
+        let media = Media::detect_for(bytes, None, Some(self.bundle.expects()));
+        let inference = media.map_err(InferError::from).and_then(|media| self.infer(&media));
+        let inference = inference.map_err(failed)?;
+        let mut all: Vec<(String, Vec<f32>)> = Vec::new();
+        for (output, tensor) in self.bundle.results().iter().zip(&self.outputs) {
             let mut numbers = Vec::new();
             output.form.numbers(tensor, &mut numbers);
-            (output.name.clone(), numbers)
-        });
-        let first = all.next();
-        let others: Vec<(String, Vec<f32>)> = all.collect();
-        for (name, numbers) in first.iter().chain(&others) {
             if let Some(value) = numbers.iter().find(|value| !value.is_finite()) {
-                let (label, value) = (name.clone(), value.to_string());
+                let (label, value) = (output.name.clone(), value.to_string());
                 return Err(failed(OutputError::NotFinite { label, value }.into()));
             }
+            all.push((output.name.clone(), numbers));
         }
-        let output = first.map(|(_, numbers)| numbers).unwrap_or_default();
-        Ok(Reference { output, others, inference })
+        let mut all = all.into_iter();
+        let output = all.next().map(|(_, numbers)| numbers).unwrap_or_default();
+        let (sample, variant) = (sample.to_owned(), self.variant.name.clone());
+        let golden = Golden { sample, variant, output, others: all.collect() };
+        Ok(Reference { golden, inference })
     }
 }

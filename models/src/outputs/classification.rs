@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** confidences are finite, lie in 0..=1, sum to 1 and come highest first.
 
+use super::probability::Softmax;
 use super::{OutputError, finite};
 
 /// How values become classes of which one is right.
@@ -59,14 +60,15 @@ impl Classification {
                 let positive = values.iter().map(|p| p.max(f32::MIN_POSITIVE));
                 // At this temperature the softmax of their logarithms is what they are, shared out anew.
                 if self.temperature == 1.0 {
-                    let sum: f64 = positive.clone().map(f64::from).sum();
-                    out.extend(positive.map(|p| share(p.into(), sum)));
+                    let sum: f32 = positive.clone().sum();
+                    out.extend(positive.map(|p| p / sum));
                     return Ok(());
                 }
                 out.extend(positive.map(f32::ln));
             }
         }
-        softmax(out, self.temperature);
+        let softmax = Softmax::of(out, self.temperature);
+        out.iter_mut().for_each(|value| *value = softmax.share(*value));
         Ok(())
     }
 
@@ -79,19 +81,4 @@ impl Classification {
         classes.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
         classes
     }
-}
-
-fn softmax(values: &mut [f32], temperature: f32) {
-    let highest = values.iter().copied().fold(f32::MIN, f32::max);
-    let power = |x: f32| ((f64::from(x) - f64::from(highest)) / f64::from(temperature)).exp();
-    let sum: f64 = values.iter().map(|x| power(*x)).sum();
-    for value in values {
-        *value = share(power(*value), sum);
-    }
-}
-
-fn share(part: f64, sum: f64) -> f32 {
-    #[allow(clippy::cast_possible_truncation, reason = "a confidence needs no more than f32")]
-    let confidence = (part / sum) as f32;
-    confidence
 }

@@ -6,10 +6,13 @@
 
 use std::collections::HashMap;
 
-use super::view::{DecodeError, View, must, probability};
+use super::probability::probability;
+use super::view::{DecodeError, View, must};
 
-/// Most texts that one search may keep over all steps.
-const MAX_KEPT: usize = 1 << 24;
+/// Most work of one search: its beam times its steps.
+const MAX_WORK: usize = 1 << 24;
+/// Most texts, with all that they begin with, that one search may hold at a time: about 20 MiB.
+const MAX_HELD: usize = 1 << 17;
 
 /// What the values of a step are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +102,8 @@ impl Ctc {
             Search::Greedy => self.greedy(rows, &mut steps)?,
             Search::Beam(width) => {
                 must((1..=1024).contains(&width), "beam", width, "1..=1024")?;
-                let kept = length.saturating_mul(width);
-                must(kept <= MAX_KEPT, "beam times steps", kept, "at most 16777216")?;
+                let work = length.saturating_mul(width);
+                must(work <= MAX_WORK, "beam times steps", work, "at most 16777216")?;
                 self.beam(rows, &mut steps, width)?
             }
         };
@@ -190,6 +193,7 @@ impl Ctc {
             for (step, (blank, symbol)) in all {
                 beams.push(Beam { node: tree.node(step), blank, symbol });
             }
+            tree.tidy(&mut beams)?;
         }
         let best = beams.first();
         let total = best.map_or(f64::NEG_INFINITY, |best| sum(best.blank, best.symbol));
@@ -216,15 +220,21 @@ struct Step {
 
 const START: Step = Step { parent: ROOT, symbol: None };
 
-/// All texts that were ever kept, each as a shorter one and a symbol.
+/// The texts under search and what they begin with, each as a shorter one and a symbol; others are
+/// there until they are as many.
 struct Tree {
     steps: Vec<Step>,
     nodes: HashMap<Step, usize>,
+    /// With more it is worth to look which of them are needed.
+    tidy_from: usize,
 }
+
+/// So few texts are never looked through.
+const FEW: usize = 1 << 12;
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { steps: vec![START], nodes: HashMap::from([(START, ROOT)]) }
+        Self { steps: vec![START], nodes: HashMap::from([(START, ROOT)]), tidy_from: FEW }
     }
 }
 
@@ -238,6 +248,36 @@ impl Tree {
             self.steps.push(step);
             self.steps.len() - 1
         })
+    }
+
+    /// Forgets the texts that none of the beams begins with, once they may be half of all.
+    fn tidy(&mut self, beams: &mut [Beam]) -> Result<(), DecodeError> {
+        if self.steps.len() < self.tidy_from {
+            return Ok(());
+        }
+        let mut is_needed = vec![false; self.steps.len()];
+        is_needed[ROOT] = true;
+        for beam in &*beams {
+            let mut node = beam.node;
+            while !is_needed[node] {
+                is_needed[node] = true;
+                node = self.steps[node].parent;
+            }
+        }
+        // A text is always behind the one that it follows from.
+        let mut places = vec![ROOT; self.steps.len()];
+        let mut steps = Vec::new();
+        for (node, step) in self.steps.iter().enumerate().filter(|(node, _)| is_needed[*node]) {
+            places[node] = steps.len();
+            steps.push(Step { parent: places[step.parent], ..*step });
+        }
+        must(steps.len() <= MAX_HELD, "texts under search", steps.len(), "at most 131072")?;
+        beams.iter_mut().for_each(|beam| beam.node = places[beam.node]);
+        self.nodes.clear();
+        self.nodes.extend(steps.iter().enumerate().map(|(node, step)| (*step, node)));
+        self.tidy_from = FEW.max(2 * steps.len());
+        self.steps = steps;
+        Ok(())
     }
 
     fn symbols(&self, mut node: usize) -> Vec<usize> {

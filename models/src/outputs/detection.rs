@@ -4,9 +4,10 @@
 //! tensor.
 
 use super::priors::Prior;
+use super::probability::{Softmax, probability, sigmoid};
 use super::region::{BoxForm, Detection, Region, Unit};
 use super::suppression::{Candidates, Rules};
-use super::view::{Activation, DecodeError, View, must, probability, sigmoid};
+use super::view::{Activation, DecodeError, View, must};
 use crate::image::Placement;
 
 /// A detector with a tensor of boxes, [places, 4], and one of scores, [places, classes].
@@ -79,12 +80,12 @@ impl Ssd {
         }
         let mut candidates = Candidates::new(self.rules)?;
         for (place, row) in scores.values.chunks_exact(classes).enumerate() {
-            let softmax = Softmax::of(row);
+            let softmax = (self.scores == Scores::Softmax).then(|| Softmax::of(row, 1.0));
             let score = |(class, x): (usize, &f32)| {
-                let score = match self.scores {
-                    Scores::Plain => *x,
-                    Scores::Sigmoid => sigmoid(*x),
-                    Scores::Softmax => softmax.share(*x),
+                let score = match (&softmax, self.scores) {
+                    (Some(softmax), _) => softmax.share(*x),
+                    (None, Scores::Sigmoid) => sigmoid(*x),
+                    (None, _) => *x,
                 };
                 Ok((class, probability(score, "a score")?))
             };
@@ -117,23 +118,6 @@ impl Ssd {
             right: from.right + v2 * c,
             bottom: from.bottom + v3 * d,
         }
-    }
-}
-
-/// The highest of some numbers and the sum of their powers.
-struct Softmax {
-    highest: f32,
-    sum: f32,
-}
-
-impl Softmax {
-    fn of(row: &[f32]) -> Self {
-        let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        Self { highest, sum: row.iter().map(|x| (x - highest).exp()).sum() }
-    }
-
-    fn share(&self, x: f32) -> f32 {
-        (x - self.highest).exp() / self.sum
     }
 }
 

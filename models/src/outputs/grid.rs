@@ -2,9 +2,10 @@
 //!
 //! **Invariant:** pure; both orders of a tensor give the same boxes.
 
+use super::probability::{mean_place, sigmoid};
 use super::region::{BoxForm, Detection, Region, Unit};
 use super::suppression::{Candidates, Rules};
-use super::view::{Activation, DecodeError, View, must, sigmoid};
+use super::view::{Activation, DecodeError, View, must};
 use crate::image::Placement;
 
 /// Most numbers that one distance is spread over.
@@ -326,14 +327,7 @@ impl Distances {
         if self.bins == 1 {
             return bin(0);
         }
-        let highest = (0..self.bins).map(bin).fold(f32::NEG_INFINITY, f32::max);
-        let (mut sum, mut mean) = (0.0, 0.0);
-        for i in 0..self.bins {
-            let power = (bin(i) - highest).exp();
-            sum += power;
-            mean += power * i as f32;
-        }
-        mean / sum
+        mean_place(self.bins, bin)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod grid;
 pub mod multi_label;
 pub mod pool;
 pub mod priors;
+mod probability;
 pub mod reconstruction;
 pub mod region;
 pub mod regression;

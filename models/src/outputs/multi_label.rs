@@ -3,6 +3,7 @@
 //! **Invariant:** a label is set if and only if its probability reaches `set_from`.
 
 use super::classification::Meaning;
+use super::probability::sigmoid;
 use super::{OutputError, finite};
 
 /// How values become labels of which any number can hold.
@@ -43,7 +44,7 @@ impl MultiLabel {
         out.clear();
         for (value, label) in values.iter().zip(&self.labels) {
             out.push(match self.meaning {
-                Meaning::Logits => 1.0 / (1.0 + (-value / self.temperature).exp()),
+                Meaning::Logits => sigmoid(value / self.temperature),
                 Meaning::Probabilities if (-0.01..=1.01).contains(value) => value.clamp(0.0, 1.0),
                 Meaning::Probabilities => {
                     return Err(OutputError::NotProbability {

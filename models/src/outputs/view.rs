@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** a shape that was read has exactly as many elements as there are values.
 
+use super::probability::{probability, sigmoid};
+
 /// The values of one output tensor, in C order.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -128,23 +130,6 @@ impl Activation {
         };
         probability(score, what)
     }
-}
-
-/// A probability; rounding in a quantised graph may carry it a little beyond 0..=1.
-pub(super) fn probability(score: f32, what: &'static str) -> Result<f32, DecodeError> {
-    if !score.is_finite() {
-        return Err(DecodeError::NotFinite { what, value: score.to_string() });
-    }
-    if !(-0.05..=1.05).contains(&score) {
-        let allowed = "0..=1, or scores with an activation";
-        return Err(DecodeError::OutOfRange { what, value: score.to_string(), allowed });
-    }
-    Ok(score.clamp(0.0, 1.0))
-}
-
-/// 1 / (1 + exp(-x)).
-pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 /// Whether a parameter is in its range.

@@ -126,11 +126,9 @@ impl OnnxRuntime {
             .with_intra_threads(threads.get())?
             // A guest on the board does not burn its cores while it waits.
             .with_intra_op_spinning(false)?;
-        // Its own pool of memory would keep the most that a run ever took, once for each worker; the C
-        // library serves the next run, of whichever model, from the same pages.
-        let cpu = ep::CPU::default().with_arena_allocator(false).build();
-        let providers: Vec<_> = self.provider.dispatch(threads).into_iter().chain([cpu]).collect();
-        builder = builder.with_execution_providers(providers)?;
+        if let Some(dispatch) = self.provider.dispatch(threads) {
+            builder = builder.with_execution_providers([dispatch])?;
+        }
         builder.commit_from_memory(onnx)
     }
 }

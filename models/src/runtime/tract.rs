@@ -7,9 +7,11 @@
 mod dequantise;
 pub(crate) mod describe;
 pub(super) mod file;
+mod sizes;
 
 use std::num::NonZeroUsize;
 
+use tract_onnx::pb::OperatorSetIdProto;
 use tract_onnx::prelude::*;
 
 use super::{
@@ -20,6 +22,10 @@ use crate::tensor::{Dtype, Element, Tensor as OwnTensor, with_elements, with_typ
 
 /// The engine's name.
 const NAME: &str = "tract";
+/// Whose operators it has.
+const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
+/// The newest set of ONNX's operators that this version knows.
+const NEWEST_OPSET: i64 = 24;
 /// Largest number of elements of a tensor inside a graph.
 const MAX_ELEMENTS: usize = 1 << 26;
 
@@ -124,6 +130,25 @@ fn load(graph: &Graph<'_>) -> Result<TractSession, RuntimeError> {
     let unsupported = |why: String| RuntimeError::Unsupported { runtime: NAME, why };
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
     let mut proto = file::read(NAME, graph.onnx)?;
+    let is_own = |set: &&OperatorSetIdProto| matches!(&*set.domain, "" | "ai.onnx");
+    let opset = proto.opset_import.iter().filter(is_own).map(|set| set.version).max();
+    if let Some(opset) = opset.filter(|opset| *opset > NEWEST_OPSET) {
+        return Err(unsupported(format!(
+            "it is of opset {opset}, the newest that is known here is {NEWEST_OPSET}; export it for that"
+        )));
+    }
+    if let Some(graph) = &proto.graph {
+        // tract looks at names alone, and would take another operator for the one of ONNX.
+        let functions = proto.functions.iter().filter_map(|function| function.domain.as_deref());
+        let known: Vec<&str> = DOMAINS.into_iter().chain(functions).collect();
+        if let Some(node) = graph.node.iter().find(|node| !known.contains(&&*node.domain)) {
+            let (kind, domain) = (&node.op_type, &node.domain);
+            return Err(unsupported(format!(
+                "operator {kind} is of {domain}, which is not known here"
+            )));
+        }
+        sizes::check(graph).map_err(unsupported)?;
+    }
     dequantise::take_out_pairs(&mut proto);
     if let Some(softmax) = proto.graph.as_ref().and_then(dequantise::softmax_between) {
         return Err(unsupported(format!(

@@ -80,15 +80,17 @@ fn picture() -> Vec<u8> {
 /// Writes the bundle with a manifest and a golden for its sample.
 fn write(dir: &Path, manifest: &str, golden: &str) {
     let relu = onnx::graph(&[1, 1, 4, 4], &[("Relu", &["x"], &["y"], &[])], &[]);
-    let files = [
-        ("model.onnx", &relu[..]),
-        ("samples/a.png", &picture()),
-        ("golden.toml", golden.as_bytes()),
-    ];
+    write_with(dir, manifest, golden, &relu);
+}
+
+/// The same, around a graph.
+pub(crate) fn write_with(dir: &Path, manifest: &str, golden: &str, onnx: &[u8]) {
+    let files =
+        [("model.onnx", onnx), ("samples/a.png", &picture()), ("golden.toml", golden.as_bytes())];
     made::bundle(dir, manifest, &files);
 }
 
-fn golden() -> String {
+pub(crate) fn golden() -> String {
     let mut output = [0.0; 16];
     output[0] = 1.0;
     made::goldens(&[("samples/a.png", "fp32", &output)])

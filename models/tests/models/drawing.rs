@@ -2,7 +2,7 @@
 
 use holdfast_models::MediaType;
 use holdfast_models::bundle::Resize;
-use holdfast_models::image::annotate::{Mark, annotate, png};
+use holdfast_models::image::annotate::{Mark, PictureFile, annotate};
 use holdfast_models::image::{ImagePipeline, Pixels, Placement};
 use holdfast_models::outputs::segmentation::Segmentation;
 use holdfast_models::outputs::{Region, View};
@@ -125,8 +125,33 @@ fn a_mask_tints_its_classes() {
 fn the_file_is_the_picture() {
     for color in [ExtendedColorType::L8, ExtendedColorType::Rgb8] {
         let pixels = picture(color);
-        let file = png(&pixels).unwrap();
+        let file = PictureFile::Png.encode(&pixels).unwrap();
         assert_eq!(ImagePipeline::decode(&file, MediaType::Png).unwrap(), pixels);
+    }
+    // A JPEG is near, where a picture has no noise.
+    let flat = pictures::png(64, 48, ExtendedColorType::Rgb8, &[90, 120, 200].repeat(64 * 48));
+    let flat = ImagePipeline::decode(&flat, MediaType::Png).unwrap();
+    let file = PictureFile::Jpeg.encode(&flat).unwrap();
+    let again = ImagePipeline::decode(&file, MediaType::Jpeg).unwrap();
+    let off = flat.data().iter().zip(again.data()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(off.is_some_and(|off| off <= 4), "{off:?}");
+    assert_eq!((again.width(), again.height()), (64, 48));
+}
+
+#[test]
+fn a_file_is_what_its_name_says() {
+    for (name, want) in [
+        ("out.png", Some(PictureFile::Png)),
+        ("a/b.c/OUT.PNG", Some(PictureFile::Png)),
+        ("out.jpg", Some(PictureFile::Jpeg)),
+        ("out.Jpeg", Some(PictureFile::Jpeg)),
+        ("out.gif", None),
+        ("png", None),
+        (".png", None),
+        ("out.png/", Some(PictureFile::Png)),
+        ("out", None),
+    ] {
+        assert_eq!(PictureFile::of_name(std::path::Path::new(name)), want, "{name}");
     }
 }
 

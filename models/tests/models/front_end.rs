@@ -4,15 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use holdfast_models::audio::AudioPipeline;
-use holdfast_models::bundle::{
-    AudioFront, Channels, Features, Filter, Fit, ImageFront, Layout, Normalise, Resize, Spectrum,
-};
+use holdfast_models::bundle::{AudioFront, Features, Fit, ImageFront, Layout, Normalise, Spectrum};
 use holdfast_models::image::ImagePipeline;
 use holdfast_models::quantisation::Form;
 use holdfast_models::{Bundle, Media, MediaType, Model, Tract};
 
-use crate::made;
 use crate::reference::{self, npy, npy_bytes, rows};
+use crate::{made, pictures};
 
 /// The numbers of the reference keyword model (PROVENANCE.md, KWS).
 pub(crate) fn reference_front() -> AudioFront {
@@ -188,16 +186,7 @@ fn stretched_photos_are_pillows() {
     let (shape, want) = npy_bytes(&dir.join("data/images/vww_96x96_rgb_u8.npy"));
     assert_eq!(shape, [45, 96, 96, 3]);
     let mut pipeline = ImagePipeline::new(
-        &ImageFront {
-            width: 96,
-            height: 96,
-            channels: Channels::Rgb,
-            resize: Resize::Stretch,
-            filter: Filter::Bilinear,
-            layout: Layout::Nhwc,
-            mean: vec![0.0],
-            std: vec![1.0],
-        },
+        &ImageFront { layout: Layout::Nhwc, ..pictures::front(96, 96) },
         &Form::PLAIN,
     );
     let mut tensor = vec![0.0; 96 * 96 * 3];

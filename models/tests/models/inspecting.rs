@@ -1,7 +1,9 @@
 //! What can be told of an ONNX file that nobody described.
 
 use holdfast_models::bundle::{Layout, MediaKind};
-use holdfast_models::inspect::{Draft, Hints, Inspected, Kind, Source, Texts, inspect, manifest};
+use holdfast_models::inspect::{
+    Draft, DraftError, Hints, Inspected, Kind, Source, Texts, inspect, manifest,
+};
 use holdfast_models::outputs::Meaning;
 use proptest::prelude::*;
 
@@ -83,7 +85,6 @@ fn inputs_follow_from_the_shape_and_the_sample() {
     ] {
         let got = draft(shape, "Softmax", &[1, 2], &hints(sample));
         assert_eq!(got.inputs[0].source, want, "{shape:?} {sample:?}");
-        assert!(!got.is_complete());
     }
 }
 
@@ -93,10 +94,75 @@ fn labels_that_come_again_are_told_apart() {
     let hints = Hints { labels: Some(labels), ..Hints::default() };
     let got = draft(&[1, 7], "Softmax", &[1, 4], &hints);
     assert_eq!(got.labels, ["crane", "heron", "crane (2)", "crane (3)"]);
-    let got = draft(&[1, 7], "Softmax", &[1, 5], &hints);
-    assert_eq!(got.labels[4], "class-4");
-    let told = got.notes.iter().any(|note| note.is_missing && note.what.contains("4 labels"));
-    assert!(told, "{:?}", got.notes);
+}
+
+#[test]
+fn labels_that_are_not_as_many_as_there_is_to_name_are_refused() {
+    let ten: Vec<String> = (0..10).map(|at| format!("l{at}")).collect();
+    for (last, input, output, count, want) in [
+        ("Softmax", &[1, 7][..], &[1, 10][..], 9, Some("output y f32 [1, 10] has 10 to name")),
+        ("Softmax", &[1, 7], &[1, 10], 0, Some("0 labels were given")),
+        ("Softmax", &[1, 7], &[1, 10], 10, None),
+        ("Sigmoid", &[1, 7], &[1, 3], 4, Some("has 3 to name")),
+        ("Relu", &[1, 7], &[1, 1], 2, Some("has 1 to name")),
+        ("Relu", &[1, 7], &[1, 256], 10, Some("(kind = \"embedding\")")),
+        ("Relu", &[1, 9], &[1, 9], 10, Some("(kind = \"reconstruction\")")),
+        ("Relu", &[1, 7], &[1, 5, 9], 10, Some("(kind = \"tensor\")")),
+        ("Concat", &[1, 3, 64, 64], &[1, 20, 1000], 10, Some("has 16 to name")),
+        // The background has a name of its own, which may be left out.
+        ("Relu", &[1, 3, 64, 64], &[1, 11, 64, 64], 10, None),
+        ("Relu", &[1, 3, 64, 64], &[1, 10, 64, 64], 10, None),
+        ("Relu", &[1, 3, 64, 64], &[1, 12, 64, 64], 10, Some("12, or 11 without background,")),
+    ] {
+        let labels = ten.iter().take(count).cloned().collect();
+        let hints = Hints { labels: Some(labels), ..Hints::default() };
+        let nodes: [Node<'_>; 2] = [("Add", &["x", "w"], &["a"], &[]), (last, &["a"], &["y"], &[])];
+        let got = Draft::of(&file(input, &nodes, output), &hints);
+        match (got, want) {
+            (Ok(draft), None) => assert!(draft.labels.contains(&"l9".to_owned()), "{output:?}"),
+            (Err(error), Some(want)) => {
+                assert!(!matches!(error, DraftError::OpenShapes(_)));
+                assert!(error.to_string().contains(want), "{error}, not {want}");
+            }
+            (got, want) => panic!("{last} {output:?} {count}: {got:?}, not {want:?}"),
+        }
+    }
+}
+
+/// What a person must fill in is told as a list too, line for line.
+#[test]
+fn each_line_to_write_is_told() {
+    let none = Hints::default();
+    for (last, input, output, also) in [
+        ("Softmax", &[1, 7][..], &[1, 10][..], &["threshold: from which confidence", "step"][..]),
+        ("Sigmoid", &[1, 7], &[1, 3], &["threshold: from which confidence"]),
+        ("Relu", &[1, 10], &[1, 10], &["threshold: from which mean error"]),
+        ("Relu", &[1, 7], &[1, 1], &["scale: mean and std"]),
+        ("Relu", &[1, 3, 64, 64], &[1, 5, 64, 64], &["resize"]),
+    ] {
+        let got = draft(input, last, output, &none);
+        let text = manifest(&got, &texts());
+        let lines = text.lines().filter_map(|line| line.strip_prefix("# to write: "));
+        // That there is no sample is not of the draft.
+        let lines: Vec<&str> = lines.filter(|line| !line.contains("[[sample]]")).collect();
+        let noted: Vec<String> = got
+            .notes
+            .iter()
+            .filter(|note| note.is_missing)
+            .map(|note| {
+                let key = note.key.split_once(": ").map_or(&*note.key, |(_, key)| key);
+                format!("{key}: {}", note.what)
+            })
+            .collect();
+        let mut told: Vec<&str> = noted.iter().map(String::as_str).collect();
+        let mut written = lines.clone();
+        told.sort_unstable();
+        written.sort_unstable();
+        assert_eq!(told, written, "{last} {output:?}");
+        for part in also {
+            assert!(lines.iter().any(|line| line.contains(part)), "{last}: {part}: {lines:#?}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use holdfast_models::{
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::{hostile, made, onnx, pictures};
+use crate::{counted, made, onnx, pictures};
 
 /// The tables that tell what a graph takes and gives; y is x where that is not below 0.
 const TABLES: &str = "[[input]]\nname = \"x\"\ndtype = \"f32\"\nshape = [\"batch\", 4]\n\
@@ -176,7 +176,7 @@ fn a_body_that_is_wrong_is_told_what_is_wrong_with_which_input() {
         assert!(is_told, "{}: {error}", body.escape_ascii());
     }
     let many = vec![0u8; (4 << 24) + 4];
-    let largest = hostile::largest_allocation(|| {
+    let largest = counted::largest_allocation(|| {
         let media = Media::trusted(MediaType::Raw, many);
         let error = model.infer(&media).unwrap_err();
         assert!(error.to_string().contains("more than 16777216 numbers"), "{error}");
@@ -218,6 +218,19 @@ fn a_recording_of_numbers_is_answered_window_by_window() {
         let Outcome::Labels(labels, _) = got.outcome else { panic!("no labels") };
         assert!((labels[0].probability - want).abs() < 1e-6, "{pool}: {labels:?}");
     }
+    // Whoever went away meanwhile is not worked for any longer.
+    let media = Media::detect_for(body.to_vec(), Some("text/csv"), Some(MediaKind::Tensor));
+    let mut left = 2;
+    let stopped = model.infer_while(&media.unwrap(), || {
+        left -= 1;
+        left > 0
+    });
+    assert!(matches!(stopped, Err(InferError::Unwanted)), "{stopped:?}");
+    assert_eq!(left, 0, "it was asked before each window");
+    let error = ask(&mut model, b"1,2,3,4,5\n", Some("text/csv")).unwrap_err().to_string();
+    let want = "5 numbers of shape [1, 5], 1 behind the last whole window: its windows are 2 numbers \
+                apart, as `step` of the bundle's [input.tensor] says; 4 or 6 would fit";
+    assert!(error.contains(want), "{error}");
     let many = "0,".repeat(2 * 10_002);
     let error = ask(&mut model, many.as_bytes(), Some("text/csv")).unwrap_err();
     assert!(error.to_string().contains("10001 windows: send at most 10000"), "{error}");

@@ -14,7 +14,7 @@ pub(crate) fn bundle(dir: &Path, manifest: &str, files: &[(&str, &[u8])]) {
         let target = dir.join(path);
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         fs::write(target, bytes).unwrap();
-        let hash = hex::encode(Sha256::digest(bytes));
+        let hash = sha256(bytes);
         write!(
             text,
             "\n[[file]]\npath = \"{path}\"\nbytes = {}\nsha256 = \"{hash}\"\n",
@@ -23,6 +23,11 @@ pub(crate) fn bundle(dir: &Path, manifest: &str, files: &[(&str, &[u8])]) {
         .unwrap();
     }
     fs::write(dir.join("bundle.toml"), text).unwrap();
+}
+
+/// A hash as manifests spell it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// A golden.toml.

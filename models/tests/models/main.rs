@@ -9,8 +9,10 @@
 )]
 
 mod audio;
+mod bad_graphs;
 mod bundles;
 mod classes;
+mod counted;
 mod detection;
 mod drawing;
 mod front_end;

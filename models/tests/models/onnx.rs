@@ -1,4 +1,7 @@
-//! Writes small ONNX graphs byte by byte, so that the tests need no other tool.
+//! Writes small ONNX graphs byte by byte, so that the tests need no other tool. The end-to-end tests
+//! take this file in as a module of theirs.
+//!
+//! **Invariant:** the same words give the same bytes.
 
 /// A protocol buffer under writing.
 #[derive(Default)]
@@ -27,18 +30,33 @@ impl Message {
     }
 }
 
-/// An operator: its kind, inputs, outputs, and whole-number attributes.
+/// An operator: its kind (with its domain and a dot before it, where it has one), inputs, outputs, and
+/// whole-number attributes.
 pub(crate) type Node<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [(&'a str, i64)]);
+/// A constant: its name, shape and values.
+pub(crate) type Constant<'a> = (&'a str, &'a [u64], &'a [f32]);
 
-/// An ONNX file with one f32 input `x` and one output `y`; `constants` are f32 (with a shape) or,
-/// for those whose values are all whole and whose name begins with `i8`, int8 scalars.
-pub(crate) fn graph(
+/// The set of operators that graphs are written for.
+const OPSET: u64 = 13;
+
+/// An ONNX file with one f32 input `x` and one output `y`; a dimension of 0 is any. `constants` are f32,
+/// or int8 and int64 where the name begins with `i8` and `i64` and the values are whole.
+pub(crate) fn graph(shape: &[u64], nodes: &[Node<'_>], constants: &[Constant<'_>]) -> Vec<u8> {
+    graph_of(OPSET, shape, nodes, constants)
+}
+
+/// The same, of a set of operators.
+pub(crate) fn graph_of(
+    opset: u64,
     shape: &[u64],
     nodes: &[Node<'_>],
-    constants: &[(&str, &[u64], &[f32])],
+    constants: &[Constant<'_>],
 ) -> Vec<u8> {
     let mut graph = Message::default();
+    let mut domains = vec![""];
     for (kind, inputs, outputs, attributes) in nodes {
+        let (domain, name) = kind.rsplit_once('.').unwrap_or(("", kind));
+        domains.push(domain);
         let mut node = Message::default();
         for input in *inputs {
             node = node.bytes(1, input.as_bytes());
@@ -46,8 +64,8 @@ pub(crate) fn graph(
         for output in *outputs {
             node = node.bytes(2, output.as_bytes());
         }
-        node = node.bytes(3, format!("{kind}-of-{}", outputs[0]).as_bytes());
-        node = node.bytes(4, kind.as_bytes());
+        node = node.bytes(3, format!("{name}-of-{}", outputs[0]).as_bytes());
+        node = node.bytes(4, name.as_bytes());
         for (name, value) in *attributes {
             let attribute = Message::default()
                 .bytes(1, name.as_bytes())
@@ -55,27 +73,39 @@ pub(crate) fn graph(
                 .number(20, 2);
             node = node.bytes(5, &attribute.0);
         }
+        if !domain.is_empty() {
+            node = node.bytes(7, domain.as_bytes());
+        }
         graph = graph.bytes(1, &node.0);
     }
     graph = graph.bytes(2, b"made");
-    for (name, dims, values) in constants {
-        let is_int8 = name.starts_with("i8");
-        let raw: Vec<u8> = if is_int8 {
-            values.iter().map(|x| (*x as i8).cast_unsigned()).collect()
-        } else {
-            values.iter().flat_map(|x| x.to_le_bytes()).collect()
-        };
-        let mut tensor = Message::default();
-        for dim in *dims {
-            tensor = tensor.number(1, *dim);
-        }
-        tensor = tensor.number(2, if is_int8 { 3 } else { 1 });
-        tensor = tensor.bytes(8, name.as_bytes()).bytes(9, &raw);
-        graph = graph.bytes(5, &tensor.0);
+    for constant in constants {
+        graph = graph.bytes(5, &tensor(constant).0);
     }
     graph = graph.bytes(11, &value("x", Some(shape)).0).bytes(12, &value("y", None).0);
-    let opset = Message::default().number(2, 13);
-    Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &opset.0).0
+    let mut file = Message::default().number(1, 8).bytes(7, &graph.0);
+    domains.sort_unstable();
+    domains.dedup();
+    for domain in domains {
+        let version = if domain.is_empty() { opset } else { 1 };
+        let set = Message::default().bytes(1, domain.as_bytes()).number(2, version);
+        file = file.bytes(8, &set.0);
+    }
+    file.0
+}
+
+fn tensor((name, dims, values): &Constant<'_>) -> Message {
+    let (kind, raw): (u64, Vec<u8>) = match name {
+        name if name.starts_with("i8") => {
+            (3, values.iter().map(|x| (*x as i8).cast_unsigned()).collect())
+        }
+        name if name.starts_with("i64") => {
+            (7, values.iter().flat_map(|x| (*x as i64).to_le_bytes()).collect())
+        }
+        _ => (1, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
+    };
+    let tensor = dims.iter().fold(Message::default(), |tensor, dim| tensor.number(1, *dim));
+    tensor.number(2, kind).bytes(8, name.as_bytes()).bytes(9, &raw)
 }
 
 /// x + w, where the data of `w` is said to lie in another file.
@@ -87,7 +117,7 @@ pub(crate) fn with_data_in(place: &str, shape: &[u64]) -> Vec<u8> {
     let node = Message::default().bytes(1, b"x").bytes(1, b"w").bytes(2, b"y").bytes(4, b"Add");
     let graph = Message::default().bytes(1, &node.0).bytes(2, b"made").bytes(5, &tensor.0);
     let graph = graph.bytes(11, &value("x", Some(shape)).0).bytes(12, &value("y", None).0);
-    let opset = Message::default().number(2, 13);
+    let opset = Message::default().number(2, OPSET);
     Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &opset.0).0
 }
 

@@ -135,7 +135,8 @@ fn a_cmyk_jpeg_is_read() {
     assert!(r > 240 && g < 15 && b < 15, "{:?}", [r, g, b]);
 }
 
-fn front(width: u32, height: u32) -> ImageFront {
+/// A front end of pictures that are stretched, in colour.
+pub(crate) fn front(width: u32, height: u32) -> ImageFront {
     ImageFront {
         width,
         height,
@@ -279,7 +280,7 @@ fn bombs_are_refused_before_they_are_decoded() {
         (MediaType::Jpeg, jpeg, 65_500),
         (MediaType::Webp, webp, 16_383),
     ] {
-        let largest = crate::hostile::largest_allocation(|| {
+        let largest = crate::counted::largest_allocation(|| {
             let error = ImagePipeline::decode(&file, media).unwrap_err();
             assert_eq!(error, ImageError::TooLarge { media, width: side, height: side });
         });

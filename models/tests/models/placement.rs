@@ -1,7 +1,7 @@
 //! Where a picture lies in its tensor, against what the resizing really does.
 
 use holdfast_models::MediaType;
-use holdfast_models::bundle::{Channels, Filter, ImageFront, Layout, Resize};
+use holdfast_models::bundle::{Filter, ImageFront, Resize};
 use holdfast_models::image::{ImagePipeline, Placement};
 use holdfast_models::outputs::Region;
 use holdfast_models::outputs::region::Unit;
@@ -9,19 +9,10 @@ use holdfast_models::quantisation::Form;
 use image::ExtendedColorType;
 use proptest::prelude::*;
 
-use crate::pictures::png;
+use crate::pictures::{self, png};
 
 fn front(width: u32, height: u32, resize: Resize) -> ImageFront {
-    ImageFront {
-        width,
-        height,
-        channels: Channels::Rgb,
-        resize,
-        filter: Filter::Nearest,
-        layout: Layout::Nchw,
-        mean: vec![0.0],
-        std: vec![1.0],
-    }
+    ImageFront { resize, filter: Filter::Nearest, ..pictures::front(width, height) }
 }
 
 /// The smallest box around the pixels of this value.

@@ -279,7 +279,7 @@ fn a_graph_whose_data_lies_elsewhere_is_refused() {
 }
 
 /// ONNX Runtime as `./tests/run` fetches it, or nothing after saying what is left out.
-fn onnx_runtime(what: &str) -> Option<OnnxRuntime> {
+pub(crate) fn onnx_runtime(what: &str) -> Option<OnnxRuntime> {
     let named = std::env::var_os("HOLDFAST_ONNXRUNTIMES").map(PathBuf::from);
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));

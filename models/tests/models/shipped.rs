@@ -2,10 +2,9 @@
 //! accurate as their cards say.
 
 use std::fs;
-use std::num::NonZeroUsize;
 use std::path::Path;
 
-use holdfast_models::{Bundle, Media, Model, Tract};
+use holdfast_models::{Bundle, Goldens, Loading, Media, Model, Tract};
 
 use crate::reference::{self, rows};
 
@@ -24,7 +23,9 @@ fn shipped() -> Vec<Bundle> {
 
 fn variants(bundle: &Bundle) -> impl Iterator<Item = Model> + '_ {
     bundle.variants().iter().map(|v| {
-        Model::load_fully_checked(bundle, Some(v.name()), &Tract, NonZeroUsize::MIN).unwrap()
+        let loading =
+            Loading { variant: Some(v.name()), goldens: Goldens::All, ..Loading::default() };
+        Model::load_as(bundle, &Tract, loading).unwrap()
     })
 }
 

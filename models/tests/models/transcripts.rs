@@ -236,3 +236,29 @@ proptest! {
         }
     }
 }
+
+/// The texts that nothing under search begins with any more take no memory, however long it goes on.
+#[test]
+fn a_long_search_holds_what_it_needs() {
+    const STEPS: usize = 3000;
+    let symbols = ["-", "a", "b", "c", "d"];
+    let ctc = ctc(&symbols, StepValues::Probabilities, Search::Beam(128));
+    // Each step is rather sure of one symbol, and gives all others a chance.
+    let steps: Vec<usize> = (0..STEPS).map(|at| 1 + (at * 7 + at / 13) % 4).collect();
+    let values: Vec<f32> = steps
+        .iter()
+        .flat_map(|best| (0..5).map(move |at| if at == *best { 0.6 } else { 0.1 }))
+        .collect();
+    let mut got = None;
+    let largest = crate::hostile::largest_allocation(|| {
+        got = Some(ctc.decode(View { values: &values, shape: &[STEPS, 5] }).unwrap());
+    });
+    assert!(largest < 2 << 20, "{largest} bytes at once; all texts that were ever kept take more");
+    let mut want = String::new();
+    for (at, step) in steps.iter().enumerate() {
+        if at == 0 || steps[at - 1] != *step {
+            want += symbols[*step];
+        }
+    }
+    assert_eq!(got.unwrap().text, want);
+}

@@ -43,6 +43,17 @@ fn a_class_stands_in_the_corner_and_the_rest_of_the_picture_stays() {
     assert!(places.len() > 100, "{} pixels are drawn", places.len());
     assert!(places.iter().all(|(_, y)| *y < before.height() / 8), "one line of text");
 
+    // By its name it is a JPEG, and by another name nothing at all.
+    let (jpeg, gif) = (dir.path().join("drawn.jpeg"), dir.path().join("drawn.gif"));
+    let (jpeg_out, gif_out) = (jpeg.to_str().unwrap(), gif.to_str().unwrap());
+    let (code, said) = agent(&[&infer[..], &[file, "--annotate", jpeg_out]].concat());
+    assert_eq!(code, 0, "{said}");
+    let drawn = decoded(&jpeg, MediaType::Jpeg);
+    assert_eq!((drawn.width(), drawn.height()), (before.width(), before.height()));
+    let (code, said) = agent(&[&infer[..], &[file, "--annotate", gif_out]].concat());
+    assert!(code == 64 && said.contains("must end in one of .png, .jpg, .jpeg"), "{code} {said}");
+    assert!(!gif.exists());
+
     let wav = dir.path().join("word.wav");
     fs::write(&wav, super::sample("voice-commands", |_| true)).unwrap();
     let none = dir.path().join("none.png");

@@ -8,7 +8,7 @@ use holdfast_tests::reference;
 use holdfast_tests::site::{Agent, DEVICE, start_agent};
 
 /// A copy of a shipped bundle, to be damaged.
-fn copy(name: &str, to: &Path) -> PathBuf {
+pub(super) fn copy(name: &str, to: &Path) -> PathBuf {
     let target = to.join(name);
     copy_folder(&reference::bundles().join(name), &target);
     target

@@ -1,21 +1,31 @@
 //! The promises, proved on real processes.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on ends; its numbers are small"
+)]
 
 mod annotate;
 mod answers;
 mod bad_input;
+mod bad_models;
 mod bundles;
 mod classes;
 mod damage;
 mod delivery;
 mod disk;
 mod faults;
+mod help;
 mod kill;
 mod main_job;
 mod models_add;
+mod models_golden;
 mod no_queue;
 mod not_before;
 mod oip;
+#[path = "../../../models/tests/models/onnx.rs"]
+#[allow(dead_code, reason = "the tests of the models use the rest of it")]
+mod onnx;
 mod openai;
 mod pressure;
 mod queue_changes;

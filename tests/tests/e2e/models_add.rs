@@ -230,3 +230,62 @@ fn what_is_there_is_not_written_over() {
     assert_eq!(fs::read(&manifest).unwrap(), before);
     assert_eq!(fs::read_dir(&bundles).unwrap().count(), 1);
 }
+
+/// A graph that ONNX Runtime alone may have.
+fn of_microsoft() -> Vec<u8> {
+    super::onnx::graph(&[1, 4], &[("com.microsoft.HardGelu", &["x"], &["y"], &[])], &[])
+}
+
+/// A library that ends the process that loads it ends a process that is not this command's.
+#[test]
+fn a_library_that_crashes_does_not_take_the_command_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = dir.path().join("libonnxruntime.so");
+    let crash =
+        "#include <stdlib.h>\n__attribute__((constructor)) static void end(void) { abort(); }";
+    super::tuning::compile(crash, &library);
+    let file = dir.path().join("gelu.onnx");
+    fs::write(&file, of_microsoft()).unwrap();
+    let place = dir.path().join("bundles");
+    let to = place.join("gelu");
+    let add = |onnxruntime: &str| {
+        let mut command = Command::new(super::program());
+        command.args(["agent", "models", "add"]).arg(&file).arg("--to").arg(&to);
+        command.args(["--shape", "y=1,4", "--json"]);
+        let output = command.env("HOLDFAST_MODELS__ONNXRUNTIME", onnxruntime).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), told)
+    };
+    let (code, said, told) = add(library.to_str().unwrap());
+    assert_eq!(code, Some(1), "{said}{told}");
+    assert!(
+        told.contains("HardGelu") && told.contains("ended the process that tried it"),
+        "{told}"
+    );
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0, "nothing is left");
+    // Without one it may be that another device has it: the bundle is written, and says so.
+    let (code, said, told) = add("off");
+    assert_eq!(code, Some(0), "{said}{told}");
+    let added: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((added["serves"].as_bool(), to.join("bundle.toml").is_file()), (Some(false), true));
+    assert!(
+        added["runtimes"][1]["problem"].as_str().unwrap().contains("libonnxruntime"),
+        "{added}"
+    );
+}
+
+#[test]
+fn as_many_labels_are_given_as_there_is_to_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, labels) = (dir.path().join("two.onnx"), dir.path().join("labels.txt"));
+    let graph = super::onnx::graph(&[1, 4], &[("Softmax", &["x"], &["y"], &[("axis", 1)])], &[]);
+    fs::write(&file, graph).unwrap();
+    fs::write(&labels, "one\ntwo\nthree\n").unwrap();
+    let to = dir.path().join("two");
+    let (file, to, labels) =
+        (file.to_str().unwrap(), to.to_str().unwrap(), labels.to_str().unwrap());
+    let more = ["--shape", "y=1,4", "--labels", labels];
+    let (code, _, told) = agent(&[&["models", "add", file, "--to", to], &more[..]].concat());
+    assert!(code == 64 && told.contains("3 labels were given"), "{code} {told}");
+    assert!(told.contains("has 4 to name") && !Path::new(to).exists(), "{told}");
+}

@@ -304,14 +304,18 @@ fn archives_and_bare_libraries_follow_each_other_back_and_forth() {
     device.install(&[bare.to_str().unwrap()]);
     assert_eq!(versions(&device.list()), [(&*v_newest, "current"), (&*v_old, "previous")]);
     let (code, said) = device.run(&["runtime", "remove"]);
-    assert!(code == 0 && said.contains("is removed"), "{said}");
+    assert!(code == 0 && said.contains("is removed; none is in service now"), "{said}");
+    assert!(said.contains(&v_old) && said.contains("`runtime rollback` puts it in"), "{said}");
     assert_eq!(versions(&device.list()), [(&*v_old, "previous")]);
     assert!(device.doctor().contains("not there"), "{}", device.doctor());
     assert_eq!(device.run(&["runtime", "rollback"]).0, 0);
     assert!(device.doctor().starts_with(&v_old), "{}", device.doctor());
     let (code, said) = device.run(&["runtime", "remove", "7.7.7"]);
     assert!(code == 1 && said.contains("7.7.7"), "{code}: {said}");
-    assert_eq!(device.run(&["runtime", "remove", &v_old]).0, 0);
+    let (code, said) = device.run(&["runtime", "remove", &v_old, "--json"]);
+    let gone: Value = serde_json::from_str(&said).unwrap();
+    assert!(code == 0 && gone["version"] == *v_old, "{gone}");
+    assert!(gone["in_service"].is_null() && gone["previous"].is_null(), "{gone}");
     assert_eq!(device.left(), [""; 0]);
     // Elsewhere, it is not found by itself, and that is said.
     let to = device.path("elsewhere");
@@ -405,6 +409,13 @@ fn a_url_is_fetched_whole_and_used_only_if_it_is_what_was_meant() {
         let (got, said) = install(path, &digest);
         assert!(got == code && said.contains(why), "{path}: {got}, {said}");
         assert_eq!(device.list(), [], "{path}");
+        // Nothing is kept but what the next call goes on behind.
+        assert_eq!(
+            device.left().len(),
+            usize::from(path == "/half"),
+            "{path}: {:?}",
+            device.left()
+        );
     }
     let (code, said) = device.run(&["runtime", "install", "https://", "--sha256", &digest]);
     assert!(code == 64 && said.contains("no URL"), "{code}: {said}");

@@ -31,6 +31,7 @@ async fn calls_under_one_key_that_are_under_way_at_once_are_sent_up_once() {
     let problem: Value = serde_json::from_str(&said).unwrap();
     let conflict = (409, &"idempotency_key_conflict".into());
     assert_eq!((status.as_u16(), &problem["code"]), conflict, "{said}");
+    assert!(said.contains("(the input is another one)"), "{said}");
     // Who may not wait so long is told to come back with the key.
     let hasty = [TERMS[0], ("holdfast-deadline-ms", "50"), TERMS[2]];
     let (status, said) = client.post("voice-commands", wav.clone(), &hasty).await.unwrap();
@@ -55,4 +56,14 @@ async fn calls_under_one_key_that_are_under_way_at_once_are_sent_up_once() {
     let (status, said) = client.post("voice-commands", wav, &TERMS).await.unwrap();
     let reply: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((status.as_u16(), &reply["id"], rig.sent()), (200, &told[0], 1), "{said}");
+    // Whoever takes the key for something else is told what is otherwise.
+    let wav = || super::sample("voice-commands", |_| true);
+    let public = [TERMS[0], TERMS[1], TERMS[2], ("holdfast-class", "public")];
+    for (body, terms, want) in [
+        (wav(), &public[..], "(class is public, was confidential)"),
+        ([wav(), vec![0; 2]].concat(), &TERMS[..], "(the input is another one)"),
+    ] {
+        let (status, said) = client.post("voice-commands", body, terms).await.unwrap();
+        assert!(status.as_u16() == 409 && said.contains(want), "{want}: {said}");
+    }
 }

@@ -1,29 +1,32 @@
 //! `holdfast-agent models add`: a plain ONNX file becomes a bundle, as far as the file tells.
 //!
 //! **Invariant:** under the bundle's name there is nothing, or a whole folder; nothing that is there
-//! already is changed.
+//! already is changed; and no runtime is given the file in this process.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use holdfast_models::bundle::MediaKind;
-use holdfast_models::inspect::{Draft, DraftOutput, Hints, Inspected, Kind, Note, Texts, inspect};
+use holdfast_models::Media;
+use holdfast_models::bundle::{GOLDEN_FILE, MediaKind};
+use holdfast_models::inspect::{
+    Draft, DraftOutput, Hints, Inspected, Kind, Note, Source, Texts, inspect,
+};
+use holdfast_models::runtime::TensorSpec;
 use holdfast_models::runtime::onnx_runtime::Provider;
-use holdfast_models::runtime::{Graph, RuntimeError, TensorSpec};
-use holdfast_models::{Media, Runtime};
 use serde::Serialize;
 
-use super::staging::{Staging, golden_text};
+use super::golden::Maker;
+use super::itself;
+use super::staging::Staging;
 use crate::cli::{ConfigArgs, Exit, Failure, output};
 use crate::clock;
 use crate::config::Config;
-use crate::outcome::Said;
 use crate::request::TaskName;
 use crate::tune::candidates::TRACT;
-use crate::tune::library::runtime;
+use crate::tune::graph::{Tensors, Trial};
+use crate::tune::probe::Program;
 
 /// Largest ONNX file that is taken, in bytes, as in a bundle.
 const MAX_ONNX_BYTES: u64 = 1 << 30;
@@ -81,7 +84,7 @@ struct Added {
     inputs: Vec<String>,
     outputs: Vec<String>,
     /// Each runtime that was tried, and why it cannot run the model.
-    runtimes: Vec<Tried>,
+    runtimes: Vec<OnRuntime>,
     /// What the model says to the sample.
     answer: Option<String>,
     /// What only a person can know.
@@ -91,8 +94,8 @@ struct Added {
 }
 
 #[derive(Debug, Serialize)]
-struct Tried {
-    runtime: String,
+struct OnRuntime {
+    runtime: &'static str,
     problem: Option<String>,
 }
 
@@ -102,21 +105,65 @@ struct Sample {
     bytes: Vec<u8>,
 }
 
-pub(super) fn add(args: &AddArgs) -> Result<Exit, Failure> {
+/// What is known before any runtime is asked.
+struct Plan {
+    draft: Draft,
+    texts: Texts,
+    to: PathBuf,
+    sample: Option<Sample>,
+    /// What kind of file the sample is, where its bytes tell.
+    kind: Option<MediaKind>,
+}
+
+pub(super) fn add(args: &AddArgs, program: Option<Program>) -> Result<Exit, Failure> {
     let config = args.config.load()?;
-    let onnx = read(&args.file, MAX_ONNX_BYTES)?;
-    let file = inspect(&onnx).map_err(|error| {
-        let why = crate::error_chain(&error);
-        Failure::new(Exit::Found, format!("{} refused: {why}", args.file.display()))
-    })?;
+    let program = itself(program)?;
+    let (file, onnx) = inspected(&args.file)?;
+    let Plan { draft, mut texts, to, sample, kind } = plan(args, &config, &file)?;
+    let runtime = crate::cli::runtime()?;
+    let mut staging = Staging::new(&to)?;
+    staging.file(ONNX, &onnx)?;
+    let tried = try_all(&runtime, &program, &staging.folder().join(ONNX), &draft, &config);
+    let runs = tried.iter().find(|(_, tried)| *tried == Trial::Runs).map(|(name, _)| *name);
+    if runs.is_none() && !may_run_elsewhere(&tried) {
+        let whys: Vec<&str> = tried.iter().filter_map(|(_, tried)| tried.problem()).collect();
+        let sentence = format!("{} refused: {}", args.file.display(), whys.join("; "));
+        return Err(Failure::new(Exit::Found, sentence));
+    }
+    if let Some(sample) = &sample {
+        put_sample(&mut staging, (&draft, &mut texts), (sample, args.label.as_deref()))?;
+    }
+    staging.manifest(&draft, &texts)?;
+    let is_answered = sample.is_some() && !kind.is_some_and(|kind| is_of_features(&draft, kind));
+    let answer = match runs.filter(|_| is_answered) {
+        Some(name) => {
+            let names = [name];
+            let maker =
+                Maker { program: &program, config: &config, runtime: &runtime, names: &names };
+            Some(answer(&mut staging, (&draft, &mut texts), &maker, args.label.as_deref())?)
+        }
+        None => None,
+    };
+    staging.put(&to)?;
+    let added = told(to, texts, &draft, tried, (sample.is_some(), answer));
+    match args.json {
+        true => output::print_json(&added)?,
+        false => show(&added)?,
+    }
+    Ok(Exit::Fine)
+}
+
+/// What the file and the arguments make of each other.
+fn plan(args: &AddArgs, config: &Config, file: &Inspected) -> Result<Plan, Failure> {
     let sample = args.sample.as_deref().map(read_sample).transpose()?;
+    let kind = sample.as_ref().and_then(kind_of);
     let hints = Hints {
         labels: args.labels.as_deref().map(read_labels).transpose()?,
-        sample: sample.as_ref().and_then(kind_of),
+        sample: kind,
         shapes: args.shape.iter().cloned().collect::<BTreeMap<_, _>>(),
     };
-    known_shapes(&file, &hints)?;
-    let draft = Draft::of(&file, &hints)
+    known_shapes(file, &hints)?;
+    let draft = Draft::of(file, &hints)
         .map_err(|error| Failure::new(Exit::Usage, crate::error_chain(&error)))?;
     let name = name_of(args)?;
     let task = args.task.clone().unwrap_or_else(|| name.clone());
@@ -128,108 +175,134 @@ pub(super) fn add(args: &AddArgs) -> Result<Exit, Failure> {
         let sentence = format!("{} is there already; name another folder with --to", to.display());
         return Err(Failure::new(Exit::Storage, sentence));
     }
-    let (engine, tried) = engine(&onnx, &draft, &config);
-    if engine.is_none() && !may_run_elsewhere(&tried) {
-        let whys: Vec<_> = tried.iter().filter_map(|tried| tried.problem.clone()).collect();
-        let sentence = format!("{} refused: {}", args.file.display(), whys.join("; "));
-        return Err(Failure::new(Exit::Found, sentence));
-    }
-    let mut texts = Texts {
+    let texts = Texts {
         description: format!("{name}, from {}", shown(&args.file)),
         name,
         task,
         trained_by: if file.producer.is_empty() { "unknown" } else { &file.producer }.to_owned(),
         date: today(),
-        onnx: (ONNX.to_owned(), is_quantised(&file)),
-        tolerance: if is_quantised(&file) { OFF_QUANTISED } else { OFF },
+        onnx: (ONNX.to_owned(), is_quantised(file)),
+        tolerance: if is_quantised(file) { OFF_QUANTISED } else { OFF },
         sample: None,
         files: Vec::new(),
     };
-    let mut staging = Staging::new(&to)?;
-    staging.file(ONNX, &onnx)?;
-    let answer = match (&sample, &engine) {
-        (Some(sample), Some(engine)) => Some(answer(
-            &mut staging,
-            (&draft, &mut texts),
-            &**engine,
-            (sample, args.label.as_deref()),
-        )?),
-        _ => {
-            staging.manifest(&draft, &texts)?;
-            None
-        }
-    };
-    staging.put(&to)?;
+    Ok(Plan { draft, texts, to, sample, kind })
+}
+
+/// The file's bytes, and what they say.
+fn inspected(path: &Path) -> Result<(Inspected, Vec<u8>), Failure> {
+    let onnx = read(path, MAX_ONNX_BYTES)?;
+    let file = inspect(&onnx).map_err(|error| {
+        let why = crate::error_chain(&error);
+        Failure::new(Exit::Found, format!("{} refused: {why}", path.display()))
+    })?;
+    Ok((file, onnx))
+}
+
+/// What there is to say in the end.
+fn told(
+    bundle: PathBuf,
+    texts: Texts,
+    draft: &Draft,
+    tried: Vec<(&'static str, Trial)>,
+    (has_sample, answer): (bool, Option<String>),
+) -> Added {
     let sentence = |note: &Note| format!("{}: {}", note.key, note.what);
     let part = |is_missing: bool| -> Vec<String> {
         draft.notes.iter().filter(|note| note.is_missing == is_missing).map(sentence).collect()
     };
     let mut to_write = part(true);
-    to_write.push("licence and provenance: whose the model is, and what trained it".to_owned());
-    to_write.push("variant accuracy and tolerance: measured on a test set".to_owned());
     if answer.is_none() {
-        let sample =
-            "a sample with its golden outputs; without one the bundle is not served (--sample)";
-        to_write.insert(0, sample.to_owned());
+        let golden = format!("`holdfast-agent models golden {}`", bundle.display());
+        to_write.insert(0, match has_sample {
+            true => format!("its golden outputs, without which it is not served: when the rest is written, {golden}"),
+            false => format!("a sample with its golden outputs, without which it is not served: --sample, or a [[sample]] with its [[file]], and then {golden}"),
+        });
     }
-    let added = Added {
+    Added {
         serves: answer.is_some(),
-        bundle: to,
+        bundle,
         name: texts.name,
         task: texts.task,
         kind: draft.kind.name(),
         inputs: draft.inputs.iter().map(|input| input.tensor.to_string()).collect(),
         outputs: draft.outputs.iter().map(ToString::to_string).collect(),
-        runtimes: tried,
+        runtimes: tried
+            .into_iter()
+            .map(|(runtime, tried)| OnRuntime {
+                runtime,
+                problem: tried.problem().map(str::to_owned),
+            })
+            .collect(),
         answer,
         to_write,
         guessed: part(false),
-    };
-    match args.json {
-        true => output::print_json(&added)?,
-        false => show(&added)?,
     }
-    Ok(Exit::Fine)
 }
 
-/// Writes the sample, runs it, and writes what came out as the golden output.
+/// Whether the graph takes numbers, of which nobody said yet how they are made of such a file.
+fn is_of_features(draft: &Draft, sample: MediaKind) -> bool {
+    let is_made = matches!(sample, MediaKind::Audio | MediaKind::Image);
+    is_made && draft.inputs.iter().any(|input| matches!(input.source, Source::Numbers))
+}
+
+/// Writes the sample, with a label that the manifest takes; the model may say another one.
+fn put_sample(
+    staging: &mut Staging,
+    (draft, texts): (&Draft, &mut Texts),
+    (sample, label): (&Sample, Option<&str>),
+) -> Result<(), Failure> {
+    let file = format!("samples/{}", sample.file);
+    staging.file(&file, &sample.bytes)?;
+    let is_labelled = matches!(draft.kind, Kind::Classification(_));
+    let first = draft.labels.first().filter(|_| is_labelled).cloned();
+    texts.sample = Some((file, label.map(str::to_owned).or(first)));
+    Ok(())
+}
+
+/// Has the sample answered, writes what came out as the golden output, and says what it means.
 fn answer(
     staging: &mut Staging,
     (draft, texts): (&Draft, &mut Texts),
-    engine: &dyn Runtime,
-    (sample, label): (&Sample, Option<&str>),
+    maker: &Maker<'_>,
+    label: Option<&str>,
 ) -> Result<String, Failure> {
-    let file = format!("samples/{}", sample.file);
-    staging.file(&file, &sample.bytes)?;
-    // A label that the manifest takes; the model may say another one.
-    let is_labelled = matches!(draft.kind, Kind::Classification(_));
-    let first = draft.labels.first().filter(|_| is_labelled).cloned();
-    let first = label.map(str::to_owned).or(first);
-    texts.sample = Some((file.clone(), first.clone()));
-    let size = draft.outputs.first().map_or(0, |output| output.shape.iter().product());
-    staging.file(
-        "golden.toml",
-        golden_text(&file, texts.variant(), &vec![0.0; size], &[]).as_bytes(),
-    )?;
+    let refused =
+        |why: String| Failure::new(Exit::Found, format!("the sample has no golden output: {why}"));
+    let bundle = staging.open_unproven()?;
+    let variant = bundle.variants().first().cloned();
+    let variant = variant.ok_or_else(|| refused("there is no variant".to_owned()))?;
+    let (runtime, answers) =
+        maker.make(staging.folder(), &bundle, &variant, staging).map_err(refused)?;
+    let golden = staging.take_aside()?;
+    staging.file(GOLDEN_FILE, &golden)?;
     staging.manifest(draft, texts)?;
-    let reference = staging.reference(engine, &sample.bytes)?;
-    let golden = golden_text(&file, texts.variant(), &reference.output, &reference.others);
-    staging.file("golden.toml", golden.as_bytes())?;
-    let largest = reference.output.iter().chain(reference.others.iter().flat_map(|o| &o.1));
-    let largest = largest.fold(1.0f32, |most, x| most.max(x.abs()));
+    let bundle = staging.open()?;
+    let values = bundle
+        .goldens()
+        .iter()
+        .flat_map(|golden| golden.output.iter().chain(golden.others.values().flatten()));
+    let largest = values.fold(1.0f32, |most, x| most.max(x.abs()));
     texts.tolerance = (texts.tolerance * largest).min(MAX_TOLERANCE);
-    let best = reference.inference.classes().first().map(|class| class.label.clone());
-    if let Some((_, right)) = &mut texts.sample {
-        *right = label.map(str::to_owned).or(best).or(first);
+    let said = answers.into_iter().next().ok_or_else(|| refused("it has none".to_owned()))?;
+    if let (Some((_, right)), Some(best), None) = (&mut texts.sample, said.label, label) {
+        *right = Some(best);
     }
     staging.manifest(draft, texts)?;
-    staging.check(engine)?;
-    Ok(Said::of(reference.inference).label)
+    maker
+        .check(staging.folder(), &variant, &runtime)
+        .map_err(|why| Failure::new(Exit::Found, why))?;
+    Ok(said.says)
 }
 
-/// The first runtime that takes the graph, and what became of each that was tried. A library that ends
-/// the process over a graph ends this command before it has written anything.
-fn engine(onnx: &[u8], draft: &Draft, config: &Config) -> (Option<Box<dyn Runtime>>, Vec<Tried>) {
+/// What becomes of the graph on each runtime, up to the first that runs it.
+fn try_all(
+    runtime: &tokio::runtime::Runtime,
+    program: &Program,
+    onnx: &Path,
+    draft: &Draft,
+    config: &Config,
+) -> Vec<(&'static str, Trial)> {
     let spec = |tensor: &DraftOutput| TensorSpec {
         free_batch: tensor.free_batch,
         ..TensorSpec::pinned(&*tensor.name, tensor.dtype, &tensor.shape)
@@ -241,34 +314,31 @@ fn engine(onnx: &[u8], draft: &Draft, config: &Config) -> (Option<Box<dyn Runtim
     let inputs: Vec<_> =
         draft.inputs.iter().map(|input| spec(&input.tensor)).chain(taken).collect();
     let outputs: Vec<_> = draft.outputs.iter().map(spec).chain(given).collect();
-    let graph = Graph { onnx, inputs: &inputs, outputs: &outputs };
-    let mut tried = Vec::new();
+    let tensors = Tensors::of(&inputs, &outputs);
+    let mut all = Vec::new();
     for name in [TRACT, Provider::Cpu.engine()] {
-        let loaded = runtime(name, &config.models.onnxruntime).and_then(|engine| {
-            let loaded = engine.load(&graph, NonZeroUsize::MIN);
-            loaded.map(|_session| engine).map_err(|error| told(&error))
-        });
-        let problem = loaded.as_ref().err().cloned();
-        tried.push(Tried { runtime: name.to_owned(), problem });
-        if let Ok(engine) = loaded {
-            return (Some(engine), tried);
+        let tried = program.try_graph(onnx, &tensors, name, &config.models.onnxruntime);
+        let tried = runtime.block_on(tried);
+        let runs = tried == Trial::Runs;
+        all.push((name, tried));
+        if runs {
+            break;
         }
     }
-    (None, tried)
-}
-
-fn told(error: &RuntimeError) -> String {
-    crate::error_chain(error)
+    all
 }
 
 /// Whether a runtime that is not here may have what those that are here lack.
-fn may_run_elsewhere(tried: &[Tried]) -> bool {
-    let is_absent =
-        |tried: &Tried| tried.problem.as_deref().is_some_and(|why| why.contains("libonnxruntime"));
-    let lacks = |tried: &Tried| {
-        tried.problem.as_deref().is_some_and(|why| why.contains("cannot run the graph"))
-    };
-    tried.iter().any(is_absent) && tried.iter().filter(|tried| !is_absent(tried)).all(lacks)
+fn may_run_elsewhere(tried: &[(&str, Trial)]) -> bool {
+    let mut is_one_missing = false;
+    tried.iter().all(|(_, tried)| match tried {
+        Trial::NotHere(_) => {
+            is_one_missing = true;
+            true
+        }
+        Trial::Lacks(_) => true,
+        Trial::Runs | Trial::Refused(_) => false,
+    }) && is_one_missing
 }
 
 fn is_quantised(file: &Inspected) -> bool {
@@ -405,7 +475,7 @@ fn show(added: &Added) -> Result<(), Failure> {
             added.task,
             added.bundle.display()
         ),
-        None => "it cannot be served yet".to_owned(),
+        None => "it cannot be served yet: see what is to be written".to_owned(),
     };
     text += &format!("\n\n{last}");
     output::print(&text)

@@ -26,7 +26,7 @@ fn worker(begun: Sender<Vec<u32>>, gate: Arc<Mutex<Receiver<()>>>) -> Worker<u32
 }
 
 fn rules(workers: usize, waiting: usize) -> Rules<u32> {
-    Rules { workers, waiting, rest_after: None, batching: None }
+    Rules { workers, waiting, rest_after: None, hire_again_after: LONG, batching: None }
 }
 
 fn batching(most: usize, delay: Duration) -> Option<Batching<u32>> {
@@ -158,30 +158,109 @@ fn more_workers_are_taken_on_when_all_are_busy_and_somebody_waits() {
     shop.let_go();
 }
 
-#[test]
-fn a_worker_that_cannot_be_had_is_not_asked_for_again() {
+/// A pool whose further workers come when they are let, or do not come.
+struct Agency {
+    pool: Pool<u32>,
+    begun: Receiver<Vec<u32>>,
+    gate: Sender<()>,
+    /// Somebody asks for one more.
+    asked: Receiver<()>,
+    /// What comes of it.
+    outcome: Sender<Result<(), String>>,
+}
+
+fn agency(rules: Rules<u32>) -> Agency {
     let (say, begun) = channel();
     let (gate, held) = channel();
-    let (asked, asks) = channel();
-    let first = worker(say, Arc::new(Mutex::new(held)));
-    let asked = Mutex::new(asked);
+    let (ask, asked) = channel();
+    let (outcome, outcomes) = channel();
+    let held = Arc::new(Mutex::new(held));
+    let first = worker(say.clone(), Arc::clone(&held));
+    let hire = Mutex::new((say, ask, outcomes));
     let hire = Box::new(move || {
-        asked.lock().unwrap().send(()).unwrap();
-        Err("there is no memory".to_owned())
+        let (say, ask, outcomes) = &*hire.lock().unwrap();
+        ask.send(()).unwrap();
+        let come: Result<(), String> = outcomes.recv_timeout(LONG).unwrap();
+        come.map(|()| worker(say.clone(), Arc::clone(&held)))
     });
-    let pool = Pool::start("shop".to_owned(), rules(4, 8), first, hire).unwrap();
-    let admit = |job| pool.admit(job, Priority::default(), Instant::now() + LONG).unwrap();
-    let _tickets = [1, 2].map(admit);
-    asks.recv_timeout(LONG).unwrap();
-    while pool.load().workers > 1 {
+    let pool = Pool::start("shop".to_owned(), rules, first, hire).unwrap();
+    Agency { pool, begun, gate, asked, outcome }
+}
+
+impl Agency {
+    fn admit(&self, job: u32) -> Ticket<u32> {
+        self.pool.admit(job, Priority::default(), Instant::now() + LONG).unwrap().0
+    }
+
+    fn begins(&self) -> Vec<u32> {
+        self.begun.recv_timeout(LONG).expect("a worker begins")
+    }
+
+    fn refuses(&self) {
+        self.asked.recv_timeout(LONG).unwrap();
+        self.outcome.send(Err("there is no memory".to_owned())).unwrap();
+        until(|| self.pool.load().workers == 1);
+    }
+}
+
+fn until(is_so: impl Fn() -> bool) {
+    let over = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < over);
         std::thread::yield_now();
     }
-    let _more = [3, 4].map(admit);
+}
+
+#[test]
+fn a_worker_that_cannot_be_had_is_not_asked_for_at_every_request() {
+    let shop = agency(rules(4, 8));
+    let _tickets = [1, 2].map(|job| shop.admit(job));
+    shop.refuses();
+    let _more = [3, 4].map(|job| shop.admit(job));
     for job in [1, 2, 3, 4] {
-        assert_eq!(begun.recv_timeout(LONG).unwrap(), [job], "one does it all");
-        gate.send(()).unwrap();
+        assert_eq!(shop.begins(), [job], "one does it all");
+        shop.gate.send(()).unwrap();
     }
-    assert!(asks.try_recv().is_err());
+    assert!(shop.asked.try_recv().is_err());
+}
+
+#[test]
+fn a_worker_that_could_not_be_had_is_asked_for_later() {
+    let shop = agency(Rules { hire_again_after: Duration::ZERO, ..rules(2, 8) });
+    let _tickets = [1, 2].map(|job| shop.admit(job));
+    assert_eq!(shop.begins(), [1]);
+    shop.refuses();
+    let _third = shop.admit(3);
+    shop.asked.recv_timeout(LONG).expect("it may be there by now");
+    shop.outcome.send(Ok(())).unwrap();
+    assert_eq!(shop.begins(), [2], "by the second worker: the first is still at work");
+    assert_eq!(shop.pool.load().workers, 2);
+    shop.gate.send(()).unwrap();
+    assert_eq!(shop.begins(), [3]);
+    shop.gate.send(()).unwrap();
+    shop.gate.send(()).unwrap();
+}
+
+/// Who has nothing to do rests, and does not end, while the only other one is still to come.
+#[test]
+fn one_who_looks_at_the_line_is_left_where_another_does_not_come() {
+    let rest_after = Some(Duration::from_millis(1));
+    let shop = agency(Rules { rest_after, ..rules(2, 8) });
+    assert_eq!(shop.begins(), [0; 0], "it rests");
+    let first = shop.admit(1);
+    assert_eq!(shop.begins(), [1]);
+    let second = shop.admit(2);
+    shop.asked.recv_timeout(LONG).unwrap();
+    // The second is taken back, and the first worker has nothing to do any more.
+    drop(second);
+    shop.gate.send(()).unwrap();
+    drop(first);
+    assert_eq!(shop.begins(), [0; 0], "it rests, although another one is to come");
+    shop.outcome.send(Err("there is no memory".to_owned())).unwrap();
+    until(|| shop.pool.load().workers == 1);
+    let _third = shop.admit(3);
+    assert_eq!(shop.begins(), [3], "somebody is there");
+    shop.gate.send(()).unwrap();
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn head(rest: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_server_without_manners_costs_a_retry_and_no_more() {
+async fn a_server_without_manners_costs_a_retry_at_most() {
     let huge = format!("content-length: {}\r\n\r\n", u64::from(u32::MAX));
     for (case, bytes, then, code) in [
         ("reset before a word", vec![], Then::Reset, "interrupted"),
@@ -44,7 +44,10 @@ async fn a_server_without_manners_costs_a_retry_and_no_more() {
         let destination = destination(Protocol::Holdfast, raw.url());
         let request = request(DataClass::Internal);
         let error = send(&escalator(&destination), &destination, &request).await.expect_err(case);
-        assert_eq!((error.code(), error.next()), (code, RETRY), "{case}: {error}");
+        // What is longer than any answer would be so again.
+        let is_too_long = case == "endless body" || case == "huge by its own word";
+        let next = if is_too_long { Next::NotHere } else { RETRY };
+        assert_eq!((error.code(), error.next()), (code, next), "{case}: {error}");
     }
 }
 

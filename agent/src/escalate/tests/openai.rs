@@ -179,7 +179,7 @@ fn faults_of_the_model_are_final_and_faults_of_the_wire_are_not() {
         (Fault::Declined { text: String::new() }, true),
         (Fault::BesideTheQuestion { what: String::new() }, true),
         (Fault::Foreign { what: String::new() }, false),
-        (Fault::TooLong { limit: 1 }, false),
+        (Fault::TooLong { limit: 1 }, true),
     ] {
         let error = SendError::Unusable { destination: "x".to_owned(), fault };
         assert_eq!(error.next() == Next::NotHere, is_final, "{error}");

@@ -36,7 +36,7 @@ impl std::fmt::Debug for Library {
 
 /// Where a library was looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Origin {
     /// The configuration names it.
     Configuration,
     /// An operator had it put in place.
@@ -49,7 +49,7 @@ pub enum Place {
     System,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Configuration => "named by the configuration",
@@ -76,7 +76,7 @@ pub enum LibraryError {
         /// The library.
         path: PathBuf,
         /// Who named it.
-        place: Place,
+        place: Origin,
         /// What is wrong with it.
         why: String,
     },
@@ -116,7 +116,7 @@ impl Library {
     /// # Errors
     /// It cannot be used, or is not there.
     pub fn open_installed(folder: &Path) -> Result<Self, LibraryError> {
-        Self::open_at(meant_everywhere(inside(folder)), Place::Installed)
+        Self::open_at(meant_everywhere(inside(folder)), Origin::Installed)
     }
 
     /// Whether a file is a whole shared library for this machine; nothing is loaded.
@@ -127,7 +127,7 @@ impl Library {
         check_file(path)
     }
 
-    fn open_at(path: PathBuf, place: Place) -> Result<Self, LibraryError> {
+    fn open_at(path: PathBuf, place: Origin) -> Result<Self, LibraryError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = &*loaded {
             if library.path == path {
@@ -153,7 +153,7 @@ impl Library {
 }
 
 /// The first library that is there, and who named it; a path that means the same wherever it is used.
-fn find(configured: Option<&Path>) -> Result<(PathBuf, Place), LibraryError> {
+fn find(configured: Option<&Path>) -> Result<(PathBuf, Origin), LibraryError> {
     let (path, place) = first(configured)?;
     Ok((meant_everywhere(path), place))
 }
@@ -162,20 +162,20 @@ fn meant_everywhere(path: PathBuf) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path)
 }
 
-fn first(configured: Option<&Path>) -> Result<(PathBuf, Place), LibraryError> {
+fn first(configured: Option<&Path>) -> Result<(PathBuf, Origin), LibraryError> {
     if let Some(path) = configured {
-        return Ok((inside(path), Place::Configuration));
+        return Ok((inside(path), Origin::Configuration));
     }
     if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
-        return Ok((inside(Path::new(&path)), Place::Variable));
+        return Ok((inside(Path::new(&path)), Origin::Variable));
     }
     let program = std::env::current_exe().ok();
     let beside = program.as_deref().and_then(Path::parent).and_then(newest_in);
     if let Some(path) = beside {
-        return Ok((path, Place::BesideProgram));
+        return Ok((path, Origin::BesideProgram));
     }
     let system = system_folders().iter().find_map(|dir| newest_in(dir));
-    system.map(|path| (path, Place::System)).ok_or(LibraryError::Absent)
+    system.map(|path| (path, Origin::System)).ok_or(LibraryError::Absent)
 }
 
 /// A folder stands for the library in it.

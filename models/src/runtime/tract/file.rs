@@ -1,17 +1,23 @@
 //! What every ONNX file must be before an engine sees it, whichever that is.
 //!
 //! **Invariant:** a file that passes has a graph with operators that do not wait for each other in a
-//! circle, makes each tensor once and all of its outputs, and keeps all of its data inside of itself: an
-//! engine that is given it opens no other file.
+//! circle, makes each tensor once and all of its outputs, and keeps all of its data inside of itself, as much
+//! of it as it says: an engine that is given it opens no other file, and makes no room for nothing.
 
 use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::tensor_proto::DataLocation;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto};
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
+use tract_onnx::pb::type_proto::Value;
+use tract_onnx::pb::{
+    GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
+};
 use tract_onnx::prelude::Framework;
 
 use super::super::RuntimeError;
 
+/// Most elements of a constant, an input or an output: those of a file of the largest size.
+const MAX_ELEMENTS: usize = 1 << 30;
 /// Graphs inside of graphs are looked at this deep.
 const MAX_DEPTH: usize = 16;
 
@@ -47,6 +53,7 @@ fn check(proto: &ModelProto) -> Result<(), String> {
             return Err(format!("no operator makes its output {}", output.name));
         }
     }
+    graph.input.iter().chain(&graph.output).try_for_each(check_port)?;
     check_order(graph)?;
     if !proto.training_info.is_empty() {
         return Err("it is made for training; export it for inference".to_owned());
@@ -129,5 +136,61 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), String> {
         let name = &tensor.name;
         return Err(format!("the data of {name} lies in another file, put it in this one"));
     }
+    let dims = tensor.dims.iter().map(|dim| usize::try_from(*dim).ok());
+    let count = elements(dims);
+    let Some(count) = count.filter(|count| *count <= MAX_ELEMENTS) else {
+        return Err(format!("the constant {} is of shape {:?}", tensor.name, tensor.dims));
+    };
+    // Types by their numbers in TensorProto.DataType, with bytes an element.
+    let width = match tensor.data_type {
+        2 | 3 | 9 => 1,
+        4 | 5 | 10 | 16 => 2,
+        1 | 6 | 12 => 4,
+        7 | 11 | 13 => 8,
+        _ => return Ok(()),
+    };
+    let is_elsewhere = tensor.raw_data.is_empty();
+    let typed = [
+        tensor.float_data.len(),
+        tensor.int32_data.len(),
+        tensor.int64_data.len(),
+        tensor.double_data.len(),
+        tensor.uint64_data.len(),
+    ];
+    let got = match is_elsewhere {
+        true => typed.into_iter().max().unwrap_or(0),
+        false => tensor.raw_data.len() / width,
+    };
+    if got != count || (!is_elsewhere && !tensor.raw_data.len().is_multiple_of(width)) {
+        return Err(format!(
+            "the constant {} is of shape {:?} and has {got} elements",
+            tensor.name, tensor.dims
+        ));
+    }
     Ok(())
+}
+
+/// Elements of a shape; nothing where a dimension is none, or they cannot be counted.
+fn elements(mut dims: impl Iterator<Item = Option<usize>>) -> Option<usize> {
+    dims.try_fold(1usize, |count, dim| count.checked_mul(dim?))
+}
+
+/// What an input or output says of its size must be possible, as far as it says anything.
+fn check_port(port: &ValueInfoProto) -> Result<(), String> {
+    let kind = port.r#type.as_ref().and_then(|kind| kind.value.as_ref());
+    let Some(Value::TensorType(tensor)) = kind else { return Ok(()) };
+    let dims = tensor.shape.iter().flat_map(|shape| &shape.dim);
+    let fixed: Vec<i64> = dims
+        .filter_map(|dim| match &dim.value {
+            Some(Dimension::DimValue(size)) => Some(*size),
+            _ => None,
+        })
+        .collect();
+    let count = elements(fixed.iter().map(|size| usize::try_from(*size).ok()));
+    match count {
+        Some(count) if count <= MAX_ELEMENTS => Ok(()),
+        // -1 is what some exporters write for any.
+        None if fixed.iter().any(|size| *size < 0) => Ok(()),
+        _ => Err(format!("{} is of shape {fixed:?}", port.name)),
+    }
 }

@@ -6,6 +6,7 @@
 
 mod story;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,11 +31,14 @@ struct Args {
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
-    let program = args.next().unwrap_or_default();
-    let rest = || std::iter::once(program.clone()).chain(std::env::args_os().skip(2));
+    args.next();
     let role = args.next().unwrap_or_default();
     if role == "agent" || role == "fleet" {
         end_with_parent();
+        // What it is called by, so that its help says what works here.
+        let mut program = OsString::from("holdfast-demo ");
+        program.push(&role);
+        let rest = || std::iter::once(program.clone()).chain(std::env::args_os().skip(2));
         return if role == "agent" {
             holdfast_agent::cli::main(rest())
         } else {

@@ -42,7 +42,19 @@ async fn the_operator_lists_loads_and_unloads() {
     };
     assert_eq!(states(), [json!(["1.0.0", "READY"])]);
     Made::of("table", "1.1.0", 0.125).write(&bundles);
-    fine(&["load", "table"]);
+    let said = fine(&["load", "table"]);
+    let first = "table 1.1.0 is in service for look-up: fp32, tract, memory not measured yet";
+    assert!(said.starts_with(first) && said.contains("table 1.0.0 is unavailable"), "{said}");
+    let said: Value = serde_json::from_str(&fine(&["load", "table", "--json"])).unwrap();
+    let want = json!({
+        "version": "1.1.0", "task": "look-up", "variant": "fp32", "runtime": "tract",
+        "threads": 1, "memory_kib": null,
+    });
+    assert_eq!(said["in_service"], json!([want]), "{said}");
+    assert_eq!(
+        (&said["bundle"], &said["others"][0]["version"]),
+        (&json!("table"), &json!("1.0.0"))
+    );
     assert_eq!(states(), [json!(["1.1.0", "READY"]), json!(["1.0.0", "UNAVAILABLE"])]);
     let table = fine(&["ls"]);
     assert!(
@@ -59,7 +71,10 @@ async fn the_operator_lists_loads_and_unloads() {
 
     let (_, tasks) = client.get("/v1/tasks").await.unwrap();
     assert!(tasks.contains("\"version\":\"1.1.0\""), "{tasks}");
-    fine(&["unload", "table"]);
+    let said = fine(&["unload", "table"]);
+    assert!(said.starts_with("table is out of service\ntable 1.2.0 is unavailable"), "{said}");
+    let said: Value = serde_json::from_str(&fine(&["unload", "table", "--json"])).unwrap();
+    assert_eq!(said["in_service"], json!([]), "{said}");
     let (_, tasks) = client.get("/v1/tasks").await.unwrap();
     assert_eq!(serde_json::from_str::<Value>(&tasks).unwrap(), json!({ "tasks": [] }));
     drop(node);

@@ -6,39 +6,40 @@ use std::path::{Path, PathBuf};
 
 use holdfast_models::tensor::Elements;
 use holdfast_models::{Bundle, Tensor};
-use holdfast_tests::protobuf::Message;
 use sha2::{Digest, Sha256};
 
+use crate::onnx;
+
 /// Entries of the table; another place is an error of whoever asks for it.
-pub(super) const PLACES: usize = 300;
+pub(crate) const PLACES: usize = 300;
 /// Numbers of one row.
-pub(super) const ROW: usize = 16;
+pub(crate) const ROW: usize = 16;
 
 /// What a bundle is like.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Made {
-    pub(super) name: &'static str,
-    pub(super) version: &'static str,
-    pub(super) task: &'static str,
+pub(crate) struct Made {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) task: &'static str,
     /// The table's step, by which an answer tells which bundle gave it.
-    pub(super) step: f32,
+    pub(crate) step: f32,
     /// More lines of the manifest.
-    pub(super) more: &'static str,
+    pub(crate) more: &'static str,
 }
 
 impl Made {
     /// A bundle of the task `look-up`.
-    pub(super) fn of(name: &'static str, version: &'static str, step: f32) -> Self {
+    pub(crate) fn of(name: &'static str, version: &'static str, step: f32) -> Self {
         Self { name, version, task: "look-up", step, more: "" }
     }
 
     /// Writes it into a folder of its own in `dir`.
-    pub(super) fn write(&self, dir: &Path) -> PathBuf {
+    pub(crate) fn write(&self, dir: &Path) -> PathBuf {
         self.write_graph(dir, &graph(self.step))
     }
 
     /// Writes it with any bytes as its graph.
-    pub(super) fn write_graph(&self, dir: &Path, onnx: &[u8]) -> PathBuf {
+    pub(crate) fn write_graph(&self, dir: &Path, onnx: &[u8]) -> PathBuf {
         let folder = dir.join(format!("{}-{}", self.name, self.version));
         let Self { name, version, task, more, .. } = self;
         let mut text = format!(
@@ -69,18 +70,18 @@ impl Made {
     }
 
     /// What it gives for a row of places.
-    pub(super) fn wanted(&self, row: &[f32]) -> Vec<f32> {
+    pub(crate) fn wanted(&self, row: &[f32]) -> Vec<f32> {
         row.iter().map(|place| place * self.step).collect()
     }
 }
 
 /// Places that are there, others for each `seed`.
-pub(super) fn places(seed: usize) -> Vec<f32> {
+pub(crate) fn places(seed: usize) -> Vec<f32> {
     (0..ROW).map(|n| u16::try_from((seed * 7 + n * 3) % PLACES).unwrap()).map(f32::from).collect()
 }
 
 /// Rows as an input.
-pub(super) fn input(rows: &[Vec<f32>]) -> (String, Tensor) {
+pub(crate) fn input(rows: &[Vec<f32>]) -> (String, Tensor) {
     let elements = Elements::F32(rows.concat());
     ("x".to_owned(), Tensor::new(vec![rows.len(), 1, 4, 4], elements).unwrap())
 }
@@ -127,27 +128,12 @@ label = "a"
 
 /// y = table[int64(x)], for any batch.
 fn graph(step: f32) -> Vec<u8> {
-    let to_int64 = Message::default().text(1, "to").number(3, 7).number(20, 2);
-    let cast = Message::default().text(1, "x").text(2, "places").text(3, "cast").text(4, "Cast");
-    let cast = cast.bytes(5, &to_int64.0);
-    let gather = Message::default().text(1, "table").text(1, "places").text(2, "y");
-    let gather = gather.text(3, "gather").text(4, "Gather");
     let numbers = (0..u16::try_from(PLACES).unwrap()).map(|place| f32::from(place) * step);
-    let raw: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
-    let table = Message::default().number(1, PLACES as u64).number(2, 1);
-    let table = table.text(8, "table").bytes(9, &raw);
-    let graph = Message::default().bytes(1, &cast.0).bytes(1, &gather.0).text(2, "made");
-    let graph = graph.bytes(5, &table.0).bytes(11, &value("x").0).bytes(12, &value("y").0);
-    let opset = Message::default().number(2, 13);
-    Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &opset.0).0
-}
-
-/// A named f32 tensor `[N, 1, 4, 4]`.
-fn value(name: &str) -> Message {
-    let mut dims = Message::default().bytes(1, &Message::default().text(2, "N").0);
-    for dim in [1, 4, 4] {
-        dims = dims.bytes(1, &Message::default().number(1, dim).0);
-    }
-    let tensor = Message::default().number(1, 1).bytes(2, &dims.0);
-    Message::default().text(1, name).bytes(2, &Message::default().bytes(1, &tensor.0).0)
+    let numbers: Vec<f32> = numbers.collect();
+    let nodes: [onnx::Node<'_>; 2] = [
+        // To int64.
+        ("Cast", &["x"], &["places"], &[("to", 7)]),
+        ("Gather", &["table", "places"], &["y"], &[]),
+    ];
+    onnx::graph(&[0, 1, 4, 4], &nodes, &[("table", &[PLACES as u64], &numbers)])
 }

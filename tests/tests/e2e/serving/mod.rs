@@ -5,7 +5,10 @@
 )]
 
 mod commands;
-mod made;
+mod damage;
+pub(super) mod made;
+mod open_calls;
+mod wrong_tensors;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

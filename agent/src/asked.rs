@@ -1,0 +1,91 @@
+//! What makes a request another one than the one before under the same idempotency key.
+//!
+//! **Invariant:** pure; tells no more than names: never what an input holds.
+
+use crate::envelope::Envelope;
+use crate::request::{DataClass, Escalate, Request, TaskName};
+
+/// What is asked, but for the input's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The task.
+    pub task: TaskName,
+    /// The input's class.
+    pub class: DataClass,
+    /// What the caller wants of a bigger model.
+    pub escalate: Escalate,
+    /// The input's media type, such as `audio/wav`.
+    pub media_type: String,
+}
+
+impl Asked {
+    /// What a request asks.
+    pub fn of(request: &Request) -> Self {
+        Self {
+            task: request.task.clone(),
+            class: request.class,
+            escalate: request.escalate,
+            media_type: request.media.media_type().mime().to_owned(),
+        }
+    }
+
+    /// What a stored request asked.
+    pub fn of_stored(envelope: &Envelope) -> Self {
+        Self {
+            task: envelope.task.clone(),
+            class: envelope.class,
+            escalate: envelope.escalate,
+            media_type: envelope.media_type.clone(),
+        }
+    }
+
+    /// In what it differs from the one before, each part with both values; where it is none of these,
+    /// it is the input.
+    #[must_use]
+    pub fn difference(&self, before: &Self) -> String {
+        let parts = [
+            ("task", self.task.as_str(), before.task.as_str()),
+            ("class", self.class.as_str(), before.class.as_str()),
+            ("escalate", self.escalate.as_str(), before.escalate.as_str()),
+            ("media type", &self.media_type, &before.media_type),
+        ];
+        let other = parts.iter().filter(|(_, now, before)| now != before);
+        let told: Vec<_> =
+            other.map(|(what, now, before)| format!("{what} is {now}, was {before}")).collect();
+        if told.is_empty() { "the input is another one".to_owned() } else { told.join(", ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_told_by_its_name() {
+        let one = Asked {
+            task: TaskName::parse("look-up").unwrap(),
+            class: DataClass::Internal,
+            escalate: Escalate::Auto,
+            media_type: "audio/wav".to_owned(),
+        };
+        let with = |change: fn(&mut Asked)| {
+            let mut other = one.clone();
+            change(&mut other);
+            other.difference(&one)
+        };
+        for (told, want) in [
+            (with(|_| {}), "the input is another one"),
+            (with(|a| a.class = DataClass::Public), "class is public, was internal"),
+            (with(|a| a.media_type = "text/csv".into()), "media type is text/csv, was audio/wav"),
+            (
+                with(|a| {
+                    a.task = TaskName::parse("weld").unwrap();
+                    a.escalate = Escalate::Always;
+                }),
+                "task is weld, was look-up, escalate is always, was auto",
+            ),
+        ] {
+            assert_eq!(told, want);
+        }
+    }
+}

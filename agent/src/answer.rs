@@ -49,6 +49,10 @@ pub struct Answer {
     pub took_ms: f64,
     /// Whether a better answer is still to come.
     pub provisional: bool,
+    /// What the destination that was asked costs for it, in millionths of the operator's currency;
+    /// none where it has no prices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_micros: Option<u64>,
 }
 
 /// A span as an answer states it: milliseconds, to the microsecond.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use holdfast_chat::Dialect;
 use serde::{Deserialize, Serialize};
 
 use crate::request::TaskName;
@@ -88,10 +89,33 @@ pub struct Limits {
     pub requests_per_min: Option<u64>,
     /// Bytes of bodies in a second.
     pub bytes_per_s: Option<u64>,
-    /// What one request costs.
+    /// What one request costs, whatever is in it.
     pub price_micros: u64,
+    /// What it costs beside that, by what is in it.
+    pub prices: Prices,
     /// What may be spent in a day of the device's count.
     pub budget_micros: Option<u64>,
+}
+
+/// What a destination wants for what is in a request and its answer, in millionths of the
+/// operator's currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Prices {
+    /// A million tokens of what is asked.
+    pub million_tokens_in: u64,
+    /// A million tokens of what is answered.
+    pub million_tokens_out: u64,
+    /// A picture.
+    pub image: u64,
+    /// A second of a recording.
+    pub audio_second: u64,
+}
+
+impl Limits {
+    /// Whether a request costs anything.
+    pub fn has_prices(&self) -> bool {
+        self.price_micros > 0 || self.prices != Prices::default()
+    }
 }
 
 impl Destination {
@@ -106,18 +130,33 @@ impl Destination {
 pub enum Protocol {
     /// Another Holdfast agent's task API.
     Holdfast,
-    /// OpenAI chat completions with images and audio in, and the answer as JSON.
-    OpenAi {
-        /// The model asked for.
-        model: String,
-    },
+    /// A model that is talked to, in its provider's dialect.
+    Chat(Chat),
+}
+
+/// A model that is talked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chat {
+    /// How.
+    pub dialect: Dialect,
+    /// The model asked for; of Azure the deployment.
+    pub model: String,
+    /// Tokens at which an answer is cut; none for what the protocol's module says.
+    pub max_tokens: Option<u32>,
+}
+
+impl Chat {
+    /// The model under this name, its answers as long as the provider lets them be.
+    pub fn new(dialect: Dialect, model: &str) -> Self {
+        Self { dialect, model: model.to_owned(), max_tokens: None }
+    }
 }
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Holdfast => f.pad("holdfast"),
-            Self::OpenAi { .. } => f.pad("openai"),
+            Self::Chat(chat) => f.pad(chat.dialect.name()),
         }
     }
 }
@@ -125,8 +164,10 @@ impl fmt::Display for Protocol {
 /// Where a secret is read from; read again at each use, so that it can be renewed in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// The first line of a file.
+    /// A file.
     File(PathBuf),
     /// An environment variable.
     Env(String),
+    /// A credential that systemd passes (`LoadCredential=`), by its name.
+    Systemd(String),
 }

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::answer::{Answer, Reason};
 use crate::queue::RequestId;
 use crate::request::{DataClass, Escalate, IdempotencyKey, Priority, Request, TaskName};
-use crate::stored::{AnswerV1, AnswerV2, EnvelopeOf, FinalOf};
+use crate::stored::{AnswerV1, AnswerV2, AnswerV3, EnvelopeOf, FinalOf};
 
 /// Everything about a held request but its input.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +57,7 @@ pub struct Final {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EnvelopeError {
     /// Written by a newer agent, or damaged.
-    #[error("stored record has version {0}, this agent reads 1 and 2: run the agent that wrote it")]
+    #[error("stored record has version {0}, this agent reads 1 to 3: run the agent that wrote it")]
     Version(u8),
     /// Damaged, or written by another program.
     #[error("stored record cannot be decoded")]
@@ -86,9 +86,10 @@ impl Envelope {
     pub fn to_bytes(&self) -> Vec<u8> {
         match &self.provisional {
             None => encode(1, &self.stored(None::<AnswerV1>)),
-            Some(answer) => match AnswerV1::of(answer) {
-                Some(first) => encode(1, &self.stored(Some(first))),
-                None => encode(2, &self.stored(Some(AnswerV2::from(answer)))),
+            Some(answer) => match (AnswerV1::of(answer), AnswerV2::of(answer)) {
+                (Some(first), _) => encode(1, &self.stored(Some(first))),
+                (None, Some(second)) => encode(2, &self.stored(Some(second))),
+                (None, None) => encode(3, &self.stored(Some(AnswerV3::from(answer)))),
             },
         }
     }
@@ -117,6 +118,7 @@ impl Envelope {
         match bytes.split_first() {
             Some((1, rest)) => decode::<EnvelopeOf<AnswerV1>>(rest).map(Self::from),
             Some((2, rest)) => decode::<EnvelopeOf<AnswerV2>>(rest).map(Self::from),
+            Some((3, rest)) => decode::<EnvelopeOf<AnswerV3>>(rest).map(Self::from),
             Some((&version, _)) => Err(EnvelopeError::Version(version)),
             None => Err(EnvelopeError::Damaged),
         }
@@ -152,9 +154,10 @@ impl Envelope {
 impl Final {
     /// The bytes to store.
     pub fn to_bytes(&self) -> Vec<u8> {
-        match AnswerV1::of(&self.answer) {
-            Some(first) => encode(1, &self.stored(first)),
-            None => encode(2, &self.stored(AnswerV2::from(&self.answer))),
+        match (AnswerV1::of(&self.answer), AnswerV2::of(&self.answer)) {
+            (Some(first), _) => encode(1, &self.stored(first)),
+            (None, Some(second)) => encode(2, &self.stored(second)),
+            (None, None) => encode(3, &self.stored(AnswerV3::from(&self.answer))),
         }
     }
 
@@ -171,6 +174,7 @@ impl Final {
         match bytes.split_first() {
             Some((1, rest)) => decode::<FinalOf<AnswerV1>>(rest).map(Self::from),
             Some((2, rest)) => decode::<FinalOf<AnswerV2>>(rest).map(Self::from),
+            Some((3, rest)) => decode::<FinalOf<AnswerV3>>(rest).map(Self::from),
             Some((&version, _)) => Err(EnvelopeError::Version(version)),
             None => Err(EnvelopeError::Damaged),
         }

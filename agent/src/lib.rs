@@ -38,6 +38,7 @@ pub mod operator;
 pub mod outcome;
 pub mod policy;
 pub mod pressure;
+mod price;
 pub mod reply;
 pub mod request;
 pub mod results;

@@ -1,7 +1,8 @@
 //! Owns the shapes in which answers, and what is around them, are written to disk.
 //!
-//! **Invariant:** a released shape never changes. Version 1 tells classes only; what it can tell is
-//! written as version 1, so that an agent that knows no other can read it.
+//! **Invariant:** a released shape never changes. Version 1 tells classes only, version 2 answers of
+//! every kind, version 3 what they cost; each answer is written as the first that can tell it, so that
+//! an agent that knows no other can read it.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,13 @@ pub(crate) struct AnswerV2 {
     recorded: Option<Recorded>,
 }
 
+/// An answer of version 3.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AnswerV3 {
+    answer: AnswerV2,
+    cost_micros: Option<u64>,
+}
+
 /// Everything about a held request but its input, with the answers of one version.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct EnvelopeOf<A> {
@@ -66,7 +74,7 @@ pub(crate) struct FinalOf<A> {
 impl AnswerV1 {
     /// The answer, if version 1 can tell it.
     pub(crate) fn of(answer: &Answer) -> Option<Self> {
-        if answer.outcome.is_some() || answer.recorded.is_some() {
+        if answer.outcome.is_some() || answer.recorded.is_some() || answer.cost_micros.is_some() {
             return None;
         }
         Some(Self {
@@ -95,12 +103,18 @@ impl From<AnswerV1> for Answer {
             model: stored.model,
             took_ms: stored.took_ms,
             provisional: stored.provisional,
+            cost_micros: None,
         }
     }
 }
 
-impl From<&Answer> for AnswerV2 {
-    fn from(answer: &Answer) -> Self {
+impl AnswerV2 {
+    /// The answer, if version 2 can tell it.
+    pub(crate) fn of(answer: &Answer) -> Option<Self> {
+        answer.cost_micros.is_none().then(|| Self::without_cost(answer))
+    }
+
+    fn without_cost(answer: &Answer) -> Self {
         Self {
             label: answer.label.clone(),
             confidence: answer.confidence,
@@ -129,7 +143,20 @@ impl From<AnswerV2> for Answer {
             model: stored.model,
             took_ms: stored.took_ms,
             provisional: stored.provisional,
+            cost_micros: None,
         }
+    }
+}
+
+impl From<&Answer> for AnswerV3 {
+    fn from(answer: &Answer) -> Self {
+        Self { answer: AnswerV2::without_cost(answer), cost_micros: answer.cost_micros }
+    }
+}
+
+impl From<AnswerV3> for Answer {
+    fn from(stored: AnswerV3) -> Self {
+        Self { cost_micros: stored.cost_micros, ..stored.answer.into() }
     }
 }
 
@@ -154,6 +181,7 @@ mod tests {
                 model: "m".to_owned(),
                 took_ms: 2.0,
                 provisional: false,
+                cost_micros: None,
             },
             reasons: vec![if confidence.is_some() { Reason::Held } else { Reason::NoConfidence }],
         }
@@ -177,14 +205,24 @@ mod tests {
             &1.0f32.to_le_bytes(),
             b"\x01\x00\x01\x11",
         ];
+        let third: &[&[u8]] = &[
+            b"\x03\x04look\x01\x04stop\x01",
+            &0.5f32.to_le_bytes(),
+            b"\x00\x00\x06device\x01m",
+            &2.0f64.to_le_bytes(),
+            b"\x00\x00\x00\x01\xac\x02\x01\x0c",
+        ];
+        let mut paid = answered("stop", Some(0.5), None);
+        paid.answer.cost_micros = Some(300);
         for (stored, bytes) in [
+            (paid, third.concat()),
             (answered("stop", Some(0.5), None), first.concat()),
             (answered("anomaly", None, Some(anomaly)), second.concat()),
         ] {
             assert_eq!(stored.to_bytes(), bytes, "{stored:?}");
             assert_eq!(Final::from_bytes(&bytes), Ok(stored));
         }
-        let newer = [&[3], &first.concat()[1..]].concat();
+        let newer = [&[4], &first.concat()[1..]].concat();
         assert!(Final::from_bytes(&newer).is_err());
     }
 }

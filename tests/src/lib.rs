@@ -18,3 +18,4 @@ pub mod samples;
 pub mod site;
 pub mod tiny;
 pub mod tritonclient;
+pub mod vendors;

@@ -37,6 +37,13 @@ pub fn date_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// [`date_ms`] as `YYYYMMDDTHHMMSSZ`.
+pub fn date_stamp() -> String {
+    let seconds = i64::try_from(date_ms() / 1000).unwrap_or(i64::MAX);
+    let date = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    date.strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
 /// Whether something keeps the date right: NTP, as far as the kernel was told.
 pub fn date_is_trusted() -> bool {
     // SAFETY: all fields are plain numbers, for which zero is a value.

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::bytes;
+use super::protocol;
 use super::reader::Section;
-use crate::destination::{Credential, Destination, Limits, Protocol, Zone};
+use crate::destination::{Credential, Destination, Limits, Prices, Protocol, Zone};
+use crate::price;
 use crate::request::TaskName;
 
 /// A million of the operator's currency, in millionths.
-const MOST_MICROS: u64 = 1_000_000_000_000;
+pub(super) const MOST_MICROS: u64 = 1_000_000_000_000;
 
 /// The destinations, in the order of the configuration.
 pub(super) fn read_destinations(sections: Vec<Section<'_>>) -> Vec<Destination> {
@@ -28,7 +30,11 @@ pub(super) fn read_destinations(sections: Vec<Section<'_>>) -> Vec<Destination> 
 }
 
 fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destination> {
-    let url = section.required_text("url", "http://10.0.0.5:8470");
+    let (protocol, usual_url) = protocol::read(section);
+    let url = match usual_url {
+        Some(usual) => Some(section.text("url").unwrap_or(usual)),
+        None => section.required_text("url", "http://10.0.0.5:8470"),
+    };
     let url = url.and_then(|url| match check_url(&url) {
         Ok(()) => Some(url.trim_end_matches('/').to_owned()),
         Err(want) => {
@@ -44,29 +50,7 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
             None
         }
     });
-    let model = section.text("model");
-    let protocol = match section.text("protocol").as_deref() {
-        None | Some("holdfast") => Some(Protocol::Holdfast),
-        Some("openai") => match model {
-            Some(model) => Some(Protocol::OpenAi { model }),
-            None => {
-                section.fault(
-                    "model",
-                    "is missing, must name the model that an openai destination is asked for",
-                );
-                None
-            }
-        },
-        Some(other) => {
-            section.fault("protocol", format!("is \"{other}\", must be one of holdfast, openai"));
-            None
-        }
-    };
-    let key_file = section.text("api_key_file").map(|path| Credential::File(path.into()));
-    let key_env = section.text("api_key_env").map(Credential::Env);
-    if key_file.is_some() && key_env.is_some() {
-        section.fault("api_key_env", "is given beside api_key_file, only one of them can be");
-    }
+    let credential = read_credential(section);
     let mut tasks = Vec::new();
     for text in section.texts("tasks").unwrap_or_default() {
         match TaskName::parse(&text) {
@@ -80,13 +64,13 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
     let connect_timeout = section.integer("connect_timeout_ms", 10..=60_000, 2_000);
     let timeout = section.integer("timeout_ms", 10..=600_000, 30_000);
     let concurrency = section.integer("concurrency", 1..=256, 4);
-    let limits = read_limits(section);
+    let limits = read_limits(section, protocol.as_ref());
     Some(Destination {
         name,
         zone: zone?,
         protocol: protocol?,
         url: url?,
-        credential: key_file.or(key_env),
+        credential,
         tasks,
         connect_timeout: Duration::from_millis(connect_timeout),
         timeout: Duration::from_millis(timeout),
@@ -95,22 +79,51 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
     })
 }
 
-fn read_limits(section: &mut Section<'_>) -> Limits {
+fn read_credential(section: &mut Section<'_>) -> Option<Credential> {
+    let file = section.text("api_key_file").map(|path| Credential::File(path.into()));
+    let env = section.text("api_key_env").map(Credential::Env);
+    let systemd = section.text("api_key_credential").map(Credential::Systemd);
+    if let Some(Credential::Systemd(name)) = &systemd
+        && (name.is_empty() || name.contains('/') || name.starts_with('.'))
+    {
+        let what = format!("is \"{name}\", must be the name of a systemd credential");
+        section.fault("api_key_credential", what);
+    }
+    let given = [("api_key_file", &file), ("api_key_env", &env), ("api_key_credential", &systemd)];
+    let given = given.into_iter().filter(|(_, each)| each.is_some()).map(|(key, _)| key);
+    if let [first, .., last] = given.collect::<Vec<_>>().as_slice() {
+        section.fault(last, format!("is given beside {first}, only one of them can be"));
+    }
+    file.or(env).or(systemd)
+}
+
+fn read_limits(section: &mut Section<'_>, protocol: Option<&Protocol>) -> Limits {
     let requests_per_min = section.optional_integer("max_requests_per_min", 1..=1_000_000);
     let kib_per_s = section.optional_integer("max_kib_per_s", 1..=1_048_576);
     let price_micros = section.integer("price_per_request_micros", 0..=MOST_MICROS, 0);
+    let prices = match protocol {
+        Some(Protocol::Holdfast) => Prices::default(),
+        _ => protocol::read_prices(section),
+    };
     let budget_micros = section.optional_integer("budget_per_day_micros", 1..=MOST_MICROS);
-    if budget_micros.is_some_and(|budget| price_micros == 0 || price_micros > budget) {
+    let bytes_per_s = kib_per_s.map(|kib| kib * 1024);
+    let limits = Limits { requests_per_min, bytes_per_s, price_micros, prices, budget_micros };
+    let tokens_out = match protocol {
+        Some(Protocol::Chat(chat)) => chat.max_tokens,
+        Some(Protocol::Holdfast) | None => None,
+    };
+    let set_apart = price::most(&limits, tokens_out);
+    if budget_micros.is_some_and(|budget| set_apart == 0 || set_apart > budget) {
         section.fault(
-            "price_per_request_micros",
+            "budget_per_day_micros",
             format!(
-                "is {price_micros}, must be more than 0 and at most budget_per_day_micros, or \
-                 nothing is limited or ever sent"
+                "is {}, must be at least what is set apart for a request, which is {set_apart} by \
+                 the prices given, and more than 0: else nothing is limited or ever sent",
+                budget_micros.unwrap_or_default()
             ),
         );
     }
-    let bytes_per_s = kib_per_s.map(|kib| kib * 1024);
-    Limits { requests_per_min, bytes_per_s, price_micros, budget_micros }
+    limits
 }
 
 /// What is wrong with a base URL. The URL is not echoed, since it may hold a password.

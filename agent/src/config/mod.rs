@@ -8,6 +8,7 @@
 //! reported together.
 
 mod destinations;
+mod protocol;
 mod reader;
 mod results;
 

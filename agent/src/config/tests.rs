@@ -1,5 +1,7 @@
 use super::*;
-use crate::destination::Limits;
+use holdfast_chat::Dialect;
+
+use crate::destination::{Chat, Credential, Limits, Prices, Protocol};
 
 fn parse(text: &str) -> Result<Config, Vec<String>> {
     with_environment(text, &[])
@@ -156,6 +158,7 @@ fn the_limits_of_a_destination_are_read_and_held_against_each_other() {
         requests_per_min: Some(12),
         bytes_per_s: Some(64 * 1024),
         price_micros: 2500,
+        prices: Prices::default(),
         budget_micros: Some(5_000_000),
     };
     assert_eq!(all, want);
@@ -163,8 +166,8 @@ fn the_limits_of_a_destination_are_read_and_held_against_each_other() {
         ("max_requests_per_min = 0", "max_requests_per_min"),
         ("max_requests_per_min = 0.2", "max_requests_per_min"),
         ("max_kib_per_s = -1", "max_kib_per_s"),
-        ("budget_per_day_micros = 10", "price_per_request_micros"),
-        ("budget_per_day_micros = 10\nprice_per_request_micros = 11", "price_per_request_micros"),
+        ("budget_per_day_micros = 10", "budget_per_day_micros"),
+        ("budget_per_day_micros = 10\nprice_per_request_micros = 11", "budget_per_day_micros"),
     ] {
         let faults = with(text).unwrap_err().join("\n");
         assert!(faults.starts_with(&format!("destination[0].{key}: is ")), "{text}: {faults}");
@@ -224,4 +227,91 @@ fn a_state_folder_without_a_name_is_refused() {
     let faults = with_environment("", &[("HOLDFAST_DEVICE__STATE_DIR", "")]).unwrap_err();
     assert_eq!(faults.len(), 1, "{faults:?}");
     assert_eq!(parse("").unwrap().state_dir, PathBuf::from(STATE_DIR));
+}
+
+#[test]
+fn each_protocol_has_what_it_needs_and_no_more() {
+    let with = |keys: &str| {
+        let text = format!("[[destination]]\nname = \"cloud\"\nzone = \"private\"\n{keys}");
+        parse(&text).map(|mut config| config.destinations.remove(0))
+    };
+    let azure = "protocol = \"azure-openai\"\nurl = \"https://r.openai.azure.com\"\n\
+                 deployment = \"gpt\"\napi_version = \"2024-10-21\"";
+    let vertex = "protocol = \"vertex\"\nmodel = \"gemini\"\nproject = \"p\"";
+    let region = || "eu-central-1".to_owned();
+    for (keys, dialect, model, url) in [
+        (
+            azure.to_owned(),
+            Dialect::AzureOpenAi { deployment: "gpt".into(), api_version: "2024-10-21".into() },
+            "gpt",
+            "https://r.openai.azure.com",
+        ),
+        (
+            format!("{vertex}\nregion = \"global\""),
+            Dialect::Vertex { project: "p".into(), region: "global".into() },
+            "gemini",
+            "https://aiplatform.googleapis.com",
+        ),
+        (
+            "protocol = \"bedrock\"\nmodel = \"m\"\nregion = \"eu-central-1\"".to_owned(),
+            Dialect::Bedrock { region: region() },
+            "m",
+            "https://bedrock-runtime.eu-central-1.amazonaws.com",
+        ),
+        (
+            "protocol = \"anthropic\"\nmodel = \"claude\"\nurl = \"http://proxy/\"".to_owned(),
+            Dialect::Anthropic,
+            "claude",
+            "http://proxy",
+        ),
+    ] {
+        let destination = with(&keys).unwrap();
+        let want = Protocol::Chat(Chat::new(dialect, model));
+        assert_eq!((destination.protocol, destination.url.as_str()), (want, url), "{keys}");
+    }
+    for (keys, want) in [
+        ("protocol = \"mistral\"", "destination[0].model: is missing"),
+        ("protocol = \"gemini\"\nmodel = \"\"", "destination[0].model: is missing"),
+        ("protocol = \"bedrock\"\nmodel = \"m\"", "destination[0].region: is missing"),
+        ("protocol = \"openai\"\nmodel = \"m\"", "destination[0].url: is missing"),
+        (
+            "protocol = \"mistral\"\nmodel = \"m\"\nregion = \"eu\"",
+            "destination[0].region: is given, and the protocol mistral has none: remove it",
+        ),
+        (
+            "url = \"http://c\"\nmodel = \"m\"",
+            "destination[0].model: is given, and the protocol holdfast has none: remove it",
+        ),
+        ("protocol = \"palm\"\nurl = \"http://c\"", "destination[0].protocol: is \"palm\""),
+        (
+            "url = \"http://c\"\nprice_per_image_micros = 1",
+            "destination[0].price_per_image_micros: is not known",
+        ),
+        (
+            "url = \"http://c\"\napi_key_env = \"A\"\napi_key_credential = \"b\"",
+            "destination[0].api_key_credential: is given beside api_key_env",
+        ),
+        (
+            "url = \"http://c\"\napi_key_credential = \"../b\"",
+            "destination[0].api_key_credential: is \"../b\", must be the name",
+        ),
+    ] {
+        let faults = with(keys).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].starts_with(want), "{keys}: {faults:?}");
+    }
+    let paid = "protocol = \"gemini\"\nmodel = \"m\"\napi_key_credential = \"gemini\"\n\
+                max_output_tokens = 100\nprice_per_million_tokens_in_micros = 300000\n\
+                price_per_million_tokens_out_micros = 2500000\nprice_per_image_micros = 7\n\
+                price_per_audio_second_micros = 1\nbudget_per_day_micros = ";
+    let destination = with(&format!("{paid}10000")).unwrap();
+    let prices = Prices {
+        million_tokens_in: 300_000,
+        million_tokens_out: 2_500_000,
+        image: 7,
+        audio_second: 1,
+    };
+    assert_eq!(destination.limits.prices, prices);
+    assert_eq!(destination.credential, Some(Credential::Systemd("gemini".to_owned())));
+    let faults = with(&format!("{paid}100")).unwrap_err();
+    assert!(faults[0].contains("set apart for a request, which is 2768"), "{faults:?}");
 }

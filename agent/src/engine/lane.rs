@@ -292,6 +292,7 @@ impl Lane {
             model: self.model.clone(),
             took_ms: crate::answer::millis(took),
             provisional: false,
+            cost_micros: None,
         };
         LocalAnswer { answer, threshold: self.threshold() }
     }

@@ -19,7 +19,7 @@ const WAYS: usize = 2;
 
 const SCRIPT: &str = r#"#!/bin/sh
 here=$(dirname "$0")
-case " $* " in *" --library "*) echo 'holdfast-probe: "absent"'; exit 0;; esac
+case " $* " in *" probe library "*) echo 'holdfast-probe: "absent"'; exit 0;; esac
 echo asked >> "$here/asked"
 while [ ! -e "$here/open" ]; do sleep 0.01; done
 echo 'holdfast-probe: {"load_ms":1.0,"p50_ms":1.0,"p99_ms":1.0,"peak_kib":1024,"off":0.0,"count":1}'

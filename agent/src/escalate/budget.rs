@@ -5,7 +5,7 @@
 //! spent runs ahead by a part of the budget; what it is ahead counts as spent after a restart.
 //!
 //! **Invariant:** spent and reserved together are never more than the budget, and never more than what
-//! was noted when something is sent.
+//! was noted when something is sent, as long as nothing costs more than what was set apart for it.
 
 use serde::{Deserialize, Serialize};
 
@@ -64,10 +64,15 @@ impl Spending {
         self.has_room().then_some(Self { reserved, ..self })
     }
 
-    /// Ends a reservation: the request was paid for, or cost nothing.
+    /// What is set apart for a request.
+    pub(super) fn price(&self) -> u64 {
+        self.price
+    }
+
+    /// Ends a reservation: the request cost so much.
     #[must_use]
-    pub(super) fn settled(self, is_paid: bool) -> Self {
-        let spent = self.spent + if is_paid { self.price } else { 0 };
+    pub(super) fn settled(self, cost: u64) -> Self {
+        let spent = self.spent.saturating_add(cost);
         Self { spent, reserved: self.reserved.saturating_sub(self.price), ..self }
     }
 
@@ -114,7 +119,7 @@ mod tests {
     fn a_day_has_its_budget_and_the_next_one_has_it_anew() {
         let mut spending = Spending::resume(3, 10, None, 7);
         for _ in 0..3 {
-            spending = spending.reserved().unwrap().settled(true);
+            spending = spending.reserved().unwrap().settled(3);
         }
         assert_eq!((spending.left(), spending.reserved()), (1, None));
         assert_eq!(spending.on(6).left(), 1, "no day comes twice");
@@ -125,8 +130,10 @@ mod tests {
     fn what_cost_nothing_is_given_back_and_what_is_under_way_counts() {
         let spending = Spending::resume(5, 10, None, 7).reserved().unwrap().reserved().unwrap();
         assert!(spending.reserved().is_none());
-        assert_eq!(spending.settled(false).left(), 5);
-        assert_eq!(spending.settled(true).on(8).left(), 5, "one is under way into the new day");
+        assert_eq!(spending.settled(0).left(), 5);
+        assert_eq!(spending.settled(2).left(), 3, "it cost less than was set apart");
+        assert_eq!(spending.settled(7).left(), 0, "it cost more");
+        assert_eq!(spending.settled(5).on(8).left(), 5, "one is under way into the new day");
     }
 
     #[test]
@@ -138,7 +145,7 @@ mod tests {
     }
 
     proptest! {
-        /// Reserve, settle (paid or not), let a day pass, or be killed and go on from the note.
+        /// Reserve, settle (in full or for less), let a day pass, or be killed and go on from the note.
         #[test]
         fn no_day_is_overspent_whatever_happens(
             price in 1_u64..50,
@@ -162,9 +169,9 @@ mod tests {
                         under_way.push(today);
                     },
                     12..=18 => if let Some(day) = under_way.pop() {
-                        let is_paid = step < 17;
-                        spending = spending.on(today).settled(is_paid);
-                        sent_today -= if is_paid || day < today { 0 } else { price };
+                        let cost = if step < 17 { price } else { price / 3 };
+                        spending = spending.on(today).settled(cost);
+                        sent_today -= if day < today { 0 } else { price - cost };
                     },
                     19 => (today, sent_today) = (today + 1, 0),
                     _ => {

@@ -14,26 +14,42 @@ use crate::destination::Credential;
 /// A longer file is not a credential.
 const MAX_BYTES: u64 = 16 * 1024;
 
+/// Part of a secret that is shorter than this is no secret.
+const MIN_PIECE: usize = 16;
+
 /// What proves to a destination who we are.
 #[derive(Clone)]
 pub(super) struct Secret(String);
 
 impl Secret {
-    /// Reads the secret from where `credential` says.
+    /// Reads the secret, one line, from where `credential` says.
     pub(super) async fn read(credential: &Credential) -> Result<Self, CredentialError> {
-        let (text, place) = match credential {
-            Credential::File(path) => (first_line(path).await?, path.display().to_string()),
-            Credential::Env(name) => {
-                let text = std::env::var(name)
-                    .map_err(|_| CredentialError::Variable { name: name.clone() })?;
-                (text, format!("${name}"))
-            }
+        let (text, place) = lookup(credential).await?;
+        let line = match credential {
+            Credential::Env(_) => &text,
+            Credential::File(_) | Credential::Systemd(_) => text.lines().next().unwrap_or_default(),
         };
+        let line = line.trim();
+        if line.is_empty() || !line.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+            return Err(CredentialError::Unfit { place });
+        }
+        Ok(Self(line.to_owned()))
+    }
+
+    /// Reads all that is there: a file of several lines that has the secret in it.
+    pub(super) async fn read_whole(credential: &Credential) -> Result<Self, CredentialError> {
+        let (text, place) = lookup(credential).await?;
+        let fits = |b: u8| b.is_ascii_graphic() || b.is_ascii_whitespace();
         let text = text.trim();
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        if text.is_empty() || !text.bytes().all(fits) {
             return Err(CredentialError::Unfit { place });
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// The secret itself, for who makes the headers.
+    pub(super) fn text(&self) -> &str {
+        &self.0
     }
 
     /// The secret as a key that signs webhooks; it does not leave.
@@ -41,7 +57,7 @@ impl Secret {
         crate::results::signature::key(&self.0)
     }
 
-    /// The value of an `Authorization` header; the one place that the secret leaves through.
+    /// The value of an `Authorization` header.
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
@@ -51,9 +67,13 @@ impl Secret {
         Sha256::digest(self.0.as_bytes()).into()
     }
 
-    /// `text` with the secret taken out, for what a destination says about us.
+    /// `text` with the secret taken out, and every long part of it, for what a destination says about
+    /// us.
     pub(super) fn scrub(&self, text: &str) -> String {
-        text.replace(&self.0, "[credential]")
+        let parts = self.0.split(|c: char| c.is_whitespace() || ['"', '='].contains(&c));
+        let parts = parts.filter(|part| part.len() >= MIN_PIECE);
+        let scrubbed = text.replace(&self.0, "[credential]");
+        parts.fold(scrubbed, |text, part| text.replace(part, "[credential]"))
     }
 }
 
@@ -63,7 +83,23 @@ impl fmt::Debug for Secret {
     }
 }
 
-async fn first_line(path: &PathBuf) -> Result<String, CredentialError> {
+/// What is there, and where that is.
+async fn lookup(credential: &Credential) -> Result<(String, String), CredentialError> {
+    let variable = |name: &str| {
+        let unset = |_| CredentialError::Variable { name: name.to_owned() };
+        std::env::var(name).map_err(unset)
+    };
+    match credential {
+        Credential::File(path) => Ok((whole(path).await?, path.display().to_string())),
+        Credential::Env(name) => Ok((variable(name)?, format!("${name}"))),
+        Credential::Systemd(name) => {
+            let path = PathBuf::from(variable("CREDENTIALS_DIRECTORY")?).join(name);
+            Ok((whole(&path).await?, path.display().to_string()))
+        }
+    }
+}
+
+async fn whole(path: &PathBuf) -> Result<String, CredentialError> {
     let fail = |source| CredentialError::File { path: path.clone(), source };
     let unfit = || CredentialError::Unfit { place: path.display().to_string() };
     let length = tokio::fs::metadata(path).await.map_err(fail)?.len();
@@ -71,8 +107,7 @@ async fn first_line(path: &PathBuf) -> Result<String, CredentialError> {
         return Err(unfit());
     }
     let bytes = tokio::fs::read(path).await.map_err(fail)?;
-    let text = String::from_utf8(bytes).map_err(|_| unfit())?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    String::from_utf8(bytes).map_err(|_| unfit())
 }
 
 /// Why there is no credential to send with.
@@ -100,6 +135,12 @@ pub enum CredentialError {
         /// The file or variable.
         place: String,
     },
+    /// It begins like a service account's file and is none.
+    #[error(
+        "the service account is not usable: it must be Google's JSON file with client_email, \
+         private_key, private_key_id and a token_uri over https"
+    )]
+    Account,
 }
 
 #[cfg(test)]
@@ -127,6 +168,19 @@ mod tests {
             let got = read(bytes).await;
             assert_eq!(got.ok().map(|secret| secret.bearer()).as_deref(), want, "{case}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_in_a_file_of_several_lines_is_taken_out_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        let text = "[default]\naws_access_key_id = AKIDEXAMPLE000000000\n\
+                    aws_secret_access_key = abc/def+ghijklmnopqr\n";
+        std::fs::write(&path, text).unwrap();
+        let secret = Secret::read_whole(&Credential::File(path)).await.unwrap();
+        assert_eq!(secret.text(), text.trim());
+        let said = "no AKIDEXAMPLE000000000 with abc/def+ghijklmnopqr";
+        assert_eq!(secret.scrub(said), "no [credential] with [credential]");
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use holdfast_chat::Unfit;
 use thiserror::Error;
 
 use super::credential::CredentialError;
@@ -96,7 +97,19 @@ pub enum SendError {
         /// What it said.
         detail: String,
     },
-    /// The destination does not accept who we are, or the account is out of credit.
+    /// The account there is out of credit.
+    #[error(
+        "the account at {destination} is out of credit (status {status}): pay there, then requests go on by themselves: {detail}"
+    )]
+    OutOfCredit {
+        /// The destination.
+        destination: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        detail: String,
+    },
+    /// The destination does not accept who we are.
     #[error(
         "{destination} refused the credential with status {status}: renew it, then requests go on by themselves"
     )]
@@ -140,7 +153,15 @@ pub enum SendError {
         /// What is wrong with it.
         fault: Fault,
     },
-    /// The request cannot be put into the destination's protocol.
+    /// The request cannot be put into the destination's protocol; nothing was sent.
+    #[error("{destination} cannot be asked this, nothing was sent: {source}")]
+    Unfit {
+        /// The destination.
+        destination: String,
+        /// What does not fit.
+        source: Unfit,
+    },
+    /// Nobody can tell the destination what the task is.
     #[error(
         "{destination} cannot be asked {task}: no bundle on this device names the task's labels"
     )]
@@ -241,12 +262,14 @@ impl SendError {
                 Next::Later { after: *retry_after }
             }
             Self::OverBudget { renews_in, .. } => Next::AwaitBudget { after: *renews_in },
-            Self::Unauthorised { .. } | Self::Credential { .. } | Self::Unnoted { .. } => {
-                Next::AwaitOperator { after: OPERATOR_WAIT }
-            }
+            Self::OutOfCredit { .. }
+            | Self::Unauthorised { .. }
+            | Self::Credential { .. }
+            | Self::Unnoted { .. } => Next::AwaitOperator { after: OPERATOR_WAIT },
             Self::Unusable { fault, .. } => fault.next(),
             Self::Refused { .. }
             | Self::GaveUp { .. }
+            | Self::Unfit { .. }
             | Self::NoLabels { .. }
             | Self::TooManyHops { .. }
             | Self::NotConfigured { .. } => Next::NotHere,
@@ -272,6 +295,8 @@ impl SendError {
             | Self::Unauthorised { .. }
             | Self::Credential { .. }
             | Self::Refused { .. }
+            | Self::OutOfCredit { .. }
+            | Self::Unfit { .. }
             | Self::NoLabels { .. }
             | Self::TooManyHops { .. }
             | Self::NotConfigured { .. } => false,
@@ -292,11 +317,13 @@ impl SendError {
             Self::Pending { .. } => "pending",
             Self::Throttled { .. } => "throttled",
             Self::Failed { .. } => "failed",
+            Self::OutOfCredit { .. } => "out_of_credit",
             Self::Unauthorised { .. } => "unauthorised",
             Self::Credential { .. } => "credential",
             Self::Refused { .. } => "refused",
             Self::GaveUp { .. } => "gave_up",
             Self::Unusable { .. } => "unusable",
+            Self::Unfit { .. } => "unfit",
             Self::NoLabels { .. } => "no_labels",
             Self::TooManyHops { .. } => "too_many_hops",
             Self::NotConfigured { .. } => "not_configured",

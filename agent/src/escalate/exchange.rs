@@ -5,16 +5,19 @@
 
 use std::time::Duration;
 
+use holdfast_chat::Kind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::credential::Secret;
 use super::error::{Fault, SendError, clean};
-use super::http::{Call, Http, HttpError, Method, Reply};
+use super::http::{Call, Http, HttpError, LONGEST_RETRY_AFTER, Method, Reply};
 use super::link::Event;
 use super::links::Links;
-use crate::destination::Destination;
+use super::proof::Proof;
+use super::tokens::Tokens;
+use crate::destination::{Chat, Destination, Protocol};
 
 /// Waited after a 429 that names no time.
 const THROTTLED: Duration = Duration::from_secs(5);
@@ -25,6 +28,7 @@ pub(super) struct Exchange<'a> {
     http: &'a Http,
     links: &'a Links,
     secret: Option<&'a Secret>,
+    tokens: &'a Tokens,
     limit: Limit,
 }
 
@@ -55,9 +59,20 @@ impl<'a> Exchange<'a> {
         http: &'a Http,
         links: &'a Links,
         secret: Option<&'a Secret>,
+        tokens: &'a Tokens,
         limit: Limit,
     ) -> Self {
-        Self { destination, http, links, secret, limit }
+        Self { destination, http, links, secret, tokens, limit }
+    }
+
+    /// What proves who we are, if the destination wants that.
+    pub(super) fn secret(&self) -> Option<&'a Secret> {
+        self.secret
+    }
+
+    /// The tokens that were given for it.
+    pub(super) fn tokens(&self) -> &'a Tokens {
+        self.tokens
     }
 
     pub(super) fn destination(&self) -> &'a Destination {
@@ -80,9 +95,10 @@ impl<'a> Exchange<'a> {
         method: Method,
         url: String,
         headers: Vec<(&'static str, String)>,
+        proof: Proof,
         body: bytes::Bytes,
     ) -> Result<Reply, SendError> {
-        let call = Call { method, url, headers, secret: self.secret, body };
+        let call = Call { method, url, headers, proof, body };
         let name = &self.destination.name;
         let up = || self.links.note(name, Event::Answered);
         match self.http.exchange(call, self.limit.deadline, up).await {
@@ -93,15 +109,21 @@ impl<'a> Exchange<'a> {
 
     /// The body of `reply` as what the protocol says it is.
     pub(super) fn json<T: DeserializeOwned>(&self, reply: &Reply) -> Result<T, SendError> {
-        let foreign = |what| self.unusable(Fault::Foreign { what });
-        if !reply.is_json {
-            return Err(foreign(format!("its content type is \"{}\"", clean(&reply.content_type))));
-        }
         // The position says enough; the error's own text could quote the answer.
-        serde_json::from_slice(&reply.body).map_err(|error| {
+        serde_json::from_slice(self.json_body(reply)?).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            foreign(format!("its JSON is wrong at line {line} column {column}"))
+            let what = format!("its JSON is wrong at line {line} column {column}");
+            self.unusable(Fault::Foreign { what })
         })
+    }
+
+    /// The body of `reply`, which says that it is JSON.
+    pub(super) fn json_body<'b>(&self, reply: &'b Reply) -> Result<&'b [u8], SendError> {
+        if reply.is_json {
+            return Ok(&reply.body);
+        }
+        let what = format!("its content type is \"{}\"", clean(&reply.content_type));
+        Err(self.unusable(Fault::Foreign { what }))
     }
 
     fn lost(&self, error: HttpError) -> SendError {
@@ -139,7 +161,11 @@ impl<'a> Exchange<'a> {
                 let what = format!("a redirect (status {status}), which is never followed");
                 Err(self.unusable(Fault::Foreign { what }))
             }
-            (401 | 402 | 403 | 407, _) => Err(SendError::Unauthorised { destination, status }),
+            (status, _) if let Protocol::Chat(chat) = &self.destination.protocol => {
+                Err(self.refused(chat, status, &reply))
+            }
+            (402, _) => Err(self.out_of_credit(status, &reply)),
+            (401 | 403 | 407, _) => Err(SendError::Unauthorised { destination, status }),
             (429, wait) => {
                 Err(SendError::Throttled { destination, retry_after: wait.unwrap_or(THROTTLED) })
             }
@@ -151,6 +177,34 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// A refusal as the provider's protocol has it.
+    fn refused(&self, chat: &Chat, status: u16, reply: &Reply) -> SendError {
+        let header = |name: &str| match (name, reply.retry_after) {
+            // A date is read where its response is.
+            ("retry-after", Some(wait)) => Some(wait.as_secs_f64().to_string()),
+            _ => reply.told.iter().find(|(told, _)| told == name).map(|(_, text)| text.clone()),
+        };
+        let failure = chat.dialect.failure(status, &header, &reply.body);
+        let destination = self.name();
+        let detail = || self.said(failure.detail.as_deref());
+        match failure.kind {
+            Kind::Transient => SendError::Failed { destination, status, detail: detail() },
+            Kind::Throttled => {
+                let retry_after = failure.wait.unwrap_or(THROTTLED).min(LONGEST_RETRY_AFTER);
+                SendError::Throttled { destination, retry_after }
+            }
+            Kind::OutOfCredit => SendError::OutOfCredit { destination, status, detail: detail() },
+            Kind::BadRequest => SendError::Refused { destination, status, detail: detail() },
+            Kind::Authentication => SendError::Unauthorised { destination, status },
+            Kind::Safety => self.unusable(Fault::Filtered),
+        }
+    }
+
+    fn out_of_credit(&self, status: u16, reply: &Reply) -> SendError {
+        let (destination, detail) = (self.name(), self.detail(reply));
+        SendError::OutOfCredit { destination, status, detail }
+    }
+
     fn unusable(&self, fault: Fault) -> SendError {
         SendError::Unusable { destination: self.name(), fault }
     }
@@ -159,27 +213,24 @@ impl<'a> Exchange<'a> {
     fn detail(&self, reply: &Reply) -> String {
         let told: Option<Problem> =
             reply.is_json.then(|| serde_json::from_slice(&reply.body).ok()).flatten();
-        let text = told.and_then(Problem::text).unwrap_or_else(|| "it does not say why".to_owned());
-        let text = self.secret.map_or_else(|| text.clone(), |secret| secret.scrub(&text));
-        clean(&text)
+        self.said(told.and_then(Problem::text).as_deref())
+    }
+
+    fn said(&self, text: Option<&str>) -> String {
+        let text = text.unwrap_or("it does not say why");
+        self.secret.map_or_else(|| clean(text), |secret| clean(&secret.scrub(text)))
     }
 }
 
-/// A refusal in RFC 9457's form or in OpenAI's.
+/// A refusal in RFC 9457's form.
 #[derive(Debug, Deserialize)]
 struct Problem {
     title: Option<String>,
     detail: Option<String>,
-    error: Option<Complaint>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Complaint {
-    message: Option<String>,
 }
 
 impl Problem {
     fn text(self) -> Option<String> {
-        self.detail.or(self.title).or(self.error.and_then(|complaint| complaint.message))
+        self.detail.or(self.title)
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::error::{Fault, SendError, clean};
 use super::exchange::Exchange;
 use super::http::{Method, Reply};
+use super::proof;
 use crate::answer::{Answer, Class, MAX_CLASSES};
 use crate::destination::Zone;
 use crate::outcome::{Outcome, Recorded};
@@ -30,7 +31,9 @@ pub(super) async fn ask(exchange: &Exchange<'_>, request: &Request) -> Result<An
     let base = &exchange.destination().url;
     let url = format!("{base}/v1/tasks/{}", request.task);
     let headers = headers(exchange, request);
-    let reply = exchange.call(Method::Post, url, headers, request.media.bytes().clone()).await?;
+    let proof = || proof::bearer(exchange.secret());
+    let body = request.media.bytes().clone();
+    let reply = exchange.call(Method::Post, url, headers, proof(), body).await?;
     let mut told = read(exchange, request, &reply)?;
     let id = told.id;
     loop {
@@ -43,7 +46,7 @@ pub(super) async fn ask(exchange: &Exchange<'_>, request: &Request) -> Result<An
             return Err(SendError::Pending { destination: exchange.name() });
         }
         let url = format!("{base}/v1/requests/{id}?wait_ms={}", wait.as_millis());
-        let reply = exchange.call(Method::Get, url, Vec::new(), Bytes::new()).await;
+        let reply = exchange.call(Method::Get, url, Vec::new(), proof(), Bytes::new()).await;
         let reply = reply.map_err(forgotten)?;
         told = read(exchange, request, &reply)?;
         if told.state.is_open() {
@@ -212,6 +215,7 @@ fn check(exchange: &Exchange<'_>, told: ToldAnswer) -> Result<Answer, SendError>
         model: told.model,
         took_ms: told.took_ms,
         provisional: false,
+        cost_micros: None,
     })
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::credential::Secret;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
+use super::proof::Proof;
 use crate::destination::Credential;
 use crate::policy::ClearedResult;
 use crate::results::receiver::{Address, Webhook};
@@ -91,7 +92,7 @@ impl Hook {
             ("webhook-timestamp", at_s.to_string()),
         ];
         let (url, body) = (url.clone(), Bytes::from(body));
-        let call = Call { method: Method::Post, url, headers, secret: None, body };
+        let call = Call { method: Method::Post, url, headers, proof: Proof::new(), body };
         let deadline = Instant::now() + self.timeout;
         match self.http.exchange(call, deadline, || {}).await {
             Ok(reply) => match reply.status {

@@ -11,8 +11,8 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
 
-use super::credential::Secret;
 use super::error::EscalateError;
+use super::proof::Proof;
 use crate::destination::{Destination, Protocol};
 
 /// More bytes than this are no answer of most protocols.
@@ -32,11 +32,12 @@ pub(super) struct Http {
 }
 
 /// One call to a destination.
-pub(super) struct Call<'a> {
+pub(super) struct Call {
     pub(super) method: Method,
     pub(super) url: String,
     pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) secret: Option<&'a Secret>,
+    /// Headers that prove who asks; never shown.
+    pub(super) proof: Proof,
     pub(super) body: Bytes,
 }
 
@@ -58,6 +59,8 @@ pub(super) struct Reply {
     pub(super) is_json: bool,
     pub(super) content_type: String,
     pub(super) retry_after: Option<Duration>,
+    /// What it tells of its limits and errors in headers, names in lower case.
+    pub(super) told: Vec<(String, String)>,
     pub(super) body: Bytes,
 }
 
@@ -92,7 +95,7 @@ impl Http {
         let Destination { name, url, protocol, connect_timeout, concurrency, .. } = destination;
         let max_answer = match protocol {
             Protocol::Holdfast => MAX_ANSWER_OF_AGENT,
-            Protocol::OpenAi { .. } => MAX_ANSWER,
+            Protocol::Chat(_) => MAX_ANSWER,
         };
         Ok(Self::to(name, url, *connect_timeout, *concurrency)?.reading_up_to(max_answer))
     }
@@ -161,7 +164,7 @@ impl Http {
     /// soon as the head of an answer is there.
     pub(super) async fn exchange(
         &self,
-        call: Call<'_>,
+        call: Call,
         deadline: Instant,
         on_head: impl FnOnce(),
     ) -> Result<Reply, HttpError> {
@@ -183,7 +186,7 @@ impl Http {
         })
     }
 
-    fn request(&self, call: Call<'_>) -> Result<reqwest::Request, String> {
+    fn request(&self, call: Call) -> Result<reqwest::Request, String> {
         let mut builder = match call.method {
             Method::Get => self.client.get(call.url),
             Method::Post => self.client.post(call.url).body(call.body),
@@ -195,11 +198,11 @@ impl Http {
                 HeaderValue::try_from(value).map_err(|_| format!("header {name} is unfit"))?;
             headers.insert(HeaderName::from_static(name), value);
         }
-        if let Some(secret) = call.secret {
-            let mut value = HeaderValue::try_from(secret.bearer())
+        for (name, value) in call.proof {
+            let mut value = HeaderValue::try_from(value)
                 .map_err(|_| "the credential does not fit a header".to_owned())?;
             value.set_sensitive(true);
-            headers.insert(reqwest::header::AUTHORIZATION, value);
+            headers.insert(HeaderName::from_static(name), value);
         }
         builder = builder.headers(headers);
         builder.build().map_err(cause)
@@ -214,6 +217,7 @@ async fn read(mut response: reqwest::Response, max_answer: usize) -> Result<Repl
     let status = response.status().as_u16();
     let content_type = text(response.headers(), &CONTENT_TYPE).unwrap_or_default().to_owned();
     let retry_after = retry_after(response.headers());
+    let told = told(response.headers());
     let mut body = BytesMut::new();
     loop {
         let chunk = response.chunk().await.map_err(|error| HttpError::Unfinished(cause(error)))?;
@@ -224,13 +228,25 @@ async fn read(mut response: reqwest::Response, max_answer: usize) -> Result<Repl
         body.extend_from_slice(&chunk);
     }
     let is_json = is_json(&content_type);
-    Ok(Reply { status, is_json, content_type, retry_after, body: body.freeze() })
+    Ok(Reply { status, is_json, content_type, retry_after, told, body: body.freeze() })
+}
+
+/// The headers in which providers tell of limits and errors.
+fn told(headers: &HeaderMap) -> Vec<(String, String)> {
+    const TELLING: [&str; 3] = ["retry-after", "x-ratelimit-", "x-amzn-errortype"];
+    let telling = headers
+        .iter()
+        .filter(|(name, _)| TELLING.iter().any(|beginning| name.as_str().starts_with(beginning)));
+    let texts = telling
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+    texts.collect()
 }
 
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
         || essence.eq_ignore_ascii_case("application/problem+json")
+        || essence.eq_ignore_ascii_case("application/x-amz-json-1.1")
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::error::{EscalateError, clean, clean_up_to};
 use super::http::{Call, Http, HttpError, Method};
+use super::proof::Proof;
 use crate::destination::{Destination, Limits, Protocol, Zone};
 
 /// A local agent that needs longer for a small thing is not well.
@@ -105,7 +106,7 @@ impl LocalAgent {
             method,
             url: format!("{}{path}", self.base),
             headers: Vec::new(),
-            secret: None,
+            proof: Proof::new(),
             body: body.into(),
         };
         exchange(&self.http, call, within).await
@@ -119,7 +120,8 @@ impl LocalAgent {
 pub async fn ask_agent<T: DeserializeOwned>(method: Method, url: &str) -> Result<T, LocalError> {
     let http = Http::new(&destination(url))?;
     let url = url.to_owned();
-    let call = Call { method, url, headers: Vec::new(), secret: None, body: Bytes::new() };
+    let (proof, body) = (Proof::new(), Bytes::new());
+    let call = Call { method, url, headers: Vec::new(), proof, body };
     exchange(&http, call, WITHIN).await
 }
 
@@ -140,7 +142,7 @@ fn destination(url: &str) -> Destination {
 
 async fn exchange<T: DeserializeOwned>(
     http: &Http,
-    call: Call<'_>,
+    call: Call,
     within: Duration,
 ) -> Result<T, LocalError> {
     let asked = call.url.clone();

@@ -7,6 +7,7 @@
 //! results go out as a [`ClearedResult`](crate::policy::ClearedResult) alone.
 
 mod budget;
+mod chat;
 mod credential;
 mod download;
 mod error;
@@ -20,14 +21,15 @@ mod limits;
 pub mod link;
 mod links;
 mod local;
-mod openai;
 mod pause;
 mod probe;
+mod proof;
 mod purse;
 #[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod turn;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use self::chat::{Hints, TaskHints};
 pub use self::credential::CredentialError;
 pub use self::download::{DownloadError, download};
 pub use self::error::{EscalateError, Fault, Next, SendError};
@@ -49,16 +52,18 @@ pub use self::link::{LinkState, LinkStates};
 use self::links::Links;
 pub(crate) use self::links::jitter;
 pub use self::local::{LocalAgent, LocalError, ask_agent};
-pub use self::openai::{Hints, TaskHints};
 pub use self::pause::Pause;
 use self::pause::Paused;
 pub use self::probe::{ProbeError, probe};
 pub use self::purse::Purse;
+use self::purse::Spent;
+use self::tokens::Tokens;
 use self::turn::Turns;
 pub use self::turn::{Standing, Turn};
 use crate::answer::Answer;
 use crate::destination::{Destination, Protocol};
 use crate::policy::Cleared;
+use crate::price::{self, Input};
 use crate::request::{MAX_HOPS, Request};
 
 /// Sends requests to the configured destinations.
@@ -96,6 +101,7 @@ struct Endpoint {
     http: Http,
     turns: Turns,
     paused: Paused,
+    tokens: Tokens,
 }
 
 impl Escalator {
@@ -120,6 +126,7 @@ impl Escalator {
                 http: Http::new(destination)?,
                 turns: Turns::new(destination, purse.clone(), freed.clone()),
                 paused: Paused::default(),
+                tokens: Tokens::default(),
             });
         }
         let names = destinations.iter().map(|destination| destination.name.as_str());
@@ -249,6 +256,9 @@ impl Escalator {
         if request.hops >= MAX_HOPS {
             return Err(SendError::TooManyHops { destination: name() });
         }
+        if let Protocol::Chat(chat) = &endpoint.destination.protocol {
+            chat::check_fit(&endpoint.destination, chat, request, &self.hints)?;
+        }
         let limit = Limit::new(&endpoint.destination, within);
         self.check_link(endpoint)?;
         let secret = endpoint.secret().await?;
@@ -258,7 +268,14 @@ impl Escalator {
             None => endpoint.wait_for_turn(request, limit.deadline()).await?,
         };
         let result = self.in_turn(endpoint, &mut turn, request, secret.as_ref(), limit).await;
-        turn.end(result.as_ref().err().is_none_or(SendError::may_cost));
+        turn.end(match &result {
+            Ok(answer) => Spent::Known(answer.cost_micros.unwrap_or_default()),
+            Err(error) if error.may_cost() => Spent::All,
+            Err(_) => Spent::Known(0),
+        });
+        if matches!(result, Err(SendError::Unauthorised { .. })) {
+            endpoint.tokens.forget().await;
+        }
         if let Err(error) = &result {
             endpoint.paused.note(error, secret.as_ref(), Instant::now());
         }
@@ -282,11 +299,20 @@ impl Escalator {
         })?;
         turn.goes_out();
         let (destination, http) = (&endpoint.destination, &endpoint.http);
-        let exchange = Exchange::new(destination, http, &self.links, secret, limit);
-        match &destination.protocol {
-            Protocol::Holdfast => holdfast::ask(&exchange, request).await,
-            Protocol::OpenAi { model } => openai::ask(&exchange, model, request, &self.hints).await,
-        }
+        let tokens = &endpoint.tokens;
+        let exchange = Exchange::new(destination, http, &self.links, secret, tokens, limit);
+        let limits = &destination.limits;
+        let (answer, cost) = match &destination.protocol {
+            Protocol::Holdfast => {
+                (holdfast::ask(&exchange, request).await?, price::of(limits, Input::Words, None))
+            }
+            Protocol::Chat(chat) => {
+                let input = chat::priced(&request.media);
+                let (answer, usage) = chat::ask(&exchange, chat, request, &self.hints).await?;
+                (answer, price::of(limits, input, usage.as_ref()))
+            }
+        };
+        Ok(Answer { cost_micros: limits.has_prices().then_some(cost), ..answer })
     }
 
     fn endpoint(&self, name: &str) -> Option<&Endpoint> {
@@ -305,7 +331,11 @@ impl Escalator {
 impl Endpoint {
     async fn secret(&self) -> Result<Option<credential::Secret>, SendError> {
         let Some(credential) = &self.destination.credential else { return Ok(None) };
-        match credential::Secret::read(credential).await {
+        let read = match proof::takes_whole(&self.destination.protocol) {
+            true => credential::Secret::read_whole(credential).await,
+            false => credential::Secret::read(credential).await,
+        };
+        match read {
             Ok(secret) => Ok(Some(secret)),
             Err(source) => {
                 let destination = self.destination.name.clone();
@@ -329,7 +359,7 @@ impl Endpoint {
     fn sent_bytes(&self, bytes: u64) -> u64 {
         match self.destination.protocol {
             Protocol::Holdfast => bytes,
-            Protocol::OpenAi { .. } => openai::sent_bytes(bytes),
+            Protocol::Chat(_) => chat::sent_bytes(bytes),
         }
     }
 

@@ -19,7 +19,14 @@ pub enum Pause {
         /// What is left of the wait.
         left: Duration,
     },
-    /// It does not accept our credential, or the account is out of credit.
+    /// The account is out of credit.
+    OutOfCredit {
+        /// Until the same credential is tried again; another one is tried at once.
+        left: Duration,
+        /// The status that it answered with.
+        status: u16,
+    },
+    /// It does not accept our credential.
     Unauthorised {
         /// Until the same credential is tried again; a renewed one is tried at once.
         left: Duration,
@@ -38,6 +45,7 @@ impl Pause {
     pub fn left(&self) -> Duration {
         match self {
             Self::Throttled { left }
+            | Self::OutOfCredit { left, .. }
             | Self::Unauthorised { left, .. }
             | Self::NoCredential { left } => *left,
         }
@@ -57,6 +65,7 @@ struct Hold {
 #[derive(Debug, Clone, Copy)]
 enum Why {
     Throttled,
+    OutOfCredit { status: u16, refused: Option<[u8; 32]> },
     Unauthorised { status: u16, refused: Option<[u8; 32]> },
     NoCredential,
 }
@@ -72,6 +81,12 @@ impl Paused {
                 tracing::warn!(%destination, status, "credential refused; its requests are held");
                 let refused = secret.map(Secret::digest);
                 let why = Why::Unauthorised { status: *status, refused };
+                Hold { until: now + OPERATOR_WAIT, why }
+            }
+            SendError::OutOfCredit { destination, status, .. } => {
+                tracing::warn!(%destination, status, "out of credit; its requests are held");
+                let refused = secret.map(Secret::digest);
+                let why = Why::OutOfCredit { status: *status, refused };
                 Hold { until: now + OPERATOR_WAIT, why }
             }
             SendError::Credential { destination, source } => {
@@ -94,7 +109,15 @@ impl Paused {
         match hold.why {
             Why::Throttled => Err(SendError::Throttled { destination, retry_after: left }),
             Why::NoCredential => Ok(()),
-            Why::Unauthorised { refused, .. } if refused != secret.map(Secret::digest) => Ok(()),
+            Why::Unauthorised { refused, .. } | Why::OutOfCredit { refused, .. }
+                if refused != secret.map(Secret::digest) =>
+            {
+                Ok(())
+            }
+            Why::OutOfCredit { status, .. } => {
+                let detail = "nothing is sent before it is looked at again".to_owned();
+                Err(SendError::OutOfCredit { destination, status, detail })
+            }
             Why::Unauthorised { status, .. } => {
                 Err(SendError::Unauthorised { destination, status })
             }
@@ -107,6 +130,7 @@ impl Paused {
         Some(match hold.why {
             Why::Throttled => Pause::Throttled { left },
             Why::Unauthorised { status, .. } => Pause::Unauthorised { left, status },
+            Why::OutOfCredit { status, .. } => Pause::OutOfCredit { left, status },
             Why::NoCredential => Pause::NoCredential { left },
         })
     }
@@ -161,6 +185,19 @@ mod tests {
         }
         tokio::time::advance(OPERATOR_WAIT).await;
         assert_eq!(check(&paused, Some(&old)), None, "tried again after a while");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_account_rests_until_the_credential_is_of_another_one() {
+        let (empty, full) = (secret("empty").await, secret("full").await);
+        let paused = Paused::default();
+        let (destination, detail) = ("cloud".to_owned(), "pay".to_owned());
+        let error = SendError::OutOfCredit { destination, status: 400, detail };
+        paused.note(&error, Some(&empty), Instant::now());
+        assert_eq!(check(&paused, Some(&empty)), Some("out_of_credit"));
+        assert_eq!(check(&paused, Some(&full)), None);
+        let left = OPERATOR_WAIT;
+        assert_eq!(paused.get(Instant::now()), Some(Pause::OutOfCredit { left, status: 400 }));
     }
 
     #[tokio::test(start_paused = true)]

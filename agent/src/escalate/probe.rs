@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use holdfast_chat::Dialect;
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
 use super::link::{Event, LinkState};
-use super::{Endpoint, Escalator, openai};
+use super::proof::Proof;
+use super::{Endpoint, Escalator};
 use crate::destination::{Destination, Protocol};
 
 /// A probe that takes longer found nobody.
@@ -107,10 +109,10 @@ pub async fn probe(destination: &Destination, within: Duration) -> Result<(), Pr
 async fn reach(destination: &Destination, http: &Http, limit: Duration) -> Result<(), HttpError> {
     let url = match &destination.protocol {
         Protocol::Holdfast => format!("{}/healthz", destination.url),
-        Protocol::OpenAi { .. } => format!("{}/v1/models", openai::base(&destination.url)),
+        Protocol::Chat(chat) => Dialect::address(&destination.url, chat.dialect.idle_path()),
     };
-    let call =
-        Call { method: Method::Get, url, headers: Vec::new(), secret: None, body: Bytes::new() };
+    let (proof, body) = (Proof::new(), Bytes::new());
+    let call = Call { method: Method::Get, url, headers: Vec::new(), proof, body };
     match http.exchange(call, Instant::now() + limit, || ()).await {
         Ok(_) => Ok(()),
         Err(error) if error.is_answered() => Ok(()),

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::{Note, Spending};
 use crate::clock::Clock;
-use crate::destination::Destination;
+use crate::destination::{Destination, Protocol};
+use crate::price;
 use crate::whole_file;
 
 /// Milliseconds in a day of the device's count.
@@ -53,7 +54,12 @@ impl Purse {
                 // Nobody knows what was spent: all of it, to be sure.
                 None => Some(Note { day: today, spent_micros: budget }),
             };
-            Some((name.clone(), Spending::resume(limits.price_micros, budget, note, today)))
+            let tokens_out = match &destination.protocol {
+                Protocol::Holdfast => None,
+                Protocol::Chat(chat) => chat.max_tokens,
+            };
+            let price = price::most(limits, tokens_out);
+            Some((name.clone(), Spending::resume(price, budget, note, today)))
         });
         let spendings = Mutex::new(spendings.collect());
         Self(Arc::new(Inner { path, clock, spendings, writing: tokio::sync::Mutex::default() }))
@@ -81,7 +87,8 @@ impl Purse {
         let Some(spending) = spendings.get_mut(name) else { return Ok(None) };
         let reserved = spending.on(now_ms / DAY_MS).reserved();
         *spending = reserved.ok_or_else(|| until_tomorrow(now_ms))?;
-        Ok(Some(Reservation { purse: self.clone(), name: name.to_owned(), is_paid: false }))
+        let spent = Spent::Known(0);
+        Ok(Some(Reservation { purse: self.clone(), name: name.to_owned(), spent }))
     }
 
     /// Writes down what is reserved, if what is on disk does not cover it.
@@ -124,24 +131,33 @@ impl Purse {
     }
 }
 
+/// What a request cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spent {
+    /// So much, in millionths.
+    Known(u64),
+    /// Nobody knows: all that was set apart.
+    All,
+}
+
 /// The price of one request, set apart. It costs nothing until it goes out; dropped from then on, it
 /// counts as paid.
 #[derive(Debug)]
 pub(super) struct Reservation {
     purse: Purse,
     name: String,
-    is_paid: bool,
+    spent: Spent,
 }
 
 impl Reservation {
     /// From here on nobody knows whether it has to be paid for.
     pub(super) fn goes_out(&mut self) {
-        self.is_paid = true;
+        self.spent = Spent::All;
     }
 
-    /// Ends it: the request was paid for, or cost nothing.
-    pub(super) fn settle(mut self, is_paid: bool) {
-        self.is_paid = is_paid;
+    /// Ends it, with what the request cost.
+    pub(super) fn settle(mut self, spent: Spent) {
+        self.spent = spent;
     }
 }
 
@@ -151,7 +167,10 @@ impl Drop for Reservation {
         let mut spendings = self.purse.spendings();
         let Some(spending) = spendings.get_mut(&self.name) else { return };
         let before = spending.on(today);
-        *spending = before.settled(self.is_paid);
+        *spending = before.settled(match self.spent {
+            Spent::Known(micros) => micros,
+            Spent::All => before.price(),
+        });
         let labels = [("destination", self.name.clone())];
         #[allow(clippy::cast_precision_loss, reason = "for people")]
         metrics::gauge!("holdfast_budget_left_micros", &labels).set(spending.left() as f64);

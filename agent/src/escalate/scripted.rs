@@ -54,7 +54,7 @@ impl Escalator {
 
 pub(super) async fn exchange(
     network: &Arc<dyn Network>,
-    call: Call<'_>,
+    call: Call,
     deadline: Instant,
     on_head: impl FnOnce(),
 ) -> Result<Reply, HttpError> {
@@ -68,7 +68,8 @@ pub(super) async fn exchange(
             on_head();
             let content_type = "application/json".to_owned();
             let body = body.to_string().into();
-            Ok(Reply { status, is_json: true, content_type, retry_after, body })
+            let told = Vec::new();
+            Ok(Reply { status, is_json: true, content_type, retry_after, told, body })
         }
     }
 }

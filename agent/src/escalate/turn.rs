@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::SendError;
 use super::limits::{Limits, Share};
-use super::purse::{Purse, Reservation};
+use super::purse::{Purse, Reservation, Spent};
 use crate::destination::Destination;
 
 /// What a destination would do with a request that came now.
@@ -68,10 +68,10 @@ impl Turn {
         }
     }
 
-    /// Ends it; `is_paid` says whether the destination may want money for it.
-    pub(super) fn end(mut self, is_paid: bool) {
+    /// Ends it, with what the destination may want for it.
+    pub(super) fn end(mut self, spent: Spent) {
         if let Some(reservation) = self.reservation.take() {
-            reservation.settle(is_paid);
+            reservation.settle(spent);
         }
     }
 }

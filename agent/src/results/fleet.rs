@@ -192,6 +192,7 @@ mod tests {
             model: long,
             took_ms: f64::INFINITY,
             provisional: true,
+            cost_micros: None,
         };
         let report = ResultReport {
             number: u64::MAX,

@@ -185,7 +185,7 @@ fn outputs_that_are_no_numbers_are_no_model() {
     for (name, nodes, constant) in [
         (
             "not a number",
-            [("Log", &["x"][..], &["h"][..], &[][..]), ("Mul", &["h", "w"], &["y"], &[])],
+            [("Div", &["x", "w"][..], &["h"][..], &[][..]), ("Sub", &["h", "h"], &["y"], &[])],
             0.0,
         ),
         ("infinite", [("Neg", &["x"], &["h"], &[]), ("Div", &["h", "w"], &["y"], &[])], 0.0),

@@ -250,7 +250,7 @@ fn a_long_search_holds_what_it_needs() {
         .flat_map(|best| (0..5).map(move |at| if at == *best { 0.6 } else { 0.1 }))
         .collect();
     let mut got = None;
-    let largest = crate::hostile::largest_allocation(|| {
+    let largest = crate::counted::largest_allocation(|| {
         got = Some(ctc.decode(View { values: &values, shape: &[STEPS, 5] }).unwrap());
     });
     assert!(largest < 2 << 20, "{largest} bytes at once; all texts that were ever kept take more");

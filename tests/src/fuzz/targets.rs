@@ -442,7 +442,7 @@ fn bodies() -> Vec<Vec<u8>> {
 
 fn rest() -> Vec<Vec<u8>> {
     let json = br#"{"id":"7","inputs":[{"name":"x",
-        "datatype":"FP32","shape":[1,2,2],"data":[[1,2.5],[-3e2,4]]},{"name":"t","datatype":"BYTES",
+        "datatype":"FP32","shape":[2,2],"data":[[1,2.5],[-3e2,4]]},{"name":"t","datatype":"BYTES",
         "shape":[2],"data":["a\u00e9","b"]}],"outputs":[{"name":"y","parameters":{"binary_data":true}}]}"#;
     let binary = br#"{"inputs":[{"name":"x","datatype":"INT16","shape":[3],"parameters":{"binary_data_size":6}},
         {"name":"t","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":6}}]}"#;

@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use crate::{lexer, tree};
 
 /// One module of one package may name the library: `(word, package, module)`.
-const FENCES: [(&str, &str, &str); 15] = [
+const FENCES: [(&str, &str, &str); 18] = [
     ("rumqttc", "agent/src/", "link"),
     ("sled", "agent/queue/src/", "index"),
     ("reqwest", "agent/src/", "escalate"),
+    ("RsaKeyPair", "agent/src/", "escalate/tokens"),
+    ("hmac", "agent/chat/src/", "sigv4"),
+    ("sha2", "agent/chat/src/", "sigv4"),
     // The library is called as a method of every iterator is.
     ("ZipArchive", "agent/src/", "install/archive"),
     ("tar", "agent/src/", "install/archive"),
@@ -28,7 +31,7 @@ const FENCES: [(&str, &str, &str); 15] = [
 const FLEET_LIBRARIES: [&str; 4] = ["rumqttc", "rumqttd", "sqlx", "reqwest"];
 
 /// Modules that decide take everything as an argument.
-const PURE: [&str; 3] = ["agent/src/route", "fleet/wire/src/", "targets/src/"];
+const PURE: [&str; 4] = ["agent/chat/src/", "agent/src/route", "fleet/wire/src/", "targets/src/"];
 const IMPURE_WORDS: [&str; 10] =
     ["tokio", "fs", "net", "env", "process", "thread", "Instant", "SystemTime", "async", "await"];
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_chat::Dialect;
 use holdfast_models::{Media, MediaType};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::Drain;
 use super::{PLENTY, destination, stop};
 use crate::clock::Clock;
-use crate::destination::{Destination, Protocol, Zone};
+use crate::destination::{Chat, Destination, Protocol, Zone};
 use crate::envelope::Envelope;
 use crate::escalate::fakes::{Fake, Scripted};
 use crate::escalate::{Escalator, Purse, TaskHints};
@@ -132,6 +133,7 @@ async fn a_cloud_is_asked_again_under_the_same_key() {
         "model": "gpt-test", "choices": [choice] });
     let fake = Fake::openai(vec![NEVER, (200, vec![], body)], None).await;
     let mut cloud = destination("cloud", &fake.url);
-    (cloud.zone, cloud.protocol) = (Zone::Public, Protocol::OpenAi { model: "gpt".to_owned() });
+    (cloud.zone, cloud.protocol) =
+        (Zone::Public, Protocol::Chat(Chat::new(Dialect::OpenAi, "gpt")));
     dies_and_comes_back(&fake, cloud).await;
 }

@@ -170,6 +170,7 @@ impl Bench {
             model: "voice-commands@1.0.0 int8 tract".to_owned(),
             took_ms: 1.0,
             provisional: true,
+            cost_micros: None,
         });
         let request = Request {
             id: RequestId::new(),

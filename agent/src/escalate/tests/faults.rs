@@ -93,7 +93,7 @@ async fn every_status_is_acted_on_by_its_class() {
     for (status, headers, code, next) in [
         (400, vec![], "refused", Next::NotHere),
         (401, vec![], "unauthorised", Next::AwaitOperator { after: Duration::from_secs(60) }),
-        (402, vec![], "unauthorised", Next::AwaitOperator { after: Duration::from_secs(60) }),
+        (402, vec![], "out_of_credit", Next::AwaitOperator { after: Duration::from_secs(60) }),
         (403, vec![], "unauthorised", Next::AwaitOperator { after: Duration::from_secs(60) }),
         (404, vec![], "refused", Next::NotHere),
         (408, vec![], "failed", RETRY),

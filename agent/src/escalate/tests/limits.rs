@@ -9,7 +9,7 @@ use super::super::fakes::{Fake, Raw, Scripted, Then};
 use super::super::{Escalator, Next, Purse, Share, Standing};
 use super::{destination, hints, request, send};
 use crate::clock::Clock;
-use crate::destination::{Destination, Limits, Protocol};
+use crate::destination::{Destination, Limits, Prices, Protocol};
 use crate::request::DataClass;
 
 fn answer() -> Scripted {
@@ -36,6 +36,7 @@ const PRICED: Limits = Limits {
     requests_per_min: None,
     bytes_per_s: None,
     price_micros: 2_500,
+    prices: Prices { million_tokens_in: 0, million_tokens_out: 0, image: 0, audio_second: 0 },
     budget_micros: Some(6_000),
 };
 

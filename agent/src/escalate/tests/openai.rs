@@ -1,6 +1,7 @@
 //! OpenAI chat completions.
 
 use bytes::Bytes;
+use holdfast_chat::Dialect;
 use holdfast_models::Media;
 use serde_json::{Value, json};
 
@@ -8,7 +9,7 @@ use super::super::fakes::{Fake, Scripted};
 use super::super::{Escalator, Fault, Hints, Next, Pause, SendError};
 use super::{PLENTY, credential, destination, escalator, hints, purse, request, send};
 use crate::answer::Answer;
-use crate::destination::{Destination, Protocol, Zone};
+use crate::destination::{Chat, Destination, Protocol, Zone};
 use crate::policy::Policy;
 use crate::request::DataClass;
 
@@ -16,7 +17,7 @@ const KEY: &str = "sk-test-0123456789abcdef";
 
 fn openai(url: &str) -> Destination {
     let mut destination =
-        destination(Protocol::OpenAi { model: "gpt-test".to_owned() }, format!("{url}/v1"));
+        destination(Protocol::Chat(Chat::new(Dialect::OpenAi, "gpt-test")), format!("{url}/v1"));
     destination.zone = Zone::Public;
     destination.name = "cloud".to_owned();
     destination
@@ -90,10 +91,10 @@ async fn what_is_no_answer_is_a_fault_with_a_name() {
         ("other label", said(r#"{"label":"fire","confidence":1}"#), "fire", Next::NotHere),
         ("sure beyond 1", said(r#"{"label":"no","confidence":7}"#), "of 7", Next::NotHere),
         ("one field more", said(r#"{"label":"no","confidence":1,"x":1}"#), "JSON", Next::NotHere),
-        ("tools", completion(null(), null(), json!("tool_calls")), "tool_calls", Next::Retry),
+        ("tools", completion(null(), null(), json!("tool_calls")), "calls tools", Next::Retry),
         ("no content", completion(null(), null(), stop()), "no content", Next::Retry),
         ("no choices", (200, vec![], json!({ "choices": [] })), "no choice", Next::Retry),
-        ("another API", (200, vec![], json!({ "hello": 1 })), "JSON is wrong", Next::Retry),
+        ("another API", (200, vec![], json!({ "hello": 1 })), "no choice", Next::Retry),
     ] {
         let error = ask(reply).await.expect_err(case);
         assert!(matches!(error, SendError::Unusable { .. }), "{case}: {error}");

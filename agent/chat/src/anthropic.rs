@@ -1,0 +1,246 @@
+//! Owns Anthropic's messages.
+//!
+//! Stated conversions:
+//! - without a limit an answer ends at 4096 tokens, since the protocol wants one;
+//! - turns of one role that follow each other are one message, results of tools first;
+//! - thoughts of earlier turns go back only with their signature;
+//! - temperature, `top_p` and `top_k` go in the version of 2023, the last that has them;
+//! - limits on numbers, lengths and counts are taken out of a schema, and its objects are closed;
+//! - tokens written to and read from a cache count as tokens in.
+//!
+//! **Invariant:** the first message is the user's, and the roles alternate.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::conversation::{
+    Answer, Conversation, Output, Part, Said, Sampling, Stop, ToolCall, ToolChoice, Turn, Usage,
+};
+use crate::dialect::Malformed;
+use crate::failure::{Failure, Kind, says, words};
+use crate::schema::plain;
+use crate::unfit::What;
+use crate::wait::{Told, of_headers};
+
+/// An answer is no longer than this where nobody says otherwise.
+const MAX_TOKENS: u32 = 4096;
+
+/// The version of the API that a call is in.
+pub(crate) fn version(conversation: &Conversation) -> &'static str {
+    let Sampling { temperature, top_p, top_k, .. } = conversation.sampling;
+    let is_sampled = temperature.is_some() || top_p.is_some() || top_k.is_some();
+    if is_sampled { "2023-06-01" } else { "2026-10-21" }
+}
+
+/// The body of a call.
+pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, What> {
+    let sampling = &conversation.sampling;
+    for (name, is_there) in [
+        ("seed", sampling.seed.is_some()),
+        ("presence_penalty", sampling.presence_penalty.is_some()),
+        ("frequency_penalty", sampling.frequency_penalty.is_some()),
+    ] {
+        if is_there {
+            return Err(What::Parameter(name));
+        }
+    }
+    if sampling.temperature.is_some_and(|temperature| temperature > 1.0) {
+        return Err(What::TooMuch("temperature", 1));
+    }
+    let mut body = Map::new();
+    body.insert("model".to_owned(), json!(model));
+    let most = conversation.max_tokens.unwrap_or(MAX_TOKENS);
+    body.insert("max_tokens".to_owned(), json!(most));
+    body.insert("messages".to_owned(), messages(&conversation.turns)?.into());
+    let format = match &conversation.output {
+        Output::Text => None,
+        Output::Json { schema, .. } => {
+            Some(json!({ "format": { "type": "json_schema", "schema": plain(schema) } }))
+        }
+    };
+    let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
+    for (key, value) in [
+        ("system", conversation.system.as_ref().map(|system| json!(system))),
+        ("output_config", format),
+        ("temperature", sampling.temperature.map(Value::from)),
+        ("top_p", sampling.top_p.map(Value::from)),
+        ("top_k", sampling.top_k.map(Value::from)),
+        ("stop_sequences", stop),
+    ] {
+        if let Some(value) = value {
+            body.insert(key.to_owned(), value);
+        }
+    }
+    tools(conversation, &mut body);
+    Ok(body.into())
+}
+
+fn tools(conversation: &Conversation, body: &mut Map<String, Value>) {
+    if conversation.tools.is_empty() {
+        return;
+    }
+    let tools = conversation.tools.iter().map(|tool| {
+        json!({ "name": tool.name, "description": tool.description,
+            "input_schema": tool.parameters })
+    });
+    body.insert("tools".to_owned(), tools.collect());
+    let choice = match &conversation.tool_choice {
+        ToolChoice::Auto => return,
+        ToolChoice::Never => json!({ "type": "none" }),
+        ToolChoice::Any => json!({ "type": "any" }),
+        ToolChoice::Named(name) => json!({ "type": "tool", "name": name }),
+    };
+    body.insert("tool_choice".to_owned(), choice);
+}
+
+fn messages(turns: &[Turn]) -> Result<Vec<Value>, What> {
+    let mut messages: Vec<(&str, Vec<Value>)> = Vec::new();
+    for turn in turns {
+        let (role, content) = match turn {
+            Turn::User(parts) => ("user", parts.iter().map(part_block).collect::<Result<_, _>>()?),
+            Turn::Model(said) => {
+                let blocks: Result<Vec<_>, _> = said.iter().filter_map(said_block).collect();
+                ("assistant", blocks?)
+            }
+            Turn::Results(results) => {
+                let blocks = results.iter().map(|result| {
+                    json!({ "type": "tool_result", "tool_use_id": result.id,
+                        "content": result.content, "is_error": result.is_error })
+                });
+                ("user", blocks.collect())
+            }
+        };
+        match messages.last_mut() {
+            Some((last, blocks)) if *last == role => blocks.extend(content),
+            // Of a turn of thoughts alone nothing may be left.
+            _ if content.is_empty() => {}
+            _ => messages.push((role, content)),
+        }
+    }
+    let value = |(role, content)| json!({ "role": role, "content": Value::Array(content) });
+    Ok(messages.into_iter().map(value).collect())
+}
+
+fn part_block(part: &Part) -> Result<Value, What> {
+    match part {
+        Part::Text(text) => Ok(json!({ "type": "text", "text": text })),
+        Part::Image(kind, bytes) => Ok(json!({ "type": "image", "source": { "type": "base64",
+            "media_type": kind.mime(), "data": STANDARD.encode(bytes) } })),
+        Part::Audio(kind, _) => Err(What::Audio(*kind)),
+    }
+}
+
+fn said_block(said: &Said) -> Option<Result<Value, What>> {
+    match said {
+        Said::Text(text) => Some(Ok(json!({ "type": "text", "text": text }))),
+        Said::Reasoning { text, signature: Some(signature) } => {
+            Some(Ok(json!({ "type": "thinking", "thinking": text, "signature": signature })))
+        }
+        Said::Reasoning { signature: None, .. } => None,
+        Said::Call(call) if !call.arguments.is_object() => {
+            Some(Err(What::Arguments(call.name.clone())))
+        }
+        Said::Call(call) => Some(Ok(json!({ "type": "tool_use", "id": call.id, "name": call.name,
+            "input": call.arguments }))),
+    }
+}
+
+/// A message as it is answered.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Message {
+    model: String,
+    content: Vec<Block>,
+    stop_reason: String,
+    #[serde(default)]
+    stop_details: Value,
+    usage: Tokens,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Block {
+    Text {
+        text: String,
+    },
+    Thinking {
+        thinking: String,
+        signature: Option<String>,
+    },
+    ToolUse {
+        id: String,
+        name: String,
+        input: Value,
+    },
+    /// What only tools of the provider bring.
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Debug, Deserialize)]
+struct Tokens {
+    input_tokens: u64,
+    output_tokens: u64,
+    cache_creation_input_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+    #[serde(default)]
+    output_tokens_details: Value,
+}
+
+/// The answer in a message.
+#[allow(clippy::unnecessary_wraps, reason = "every protocol's answer may be malformed")]
+pub(crate) fn answer(message: Message) -> Result<Answer, Malformed> {
+    let said = message.content.into_iter().filter_map(|block| match block {
+        Block::Text { text } => Some(Said::Text(text)),
+        Block::Thinking { thinking, signature } => {
+            Some(Said::Reasoning { text: thinking, signature })
+        }
+        Block::ToolUse { id, name, input } => {
+            Some(Said::Call(ToolCall { id, name, arguments: input, signature: None }))
+        }
+        Block::Other => None,
+    });
+    let stop = match message.stop_reason.as_str() {
+        "end_turn" | "stop_sequence" => Stop::End,
+        "max_tokens" | "model_context_window_exceeded" => Stop::Length,
+        "tool_use" => Stop::Calls,
+        "refusal" => {
+            let words = message.stop_details["explanation"].as_str();
+            Stop::Declined(words.unwrap_or_default().to_owned())
+        }
+        other => Stop::Other(other.to_owned()),
+    };
+    let tokens = message.usage;
+    let cached = tokens.cache_read_input_tokens.unwrap_or_default();
+    let written = tokens.cache_creation_input_tokens.unwrap_or_default();
+    let usage = Usage {
+        input: tokens.input_tokens.saturating_add(cached).saturating_add(written),
+        cached,
+        output: tokens.output_tokens,
+        reasoning: tokens.output_tokens_details["thinking_tokens"].as_u64().unwrap_or_default(),
+    };
+    Ok(Answer { model: message.model, said: said.collect(), stop, usage: Some(usage) })
+}
+
+/// `{"type": "error", "error": {"type", "message"}, "request_id"}`.
+pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
+    let wait = of_headers(told);
+    let message = body["error"]["message"].as_str();
+    let code = body["error"]["details"]["error_code"].as_str();
+    let kind = match body["error"]["type"].as_str() {
+        // An empty account is a bad request here.
+        Some("billing_error") => Kind::OutOfCredit,
+        _ if says(message, &["credit balance is too low"]) => Kind::OutOfCredit,
+        _ if says(code, &["spend_limit_reached"]) => Kind::OutOfCredit,
+        Some("invalid_request_error") if says(message, &["content filtering policy"]) => {
+            Kind::Safety
+        }
+        Some("authentication_error" | "permission_error") => Kind::Authentication,
+        Some("rate_limit_error") => Kind::Throttled,
+        Some("overloaded_error") if wait.is_some() => Kind::Throttled,
+        Some("overloaded_error" | "api_error" | "timeout_error") => Kind::Transient,
+        _ => Kind::of_status(status, wait.is_some()),
+    };
+    Failure { kind, wait, detail: words(body) }
+}

@@ -1,0 +1,206 @@
+//! Owns the one form of a conversation and of the answer to it, that every protocol is made from.
+//!
+//! **Invariant:** nothing here is a provider's word; tokens are counted in one way: those that were
+//! read from a cache are a part of those in, those of reasoning a part of those out.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::media::{Audio, Image};
+
+/// What a model is asked.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Conversation {
+    /// What the model is and does.
+    pub system: Option<String>,
+    /// Who said what; the last turn is not the model's.
+    pub turns: Vec<Turn>,
+    /// What the model may call.
+    pub tools: Vec<Tool>,
+    /// Whether it has to.
+    pub tool_choice: ToolChoice,
+    /// The form of the answer.
+    pub output: Output,
+    /// How its words are chosen.
+    pub sampling: Sampling,
+    /// The answer ends at so many tokens at the latest.
+    pub max_tokens: Option<u32>,
+    /// The answer ends before any of these.
+    pub stop: Vec<String>,
+}
+
+/// One turn.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Turn {
+    /// The asker's.
+    User(Vec<Part>),
+    /// The model's, as it was answered before.
+    Model(Vec<Said>),
+    /// What the tools returned that the model called in its turn before.
+    Results(Vec<ToolResult>),
+}
+
+/// A part of what is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// Words.
+    Text(String),
+    /// A picture: its kind, and the file's bytes.
+    Image(Image, Bytes),
+    /// A recording: its kind, and the file's bytes.
+    Audio(Audio, Bytes),
+}
+
+/// A part of what a model says, in the order in which it says them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// Words.
+    Text(String),
+    /// What it thought before, as far as it is shown.
+    Reasoning {
+        /// The thoughts.
+        text: String,
+        /// The provider's seal on them, without which it does not take them back.
+        signature: Option<String>,
+    },
+    /// A tool that it wants called.
+    Call(ToolCall),
+}
+
+/// A tool that is to be called.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    /// Tells the call from others.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// An object; a text where the model wrote something that is not JSON.
+    pub arguments: Value,
+    /// The provider's seal on the call, without which it does not take it back.
+    pub signature: Option<String>,
+}
+
+/// What a tool returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolResult {
+    /// The call's.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// What it returned.
+    pub content: String,
+    /// Whether that is an error.
+    pub is_error: bool,
+}
+
+/// A tool that the model may call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tool {
+    /// 1 to 64 of letters, digits, `_` and `-`.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// JSON schema of its arguments, an object.
+    pub parameters: Value,
+}
+
+/// Whether a tool has to be called.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ToolChoice {
+    /// As the model likes.
+    #[default]
+    Auto,
+    /// None.
+    Never,
+    /// At least one.
+    Any,
+    /// This one.
+    Named(String),
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Output {
+    /// Words.
+    #[default]
+    Text,
+    /// JSON.
+    Json {
+        /// What the schema is called: 1 to 64 of letters, digits, `_` and `-`.
+        name: String,
+        /// The JSON schema, an object.
+        schema: Value,
+    },
+}
+
+/// How words are chosen; what is not set is the provider's affair.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sampling {
+    /// `0.0..=2.0`; some take no more than 1.
+    pub temperature: Option<f32>,
+    /// `0.0..=1.0`
+    pub top_p: Option<f32>,
+    /// Out of so many words at most.
+    pub top_k: Option<u32>,
+    /// For the same words again.
+    pub seed: Option<u32>,
+    /// `-2.0..=2.0`
+    pub presence_penalty: Option<f32>,
+    /// `-2.0..=2.0`
+    pub frequency_penalty: Option<f32>,
+}
+
+/// What a model answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The model, as the provider calls it; empty where it does not say.
+    pub model: String,
+    /// What it says.
+    pub said: Vec<Said>,
+    /// Why it ended.
+    pub stop: Stop,
+    /// What was counted, if anything was.
+    pub usage: Option<Usage>,
+}
+
+impl Answer {
+    /// The words of the answer without thoughts and calls; `None` when there are none.
+    pub fn text(&self) -> Option<String> {
+        let words = self.said.iter().filter_map(|said| match said {
+            Said::Text(text) => Some(text.as_str()),
+            Said::Reasoning { .. } | Said::Call(_) => None,
+        });
+        let text: String = words.collect();
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// It was complete, or came to a stop sequence.
+    End,
+    /// It came to its length limit.
+    Length,
+    /// It waits for tools.
+    Calls,
+    /// The model would not answer; with its words, if any.
+    Declined(String),
+    /// The provider's filter took it, or the question, away.
+    Filtered,
+    /// For a reason that only the provider has.
+    Other(String),
+}
+
+/// Tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Of all that was asked.
+    pub input: u64,
+    /// Of these, out of a cache.
+    pub cached: u64,
+    /// Of all that was answered, reasoning too.
+    pub output: u64,
+    /// Of these, for reasoning.
+    pub reasoning: u64,
+}

@@ -1,0 +1,252 @@
+//! Owns the choice of a protocol: which module makes a call of a conversation, reads its answer and
+//! sorts its failures; and what holds for every conversation whoever is asked.
+//!
+//! **Invariant:** a call carries no credential; whoever sends it adds that.
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::conversation::{Answer, Conversation, Output, Part, Said, Turn};
+use crate::failure::Failure;
+use crate::unfit::{Unfit, What};
+use crate::{anthropic, bedrock, gemini, openai};
+
+/// A protocol, with what its addresses need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI chat completions, and whoever speaks them.
+    OpenAi,
+    /// Azure OpenAI: the deployment is in the address.
+    AzureOpenAi {
+        /// The deployment.
+        deployment: String,
+        /// Such as `2024-10-21`.
+        api_version: String,
+    },
+    /// Mistral's chat completions.
+    Mistral,
+    /// Anthropic messages.
+    Anthropic,
+    /// Gemini's `generateContent`.
+    Gemini,
+    /// Vertex AI's `generateContent`.
+    Vertex {
+        /// The project.
+        project: String,
+        /// The location, such as `europe-west4`.
+        region: String,
+    },
+    /// Bedrock's Converse.
+    Bedrock {
+        /// The region, such as `eu-central-1`.
+        region: String,
+    },
+}
+
+/// What is to be posted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Path and query, to be put behind the base address.
+    pub path: String,
+    /// Headers of the protocol, beside `content-type: application/json`.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+/// A body that is not what the protocol says.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Malformed(pub String);
+
+impl Dialect {
+    /// The protocol's name in the configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::AzureOpenAi { .. } => "azure-openai",
+            Self::Mistral => "mistral",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Vertex { .. } => "vertex",
+            Self::Bedrock { .. } => "bedrock",
+        }
+    }
+
+    /// What to post so that `model` is asked.
+    ///
+    /// # Errors
+    /// What the protocol cannot express; nothing may be sent then.
+    pub fn call(&self, model: &str, conversation: &Conversation) -> Result<Call, Unfit> {
+        let unfit = |what| Unfit { protocol: self.name(), what };
+        check(conversation).map_err(unfit)?;
+        let path = self.path(model);
+        let headers = match self {
+            Self::Anthropic => {
+                vec![("anthropic-version", anthropic::version(conversation).to_owned())]
+            }
+            _ => Vec::new(),
+        };
+        let body = match self {
+            Self::OpenAi => openai::body(openai::Flavour::OpenAi, Some(model), conversation),
+            Self::AzureOpenAi { .. } => openai::body(openai::Flavour::OpenAi, None, conversation),
+            Self::Mistral => openai::body(openai::Flavour::Mistral, Some(model), conversation),
+            Self::Anthropic => anthropic::body(model, conversation),
+            Self::Gemini | Self::Vertex { .. } => gemini::body(conversation),
+            Self::Bedrock { .. } => bedrock::body(conversation),
+        };
+        let body = body.map_err(unfit)?.to_string().into_bytes();
+        Ok(Call { path, headers, body })
+    }
+
+    /// The answer in the body of a response with a status of success.
+    ///
+    /// # Errors
+    /// [`Malformed`] with what is missing or wrong, without a word of the answer itself.
+    pub fn answer(&self, body: &[u8]) -> Result<Answer, Malformed> {
+        match self {
+            Self::OpenAi | Self::AzureOpenAi { .. } | Self::Mistral => openai::answer(&json(body)?),
+            Self::Anthropic => anthropic::answer(json(body)?),
+            Self::Gemini | Self::Vertex { .. } => gemini::answer(json(body)?),
+            Self::Bedrock { .. } => bedrock::answer(json(body)?),
+        }
+    }
+
+    /// What to do about a response with any other status. `header` gives a header by its name in
+    /// lower case.
+    pub fn failure(
+        &self,
+        status: u16,
+        header: &dyn Fn(&str) -> Option<String>,
+        body: &[u8],
+    ) -> Failure {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        match self {
+            Self::OpenAi | Self::AzureOpenAi { .. } | Self::Mistral => {
+                openai::failure(status, header, &body)
+            }
+            Self::Anthropic => anthropic::failure(status, header, &body),
+            Self::Gemini | Self::Vertex { .. } => gemini::failure(status, header, &body),
+            Self::Bedrock { .. } => bedrock::failure(status, header, &body),
+        }
+    }
+
+    /// A path that costs nothing, to see whether anybody is there.
+    pub fn idle_path(&self) -> &'static str {
+        match self {
+            Self::OpenAi | Self::Mistral | Self::Anthropic | Self::Gemini => "/v1/models",
+            Self::AzureOpenAi { .. } | Self::Vertex { .. } | Self::Bedrock { .. } => "/",
+        }
+    }
+
+    /// `path` behind a base address, which may end with the version already, as is customary.
+    pub fn address(base: &str, path: &str) -> String {
+        let version = path.split('/').nth(1).unwrap_or_default();
+        let bare = base.strip_suffix(version).and_then(|bare| bare.strip_suffix('/'));
+        let is_version = !version.is_empty() && bare.is_some();
+        format!("{}{path}", bare.filter(|_| is_version).unwrap_or(base))
+    }
+
+    fn path(&self, model: &str) -> String {
+        let model = encoded(model);
+        match self {
+            Self::OpenAi | Self::Mistral => "/v1/chat/completions".to_owned(),
+            Self::AzureOpenAi { deployment, api_version } => {
+                let (deployment, version) = (encoded(deployment), encoded(api_version));
+                format!("/openai/deployments/{deployment}/chat/completions?api-version={version}")
+            }
+            Self::Anthropic => "/v1/messages".to_owned(),
+            Self::Gemini => format!("/v1/models/{model}:generateContent"),
+            Self::Vertex { project, region } => {
+                let (project, region) = (encoded(project), encoded(region));
+                format!(
+                    "/v1/projects/{project}/locations/{region}/publishers/google/models/{model}\
+                     :generateContent"
+                )
+            }
+            Self::Bedrock { .. } => format!("/model/{model}/converse"),
+        }
+    }
+}
+
+/// A segment of a path.
+pub(crate) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push_str(&hex::encode_upper([byte]));
+        }
+    }
+    out
+}
+
+/// The position says enough; serde's own text could quote the answer.
+fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
+    serde_json::from_slice(body).map_err(|error| {
+        Malformed(format!("its JSON is wrong at line {} column {}", error.line(), error.column()))
+    })
+}
+
+/// What holds for every protocol.
+fn check(conversation: &Conversation) -> Result<(), What> {
+    let is_name = |name: &str| {
+        (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    };
+    let named = |name: &str| if is_name(name) { Ok(()) } else { Err(What::Name(name.to_owned())) };
+    let object = |name: &str, schema: &Value| match schema["type"] == "object" {
+        true => Ok(()),
+        false => Err(What::Schema(name.to_owned())),
+    };
+    for tool in &conversation.tools {
+        named(&tool.name)?;
+        object(&tool.name, &tool.parameters)?;
+    }
+    if let Output::Json { name, schema } = &conversation.output {
+        named(name)?;
+        object(name, schema)?;
+    }
+    check_turns(&conversation.turns)
+}
+
+fn check_turns(turns: &[Turn]) -> Result<(), What> {
+    let mut called: Vec<&str> = Vec::new();
+    for (at, turn) in turns.iter().enumerate() {
+        match turn {
+            Turn::User(parts) if parts.is_empty() => return Err(What::Turns("a turn is empty")),
+            Turn::User(parts) if parts.contains(&Part::Text(String::new())) => {
+                return Err(What::Turns("a text is empty"));
+            }
+            Turn::User(_) | Turn::Model(_) if !called.is_empty() => {
+                return Err(What::Turns("a tool was called and its result is not told"));
+            }
+            Turn::Model(_) if at == 0 => return Err(What::Turns("the model speaks first")),
+            Turn::Model(said) if said.is_empty() => return Err(What::Turns("a turn is empty")),
+            Turn::Model(said) => {
+                called = said
+                    .iter()
+                    .filter_map(|said| match said {
+                        Said::Call(call) => Some(call.id.as_str()),
+                        Said::Text(_) | Said::Reasoning { .. } => None,
+                    })
+                    .collect();
+            }
+            Turn::Results(results) => {
+                let told = |id: &&str| results.iter().any(|result| result.id == *id);
+                if results.len() != called.len() || !called.iter().all(told) {
+                    return Err(What::Turns("results are told of other calls than were made"));
+                }
+                called.clear();
+            }
+            Turn::User(_) => {}
+        }
+    }
+    match turns.last() {
+        None => Err(What::Turns("nothing is asked")),
+        Some(Turn::Model(_)) => Err(What::Turns("the last turn is the model's")),
+        Some(Turn::User(_) | Turn::Results(_)) => Ok(()),
+    }
+}

@@ -1,0 +1,282 @@
+//! Owns chat completions: OpenAI's, Azure OpenAI's, Mistral's, and those of every compatible server.
+//!
+//! Stated conversions:
+//! - the system prompt is the first message; thoughts of earlier turns are left out;
+//! - a result that is an error begins with `Error: `, since there is no mark for it;
+//! - a schema that strict mode does not take goes without it;
+//! - Mistral: `max_tokens`, `random_seed` and `any` are its words; a recording goes in bare base64.
+//!
+//! **Invariant:** one answer is asked for, and the first choice is it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use crate::conversation::{
+    Answer, Conversation, Output, Part, Said, Stop, ToolCall, ToolChoice, Turn, Usage,
+};
+use crate::dialect::Malformed;
+use crate::failure::{Failure, Kind, words};
+use crate::media::Audio;
+use crate::schema::is_strict;
+use crate::unfit::What;
+use crate::wait::{Told, of_headers};
+
+/// Whose chat completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    OpenAi,
+    Mistral,
+}
+
+/// OpenAI takes so many stop sequences.
+const MOST_STOPS: usize = 4;
+
+/// The body of a call.
+pub(crate) fn body(
+    flavour: Flavour,
+    model: Option<&str>,
+    conversation: &Conversation,
+) -> Result<Value, What> {
+    let mut body = Map::new();
+    if let Some(model) = model {
+        body.insert("model".to_owned(), json!(model));
+    }
+    let mut messages = Vec::new();
+    if let Some(system) = &conversation.system {
+        messages.push(json!({ "role": "system", "content": system }));
+    }
+    for turn in &conversation.turns {
+        messages.extend(turn_messages(flavour, turn)?);
+    }
+    body.insert("messages".to_owned(), messages.into());
+    tools(flavour, conversation, &mut body);
+    if let Output::Json { name, schema } = &conversation.output {
+        let json_schema = json!({ "name": name, "strict": is_strict(schema), "schema": schema });
+        let format = json!({ "type": "json_schema", "json_schema": json_schema });
+        body.insert("response_format".to_owned(), format);
+    }
+    parameters(flavour, conversation, &mut body)?;
+    Ok(body.into())
+}
+
+fn parameters(
+    flavour: Flavour,
+    conversation: &Conversation,
+    body: &mut Map<String, Value>,
+) -> Result<(), What> {
+    let sampling = &conversation.sampling;
+    if flavour == Flavour::OpenAi && sampling.top_k.is_some() {
+        return Err(What::Parameter("top_k"));
+    }
+    if flavour == Flavour::OpenAi && conversation.stop.len() > MOST_STOPS {
+        return Err(What::TooMuch("number of stop sequences", 4));
+    }
+    let (most, seed) = match flavour {
+        Flavour::OpenAi => ("max_completion_tokens", "seed"),
+        Flavour::Mistral => ("max_tokens", "random_seed"),
+    };
+    let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
+    for (key, value) in [
+        (most, conversation.max_tokens.map(Value::from)),
+        ("temperature", sampling.temperature.map(Value::from)),
+        ("top_p", sampling.top_p.map(Value::from)),
+        ("top_k", sampling.top_k.map(Value::from)),
+        (seed, sampling.seed.map(Value::from)),
+        ("presence_penalty", sampling.presence_penalty.map(Value::from)),
+        ("frequency_penalty", sampling.frequency_penalty.map(Value::from)),
+        ("stop", stop),
+    ] {
+        if let Some(value) = value {
+            body.insert(key.to_owned(), value);
+        }
+    }
+    Ok(())
+}
+
+fn tools(flavour: Flavour, conversation: &Conversation, body: &mut Map<String, Value>) {
+    if conversation.tools.is_empty() {
+        return;
+    }
+    let tools = conversation.tools.iter().map(|tool| {
+        json!({ "type": "function", "function": { "name": tool.name,
+            "description": tool.description, "parameters": tool.parameters } })
+    });
+    body.insert("tools".to_owned(), tools.collect());
+    let choice = match (&conversation.tool_choice, flavour) {
+        (ToolChoice::Auto, _) => return,
+        (ToolChoice::Never, _) => json!("none"),
+        (ToolChoice::Any, Flavour::OpenAi) => json!("required"),
+        (ToolChoice::Any, Flavour::Mistral) => json!("any"),
+        (ToolChoice::Named(name), _) => {
+            json!({ "type": "function", "function": { "name": name } })
+        }
+    };
+    body.insert("tool_choice".to_owned(), choice);
+}
+
+fn turn_messages(flavour: Flavour, turn: &Turn) -> Result<Vec<Value>, What> {
+    match turn {
+        Turn::User(parts) => {
+            let content = match parts.as_slice() {
+                [Part::Text(text)] => json!(text),
+                parts => {
+                    let parts: Result<Vec<_>, _> =
+                        parts.iter().map(|part| part_value(flavour, part)).collect();
+                    parts?.into()
+                }
+            };
+            Ok(vec![json!({ "role": "user", "content": content })])
+        }
+        Turn::Model(said) => Ok(vec![model_message(said)]),
+        Turn::Results(results) => Ok(results
+            .iter()
+            .map(|result| {
+                let content = if result.is_error {
+                    format!("Error: {}", result.content)
+                } else {
+                    result.content.clone()
+                };
+                json!({ "role": "tool", "tool_call_id": result.id, "content": content })
+            })
+            .collect()),
+    }
+}
+
+fn model_message(said: &[Said]) -> Value {
+    let mut text = String::new();
+    let mut calls = Vec::new();
+    for said in said {
+        match said {
+            Said::Text(words) => text.push_str(words),
+            Said::Reasoning { .. } => {}
+            Said::Call(call) => {
+                // What was no JSON goes back as it came.
+                let arguments = match &call.arguments {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                calls.push(json!({ "id": call.id, "type": "function",
+                    "function": { "name": call.name, "arguments": arguments } }));
+            }
+        }
+    }
+    let content = if text.is_empty() && !calls.is_empty() { Value::Null } else { json!(text) };
+    let mut message = json!({ "role": "assistant", "content": content });
+    if !calls.is_empty() {
+        message["tool_calls"] = calls.into();
+    }
+    message
+}
+
+fn part_value(flavour: Flavour, part: &Part) -> Result<Value, What> {
+    match part {
+        Part::Text(text) => Ok(json!({ "type": "text", "text": text })),
+        Part::Image(kind, bytes) => {
+            let url = format!("data:{};base64,{}", kind.mime(), STANDARD.encode(bytes));
+            Ok(json!({ "type": "image_url", "image_url": { "url": url } }))
+        }
+        Part::Audio(kind @ (Audio::Wav | Audio::Mp3), bytes) => {
+            let data = STANDARD.encode(bytes);
+            let audio = match flavour {
+                Flavour::OpenAi => json!({ "data": data, "format": kind.name() }),
+                Flavour::Mistral => json!(data),
+            };
+            Ok(json!({ "type": "input_audio", "input_audio": audio }))
+        }
+        Part::Audio(kind, _) => Err(What::Audio(*kind)),
+    }
+}
+
+/// The answer of a completion.
+pub(crate) fn answer(body: &Value) -> Result<Answer, Malformed> {
+    let missing = |what: &str| Malformed(format!("no {what} in it"));
+    let choice = body["choices"].get(0).ok_or_else(|| missing("choice"))?;
+    let message = choice.get("message").filter(|it| it.is_object());
+    let message = message.ok_or_else(|| missing("message"))?;
+    let finish = choice["finish_reason"].as_str().ok_or_else(|| missing("finish_reason"))?;
+    let mut said = Vec::new();
+    for key in ["reasoning_content", "reasoning"] {
+        if let Some(text) = message[key].as_str().filter(|text| !text.is_empty()) {
+            said.push(Said::Reasoning { text: text.to_owned(), signature: None });
+            break;
+        }
+    }
+    content(&message["content"], &mut said);
+    for call in message["tool_calls"].as_array().into_iter().flatten() {
+        said.push(Said::Call(tool_call(call).ok_or_else(|| missing("name of a tool"))?));
+    }
+    let refusal = message["refusal"].as_str().filter(|text| !text.is_empty());
+    let stop = match (refusal, finish) {
+        (Some(words), _) => Stop::Declined(words.to_owned()),
+        (None, "stop") => Stop::End,
+        (None, "length" | "model_length") => Stop::Length,
+        (None, "tool_calls" | "function_call") => Stop::Calls,
+        (None, "content_filter") => Stop::Filtered,
+        (None, other) => Stop::Other(other.to_owned()),
+    };
+    let model = body["model"].as_str().unwrap_or_default().to_owned();
+    Ok(Answer { model, said, stop, usage: usage(&body["usage"]) })
+}
+
+/// Words, or the list of chunks in which Mistral's reasoning models answer.
+fn content(content: &Value, said: &mut Vec<Said>) {
+    if let Some(text) = content.as_str().filter(|text| !text.is_empty()) {
+        said.push(Said::Text(text.to_owned()));
+    }
+    for chunk in content.as_array().into_iter().flatten() {
+        match chunk["type"].as_str() {
+            Some("text") => {
+                said.extend(chunk["text"].as_str().map(|text| Said::Text(text.to_owned())));
+            }
+            Some("thinking") => {
+                let thoughts = chunk["thinking"].as_array().into_iter().flatten();
+                let text = thoughts.filter_map(|thought| thought["text"].as_str()).collect();
+                said.push(Said::Reasoning { text, signature: None });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn tool_call(call: &Value) -> Option<ToolCall> {
+    let function = &call["function"];
+    let arguments = match &function["arguments"] {
+        Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        other => other.clone(),
+    };
+    Some(ToolCall {
+        id: call["id"].as_str().unwrap_or_default().to_owned(),
+        name: function["name"].as_str()?.to_owned(),
+        arguments,
+        signature: None,
+    })
+}
+
+fn usage(usage: &Value) -> Option<Usage> {
+    let count = |value: &Value| value.as_u64().unwrap_or_default();
+    usage.is_object().then(|| Usage {
+        input: count(&usage["prompt_tokens"]),
+        cached: count(&usage["prompt_tokens_details"]["cached_tokens"]),
+        output: count(&usage["completion_tokens"]),
+        reasoning: count(&usage["completion_tokens_details"]["reasoning_tokens"]),
+    })
+}
+
+/// OpenAI: `{"error": {"message", "type", "param", "code"}}`; Azure the same, with an
+/// `innererror`; Mistral: `{"object": "error", "message", "type", "code"}` or `{"detail"}`.
+pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
+    let wait = of_headers(told);
+    let error = if body["error"].is_object() { &body["error"] } else { body };
+    let inner = &error["innererror"]["code"];
+    let names = [&error["code"], &error["type"], inner];
+    let is = |wanted: &[&str]| names.iter().filter_map(|v| v.as_str()).any(|v| wanted.contains(&v));
+    let kind = if is(&["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"]) {
+        Kind::OutOfCredit
+    } else if is(&["content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"]) {
+        Kind::Safety
+    } else {
+        Kind::of_status(status, wait.is_some())
+    };
+    Failure { kind, wait, detail: words(body) }
+}

@@ -1,0 +1,46 @@
+//! Owns why a conversation cannot be put into a protocol.
+//!
+//! **Invariant:** a text here names what does not fit, and holds nothing of what was said.
+
+use thiserror::Error;
+
+use crate::media::{Audio, Image};
+
+/// A conversation that a protocol cannot express.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{protocol} cannot be asked that: {what}")]
+pub struct Unfit {
+    /// The protocol's name.
+    pub protocol: &'static str,
+    /// What it cannot express.
+    pub what: What,
+}
+
+/// What a protocol cannot express.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum What {
+    /// Recordings of this kind.
+    #[error("it takes no {} recordings", .0.name())]
+    Audio(Audio),
+    /// Pictures of this kind.
+    #[error("it takes no {} pictures", .0.name())]
+    Image(Image),
+    /// A parameter that it does not have.
+    #[error("it has no {0}")]
+    Parameter(&'static str),
+    /// A parameter beyond what it takes.
+    #[error("it takes a {0} of at most {1}")]
+    TooMuch(&'static str, u32),
+    /// Turns that no conversation has.
+    #[error("{0}")]
+    Turns(&'static str),
+    /// A name that is none.
+    #[error("\"{0}\" is no name: it must be 1 to 64 of letters, digits, _ and -")]
+    Name(String),
+    /// A schema that is no object.
+    #[error("the schema {0} is not one of an object")]
+    Schema(String),
+    /// Arguments of an earlier call that are not an object.
+    #[error("the arguments of an earlier call of {0} are not an object")]
+    Arguments(String),
+}

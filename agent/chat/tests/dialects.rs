@@ -1,0 +1,530 @@
+//! What every protocol makes of one conversation, and what it cannot.
+
+use bytes::Bytes;
+use holdfast_chat::{
+    Answer, Audio, Conversation, Dialect, Image, Kind, Output, Part, Said, Sampling, Stop, Tool,
+    ToolCall, ToolChoice, ToolResult, Turn, Usage, What,
+};
+use serde_json::{Value, json};
+
+fn dialects() -> [Dialect; 7] {
+    [
+        Dialect::OpenAi,
+        Dialect::AzureOpenAi { deployment: "gpt".into(), api_version: "2024-10-21".into() },
+        Dialect::Mistral,
+        Dialect::Anthropic,
+        Dialect::Gemini,
+        Dialect::Vertex { project: "p".into(), region: "r".into() },
+        Dialect::Bedrock { region: "r".into() },
+    ]
+}
+
+fn body(dialect: &Dialect, conversation: &Conversation) -> Value {
+    let call = dialect.call("m", conversation).expect("it fits");
+    serde_json::from_slice(&call.body).expect("a body is JSON")
+}
+
+fn asking(part: Part) -> Conversation {
+    Conversation { turns: vec![Turn::User(vec![part])], ..Conversation::default() }
+}
+
+fn hello() -> Conversation {
+    asking(Part::Text("hello".to_owned()))
+}
+
+fn call() -> ToolCall {
+    ToolCall {
+        id: "c1".to_owned(),
+        name: "weather".to_owned(),
+        arguments: json!({ "city": "Bonn" }),
+        signature: Some("seal".to_owned()),
+    }
+}
+
+/// A conversation with everything in it: a picture, thoughts, a call and its result.
+fn long() -> Conversation {
+    let thoughts = Said::Reasoning { text: "hm".to_owned(), signature: Some("sealed".to_owned()) };
+    let result = ToolResult {
+        id: "c1".to_owned(),
+        name: "weather".to_owned(),
+        content: "no such city".to_owned(),
+        is_error: true,
+    };
+    Conversation {
+        system: Some("be brief".to_owned()),
+        turns: vec![
+            Turn::User(vec![
+                Part::Text("here".to_owned()),
+                Part::Image(Image::Png, Bytes::from_static(b"abc")),
+            ]),
+            Turn::Model(vec![thoughts, Said::Text("I look".to_owned()), Said::Call(call())]),
+            Turn::Results(vec![result]),
+            Turn::User(vec![Part::Text("and?".to_owned())]),
+        ],
+        tools: vec![Tool {
+            name: "weather".to_owned(),
+            description: "of a city".to_owned(),
+            parameters: json!({ "type": "object", "properties": { "city": { "type": "string" } } }),
+        }],
+        tool_choice: ToolChoice::Named("weather".to_owned()),
+        output: Output::Json {
+            name: "part".to_owned(),
+            schema: json!({ "type": "object", "properties":
+                { "sure": { "type": "number", "maximum": 1 } }, "required": ["sure"] }),
+        },
+        sampling: Sampling { temperature: Some(0.5), top_p: Some(0.75), ..Sampling::default() },
+        max_tokens: Some(50),
+        stop: vec!["END".to_owned()],
+    }
+}
+
+#[test]
+fn chat_completions_have_it_all_in_messages() {
+    let parameters = json!({ "type": "object", "properties": { "city": { "type": "string" } } });
+    let schema = json!({ "type": "object", "properties":
+        { "sure": { "type": "number", "maximum": 1 } }, "required": ["sure"] });
+    let function = json!({ "name": "weather", "arguments": "{\"city\":\"Bonn\"}" });
+    let mut want = json!({
+        "model": "m",
+        "messages": [
+            { "role": "system", "content": "be brief" },
+            { "role": "user", "content": [
+                { "type": "text", "text": "here" },
+                { "type": "image_url", "image_url": { "url": "data:image/png;base64,YWJj" } },
+            ] },
+            { "role": "assistant", "content": "I look", "tool_calls":
+                [{ "id": "c1", "type": "function", "function": function }] },
+            { "role": "tool", "tool_call_id": "c1", "content": "Error: no such city" },
+            { "role": "user", "content": "and?" },
+        ],
+        "tools": [{ "type": "function", "function":
+            { "name": "weather", "description": "of a city", "parameters": parameters } }],
+        "tool_choice": { "type": "function", "function": { "name": "weather" } },
+        // An object that is open goes without strict mode.
+        "response_format": { "type": "json_schema", "json_schema":
+            { "name": "part", "strict": false, "schema": schema } },
+        "max_completion_tokens": 50, "temperature": 0.5, "top_p": 0.75, "stop": ["END"],
+    });
+    let [openai, azure, mistral, ..] = dialects();
+    assert_eq!(body(&openai, &long()), want);
+    let map = want.as_object_mut().unwrap();
+    let most = map.remove("max_completion_tokens").unwrap();
+    let mut of_mistral = map.clone();
+    of_mistral.insert("max_tokens".to_owned(), most.clone());
+    assert_eq!(body(&mistral, &long()), Value::Object(of_mistral));
+    map.insert("max_completion_tokens".to_owned(), most);
+    map.remove("model");
+    assert_eq!(body(&azure, &long()), want, "the deployment is in the address");
+}
+
+#[test]
+fn anthropic_has_it_in_blocks_of_alternating_roles() {
+    let want = json!({
+        "model": "m", "max_tokens": 50, "system": "be brief",
+        "messages": [
+            { "role": "user", "content": [
+                { "type": "text", "text": "here" },
+                { "type": "image", "source":
+                    { "type": "base64", "media_type": "image/png", "data": "YWJj" } },
+            ] },
+            { "role": "assistant", "content": [
+                { "type": "thinking", "thinking": "hm", "signature": "sealed" },
+                { "type": "text", "text": "I look" },
+                { "type": "tool_use", "id": "c1", "name": "weather", "input": { "city": "Bonn" } },
+            ] },
+            { "role": "user", "content": [
+                { "type": "tool_result", "tool_use_id": "c1", "content": "no such city",
+                    "is_error": true },
+                { "type": "text", "text": "and?" },
+            ] },
+        ],
+        "tools": [{ "name": "weather", "description": "of a city", "input_schema":
+            { "type": "object", "properties": { "city": { "type": "string" } } } }],
+        "tool_choice": { "type": "tool", "name": "weather" },
+        "output_config": { "format": { "type": "json_schema", "schema": {
+            "type": "object", "properties": { "sure": { "type": "number" } },
+            "required": ["sure"], "additionalProperties": false } } },
+        "temperature": 0.5, "top_p": 0.75, "stop_sequences": ["END"],
+    });
+    assert_eq!(body(&Dialect::Anthropic, &long()), want);
+    let call = Dialect::Anthropic.call("m", &hello()).unwrap();
+    assert_eq!(call.headers, [("anthropic-version", "2026-10-21".to_owned())]);
+    let call = Dialect::Anthropic.call("m", &long()).unwrap();
+    let before = [("anthropic-version", "2023-06-01".to_owned())];
+    assert_eq!(call.headers, before, "the last version that has a temperature");
+    assert_eq!(body(&Dialect::Anthropic, &hello())["max_tokens"], 4096, "it wants a limit");
+}
+
+#[test]
+fn google_has_it_in_parts_of_alternating_roles() {
+    let schema = json!({ "type": "object", "properties":
+        { "sure": { "type": "number", "maximum": 1 } }, "required": ["sure"] });
+    let want = json!({
+        "contents": [
+            { "role": "user", "parts": [
+                { "text": "here" },
+                { "inlineData": { "mimeType": "image/png", "data": "YWJj" } },
+            ] },
+            { "role": "model", "parts": [
+                { "text": "I look" },
+                { "functionCall": { "id": "c1", "name": "weather", "args": { "city": "Bonn" } },
+                    "thoughtSignature": "seal" },
+            ] },
+            { "role": "user", "parts": [
+                { "functionResponse": { "id": "c1", "name": "weather",
+                    "response": { "error": "no such city" } } },
+                { "text": "and?" },
+            ] },
+        ],
+        "systemInstruction": { "parts": [{ "text": "be brief" }] },
+        "tools": [{ "functionDeclarations": [{ "name": "weather", "description": "of a city",
+            "parametersJsonSchema":
+                { "type": "object", "properties": { "city": { "type": "string" } } } }] }],
+        "toolConfig": { "functionCallingConfig":
+            { "mode": "ANY", "allowedFunctionNames": ["weather"] } },
+        "generationConfig": { "maxOutputTokens": 50, "temperature": 0.5, "topP": 0.75,
+            "stopSequences": ["END"], "responseMimeType": "application/json",
+            "responseJsonSchema": schema },
+    });
+    let [.., gemini, vertex, _] = dialects();
+    assert_eq!(body(&gemini, &long()), want);
+    assert_eq!(body(&vertex, &long()), want);
+}
+
+#[test]
+fn bedrock_has_it_in_blocks_that_name_their_kind() {
+    let schema = json!({ "type": "object", "properties": { "sure": { "type": "number" } },
+        "required": ["sure"], "additionalProperties": false });
+    let want = json!({
+        "messages": [
+            { "role": "user", "content": [
+                { "text": "here" },
+                { "image": { "format": "png", "source": { "bytes": "YWJj" } } },
+            ] },
+            { "role": "assistant", "content": [
+                { "reasoningContent": { "reasoningText": { "text": "hm", "signature": "sealed" } } },
+                { "text": "I look" },
+                { "toolUse": { "toolUseId": "c1", "name": "weather",
+                    "input": { "city": "Bonn" } } },
+            ] },
+            { "role": "user", "content": [
+                { "toolResult": { "toolUseId": "c1", "status": "error",
+                    "content": [{ "text": "no such city" }] } },
+                { "text": "and?" },
+            ] },
+        ],
+        "system": [{ "text": "be brief" }],
+        "toolConfig": { "tools": [{ "toolSpec": { "name": "weather", "description": "of a city",
+            "inputSchema": { "json":
+                { "type": "object", "properties": { "city": { "type": "string" } } } } } }],
+            "toolChoice": { "tool": { "name": "weather" } } },
+        "outputConfig": { "textFormat": { "type": "json_schema", "structure":
+            { "jsonSchema": { "name": "part", "schema": schema.to_string() } } } },
+        "inferenceConfig": { "maxTokens": 50, "temperature": 0.5, "topP": 0.75,
+            "stopSequences": ["END"] },
+    });
+    let [.., bedrock] = dialects();
+    assert_eq!(body(&bedrock, &long()), want);
+}
+
+#[test]
+fn a_turn_of_thoughts_alone_leaves_no_gap() {
+    let thoughts = Said::Reasoning { text: "hm".to_owned(), signature: None };
+    let user = |text: &str| Turn::User(vec![Part::Text(text.to_owned())]);
+    let turns = vec![user("a"), Turn::Model(vec![thoughts]), user("b")];
+    let conversation = Conversation { turns, ..Conversation::default() };
+    let [_, _, _, anthropic, gemini, _, bedrock] = dialects();
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    let want = json!([{ "role": "user", "content": [text("a"), text("b")] }]);
+    assert_eq!(body(&anthropic, &conversation)["messages"], want);
+    let parts = json!([{ "text": "a" }, { "text": "b" }]);
+    let want = json!([{ "role": "user", "parts": parts }]);
+    assert_eq!(body(&gemini, &conversation)["contents"], want);
+    let want = json!([{ "role": "user", "content": parts }]);
+    assert_eq!(body(&bedrock, &conversation)["messages"], want);
+}
+
+#[test]
+fn addresses_have_model_deployment_project_and_region() {
+    let address = |dialect: &Dialect, base: &str| {
+        let call = dialect.call("a/b:0", &hello()).unwrap();
+        Dialect::address(base, &call.path)
+    };
+    let [openai, azure, _, anthropic, gemini, vertex, bedrock] = dialects();
+    for (dialect, base, want) in [
+        (&openai, "http://h", "http://h/v1/chat/completions"),
+        (&openai, "http://h/v1", "http://h/v1/chat/completions"),
+        (&openai, "http://h/gpt-v1", "http://h/gpt-v1/v1/chat/completions"),
+        (
+            &azure,
+            "http://h",
+            "http://h/openai/deployments/gpt/chat/completions?api-version=2024-10-21",
+        ),
+        (&anthropic, "http://h", "http://h/v1/messages"),
+        (&gemini, "http://h/v1", "http://h/v1/models/a%2Fb%3A0:generateContent"),
+        (
+            &vertex,
+            "http://h",
+            "http://h/v1/projects/p/locations/r/publishers/google/models/a%2Fb%3A0:generateContent",
+        ),
+        (&bedrock, "http://h/x", "http://h/x/model/a%2Fb%3A0/converse"),
+    ] {
+        assert_eq!(address(dialect, base), want);
+    }
+}
+
+#[test]
+fn what_a_protocol_does_not_have_is_never_a_call() {
+    let sampled = |sampling: Sampling| Conversation { sampling, ..hello() };
+    let audio = |kind| asking(Part::Audio(kind, Bytes::from_static(b"x")));
+    let gif = asking(Part::Image(Image::Gif, Bytes::from_static(b"x")));
+    let none = Sampling::default();
+    let stops = |count| Conversation { stop: vec!["x".to_owned(); count], ..hello() };
+    for (case, conversation, refusing) in [
+        ("nothing odd", hello(), &[][..]),
+        ("a recording", audio(Audio::Wav), &["anthropic"]),
+        ("flac", audio(Audio::Flac), &["openai", "azure-openai", "mistral", "anthropic"]),
+        ("a gif", gif, &["gemini", "vertex"]),
+        (
+            "top_k",
+            sampled(Sampling { top_k: Some(4), ..none }),
+            &["openai", "azure-openai", "bedrock"],
+        ),
+        ("a seed", sampled(Sampling { seed: Some(4), ..none }), &["anthropic", "bedrock"]),
+        (
+            "a penalty",
+            sampled(Sampling { presence_penalty: Some(1.0), ..none }),
+            &["anthropic", "bedrock"],
+        ),
+        (
+            "a high temperature",
+            sampled(Sampling { temperature: Some(1.5), ..none }),
+            &["anthropic", "bedrock"],
+        ),
+        ("five stops", stops(5), &["openai", "azure-openai"]),
+        ("six stops", stops(6), &["openai", "azure-openai", "gemini", "vertex"]),
+    ] {
+        for dialect in dialects() {
+            let result = dialect.call("m", &conversation);
+            let name = dialect.name();
+            assert_eq!(result.is_err(), refusing.contains(&name), "{case} {name}: {result:?}");
+            if let Err(unfit) = result {
+                assert_eq!(unfit.protocol, name);
+                assert!(unfit.to_string().starts_with(&format!("{name} cannot be asked that: ")));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_conversation_is_one_nowhere() {
+    let turns = |turns: &[Turn]| Conversation { turns: turns.to_vec(), ..Conversation::default() };
+    let user = || Turn::User(vec![Part::Text("x".to_owned())]);
+    let calls = || Turn::Model(vec![Said::Call(call())]);
+    let told = |id: &str| {
+        let (name, content) = ("weather".to_owned(), String::new());
+        Turn::Results(vec![ToolResult { id: id.to_owned(), name, content, is_error: false }])
+    };
+    let says = || Turn::Model(vec![Said::Text("x".to_owned())]);
+    let tool = |name: &str, parameters: Value| {
+        let (name, description) = (name.to_owned(), String::new());
+        Conversation { tools: vec![Tool { name, description, parameters }], ..hello() }
+    };
+    for (case, conversation) in [
+        ("nothing", turns(&[])),
+        ("an empty turn", turns(&[Turn::User(vec![])])),
+        ("an empty text", turns(&[Turn::User(vec![Part::Text(String::new())])])),
+        ("the model first", turns(&[says(), user()])),
+        ("the model last", turns(&[user(), says()])),
+        ("a call without its result", turns(&[user(), calls(), user()])),
+        ("a result of another call", turns(&[user(), calls(), told("c2")])),
+        ("a result of no call", turns(&[user(), told("c1")])),
+        ("no name", tool("", json!({ "type": "object" }))),
+        ("an odd name", tool("a b", json!({ "type": "object" }))),
+        ("no object", tool("a", json!({ "type": "string" }))),
+    ] {
+        for dialect in dialects() {
+            assert!(dialect.call("m", &conversation).is_err(), "{case} {}", dialect.name());
+        }
+    }
+    let mut odd = long();
+    let said = Said::Call(ToolCall { arguments: json!("no JSON"), ..call() });
+    odd.turns[1] = Turn::Model(vec![said]);
+    for dialect in dialects() {
+        let is_text = ["openai", "azure-openai", "mistral"].contains(&dialect.name());
+        match dialect.call("m", &odd) {
+            Ok(_) => assert!(is_text, "{}", dialect.name()),
+            Err(unfit) => assert_eq!(unfit.what, What::Arguments("weather".to_owned())),
+        }
+    }
+}
+
+fn answer(dialect: &Dialect, body: &Value) -> Answer {
+    dialect.answer(body.to_string().as_bytes()).expect("it is an answer")
+}
+
+/// Thoughts, words and a call, as each provider answers with them.
+#[test]
+fn thoughts_words_and_calls_come_back_in_order() {
+    let [openai, _, mistral, anthropic, gemini, _, bedrock] = dialects();
+    let function = json!({ "name": "weather", "arguments": "{\"city\":\"Bonn\"}" });
+    let calls = json!([{ "id": "c1", "type": "function", "function": function }]);
+    let chat = |message: Value| {
+        json!({ "model": "m-1", "choices": [{ "message": message, "finish_reason": "tool_calls" }],
+            "usage": { "prompt_tokens": 12, "completion_tokens": 7,
+                "prompt_tokens_details": { "cached_tokens": 4 },
+                "completion_tokens_details": { "reasoning_tokens": 3 } } })
+    };
+    let usage = Usage { input: 12, cached: 4, output: 7, reasoning: 3 };
+    let chunks = json!([{ "type": "thinking", "thinking": [{ "type": "text", "text": "hm" }] },
+        { "type": "text", "text": "I look" }]);
+    for (dialect, body, seals, usage) in [
+        (
+            &openai,
+            chat(json!({ "content": "I look", "reasoning_content": "hm", "tool_calls": calls })),
+            (None, None),
+            usage,
+        ),
+        (&mistral, chat(json!({ "content": chunks, "tool_calls": calls })), (None, None), usage),
+        (
+            &anthropic,
+            json!({ "model": "m-1", "stop_reason": "tool_use", "content": [
+                { "type": "thinking", "thinking": "hm", "signature": "s" },
+                { "type": "text", "text": "I look" },
+                { "type": "server_tool_use", "id": "x" },
+                { "type": "tool_use", "id": "c1", "name": "weather", "input": { "city": "Bonn" } }],
+                "usage": { "input_tokens": 6, "cache_creation_input_tokens": 2,
+                    "cache_read_input_tokens": 4, "output_tokens": 7,
+                    "output_tokens_details": { "thinking_tokens": 3 } } }),
+            (Some("s"), None),
+            usage,
+        ),
+        (
+            &gemini,
+            json!({ "modelVersion": "m-1", "candidates": [{ "finishReason": "STOP", "content":
+                { "role": "model", "parts": [{ "text": "hm", "thought": true }, { "text": "I look" },
+                    { "functionCall": { "id": "c1", "name": "weather", "args": { "city": "Bonn" } },
+                        "thoughtSignature": "t" }] } }],
+                "usageMetadata": { "promptTokenCount": 12, "cachedContentTokenCount": 4,
+                    "candidatesTokenCount": 4, "thoughtsTokenCount": 3 } }),
+            (None, Some("t")),
+            usage,
+        ),
+        (
+            &bedrock,
+            json!({ "stopReason": "tool_use", "output": { "message": { "role": "assistant",
+                "content": [{ "reasoningContent":
+                    { "reasoningText": { "text": "hm", "signature": "s" } } },
+                    { "text": "I look" }, { "toolUse":
+                        { "toolUseId": "c1", "name": "weather", "input": { "city": "Bonn" } } }] } },
+                "usage": { "inputTokens": 6, "outputTokens": 7, "totalTokens": 19,
+                    "cacheReadInputTokens": 4, "cacheWriteInputTokens": 2 } }),
+            (Some("s"), None),
+            Usage { reasoning: 0, ..usage },
+        ),
+    ] {
+        let name = dialect.name();
+        let got = answer(dialect, &body);
+        let (of_thoughts, of_call) = seals;
+        let signature = of_thoughts.map(str::to_owned);
+        let want = [
+            Said::Reasoning { text: "hm".to_owned(), signature },
+            Said::Text("I look".to_owned()),
+            Said::Call(ToolCall { signature: of_call.map(str::to_owned), ..call() }),
+        ];
+        assert_eq!((got.said.as_slice(), &got.stop), (&want[..], &Stop::Calls), "{name}");
+        assert_eq!(got.usage, Some(usage), "{name}");
+        assert_eq!(got.text().as_deref(), Some("I look"), "{name}");
+        assert_eq!(got.model, if name == "bedrock" { "" } else { "m-1" }, "{name}");
+    }
+}
+
+#[test]
+fn every_way_to_end_has_its_name() {
+    let chat = |reason: &str| json!({ "choices": [{ "message": { "content": "x" }, "finish_reason": reason }] });
+    let message = |reason: &str| {
+        json!({ "model": "m", "content": [], "stop_reason": reason,
+            "usage": { "input_tokens": 1, "output_tokens": 1 } })
+    };
+    let google = |reason: &str| json!({ "candidates": [{ "finishReason": reason }] });
+    let converse = |reason: &str| {
+        json!({ "output": { "message": { "content": [] } }, "stopReason": reason,
+            "usage": { "inputTokens": 1, "outputTokens": 1 } })
+    };
+    let [openai, _, _, anthropic, gemini, _, bedrock] = dialects();
+    let other = |text: &str| Stop::Other(text.to_owned());
+    let refused = json!({ "choices": [{ "message": { "content": null, "refusal": "no" },
+        "finish_reason": "stop" }] });
+    let blocked = json!({ "promptFeedback": { "blockReason": "SAFETY" } });
+    let mut declined = message("refusal");
+    declined["stop_details"] = json!({ "type": "refusal", "explanation": "no" });
+    for (dialect, body, want) in [
+        (&openai, chat("stop"), Stop::End),
+        (&openai, chat("length"), Stop::Length),
+        (&openai, chat("content_filter"), Stop::Filtered),
+        (&openai, chat("error"), other("error")),
+        (&openai, refused, Stop::Declined("no".to_owned())),
+        (&anthropic, message("end_turn"), Stop::End),
+        (&anthropic, message("stop_sequence"), Stop::End),
+        (&anthropic, message("max_tokens"), Stop::Length),
+        (&anthropic, message("pause_turn"), other("pause_turn")),
+        (&anthropic, declined, Stop::Declined("no".to_owned())),
+        (&gemini, google("STOP"), Stop::End),
+        (&gemini, google("MAX_TOKENS"), Stop::Length),
+        (&gemini, google("SAFETY"), Stop::Filtered),
+        (&gemini, google("MALFORMED_FUNCTION_CALL"), other("MALFORMED_FUNCTION_CALL")),
+        (&gemini, blocked, Stop::Filtered),
+        (&bedrock, converse("end_turn"), Stop::End),
+        (&bedrock, converse("max_tokens"), Stop::Length),
+        (&bedrock, converse("guardrail_intervened"), Stop::Filtered),
+        (&bedrock, converse("malformed_model_output"), other("malformed_model_output")),
+    ] {
+        assert_eq!(answer(dialect, &body).stop, want, "{} {body}", dialect.name());
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_malformed_and_quotes_nothing() {
+    for dialect in dialects() {
+        for body in ["", "{", "[]", "{}", "null", "\"secret\"", "{\"secret\": 1}"] {
+            let error = dialect.answer(body.as_bytes()).expect_err(dialect.name());
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}
+
+/// Documented errors beside those that the stand-ins of the conformance suite send.
+#[test]
+fn documented_errors_come_to_one_sort() {
+    let [openai, azure, mistral, anthropic, gemini, _, bedrock] = dialects();
+    let of = |error: Value| json!({ "error": error });
+    let typed = |kind: &str, message: &str| of(json!({ "type": kind, "message": message }));
+    let spent = json!({ "type": "rate_limit_error", "message": "x",
+        "details": { "error_code": "contract_spend_limit_reached" } });
+    let listed = json!([{ "error": { "code": 429, "status": "RESOURCE_EXHAUSTED", "message": "x",
+        "details": [{ "@type": "type.googleapis.com/google.rpc.RetryInfo",
+            "retryDelay": "1.5s" }] } }]);
+    for (dialect, status, body, want) in [
+        (&openai, 429, of(json!({ "code": "insufficient_quota" })), Kind::OutOfCredit),
+        (&openai, 400, of(json!({ "code": "billing_hard_limit_reached" })), Kind::OutOfCredit),
+        (&openai, 403, of(json!({ "code": "unsupported_country" })), Kind::Authentication),
+        (&azure, 404, of(json!({ "code": "DeploymentNotFound" })), Kind::BadRequest),
+        (&mistral, 422, json!({ "detail": [{ "msg": "x" }] }), Kind::BadRequest),
+        (&anthropic, 400, typed("billing_error", "x"), Kind::OutOfCredit),
+        (&anthropic, 429, of(spent), Kind::OutOfCredit),
+        (&anthropic, 413, typed("request_too_large", "x"), Kind::BadRequest),
+        (&anthropic, 200, typed("overloaded_error", "x"), Kind::Transient),
+        (&anthropic, 403, typed("permission_error", "x"), Kind::Authentication),
+        (&gemini, 429, listed, Kind::Throttled),
+        (&gemini, 401, of(json!({ "status": "UNAUTHENTICATED" })), Kind::Authentication),
+        (&gemini, 400, of(json!({ "status": "INVALID_ARGUMENT" })), Kind::BadRequest),
+        (&bedrock, 400, json!({ "__type": "com.x#ExpiredTokenException" }), Kind::Authentication),
+        (&bedrock, 424, json!({ "__type": "ModelErrorException" }), Kind::Transient),
+        (&bedrock, 429, json!({ "__type": "ModelNotReadyException" }), Kind::Throttled),
+    ] {
+        let failure = dialect.failure(status, &|_| None, body.to_string().as_bytes());
+        assert_eq!(failure.kind, want, "{} {status} {body}", dialect.name());
+        let waits = failure.wait.map(|wait| wait.as_millis());
+        assert_eq!(waits, body.is_array().then_some(1500), "{body}");
+    }
+}

@@ -1,0 +1,141 @@
+//! Owns the reading of what a destination speaks, and of what only some protocols have.
+//!
+//! **Invariant:** each protocol has all that it needs, and nothing that it does not know.
+
+use holdfast_chat::Dialect;
+
+use super::destinations::MOST_MICROS;
+use super::reader::Section;
+use crate::destination::{Chat, Prices, Protocol};
+
+/// The words for protocols.
+const PROTOCOLS: [&str; 8] =
+    ["holdfast", "openai", "azure-openai", "anthropic", "gemini", "vertex", "bedrock", "mistral"];
+
+/// Keys of one section that say what is asked, as they are given.
+struct Given {
+    model: Option<String>,
+    deployment: Option<String>,
+    api_version: Option<String>,
+    region: Option<String>,
+    project: Option<String>,
+}
+
+/// The protocol, and the address that everybody has for it, if there is one.
+pub(super) fn read(section: &mut Section<'_>) -> (Option<Protocol>, Option<String>) {
+    let word = section.text("protocol").unwrap_or_else(|| "holdfast".to_owned());
+    let mut given = Given {
+        model: section.text("model"),
+        deployment: section.text("deployment"),
+        api_version: section.text("api_version"),
+        region: section.text("region"),
+        project: section.text("project"),
+    };
+    let max_tokens = section.optional_integer("max_output_tokens", 1..=1_000_000);
+    let Some(word) = PROTOCOLS.into_iter().find(|each| *each == word) else {
+        let all = PROTOCOLS.join(", ");
+        section.fault("protocol", format!("is \"{word}\", must be one of {all}"));
+        return (None, None);
+    };
+    let chat = read_chat(section, word, &mut given);
+    for (key, left) in [
+        ("model", given.model),
+        ("deployment", given.deployment),
+        ("api_version", given.api_version),
+        ("region", given.region),
+        ("project", given.project),
+    ] {
+        if left.is_some() {
+            section.fault(key, format!("is given, and the protocol {word} has none: remove it"));
+        }
+    }
+    if word == "holdfast" {
+        if max_tokens.is_some() {
+            let what = "is given, and the protocol holdfast has none: remove it";
+            section.fault("max_output_tokens", what);
+        }
+        return (Some(Protocol::Holdfast), None);
+    }
+    // A fault of another key does not make the address one that has to be given.
+    let Some((dialect, model)) = chat else { return (None, Some("https://unknown".to_owned())) };
+    let url = usual_url(&dialect);
+    let max_tokens = max_tokens.and_then(|most| u32::try_from(most).ok());
+    (Some(Protocol::Chat(Chat { dialect, model, max_tokens })), url)
+}
+
+/// The dialect and the model that a protocol's own keys name.
+fn read_chat(section: &Section<'_>, word: &str, given: &mut Given) -> Option<(Dialect, String)> {
+    let need = |key: &str, value: Option<String>, what: &str| {
+        let value = value.filter(|text| !text.trim().is_empty());
+        if value.is_none() {
+            section.fault(key, format!("is missing, must name the {what} that {word} is asked in"));
+        }
+        value
+    };
+    let mut model = || {
+        let value = given.model.take().filter(|text| !text.trim().is_empty());
+        if value.is_none() {
+            section.fault(
+                "model",
+                format!("is missing, must name the model that {word} is asked for"),
+            );
+        }
+        value
+    };
+    match word {
+        "openai" => Some((Dialect::OpenAi, model()?)),
+        "mistral" => Some((Dialect::Mistral, model()?)),
+        "anthropic" => Some((Dialect::Anthropic, model()?)),
+        "gemini" => Some((Dialect::Gemini, model()?)),
+        "azure-openai" => {
+            let deployment = need("deployment", given.deployment.take(), "deployment");
+            let version = need("api_version", given.api_version.take(), "version of the API");
+            let (deployment, api_version) = (deployment?, version?);
+            let model = deployment.clone();
+            Some((Dialect::AzureOpenAi { deployment, api_version }, model))
+        }
+        "vertex" => {
+            let model = model();
+            let project = need("project", given.project.take(), "project");
+            let region = need("region", given.region.take(), "region");
+            Some((Dialect::Vertex { project: project?, region: region? }, model?))
+        }
+        "bedrock" => {
+            let model = model();
+            let region = need("region", given.region.take(), "region");
+            Some((Dialect::Bedrock { region: region? }, model?))
+        }
+        _ => None,
+    }
+}
+
+/// Where a provider is, if it is in one place.
+fn usual_url(dialect: &Dialect) -> Option<String> {
+    match dialect {
+        // Anybody speaks it, and each customer has a resource of their own.
+        Dialect::OpenAi | Dialect::AzureOpenAi { .. } => None,
+        Dialect::Mistral => Some("https://api.mistral.ai".to_owned()),
+        Dialect::Anthropic => Some("https://api.anthropic.com".to_owned()),
+        Dialect::Gemini => Some("https://generativelanguage.googleapis.com".to_owned()),
+        Dialect::Vertex { region, .. } if region == "global" => {
+            Some("https://aiplatform.googleapis.com".to_owned())
+        }
+        Dialect::Vertex { region, .. } => {
+            Some(format!("https://{region}-aiplatform.googleapis.com"))
+        }
+        Dialect::Bedrock { region } => {
+            Some(format!("https://bedrock-runtime.{region}.amazonaws.com"))
+        }
+    }
+}
+
+/// Prices of what is in a request.
+pub(super) fn read_prices(section: &mut Section<'_>) -> Prices {
+    let mut price = |key| section.integer(key, 0..=MOST_MICROS, 0);
+    Prices {
+        million_tokens_in: price("price_per_million_tokens_in_micros"),
+        million_tokens_out: price("price_per_million_tokens_out_micros"),
+        image: price("price_per_image_micros"),
+        audio_second: price("price_per_audio_second_micros"),
+    }
+}

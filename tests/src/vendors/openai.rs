@@ -1,0 +1,288 @@
+//! Chat completions as OpenAI, Azure OpenAI and Mistral document them.
+//!
+//! **Invariant:** results of tools follow the call that they are of.
+
+use serde_json::{Value, json};
+
+use super::shape::{self, Checked, list, number, object, text, word};
+use super::{
+    API_VERSION, Asked, Call, KEY, MODEL, Refused, Reply, Says, TOKENS, Trouble, Vendor, WAIT_S,
+};
+
+const KNOWN: [&str; 15] = [
+    "messages",
+    "response_format",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "n",
+    "stream",
+    "stop",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "frequency_penalty",
+    "metadata",
+    "reasoning_effort",
+];
+const OF_OPENAI: [&str; 6] =
+    ["max_completion_tokens", "seed", "store", "user", "logprobs", "service_tier"];
+const OF_MISTRAL: [&str; 5] = ["random_seed", "safe_prompt", "prompt_mode", "top_k", "prediction"];
+
+pub(super) fn check(vendor: Vendor, call: &Call<'_>) -> Result<Asked, Refused> {
+    let model = crate::vendors::bedrock::encoded(MODEL);
+    let (path, header, shown) = match vendor {
+        Vendor::AzureOpenAi => {
+            (format!("/openai/deployments/{model}/chat/completions"), "api-key", KEY.to_owned())
+        }
+        _ => ("/v1/chat/completions".to_owned(), "authorization", format!("Bearer {KEY}")),
+    };
+    call.shows(header, &shown)?;
+    // Azure's own SDK does not encode the colon of a deployment.
+    let plain = Call { path: &call.path.replace(MODEL, &model), ..*call };
+    let body = plain.posts_json(&path)?;
+    if vendor == Vendor::AzureOpenAi && call.query != format!("api-version={API_VERSION}") {
+        return Err(Refused::Request(format!("api-version: there is {API_VERSION}")));
+    }
+    let own: &[&str] = if vendor == Vendor::Mistral { &OF_MISTRAL } else { &OF_OPENAI };
+    let known: Vec<&str> = KNOWN.iter().chain(own).copied().chain(["model"]).collect();
+    let needed: &[&str] =
+        if vendor == Vendor::AzureOpenAi { &["messages"] } else { &["model", "messages"] };
+    object(&body, "body", needed, &known)?;
+    if !body["model"].is_null() && body["model"] != MODEL {
+        return Err(Refused::Request(format!("the model {} does not exist", body["model"])));
+    }
+    number(&body["temperature"], "temperature", 0.0..=2.0)?;
+    number(&body["top_p"], "top_p", 0.0..=1.0)?;
+    if body["stream"] == true {
+        return Err(Refused::Request("stream: this stand-in has no streams".to_owned()));
+    }
+    if body["stop"].as_array().is_some_and(|stops| stops.len() > 4) {
+        return Err(Refused::Request("stop: at most 4".to_owned()));
+    }
+    let mut asked = Asked { schema: format(&body["response_format"])?, ..Asked::default() };
+    let is_answered = messages(vendor, list(&body["messages"], "messages")?, &mut asked)?;
+    if !body["tools"].is_null() {
+        let name = tools(&body["tools"])?;
+        asked.tool = (!is_answered && body["tool_choice"] != "none").then_some(name);
+    }
+    Ok(asked)
+}
+
+fn format(format: &Value) -> Checked<Option<Value>> {
+    if format.is_null() {
+        return Ok(None);
+    }
+    let kind = word(&format["type"], "response_format.type", &["text", "json_schema"])?;
+    if kind == "text" {
+        return Ok(None);
+    }
+    object(format, "response_format", &["type", "json_schema"], &[])?;
+    let asked = &format["json_schema"];
+    object(asked, "json_schema", &["name", "schema"], &["strict", "description"])?;
+    let schema = &asked["schema"];
+    shape::schema(schema, "json_schema.schema")?;
+    // Strict mode: every property is required, and no other is allowed.
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    let properties = schema["properties"].as_object().cloned().unwrap_or_default();
+    let is_whole = properties.keys().all(|key| required.contains(&json!(key)));
+    let is_closed = schema["additionalProperties"] == json!(false);
+    if asked["strict"] == true && !(is_whole && is_closed) {
+        return Err("json_schema.schema: is not strict".to_owned());
+    }
+    Ok(Some(schema.clone()))
+}
+
+fn tools(tools: &Value) -> Checked<String> {
+    let mut first = None;
+    for tool in list(tools, "tools")? {
+        object(tool, "tools", &["type", "function"], &[])?;
+        word(&tool["type"], "tools.type", &["function"])?;
+        let function = &tool["function"];
+        object(function, "function", &["name"], &["description", "parameters", "strict"])?;
+        shape::schema(&function["parameters"], "function.parameters")?;
+        first.get_or_insert(text(&function["name"], "function.name")?.to_owned());
+    }
+    Ok(first.unwrap_or_default())
+}
+
+/// Whether the last message is the result of a tool.
+fn messages(vendor: Vendor, messages: &[Value], asked: &mut Asked) -> Checked<bool> {
+    let mut open: Vec<String> = Vec::new();
+    let mut last = "";
+    for (at, message) in messages.iter().enumerate() {
+        let role = &message["role"];
+        last = word(role, "role", &["system", "developer", "user", "assistant", "tool"])?;
+        if last != "tool" && !open.is_empty() {
+            return Err(format!("messages[{at}]: the calls {open:?} have no result"));
+        }
+        match last {
+            "system" | "developer" if at > 0 => return Err("a system message comes first".into()),
+            "system" | "developer" => {
+                object(message, "message", &["role", "content"], &[])?;
+                text(&message["content"], "content")?;
+            }
+            "user" => {
+                object(message, "message", &["role", "content"], &["name"])?;
+                user(vendor, &message["content"], asked)?;
+            }
+            "assistant" => {
+                object(
+                    message,
+                    "message",
+                    &["role"],
+                    &["content", "tool_calls", "refusal", "prefix"],
+                )?;
+                for call in message["tool_calls"].as_array().into_iter().flatten() {
+                    text(&call["function"]["arguments"], "arguments")?;
+                    open.push(text(&call["id"], "tool_calls.id")?.to_owned());
+                }
+            }
+            _ => {
+                object(message, "message", &["role", "content", "tool_call_id"], &["name"])?;
+                let id = text(&message["tool_call_id"], "tool_call_id")?;
+                let place = open.iter().position(|each| each == id);
+                open.remove(place.ok_or_else(|| format!("no call has the id {id}"))?);
+            }
+        }
+    }
+    match last {
+        "user" | "tool" if open.is_empty() => Ok(last == "tool"),
+        _ => Err("the last message is the user's or a tool's".to_owned()),
+    }
+}
+
+fn user(vendor: Vendor, content: &Value, asked: &mut Asked) -> Checked<()> {
+    if content.is_string() {
+        text(content, "content")?.clone_into(&mut asked.text);
+        return Ok(());
+    }
+    for part in list(content, "content")? {
+        let kind = word(&part["type"], "type", &["text", "image_url", "input_audio"])?;
+        object(part, "part", &["type", kind], &[])?;
+        match kind {
+            "text" => text(&part["text"], "text")?.clone_into(&mut asked.text),
+            "image_url" => {
+                let image = &part["image_url"];
+                let url = if image.is_string() { image } else { &image["url"] };
+                let url = text(url, "image_url.url")?;
+                let (kind, data) = url
+                    .strip_prefix("data:")
+                    .and_then(|rest| rest.split_once(";base64,"))
+                    .ok_or("image_url.url: must be a data URL")?;
+                let bytes = shape::bytes(&json!(data), "image_url.url")?;
+                shape::picture(kind, &bytes, "image_url.url")?;
+                asked.files.push(bytes);
+            }
+            _ => {
+                let audio = &part["input_audio"];
+                let data = match vendor {
+                    Vendor::Mistral => audio,
+                    _ => {
+                        object(audio, "input_audio", &["data", "format"], &[])?;
+                        word(&audio["format"], "input_audio.format", &["wav", "mp3"])?;
+                        &audio["data"]
+                    }
+                };
+                asked.files.push(shape::bytes(data, "input_audio")?);
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn answer(vendor: Vendor, says: &Says) -> Value {
+    let (content, calls, finish) = match says {
+        Says::Text(text) => (json!(text), Value::Null, "stop"),
+        Says::Cut(text) => (json!(text), Value::Null, "length"),
+        Says::Filtered => (Value::Null, Value::Null, "content_filter"),
+        Says::Call(name, arguments) => {
+            let function = json!({ "name": name, "arguments": arguments.to_string() });
+            let call = json!([{ "id": "call_123456", "type": "function", "function": function }]);
+            (Value::Null, call, "tool_calls")
+        }
+    };
+    let (input, cached, output) = TOKENS;
+    let mut message = json!({ "role": "assistant", "content": content });
+    if !calls.is_null() {
+        message["tool_calls"] = calls;
+    }
+    let mut usage = json!({ "prompt_tokens": input, "completion_tokens": output,
+        "total_tokens": input + output });
+    let mut choice = json!({ "index": 0, "message": message, "finish_reason": finish });
+    if vendor == Vendor::Mistral {
+        choice["message"]["prefix"] = json!(false);
+    } else {
+        choice["message"]["refusal"] = Value::Null;
+        choice["message"]["annotations"] = json!([]);
+        choice["logprobs"] = Value::Null;
+        usage["prompt_tokens_details"] = json!({ "cached_tokens": cached, "audio_tokens": 0 });
+        usage["completion_tokens_details"] = json!({ "reasoning_tokens": 4, "audio_tokens": 0,
+            "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0 });
+    }
+    if vendor == Vendor::AzureOpenAi {
+        choice["content_filter_results"] = json!({ "hate": { "filtered": false } });
+    }
+    json!({ "id": "chatcmpl-1", "object": "chat.completion", "created": 1_790_000_000,
+        "model": MODEL, "choices": [choice], "usage": usage })
+}
+
+pub(super) fn trouble(vendor: Vendor, trouble: Trouble, what: &str) -> Reply {
+    let azure = vendor == Vendor::AzureOpenAi;
+    let (status, kind, code) = match trouble {
+        Trouble::Transient => (500, "server_error", Value::Null),
+        Trouble::Throttled if azure => (429, "", json!("429")),
+        Trouble::Throttled => (429, "requests", json!("rate_limit_exceeded")),
+        Trouble::OutOfCredit => (429, "insufficient_quota", json!("insufficient_quota")),
+        Trouble::BadRequest => (400, "invalid_request_error", Value::Null),
+        Trouble::Authentication if azure => (401, "", json!("401")),
+        Trouble::Authentication => (401, "invalid_request_error", json!("invalid_api_key")),
+        Trouble::Safety if azure => (400, "", json!("content_filter")),
+        Trouble::Safety => (400, "invalid_request_error", json!("content_policy_violation")),
+    };
+    let mut error = json!({ "message": what, "type": kind, "param": null, "code": code });
+    if azure && trouble == Trouble::Safety {
+        error["status"] = json!(400);
+        error["innererror"] = json!({ "code": "ResponsibleAIPolicyViolation",
+            "content_filter_result": { "violence": { "filtered": true, "severity": "high" } } });
+    }
+    let headers = match (trouble, azure) {
+        (Trouble::Throttled, true) => vec![
+            ("retry-after", WAIT_S.to_string()),
+            ("retry-after-ms", (WAIT_S * 1000).to_string()),
+        ],
+        (Trouble::Throttled, false) => vec![
+            ("x-ratelimit-limit-requests", "60".to_owned()),
+            ("x-ratelimit-remaining-requests", "0".to_owned()),
+            ("x-ratelimit-reset-requests", format!("{WAIT_S}s")),
+            ("x-ratelimit-remaining-tokens", "149984".to_owned()),
+            ("x-ratelimit-reset-tokens", "6m0s".to_owned()),
+        ],
+        _ => vec![],
+    };
+    Reply::json(status, headers, &json!({ "error": error }))
+}
+
+pub(super) fn trouble_of_mistral(trouble: Trouble, what: &str) -> Reply {
+    let (status, kind, code) = match trouble {
+        Trouble::Transient => (503, "internal_server_error", "3505"),
+        Trouble::Throttled => (429, "rate_limited", "1300"),
+        Trouble::OutOfCredit => (402, "payment_required", "1910"),
+        Trouble::Authentication => {
+            return Reply::json(401, vec![], &json!({ "detail": "Unauthorized" }));
+        }
+        Trouble::BadRequest => {
+            let detail = json!([{ "type": "value_error", "loc": ["body"], "msg": what }]);
+            return Reply::json(422, vec![], &json!({ "detail": detail }));
+        }
+        Trouble::Safety => (403, "content_policy_violation", "1902"),
+    };
+    let headers = match trouble {
+        Trouble::Throttled => vec![("retry-after", WAIT_S.to_string())],
+        _ => vec![],
+    };
+    let body =
+        json!({ "object": "error", "message": what, "type": kind, "param": null, "code": code });
+    Reply::json(status, headers, &body)
+}

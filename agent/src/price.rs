@@ -35,6 +35,14 @@ pub(crate) fn most(limits: &Limits, tokens_out: Option<u32>) -> u64 {
     image.max(of(limits, Input::Audio(AUDIO_MS), Some(&usage)))
 }
 
+/// Whether what has a price by tokens was counted: every question has some. What nobody counted costs
+/// what was set apart for it.
+pub(crate) fn is_counted(limits: &Limits, usage: Option<&Usage>) -> bool {
+    let prices = &limits.prices;
+    let has_no_price = prices.million_tokens_in == 0 && prices.million_tokens_out == 0;
+    has_no_price || usage.is_some_and(|usage| usage.input > 0)
+}
+
 /// What a request cost. A part of a unit counts as the whole.
 pub(crate) fn of(limits: &Limits, input: Input, usage: Option<&Usage>) -> u64 {
     let prices = &limits.prices;
@@ -96,6 +104,20 @@ mod tests {
         }
         let endless = Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() };
         assert_eq!(of(&limits(), Input::Words, Some(&endless)), u64::MAX);
+    }
+
+    #[test]
+    fn tokens_that_nobody_counted_are_not_taken_for_none() {
+        let usage = Usage { input: 1, ..Usage::default() };
+        let flat = Limits { price_micros: 7, ..Limits::default() };
+        for (limits, usage, want) in [
+            (limits(), Some(&usage), true),
+            (limits(), Some(&Usage::default()), false),
+            (limits(), None, false),
+            (flat, None, true),
+        ] {
+            assert_eq!(is_counted(&limits, usage), want, "{usage:?}");
+        }
     }
 
     #[test]

@@ -50,6 +50,12 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
             None
         }
     });
+    if zone == Some(Zone::Private)
+        && let Some(why) = protocol.as_ref().and_then(protocol::unpinned)
+    {
+        let what = format!("is \"private\", and {why}: name a region, or say public");
+        section.fault("zone", what);
+    }
     let credential = read_credential(section);
     let mut tasks = Vec::new();
     for text in section.texts("tasks").unwrap_or_default() {

@@ -72,6 +72,16 @@ fn read_chat(section: &Section<'_>, word: &str, given: &mut Given) -> Option<(Di
         }
         value
     };
+    let region = |value: Option<String>| {
+        let value = need("region", value, "region")?;
+        // It becomes a part of the address.
+        let is_name =
+            value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !is_name {
+            section.fault("region", format!("is \"{value}\", must be of a-z, 0-9 and -"));
+        }
+        is_name.then_some(value)
+    };
     let mut model = || {
         let value = given.model.take().filter(|text| !text.trim().is_empty());
         if value.is_none() {
@@ -97,12 +107,12 @@ fn read_chat(section: &Section<'_>, word: &str, given: &mut Given) -> Option<(Di
         "vertex" => {
             let model = model();
             let project = need("project", given.project.take(), "project");
-            let region = need("region", given.region.take(), "region");
+            let region = region(given.region.take());
             Some((Dialect::Vertex { project: project?, region: region? }, model?))
         }
         "bedrock" => {
             let model = model();
-            let region = need("region", given.region.take(), "region");
+            let region = region(given.region.take());
             Some((Dialect::Bedrock { region: region? }, model?))
         }
         _ => None,
@@ -120,12 +130,35 @@ fn usual_url(dialect: &Dialect) -> Option<String> {
         Dialect::Vertex { region, .. } if region == "global" => {
             Some("https://aiplatform.googleapis.com".to_owned())
         }
+        // The regions of several countries have addresses of another form.
+        Dialect::Vertex { region, .. } if region == "eu" || region == "us" => {
+            Some(format!("https://aiplatform.{region}.rep.googleapis.com"))
+        }
         Dialect::Vertex { region, .. } => {
             Some(format!("https://{region}-aiplatform.googleapis.com"))
         }
         Dialect::Bedrock { region } => {
-            Some(format!("https://bedrock-runtime.{region}.amazonaws.com"))
+            let domain = match region.split('-').next() {
+                Some("cn") => "amazonaws.com.cn",
+                Some("eusc") => "amazonaws.eu",
+                _ => "amazonaws.com",
+            };
+            Some(format!("https://bedrock-runtime.{region}.{domain}"))
         }
+    }
+}
+
+/// Why what is asked is not in one region, if it is not: then it is nobody's private zone.
+pub(super) fn unpinned(protocol: &Protocol) -> Option<&'static str> {
+    let Protocol::Chat(Chat { dialect, model, .. }) = protocol else { return None };
+    match dialect {
+        Dialect::Vertex { region, .. } if region == "global" => {
+            Some("the region global is anywhere")
+        }
+        Dialect::Bedrock { .. } if model.starts_with("global.") => {
+            Some("a global inference profile is anywhere")
+        }
+        _ => None,
     }
 }
 

@@ -247,10 +247,22 @@ fn each_protocol_has_what_it_needs_and_no_more() {
             "https://r.openai.azure.com",
         ),
         (
-            format!("{vertex}\nregion = \"global\""),
-            Dialect::Vertex { project: "p".into(), region: "global".into() },
+            format!("{vertex}\nregion = \"europe-west4\""),
+            Dialect::Vertex { project: "p".into(), region: "europe-west4".into() },
             "gemini",
-            "https://aiplatform.googleapis.com",
+            "https://europe-west4-aiplatform.googleapis.com",
+        ),
+        (
+            format!("{vertex}\nregion = \"eu\""),
+            Dialect::Vertex { project: "p".into(), region: "eu".into() },
+            "gemini",
+            "https://aiplatform.eu.rep.googleapis.com",
+        ),
+        (
+            "protocol = \"bedrock\"\nmodel = \"m\"\nregion = \"cn-north-1\"".to_owned(),
+            Dialect::Bedrock { region: "cn-north-1".into() },
+            "m",
+            "https://bedrock-runtime.cn-north-1.amazonaws.com.cn",
         ),
         (
             "protocol = \"bedrock\"\nmodel = \"m\"\nregion = \"eu-central-1\"".to_owned(),
@@ -273,6 +285,18 @@ fn each_protocol_has_what_it_needs_and_no_more() {
         ("protocol = \"mistral\"", "destination[0].model: is missing"),
         ("protocol = \"gemini\"\nmodel = \"\"", "destination[0].model: is missing"),
         ("protocol = \"bedrock\"\nmodel = \"m\"", "destination[0].region: is missing"),
+        (
+            "protocol = \"bedrock\"\nmodel = \"m\"\nregion = \"x.example/\"",
+            "destination[0].region: is \"x.example/\", must be of a-z, 0-9 and -",
+        ),
+        (
+            "protocol = \"vertex\"\nmodel = \"m\"\nproject = \"p\"\nregion = \"global\"",
+            "destination[0].zone: is \"private\", and the region global is anywhere",
+        ),
+        (
+            "protocol = \"bedrock\"\nmodel = \"global.m\"\nregion = \"eu-central-1\"",
+            "destination[0].zone: is \"private\", and a global inference profile is anywhere",
+        ),
         ("protocol = \"openai\"\nmodel = \"m\"", "destination[0].url: is missing"),
         (
             "protocol = \"mistral\"\nmodel = \"m\"\nregion = \"eu\"",

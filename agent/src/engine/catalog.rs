@@ -7,7 +7,7 @@
 mod told;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_models::Bundle;
@@ -56,6 +56,7 @@ pub(super) struct Target {
 /// A bundle of a name that cannot be used, and would come before the one that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Damaged {
+    pub(super) path: PathBuf,
     /// Empty where it does not tell.
     pub(super) version: String,
     pub(super) why: String,
@@ -417,7 +418,13 @@ impl Catalog {
         let damaged = self.unusable.iter().filter(is_own).find(comes_first)?;
         let Unusable { path, claim, why } = damaged;
         let why = format!("{} cannot be used: {why}", path.display());
-        Some(Damaged { version: claim.version.clone(), why })
+        Some(Damaged { path: path.clone(), version: claim.version.clone(), why })
+    }
+
+    /// Whether what answers by default for a name came out of this folder.
+    pub(super) fn is_default_of(&self, name: &str, folder: &Path) -> bool {
+        let default = self.default_of(name).filter(|entry| entry.lane().is_some());
+        default.is_some_and(|entry| entry.path == folder)
     }
 
     /// Versions of a bundle beside this one that serve and have no label are let go: who names one has

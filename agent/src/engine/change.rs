@@ -54,7 +54,6 @@ impl Engine {
         let target = self.write().look_again(found, faults, model);
         let version = target.as_ref().map(|target| target.bundle.version());
         let damaged = self.catalog().damaged(model, version);
-        let serving = || self.catalog().default_lane(model).map(|lane| lane.version().to_owned());
         let Some(target) = target else {
             if let Some(damaged) = damaged {
                 return Err(self.instead(model, damaged));
@@ -66,7 +65,7 @@ impl Engine {
             return Err(EngineError::NotReady { model: model.to_owned(), why });
         };
         // What serves although its files are damaged by now is not given up for an older one.
-        let is_worse = |damaged: &Damaged| serving().is_some_and(|own| own == damaged.version);
+        let is_worse = |damaged: &Damaged| self.catalog().is_default_of(model, &damaged.path);
         if !damaged.as_ref().is_some_and(is_worse) {
             self.put_in_service(model, target).await?;
         }
@@ -103,7 +102,7 @@ impl Engine {
 
     /// What a load says that found a version which cannot be used.
     fn instead(&self, model: &str, damaged: Damaged) -> EngineError {
-        let Damaged { version, why } = damaged;
+        let Damaged { version, why, .. } = damaged;
         let model = match version.as_str() {
             "" => model.to_owned(),
             version => format!("{model}@{version}"),

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::error::{Fault, SendError, clean};
+use super::error::{Fault, SendError};
 use super::exchange::Exchange;
 use super::http::Method;
 use super::proof;
@@ -89,14 +89,15 @@ pub(super) async fn ask(
     let reply = exchange.call(Method::Post, url, headers, proof, body).await?;
     let unusable = |fault| SendError::Unusable { destination: name.clone(), fault };
     let told = chat.dialect.answer(exchange.json_body(&reply)?);
-    let told = told.map_err(|what| unusable(Fault::Foreign { what: clean(&what.0) }))?;
+    let shown = |text: &str| exchange.told(text);
+    let told = told.map_err(|what| unusable(Fault::Foreign { what: shown(&what.0) }))?;
     if let Some(usage) = &told.usage {
         count(&name, usage);
     }
-    let (usage, model) = (told.usage, clean(&told.model));
+    let (usage, model) = (told.usage, shown(&told.model));
     // Some do not say which model it was.
     let model = if model.is_empty() { chat.model.clone() } else { model };
-    let said = said(told).and_then(|said| check(&said, hints)).map_err(unusable)?;
+    let said = said(told, shown).and_then(|said| check(&said, hints, shown)).map_err(unusable)?;
     let class = Class { label: said.label.clone(), confidence: said.confidence };
     let answer = Answer {
         label: said.label,
@@ -187,24 +188,24 @@ struct Said {
 }
 
 /// What the model said, or why that is nothing.
-fn said(told: chat::Answer) -> Result<String, Fault> {
+fn said(told: chat::Answer, shown: impl Fn(&str) -> String) -> Result<String, Fault> {
     let foreign = |what: &str| Fault::Foreign { what: what.to_owned() };
     match &told.stop {
         Stop::End => told.text().ok_or_else(|| foreign("no content in it")),
         Stop::Length => Err(Fault::CutShort),
         Stop::Filtered => Err(Fault::Filtered),
-        Stop::Declined(text) => Err(Fault::Declined { text: clean(text) }),
+        Stop::Declined(text) => Err(Fault::Declined { text: shown(text) }),
         Stop::Calls => Err(foreign("it calls tools, and has none")),
-        Stop::Other(why) => Err(foreign(&format!("it ended with {}", clean(why)))),
+        Stop::Other(why) => Err(foreign(&format!("it ended with {}", shown(why)))),
     }
 }
 
-fn check(said: &str, hints: &TaskHints) -> Result<Said, Fault> {
+fn check(said: &str, hints: &TaskHints, shown: impl Fn(&str) -> String) -> Result<Said, Fault> {
     let beside = |what: String| Fault::BesideTheQuestion { what };
     let said: Said = serde_json::from_str(said)
         .map_err(|_| beside("not the JSON that the schema asks for".to_owned()))?;
     if !hints.labels.contains(&said.label) {
-        return Err(beside(format!("a label that the task does not have: {}", clean(&said.label))));
+        return Err(beside(format!("a label that the task does not have: {}", shown(&said.label))));
     }
     if !(0.0..=1.0).contains(&said.confidence) {
         return Err(beside(format!("a confidence of {}", said.confidence)));

@@ -122,7 +122,7 @@ impl<'a> Exchange<'a> {
         if reply.is_json {
             return Ok(&reply.body);
         }
-        let what = format!("its content type is \"{}\"", clean(&reply.content_type));
+        let what = format!("its content type is \"{}\"", self.told(&reply.content_type));
         Err(self.unusable(Fault::Foreign { what }))
     }
 
@@ -217,7 +217,11 @@ impl<'a> Exchange<'a> {
     }
 
     fn said(&self, text: Option<&str>) -> String {
-        let text = text.unwrap_or("it does not say why");
+        self.told(text.unwrap_or("it does not say why"))
+    }
+
+    /// A text of the destination's as it may be shown: short, and without the credential.
+    pub(super) fn told(&self, text: &str) -> String {
         self.secret.map_or_else(|| clean(text), |secret| clean(&secret.scrub(text)))
     }
 }

@@ -309,7 +309,11 @@ impl Escalator {
             Protocol::Chat(chat) => {
                 let input = chat::priced(&request.media);
                 let (answer, usage) = chat::ask(&exchange, chat, request, &self.hints).await?;
-                (answer, price::of(limits, input, usage.as_ref()))
+                let cost = match price::is_counted(limits, usage.as_ref()) {
+                    true => price::of(limits, input, usage.as_ref()),
+                    false => price::most(limits, chat.max_tokens),
+                };
+                (answer, cost)
             }
         };
         Ok(Answer { cost_micros: limits.has_prices().then_some(cost), ..answer })

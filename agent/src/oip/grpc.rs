@@ -291,8 +291,8 @@ async fn infer(
     begun: Instant,
     given: Option<Duration>,
 ) -> Result<ModelInferResponse, Refusal> {
-    // Typed contents are many small numbers; raw ones are copied.
-    let weight = bytes.len() * 2;
+    // Typed contents are many small numbers.
+    let weight = bytes.len() * TEXT_WEIGHT;
     let (room, busy_s) = (api.room.clone(), api.retry_after_s());
     let (model, version, request, _more) = off_reactor(weight, move || {
         let mut more = Place::default();
@@ -392,8 +392,9 @@ async fn framed<'a>(
     let Some(encoding) = encoding else {
         return Err(Refusal::bad("the message is compressed, and grpc-encoding does not say how"));
     };
-    let (room, weight) = (api.room.clone(), bytes.len() * TEXT_WEIGHT);
-    let (out, taken) = off_reactor(weight, move || {
+    let room = api.room.clone();
+    // What is in it nobody knows before.
+    let (out, taken) = off_reactor(usize::MAX, move || {
         let more = |bytes| room.try_take(bytes, &mut taken);
         Ok((expanded(&bytes, encoding, message, more, busy_s)?, taken))
     })

@@ -311,7 +311,9 @@ async fn decoded(
 ) -> Result<(Infer, Place), Refusal> {
     let Announced { json_length, encoding, .. } = announced;
     let weight = match (encoding, json_length) {
-        (Some(_), _) | (None, None) => bytes.len() * TEXT_WEIGHT,
+        // What is in a compressed body nobody knows before.
+        (Some(_), _) => usize::MAX,
+        (None, None) => bytes.len() * TEXT_WEIGHT,
         (None, Some(json)) => bytes.len() + json.min(bytes.len()) * TEXT_WEIGHT,
     };
     let (room, limit) = (api.room.clone(), api.config.max_body_bytes);

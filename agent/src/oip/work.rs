@@ -9,7 +9,7 @@ use crate::api::body::{Place, Room};
 /// Work of this weight is done where it is: a copy of so many bytes takes a tenth of a millisecond, and
 /// handing it over to another thread and back would take a good part of that.
 const SMALL: usize = 1 << 20;
-/// A byte of JSON, or one compressed, is as much work as so many of a binary tensor.
+/// A byte of JSON is as much work as so many of a binary tensor.
 pub(super) const TEXT_WEIGHT: usize = 16;
 
 /// Does work of a weight: about so many bytes that are copied.

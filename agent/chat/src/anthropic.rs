@@ -21,7 +21,7 @@ use crate::conversation::{
 use crate::dialect::Malformed;
 use crate::failure::{Failure, Kind, says, words};
 use crate::schema::plain;
-use crate::unfit::What;
+use crate::unfit::{What, has_none_of, takes_at_most_one};
 use crate::wait::{Told, of_headers};
 
 /// An answer is no longer than this where nobody says otherwise.
@@ -37,18 +37,12 @@ pub(crate) fn version(conversation: &Conversation) -> &'static str {
 /// The body of a call.
 pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, What> {
     let sampling = &conversation.sampling;
-    for (name, is_there) in [
+    has_none_of([
         ("seed", sampling.seed.is_some()),
         ("presence_penalty", sampling.presence_penalty.is_some()),
         ("frequency_penalty", sampling.frequency_penalty.is_some()),
-    ] {
-        if is_there {
-            return Err(What::Parameter(name));
-        }
-    }
-    if sampling.temperature.is_some_and(|temperature| temperature > 1.0) {
-        return Err(What::TooMuch("temperature", 1));
-    }
+    ])?;
+    takes_at_most_one(sampling.temperature)?;
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
     let most = conversation.max_tokens.unwrap_or(MAX_TOKENS);

@@ -20,25 +20,19 @@ use crate::conversation::{
 use crate::dialect::Malformed;
 use crate::failure::{Failure, Kind, says, words};
 use crate::schema::plain;
-use crate::unfit::What;
+use crate::unfit::{What, has_none_of, takes_at_most_one};
 use crate::wait::{Told, of_headers};
 
 /// The body of a call.
 pub(crate) fn body(conversation: &Conversation) -> Result<Value, What> {
     let sampling = &conversation.sampling;
-    for (name, is_there) in [
+    has_none_of([
         ("top_k", sampling.top_k.is_some()),
         ("seed", sampling.seed.is_some()),
         ("presence_penalty", sampling.presence_penalty.is_some()),
         ("frequency_penalty", sampling.frequency_penalty.is_some()),
-    ] {
-        if is_there {
-            return Err(What::Parameter(name));
-        }
-    }
-    if sampling.temperature.is_some_and(|temperature| temperature > 1.0) {
-        return Err(What::TooMuch("temperature", 1));
-    }
+    ])?;
+    takes_at_most_one(sampling.temperature)?;
     let mut body = Map::new();
     body.insert("messages".to_owned(), messages(&conversation.turns)?.into());
     if let Some(system) = &conversation.system {

@@ -44,3 +44,17 @@ pub enum What {
     #[error("the arguments of an earlier call of {0} are not an object")]
     Arguments(String),
 }
+
+/// Refuses the first of these parameters that is there: the protocol has none of them.
+pub(crate) fn has_none_of<const N: usize>(named: [(&'static str, bool); N]) -> Result<(), What> {
+    let first = named.into_iter().find(|(_, is_there)| *is_there);
+    first.map_or(Ok(()), |(name, _)| Err(What::Parameter(name)))
+}
+
+/// Refuses a temperature that only some protocols take.
+pub(crate) fn takes_at_most_one(temperature: Option<f32>) -> Result<(), What> {
+    match temperature {
+        Some(temperature) if temperature > 1.0 => Err(What::TooMuch("temperature", 1)),
+        _ => Ok(()),
+    }
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use holdfast_models::Bundle;
 
 use super::catalog::{Entry, Standing};
-use super::{Engine, Lane};
+use super::{Engine, Lane, heap};
 use crate::tune::Found;
 use crate::tune::candidates::TRACT;
 use crate::tune::choice::Choice;
@@ -25,6 +25,8 @@ impl Engine {
     /// cannot run comes first. What comes into service later is measured then; what remains unclear is
     /// tried again, less and less often. Never ends.
     pub async fn tune(&self) {
+        // What the loads of the start took goes back behind it, and not in the way of the first request.
+        tokio::task::spawn_blocking(heap::give_back).await.ok();
         self.report_library().await;
         let mut pause = FIRST_PAUSE;
         loop {

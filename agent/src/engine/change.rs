@@ -282,7 +282,9 @@ impl Engine {
         let loader = self.loader.clone();
         let loading = tokio::task::spawn_blocking(move || {
             let _one = one;
-            load(&loader)
+            let loaded = load(&loader);
+            heap::give_back();
+            loaded
         });
         loading.await.unwrap_or_else(|panic| Err(panicked(&panic)))
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use holdfast_models::{Bundle, Goldens, Loading, Model, Runtime};
 
-use super::heap;
 use super::memory::{Memory, Room};
 use crate::config::ModelsConfig;
 use crate::tune::candidates::{Pins, TRACT, candidates};
@@ -55,9 +54,7 @@ impl Way {
         let (variant, threads, goldens) = (Some(variant.as_str()), *threads, Goldens::Quick);
         let loading = Loading { variant, threads, goldens };
         let load = || Model::load_as(bundle, &*self.runtime, loading);
-        let loaded = catch_unwind(AssertUnwindSafe(load));
-        heap::give_back();
-        match loaded {
+        match catch_unwind(AssertUnwindSafe(load)) {
             Ok(Ok(model)) => Ok(Ready { model, _room }),
             Ok(Err(error)) => Err(crate::error_chain(&error)),
             Err(_) => Err("loading panicked; report this as a bug".to_owned()),

@@ -39,8 +39,10 @@ fn all() -> anyhow::Result<HashMap<u32, Own>> {
         let Some((_, rest)) = text.rsplit_once(") ") else { continue };
         let number = |at: usize| rest.split(' ').nth(at).and_then(|text| text.parse::<u64>().ok());
         let parent = number(1).and_then(|pid| u32::try_from(pid).ok());
-        if let (Some(parent), Some(user), Some(system)) = (parent, number(11), number(12)) {
-            found.insert(pid, Own { parent, ticks: user + system });
+        // In user and in system, of its own and of its children that ended.
+        let ticks = (11..=14).map(number).sum::<Option<u64>>();
+        if let (Some(parent), Some(ticks)) = (parent, ticks) {
+            found.insert(pid, Own { parent, ticks });
         }
     }
     Ok(found)

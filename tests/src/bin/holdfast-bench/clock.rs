@@ -19,3 +19,10 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let value = work();
     (start.elapsed(), value)
 }
+
+/// Nanoseconds of the machine's count since it booted, the same in every process.
+pub(crate) fn stamp_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default()
+}

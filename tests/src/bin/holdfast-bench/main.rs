@@ -10,6 +10,7 @@ mod agent;
 mod clock;
 mod footprint;
 mod gateway;
+mod holding;
 mod machine;
 mod models;
 mod queue;
@@ -50,8 +51,13 @@ enum What {
     Models(models::Options),
     /// The graphs of the reference folder on each runtime, side by side
     Runtimes,
-    /// Requests accepted and held through the API, without a link
+    /// Chat completions through the agent, beside Portkey and LiteLLM
     Gateway(gateway::Options),
+    /// A part of `gateway`: the provider
+    #[command(hide = true)]
+    GatewayUpstream { address: std::net::SocketAddr },
+    /// Requests accepted and held through the API, without a link
+    Holding(holding::Options),
     /// Models served to callers, beside ONNX Runtime by itself and other servers
     Serving(serving::Options),
     /// A part of `serving`: models in a process of its own
@@ -104,6 +110,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         What::Models(options) => models::measure(options)?,
         What::Runtimes => runtimes::measure()?,
         What::Gateway(options) => gateway::measure(options, &arguments.out)?,
+        What::GatewayUpstream { address } => {
+            gateway::upstream::serve(*address)?;
+            return Ok(true);
+        }
+        What::Holding(options) => holding::measure(options, &arguments.out)?,
         What::Queue(options) => queue::measure(options, &arguments.out)?,
         What::Serving(options) => serving::measure(options, &arguments.out)?,
         What::ServingPart(part) => {
@@ -131,6 +142,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             return Ok(true);
         }
     };
+    anyhow::ensure!(
+        !report.rows.is_empty(),
+        "nothing could be measured; what was measured before stands"
+    );
     let report = report.on(&arguments.date, &arguments.build);
     println!("{}", report.table());
     let written = report.write(&arguments.out)?;

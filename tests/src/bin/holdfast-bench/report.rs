@@ -1,7 +1,7 @@
 //! What a benchmark found: rows of numbers with their bars.
 //!
-//! **Invariant:** a row with a bar is held when its value is on the bar's good side, and a report is
-//! held when all of its rows are.
+//! **Invariant:** a row with a bar is held when its value is on the bar's good side, so not when it could
+//! not be measured; a report is held when all of its rows are.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Row {
     /// What was measured.
     pub(crate) what: String,
-    /// The number.
-    pub(crate) value: f64,
+    /// The number; nothing where it could not be measured and a bar says that it should have been.
+    pub(crate) value: Option<f64>,
     /// Its unit.
     pub(crate) unit: String,
     /// What it is held to.
@@ -113,8 +113,10 @@ impl Report {
         is_least: bool,
         detail: bool,
     ) {
-        // What was not measured has no row.
-        let Some(value) = value else { return };
+        // What nobody insists on has no row where it was not measured.
+        if value.is_none() && bar.is_none() {
+            return;
+        }
         self.rows.push(Row { what, value, unit: unit.to_owned(), bar, is_least, detail });
     }
 
@@ -158,12 +160,14 @@ impl Report {
 
 impl Row {
     fn holds(&self) -> bool {
-        self.bar.is_none_or(|bar| if self.is_least { self.value >= bar } else { self.value <= bar })
+        let Some(bar) = self.bar else { return true };
+        self.value.is_some_and(|value| if self.is_least { value >= bar } else { value <= bar })
     }
 
     /// The number with its unit, to three digits or so.
     pub(crate) fn measured(&self) -> String {
-        format!("{} {}", digits(self.value), self.unit).trim_end().to_owned()
+        let Some(value) = self.value else { return "not measured".to_owned() };
+        format!("{} {}", digits(value), self.unit).trim_end().to_owned()
     }
 
     /// The bar with its unit, or nothing.
@@ -175,8 +179,9 @@ impl Row {
     /// How much of the bar is used, and whether that is too much.
     pub(crate) fn share(&self) -> String {
         let Some(bar) = self.bar.filter(|bar| *bar > 0.0) else { return String::new() };
+        let Some(value) = self.value else { return "missed".to_owned() };
         let missed = if self.holds() { "" } else { " missed" };
-        format!("{:.0} %{missed}", 100.0 * self.value / bar)
+        format!("{:.0} %{missed}", 100.0 * value / bar)
     }
 }
 
@@ -256,6 +261,16 @@ mod tests {
         assert!(!report.holds());
         let table = report.table();
         assert!(table.contains("100 %") && table.contains("missed"), "{table}");
+    }
+
+    #[test]
+    fn a_bar_is_missed_by_what_could_not_be_measured() {
+        let mut report = Report::new("x", "X");
+        report.add("of no bar", None, "ms");
+        assert!(report.holds() && report.rows.is_empty());
+        report.at_most("of a bar", None, "ms", 15.0);
+        assert!(!report.holds());
+        assert!(report.table().contains("not measured"), "{}", report.table());
     }
 
     #[test]

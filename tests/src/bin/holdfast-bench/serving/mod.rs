@@ -12,7 +12,7 @@ mod grpc;
 mod load;
 mod models;
 pub(crate) mod peers;
-mod processes;
+pub(crate) mod processes;
 mod rounds;
 mod wire;
 
@@ -174,7 +174,8 @@ fn rows(report: &mut Report, results: &Results) {
         "ms",
     );
     for (name, memory) in &results.memory {
-        report.add(format!("{name}: memory (PSS)"), *memory, "MiB");
+        // Pages that the peers have in common count for each by its share: alone each takes more.
+        report.add(format!("{name} beside the others: memory (PSS)"), *memory, "MiB");
     }
     report.detail("turns in which others used the machine all the same", results.noisy, "");
 }

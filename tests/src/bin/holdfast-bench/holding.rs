@@ -31,7 +31,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn measure(options: &Options, out: &std::path::Path) -> anyhow::Result<Report> {
-    let mut report = Report::new("gateway", "Through the API, without a link");
+    let mut report = Report::new("holding", "Through the API, without a link");
     // Only an earlier call can make this fail, and that one did the same.
     rustls::crypto::ring::default_provider().install_default().ok();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

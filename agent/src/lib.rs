@@ -5,7 +5,7 @@
 //!
 //! Tasks, and who waits for whom (no cycles):
 //! ```text
-//! api ──► service ──► engine (workers of each bundle)
+//! api (behind access) ──► service ──► engine (workers of each bundle)
 //!            │└─────► escalate ──► destinations
 //!            └──────► queue (one writer thread) ◄── drain ──► escalate
 //! oip (under /v2, and gRPC) ──► engine
@@ -15,6 +15,7 @@
 
 use std::error::Error;
 
+pub mod access;
 pub mod answer;
 pub mod api;
 pub mod asked;

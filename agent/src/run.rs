@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::Api;
+use crate::access::Access;
+use crate::api::{Api, Socket, Tls, TlsError};
 use crate::clock::{self, Clock};
-use crate::config::Config;
+use crate::config::{ApiConfig, Config};
 use crate::drain::Drain;
 use crate::engine::Engine;
 use crate::escalate::{EscalateError, Escalator, Purse, TaskHints};
@@ -54,12 +55,16 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// Where the agent answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// HTTP.
     pub api: SocketAddr,
     /// gRPC, if that is served.
     pub grpc: Option<SocketAddr>,
+    /// Whether both speak TLS.
+    pub is_tls: bool,
+    /// A Unix socket, if one is served.
+    pub socket: Option<PathBuf>,
 }
 
 /// Why the agent does not run.
@@ -81,6 +86,20 @@ pub enum RunError {
     /// A destination's client cannot be made.
     #[error(transparent)]
     Escalate(#[from] EscalateError),
+    /// The socket cannot be had.
+    #[error("cannot serve the socket {}; stop what serves it, or set api.unix_socket to another path", path.display())]
+    Socket {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The operator's token cannot be made.
+    #[error("the system gives no random numbers")]
+    Random(#[source] std::io::Error),
     /// The metrics cannot be set up.
     #[error("cannot set up the metrics")]
     Metrics(#[from] BuildError),
@@ -114,7 +133,14 @@ pub async fn run(
         Some(address) => Some(bind("api.grpc_listen", address).await?),
         None => None,
     };
-    let addresses = Addresses { api: address, grpc: grpc.as_ref().map(|(_, address)| *address) };
+    let (tls, grpc_tls) = (tls(&config.api, b"http/1.1")?, tls(&config.api, b"h2")?);
+    let socket = bind_socket(&config)?;
+    let addresses = Addresses {
+        api: address,
+        grpc: grpc.as_ref().map(|(_, address)| *address),
+        is_tls: tls.is_some(),
+        socket: socket_path(&config),
+    };
     let tuning = Arc::new(Tuning::open(program, &config.state_dir));
     tuning.recover();
     let (engine, slot) = tokio::join!(Engine::start(&config.models, &tuning), open_queue(&config));
@@ -150,19 +176,28 @@ pub async fn run(
     parts.spawn(&tasks, &stop_behind);
     tasks.spawn(upkeep(metrics.clone(), stop_behind.clone()));
 
+    let access = Access::open(&config.state_dir, config.api.require_token, service.clock.clone())
+        .map_err(RunError::Random)?;
     let (limits, defaults) = (config.api.clone(), config.requests);
-    let api = Api::new(service.clone(), limits, defaults, metrics, takers, stop.clone());
+    let api = Api::new(service.clone(), limits, defaults, metrics, takers, access, stop.clone());
     tracing::info!(%address, models = service.engine.lanes().len(), ready_ms = started.elapsed().as_millis(), "ready");
     ready(addresses)?;
     let by_grpc = async {
         if let Some((listener, address)) = grpc {
             tracing::info!(%address, "gRPC is served");
-            crate::oip::serve_grpc(listener, api.clone(), stop.clone()).await;
+            crate::oip::serve_grpc(listener, grpc_tls, api.clone(), stop.clone()).await;
         }
     };
-    let by_http = crate::api::serve(listener, api.clone().router(), &config.api, stop.clone());
+    let router = api.clone().router();
+    let by_socket = async {
+        if let Some(socket) = socket {
+            let (router, stop) = (router.clone(), stop.clone());
+            crate::api::serve_socket(socket, router, &config.api, stop).await;
+        }
+    };
+    let by_http = crate::api::serve(listener, tls, router.clone(), &config.api, stop.clone());
     tokio::select! {
-        ((), ()) = async { tokio::join!(by_http, by_grpc) } => {}
+        ((), (), ()) = async { tokio::join!(by_http, by_grpc, by_socket) } => {}
         () = stopped_for_long(&stop) => {}
     }
     stop_behind.cancel();
@@ -257,6 +292,23 @@ async fn bind(
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+/// Where the Unix socket is. With TLS there always is one: the command line of this device goes that way.
+fn socket_path(config: &Config) -> Option<PathBuf> {
+    let default = || config.api.tls.is_some().then(|| config.state_dir.join("agent.sock"));
+    config.api.unix_socket.clone().or_else(default)
+}
+
+fn bind_socket(config: &Config) -> Result<Option<Socket>, RunError> {
+    let Some(path) = socket_path(config) else { return Ok(None) };
+    let bound = Socket::bind(&path).map_err(|source| RunError::Socket { path, source })?;
+    Ok(Some(bound))
+}
+
+fn tls(config: &ApiConfig, alpn: &[u8]) -> Result<Option<Tls>, TlsError> {
+    let Some(files) = &config.tls else { return Ok(None) };
+    Tls::read(files, alpn, config.header_timeout).map(Some)
 }
 
 /// Opens the queue; a disk that does not let it is tried again by [`hold_task`].

@@ -248,6 +248,10 @@ mod tests {
             max_waiting: 1,
             header_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(10),
+            unix_socket: None,
+            tls: None,
+            require_token: false,
+            access_log: false,
         }
     }
 

@@ -4,6 +4,8 @@
 //! else to [`Service`]; no body larger than the limit is ever in memory.
 
 pub(crate) mod body;
+pub(crate) mod guard;
+pub(crate) mod listen;
 mod problem;
 mod queue;
 mod results;
@@ -18,9 +20,10 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use holdfast_models::{Bundle, Media, MediaError, MediaKind};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -28,10 +31,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use self::guard::Logged;
+pub use self::listen::TlsError;
+pub(crate) use self::listen::{Socket, Tls};
 pub use self::problem::Problem;
 pub use self::queue::Ids;
-pub use self::server::serve;
+pub(crate) use self::server::{serve, serve_socket};
 use self::terms::{Terms, TermsQuery};
+use crate::access::{Access, Caller};
 use crate::config::{ApiConfig, RequestDefaults};
 use crate::engine::Load;
 use crate::gauges;
@@ -58,6 +65,8 @@ pub struct Api {
     pub takers: Takers,
     /// Ends the streams when the agent stops.
     pub stop: CancellationToken,
+    /// Who may call, and for what.
+    pub(crate) access: Access,
     places: Arc<Semaphore>,
     pub(crate) room: body::Room,
     waiting: Arc<Semaphore>,
@@ -74,12 +83,13 @@ impl Api {
         defaults: RequestDefaults,
         metrics: PrometheusHandle,
         takers: Takers,
+        access: Access,
         stop: CancellationToken,
     ) -> Self {
         let places = Arc::new(Semaphore::new(config.max_concurrent));
         let room = body::Room::of(&config);
         let waiting = Arc::new(Semaphore::new(config.max_waiting));
-        Self { service, config, defaults, metrics, takers, stop, places, room, waiting }
+        Self { service, config, defaults, metrics, takers, stop, access, places, room, waiting }
     }
 
     /// A place for one who waits: a long poll or a stream of events.
@@ -114,6 +124,7 @@ impl Api {
 
     /// All routes.
     pub fn router(self) -> Router {
+        let gate = guard::Gate { access: self.access.clone(), has_log: self.config.access_log };
         Router::new()
             .route("/v1/tasks", get(list_tasks))
             .route("/v1/tasks/{task}", post(ask))
@@ -135,18 +146,20 @@ impl Api {
             .route("/metrics", get(render_metrics))
             .fallback(unknown_path)
             .method_not_allowed_fallback(wrong_method)
+            .layer(from_fn_with_state(gate, guard::pass))
             .with_state(self)
     }
 }
 
 async fn ask(
     State(api): State<Api>,
+    caller: Caller,
     Path(task): Path<String>,
     query: Result<Query<TermsQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let admitted = admit(&api, &task, query, &headers).await;
+    let admitted = admit(&api, &caller, &task, query, &headers).await;
     let (task, terms, (ttl_ms, not_before_ms), _place) = match admitted {
         Ok(admitted) => admitted,
         Err(problem) => {
@@ -158,11 +171,13 @@ async fn ask(
     let limit = body::Limit::Configured { frame: 0 };
     let (bytes, _room) = body::read(&api.room, &api.config, limit, &headers, body, busy_s).await?;
     let media = read_media(&api, &task, &headers, bytes)?;
+    let class = terms.class.unwrap_or(api.service.policy.default_class);
+    let logged = Extension(Logged { task: Some(task.to_string()), class: Some(class) });
     let request = Request {
         id: RequestId::new(),
         task,
         media,
-        class: terms.class.unwrap_or(api.service.policy.default_class),
+        class,
         priority: terms.priority.unwrap_or_default(),
         escalate: terms.escalate.unwrap_or_default(),
         deadline_ms: terms.deadline_ms.unwrap_or(api.defaults.deadline_ms),
@@ -177,7 +192,7 @@ async fn ask(
     let reply = asked.map_err(|error| Problem::of_queue(error, waiting, rate))?;
     let body = ReplyBody::from(&reply);
     if reply.state.is_final() {
-        return Ok(Json(body).into_response());
+        return Ok((logged, Json(body)).into_response());
     }
     let expected_wait_s = waiting.and_then(|length| rate.time_for(length));
     let now_ms = api.service.clock.now_ms();
@@ -189,7 +204,8 @@ async fn ask(
     let ahead = Ahead { length: waiting, expected_wait_s };
     let body = HeldBody { reply: body, due_in_ms, queue: ahead };
     let location = format!("/v1/requests/{}", reply.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response())
+    let held = (StatusCode::ACCEPTED, [(header::LOCATION, location)], logged, Json(body));
+    Ok(held.into_response())
 }
 
 /// A reply to who was not answered yet: the request, and what waits with it.
@@ -214,6 +230,7 @@ struct Ahead {
 /// What can be said of a request before its body is read.
 async fn admit<'a>(
     api: &'a Api,
+    caller: &Caller,
     task: &str,
     query: Result<Query<TermsQuery>, QueryRejection>,
     headers: &HeaderMap,
@@ -221,6 +238,7 @@ async fn admit<'a>(
     let task = known_task(api, task).await?;
     let Query(query) = query.map_err(|error| bad_query(&error, TermsQuery::KEYS))?;
     let terms = terms::read(headers, &query)?;
+    caller.may_label(terms.class.unwrap_or(api.service.policy.default_class))?;
     let times = terms.times(api.defaults.ttl_ms)?;
     Ok((task, terms, times, api.place()?))
 }

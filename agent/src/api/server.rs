@@ -15,12 +15,15 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Problem;
+use super::listen::{self, Socket, Source, Tls};
+use crate::access::Peer;
 use crate::config::ApiConfig;
 
 /// After a failed accept (no file descriptor is left, say) the next one waits this long.
@@ -37,28 +40,62 @@ pub(crate) const STOPPING: &str = "the agent stops before this call has its answ
 /// Request headers at most; more are refused with 431.
 const MAX_HEADERS: usize = 64;
 
-/// Serves `router` on `listener` until `stop`, then ends when the requests under way are answered.
-pub async fn serve(
+/// Serves `router` on `listener`, in TLS if there is any, until `stop`, then ends when the requests under
+/// way are answered.
+pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Tls>,
     router: Router,
     config: &ApiConfig,
     stop: CancellationToken,
 ) {
+    let http = http(config);
+    let serve = move |stream, stop| {
+        let (http, router, tls) = (http.clone(), router.clone(), tls.clone());
+        async move {
+            let Some(tls) = tls else {
+                return connection(stream, Peer::Network, http, router, stop).await;
+            };
+            if let Some(stream) = tls.greet(stream).await {
+                let peer = listen::certified(&stream);
+                connection(stream, peer, http, router, stop).await;
+            }
+        }
+    };
+    accept(listener, config.max_connections, stop, serve).await;
+}
+
+/// Serves `router` on a Unix socket until `stop`, as [`serve`] does.
+pub(crate) async fn serve_socket(
+    socket: Socket,
+    router: Router,
+    config: &ApiConfig,
+    stop: CancellationToken,
+) {
+    let http = http(config);
+    let serve = move |stream, stop| {
+        let peer = listen::process(&stream);
+        connection(stream, peer, http.clone(), router.clone(), stop)
+    };
+    accept(socket, config.max_connections, stop, serve).await;
+}
+
+fn http(config: &ApiConfig) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .max_headers(MAX_HEADERS);
-    let serve = move |stream, stop| connection(stream, http.clone(), router.clone(), stop);
-    accept(listener, config.max_connections, stop, serve).await;
+    http
 }
 
 /// Takes connections, `limit` of them at once, until `stop`, then waits for those that are open.
-pub(crate) async fn accept<C>(
-    listener: TcpListener,
+pub(crate) async fn accept<S, C>(
+    source: S,
     limit: usize,
     stop: CancellationToken,
-    connection: impl Fn(TcpStream, CancellationToken) -> C,
+    connection: impl Fn(S::Stream, CancellationToken) -> C,
 ) where
+    S: Source,
     C: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limit));
@@ -71,8 +108,8 @@ pub(crate) async fn accept<C>(
         };
         let stream = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+            accepted = source.next() => match accepted {
+                Ok(stream) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "a connection to the API could not be accepted");
                     tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -80,30 +117,28 @@ pub(crate) async fn accept<C>(
                 }
             },
         };
-        // Answers are small: they are not held back to be filled up.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
         let connection = connection(stream, stop.clone());
         connections.spawn(async move {
             connection.await;
             drop(place);
         });
     }
-    drop(listener);
+    drop(source);
     connections.close();
     connections.wait().await;
 }
 
 /// One connection to its end; after `stop` it ends with the request under way.
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: Peer,
     http: http1::Builder,
     router: Router,
     stop: CancellationToken,
 ) {
     let (router, stopping) = (TowerToHyperService::new(router), Arc::new(stop.clone()));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
         let (response, stopping) = (router.call(request), Arc::clone(&stopping));
         async move {
             tokio::select! {

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
 use crate::engine::Engine;
-use crate::escalate::{Hook, LocalAgent, Method};
+use crate::escalate::{Hook, Method};
 use crate::queue::{self, QueueConfig, QueueError};
 use crate::request::TaskName;
 use crate::results::receiver::Webhook;
@@ -308,7 +308,7 @@ async fn of_queue(config: &Config) -> Finding {
 
 /// Why an agent that runs has no queue, if one runs and has none.
 async fn queue_that_is_missing(config: &Config) -> Option<String> {
-    let agent = LocalAgent::at(&running::address(config)).ok()?;
+    let agent = running::agent(config).ok()?;
     let said: Value = agent.ask(Method::Get, "/readyz", Vec::new()).await.ok()?;
     Some(said.get("queue")?.get("why")?.as_str()?.to_owned())
 }

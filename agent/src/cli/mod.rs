@@ -14,6 +14,7 @@ mod run;
 mod running;
 mod runtime;
 mod table;
+mod token;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -108,6 +109,8 @@ enum Command {
     Runtime(runtime::RuntimeArgs),
     /// Look at the requests on disk
     Queue(queue::QueueArgs),
+    /// Make, list and revoke the tokens with which others call the API
+    Token(token::TokenArgs),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -177,6 +180,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Models(args) => models::models(args, program),
         Command::Runtime(args) => runtime::runtime(args, program),
         Command::Queue(args) => queue::queue(&args),
+        Command::Token(args) => token::token(&args),
         Command::Completions { shell } => {
             let mut command = Args::command();
             clap_complete::generate(shell, &mut command, "holdfast-agent", &mut std::io::stdout());

@@ -35,16 +35,16 @@ pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Fail
             on_signal.cancel();
         });
         let ready = |addresses: Addresses| {
-            if let Err(error) = announce(&address_file, addresses) {
+            if let Err(error) = announce(&address_file, &addresses) {
                 tracing::warn!(file = %address_file.display(), %error, "the API's address cannot be noted yet: `queue` and `doctor` look for it at api.listen");
-                tokio::spawn(announce_when_possible(address_file.clone(), addresses, announcing.clone()));
+                tokio::spawn(announce_when_possible(address_file.clone(), addresses.clone(), announcing.clone()));
             }
             if let Some(path) = &args.ready_file {
-                announce(path, addresses)
+                announce(path, &addresses)
                     .map_err(|source| RunError::ReadyFile { path: path.clone(), source })?;
             }
             // Nobody may be reading; the agent runs all the same.
-            drop(output::print(&format!("ready: http://{}", addresses.api)));
+            drop(output::print(&format!("ready: {}", url(&addresses))));
             Ok(())
         };
         crate::run::run(config, program, stop, ready).await
@@ -53,8 +53,11 @@ pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Fail
     runtime.shutdown_background();
     result.map(|()| Exit::Fine).map_err(|error| {
         let exit = match &error {
-            RunError::Listen { .. } | RunError::Queue(_) => Exit::Unavailable,
-            RunError::Escalate(_) => Exit::Config,
+            RunError::Listen { .. }
+            | RunError::Socket { .. }
+            | RunError::Queue(_)
+            | RunError::Random(_) => Exit::Unavailable,
+            RunError::Escalate(_) | RunError::Tls(_) => Exit::Config,
             RunError::ReadyFile { .. } => Exit::Storage,
             RunError::Metrics(_) => Exit::Bug,
         };
@@ -64,16 +67,26 @@ pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Fail
 
 /// Written beside and renamed, so that a reader never sees half of it. Where that fails, what an earlier
 /// agent wrote is of no use to anybody.
-fn announce(path: &Path, addresses: Addresses) -> std::io::Result<()> {
+fn announce(path: &Path, addresses: &Addresses) -> std::io::Result<()> {
     let beside = path.with_extension("new");
-    let Addresses { api, grpc } = addresses;
-    let grpc = grpc.map(|address| format!(",\"grpc\":\"{address}\"")).unwrap_or_default();
-    let written = std::fs::write(&beside, format!("{{\"api\":\"http://{api}\"{grpc}}}\n"))
-        .and_then(|()| std::fs::rename(&beside, path));
+    let mut note = serde_json::json!({ "api": url(addresses) });
+    if let Some(grpc) = addresses.grpc {
+        note["grpc"] = grpc.to_string().into();
+    }
+    if let Some(socket) = &addresses.socket {
+        note["socket"] = std::path::absolute(socket)?.display().to_string().into();
+    }
+    let written =
+        std::fs::write(&beside, format!("{note}\n")).and_then(|()| std::fs::rename(&beside, path));
     written.inspect_err(|_| {
         drop(std::fs::remove_file(beside));
         drop(std::fs::remove_file(path));
     })
+}
+
+fn url(addresses: &Addresses) -> String {
+    let scheme = if addresses.is_tls { "https" } else { "http" };
+    format!("{scheme}://{}", addresses.api)
 }
 
 /// Tries until the disk takes it.
@@ -83,8 +96,8 @@ async fn announce_when_possible(path: PathBuf, addresses: Addresses, stop: Cance
             () = stop.cancelled() => return,
             () = tokio::time::sleep(ANNOUNCE_AGAIN) => {}
         }
-        let at = path.clone();
-        let announced = tokio::task::spawn_blocking(move || announce(&at, addresses)).await;
+        let (at, addresses) = (path.clone(), addresses.clone());
+        let announced = tokio::task::spawn_blocking(move || announce(&at, &addresses)).await;
         if matches!(announced, Ok(Ok(()))) {
             return tracing::info!(file = %path.display(), "the API's address is noted");
         }

@@ -84,6 +84,25 @@ pub struct ApiConfig {
     pub header_timeout: Duration,
     /// Limit for receiving a body.
     pub read_timeout: Duration,
+    /// A Unix socket that is served too.
+    pub unix_socket: Option<PathBuf>,
+    /// TLS, over HTTP and gRPC alike; neither speaks it when `None`.
+    pub tls: Option<TlsConfig>,
+    /// Whether who shows no token is refused.
+    pub require_token: bool,
+    /// Whether each request is a line in the log.
+    pub access_log: bool,
+}
+
+/// The files of the API's TLS, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The certificate, with those between it and a root that callers know.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Roots of the callers' certificates; who has none of them is not spoken to.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Which models run here.
@@ -320,17 +339,16 @@ fn read_api(mut section: Section<'_>) -> ApiConfig {
         section.parsed("grpc_listen", "an address and port such as 127.0.0.1:8001", |text| {
             text.parse::<SocketAddr>().ok()
         });
-    let open = section.boolean("allow_unauthenticated_network", false);
-    for (key, address) in [("listen", Some(listen)), ("grpc_listen", grpc_listen)] {
-        let Some(address) = address.filter(|address| !address.ip().is_loopback() && !open) else {
-            continue;
-        };
+    let is_far = |address: SocketAddr| !address.ip().is_loopback();
+    let is_open = section.boolean("allow_unauthenticated_network", false);
+    let needs_token = (is_far(listen) || grpc_listen.is_some_and(is_far)) && !is_open;
+    let require_token = section.boolean("require_token", needs_token);
+    if needs_token && !require_token {
         section.fault(
-            key,
-            format!(
-                "is \"{address}\", which others on the network can reach without a token; must be \
-                 on loopback, or say so with api.allow_unauthenticated_network = true"
-            ),
+            "require_token",
+            "is false, and others on the network can reach the API; leave it away, or say that \
+             anybody may call with api.allow_unauthenticated_network = true"
+                .to_owned(),
         );
     }
     let max_body_mib = section.integer("max_body_mib", 1..=64, 20);
@@ -344,6 +362,10 @@ fn read_api(mut section: Section<'_>) -> ApiConfig {
     let api = ApiConfig {
         listen,
         grpc_listen,
+        unix_socket: section.text("unix_socket").map(PathBuf::from),
+        tls: section.optional_section("tls").and_then(read_tls),
+        require_token,
+        access_log: section.boolean("access_log", require_token),
         max_body_bytes: bytes(max_body_mib << 20),
         max_body_memory: bytes(max_body_memory_mib << 20),
         max_waiting: bytes(section.integer("max_waiting", 1..=65_536, 256)),
@@ -362,6 +384,14 @@ fn read_api(mut section: Section<'_>) -> ApiConfig {
     };
     section.finish();
     api
+}
+
+fn read_tls(mut section: Section<'_>) -> Option<TlsConfig> {
+    let certificate = section.required_text("certificate", "/etc/holdfast/agent.crt");
+    let key = section.required_text("key", "/etc/holdfast/agent.key");
+    let client_ca = section.text("client_ca").map(PathBuf::from);
+    section.finish();
+    Some(TlsConfig { certificate: certificate?.into(), key: key?.into(), client_ca })
 }
 
 fn read_models(mut section: Section<'_>) -> ModelsConfig {

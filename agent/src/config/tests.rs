@@ -125,12 +125,18 @@ fn a_table_where_a_value_belongs_is_a_fault_and_no_panic() {
 }
 
 #[test]
-fn listening_to_the_network_has_to_be_said() {
+fn who_listens_to_the_network_asks_for_tokens_unless_it_is_said() {
+    let local = parse("").unwrap().api;
+    assert!(!local.require_token && !local.access_log);
+    assert!(parse("[api]\nrequire_token = true").unwrap().api.require_token);
     for key in ["listen", "grpc_listen"] {
-        let open = format!("[api]\n{key} = \"0.0.0.0:8470\"");
-        let why = parse(&open).unwrap_err().join("");
+        let far = format!("[api]\n{key} = \"0.0.0.0:8470\"");
+        let api = parse(&far).unwrap().api;
+        assert!(api.require_token && api.access_log, "{key}");
+        let why = parse(&format!("{far}\nrequire_token = false")).unwrap_err().join("");
         assert!(why.contains("allow_unauthenticated_network"), "{key}: {why}");
-        assert!(parse(&format!("{open}\nallow_unauthenticated_network = true")).is_ok(), "{key}");
+        let open = parse(&format!("{far}\nallow_unauthenticated_network = true")).unwrap();
+        assert!(!open.api.require_token, "{key}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! **Invariant:** bytes go to the configured host alone: no redirect is followed and no proxy is
 //! taken from the environment; an answer is read up to a bound of its protocol and up to a deadline.
 
+use std::path::PathBuf;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -136,6 +137,22 @@ impl Http {
         let client = builder
             .build()
             .map_err(|error| EscalateError::Setup { name: name.to_owned(), cause: cause(error) })?;
+        Ok(Self {
+            client,
+            max_answer: MAX_ANSWER,
+            #[cfg(test)]
+            network: None,
+        })
+    }
+
+    /// Sets up the way to the agent of this device behind its Unix socket; connects to nobody.
+    pub(super) fn over_socket(path: PathBuf) -> Result<Self, EscalateError> {
+        install_provider();
+        let builder = reqwest::Client::builder().unix_socket(path).no_proxy().tls_certs_only([]);
+        let client = builder.build().map_err(|error| EscalateError::Setup {
+            name: "agent".to_owned(),
+            cause: cause(error),
+        })?;
         Ok(Self {
             client,
             max_answer: MAX_ANSWER,

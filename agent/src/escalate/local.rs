@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** it sends nothing but the question.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,8 @@ use crate::destination::{Destination, Limits, Protocol, Zone};
 const WITHIN: Duration = Duration::from_secs(3);
 /// For what is large, and must be synced.
 const WITHIN_LARGE: Duration = Duration::from_secs(60);
+/// What the agent is called behind its socket.
+const SOCKET_HOST: &str = "http://localhost";
 /// A body is large from here on.
 const LARGE: usize = 1024 * 1024;
 /// The longest answer of an agent on this device: a request with all its bytes.
@@ -65,16 +68,25 @@ pub enum LocalError {
 pub struct LocalAgent {
     http: Http,
     base: String,
+    token: Option<String>,
 }
 
 impl LocalAgent {
-    /// The agent at `base`, such as `http://127.0.0.1:8470`; connects to nobody.
+    /// The agent at `base`, such as `http://127.0.0.1:8470`, or behind a Unix socket, which is shown the
+    /// operator's token if there is one; connects to nobody.
     ///
     /// # Errors
     /// When the address is none.
-    pub fn at(base: &str) -> Result<Self, LocalError> {
-        let http = Http::new(&destination(base))?.reading_up_to(MAX_BODY);
-        Ok(Self { http, base: base.to_owned() })
+    pub fn at(
+        base: &str,
+        socket: Option<PathBuf>,
+        token: Option<String>,
+    ) -> Result<Self, LocalError> {
+        let (http, base) = match socket {
+            Some(path) => (Http::over_socket(path)?, SOCKET_HOST),
+            None => (Http::new(&destination(base))?, base),
+        };
+        Ok(Self { http: http.reading_up_to(MAX_BODY), base: base.to_owned(), token })
     }
 
     /// Asks for a path.
@@ -106,10 +118,15 @@ impl LocalAgent {
             method,
             url: format!("{}{path}", self.base),
             headers: Vec::new(),
-            proof: Proof::new(),
+            proof: self.proof(),
             body: body.into(),
         };
         exchange(&self.http, call, within).await
+    }
+
+    fn proof(&self) -> Proof {
+        let token = self.token.iter();
+        token.map(|token| ("authorization", format!("Bearer {token}"))).collect()
     }
 }
 

@@ -21,7 +21,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -39,8 +40,9 @@ use super::refusal::{Kind, Refusal, shown};
 use super::request::MAX_DEADLINE;
 use super::work::{self, InPlaceOf, TEXT_WEIGHT, off_reactor};
 use super::{EXTENSIONS, SMALL_BODY, ask, contents, dtype};
+use crate::access::{self, Caller, Denied, Need, Peer};
 use crate::api::body::{self, Limit, Place};
-use crate::api::{Api, server};
+use crate::api::{Api, Tls, guard, listen, server};
 use crate::engine;
 
 /// What all methods are under.
@@ -51,10 +53,22 @@ const FRAME: usize = 5;
 const PING_EVERY: Duration = Duration::from_secs(20);
 
 /// Serves the protocol on `listener` until `stop`, then ends when the calls under way are answered.
-pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    api: Api,
+    stop: CancellationToken,
+) {
     let limit = api.config.max_connections;
     server::accept(listener, limit, stop, move |stream, stop| {
-        connection(stream, api.clone(), stop)
+        let (api, tls) = (api.clone(), tls.clone());
+        async move {
+            let Some(tls) = tls else { return connection(stream, Peer::Network, api, stop).await };
+            if let Some(stream) = tls.greet(stream).await {
+                let peer = listen::certified(&stream);
+                connection(stream, peer, api, stop).await;
+            }
+        }
     })
     .await;
 }
@@ -67,7 +81,12 @@ struct Calls {
 }
 
 /// One connection to its end; after `stop` it ends with the calls under way.
-async fn connection(stream: TcpStream, api: Api, stop: CancellationToken) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    api: Api,
+    stop: CancellationToken,
+) {
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
@@ -88,7 +107,7 @@ async fn connection(stream: TcpStream, api: Api, stop: CancellationToken) {
             let _under_way = UnderWay(calls);
             Ok::<_, Infallible>(tokio::select! {
                 biased;
-                reply = answer(api, request) => reply,
+                reply = answer(api, peer, request) => reply,
                 () = server::stopped_for_long(&stopping) => come_back(),
             })
         }
@@ -135,8 +154,15 @@ impl Drop for UnderWay {
 type Reply = http::Response<tonic::body::Body>;
 
 /// Answers one call, whatever it is.
-async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
+async fn answer(api: Api, peer: Peer, request: http::Request<Incoming>) -> Reply {
     let method = request.uri().path().strip_prefix(SERVICE).unwrap_or_default().to_owned();
+    let (caller, _place) = match admitted(&api, peer, &method, request.headers()) {
+        Ok(admitted) => admitted,
+        Err(denied) => {
+            body::discard(Body::new(request.into_body())).await;
+            return status(&Refusal::from(denied)).into_http();
+        }
+    };
     let engine = Arc::clone(&api.service.engine);
     match method.as_str() {
         "ServerLive" => {
@@ -150,6 +176,7 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
         "ModelReady" => {
             let call = |bytes| async move {
                 let ModelRequest { name, version } = read(bytes)?;
+                caller.may_ask(&name)?;
                 // What is not there is not ready, and no error to who asks for that.
                 let ready = ask::is_ready(&engine, &name, some(&version)).await.unwrap_or(false);
                 Ok(ReadyResponse { ready })
@@ -159,6 +186,7 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
         "ModelMetadata" => {
             let call = |bytes| async move {
                 let ModelRequest { name, version } = read(bytes)?;
+                caller.may_ask(&name)?;
                 Ok(metadata(ask::metadata(&engine, &name, some(&version)).await?))
             };
             unary(&api, request, call).await
@@ -166,6 +194,7 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
         "ModelConfig" => {
             let call = |bytes| async move {
                 let ModelRequest { name, version } = read(bytes)?;
+                caller.may_ask(&name)?;
                 let config = config(ask::metadata(&engine, &name, some(&version)).await?);
                 Ok(ModelConfigResponse { config: Some(config) })
             };
@@ -174,10 +203,27 @@ async fn answer(api: Api, request: http::Request<Incoming>) -> Reply {
         "ModelInfer" => {
             let (begun, given) = (Instant::now(), timeout_of(request.headers()));
             let own = api.clone();
-            unary(&api, request, |bytes| infer(own, bytes, begun, given)).await
+            unary(&api, request, |bytes| infer(own, caller, bytes, begun, given)).await
         }
         _ => repository(&api, &engine, request).await,
     }
+}
+
+/// Who calls, if they may call this.
+fn admitted(
+    api: &Api,
+    peer: Peer,
+    method: &str,
+    headers: &HeaderMap,
+) -> Result<(Caller, Option<access::Place>), Denied> {
+    let need = match method {
+        "ServerLive" | "ServerReady" => return Ok((Caller::anybody(), None)),
+        "RepositoryModelLoad" | "RepositoryModelUnload" => Need::Admin,
+        _ => Need::Token,
+    };
+    let (caller, place) = api.access.caller(peer, guard::shown(headers))?;
+    caller.may(need)?;
+    Ok((caller, place))
 }
 
 /// Answers a call of the model repository extension, or one that is none.
@@ -287,6 +333,7 @@ fn index(entries: Vec<engine::ModelEntry>) -> RepositoryIndexResponse {
 
 async fn infer(
     api: Api,
+    caller: Caller,
     bytes: Bytes,
     begun: Instant,
     given: Option<Duration>,
@@ -305,6 +352,7 @@ async fn infer(
         Ok((model, version, contents::parse(message), more))
     })
     .await?;
+    caller.may_ask(&model)?;
     let engine = &api.service.engine;
     let in_view = |refusal| ask::in_view_of_the_model(engine, &model, some(&version), refusal);
     let request = request.map_err(in_view)?;
@@ -445,7 +493,9 @@ fn status(refusal: &Refusal) -> Status {
     let code = match refusal.kind {
         Kind::Bad => Code::InvalidArgument,
         Kind::Unknown => Code::NotFound,
-        Kind::TooLarge => Code::ResourceExhausted,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::Forbidden => Code::PermissionDenied,
+        Kind::TooLarge | Kind::TooFast => Code::ResourceExhausted,
         Kind::Encoding | Kind::NotOffered => Code::Unimplemented,
         Kind::Busy => Code::Unavailable,
         Kind::Slow | Kind::Late => Code::DeadlineExceeded,

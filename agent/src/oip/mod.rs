@@ -23,8 +23,16 @@ mod rest;
 mod strings;
 mod work;
 
+use axum::response::{IntoResponse, Response};
+
 pub(crate) use self::grpc::serve as serve_grpc;
 pub(crate) use self::rest::router;
+use crate::access::Denied;
+
+/// A refusal as the protocol has it over HTTP.
+pub(crate) fn refused(denied: Denied) -> Response {
+    refusal::Refusal::from(denied).into_response()
+}
 
 /// The largest body of everything but inference.
 const SMALL_BODY: usize = 64 << 10;

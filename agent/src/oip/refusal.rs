@@ -10,12 +10,18 @@ use holdfast_models::Dtype;
 pub(crate) enum Kind {
     /// The request cannot be used as it is.
     Bad,
+    /// The caller shows no token, or none that counts.
+    Unauthenticated,
+    /// The caller's token is for something else.
+    Forbidden,
     /// No such model, version or path.
     Unknown,
     /// The request is larger than is allowed.
     TooLarge,
     /// The content encoding is not known.
     Encoding,
+    /// The caller asks more than its token lets it.
+    TooFast,
     /// It did not arrive in time.
     Slow,
     /// Too much is under way, or the model is not in service now.
@@ -52,9 +58,12 @@ impl Kind {
     pub(crate) fn http(self) -> u16 {
         match self {
             Self::Bad => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
             Self::Unknown => 404,
             Self::Slow => 408,
             Self::TooLarge => 413,
+            Self::TooFast => 429,
             Self::Encoding => 415,
             Self::Failed => 500,
             Self::NotOffered => 501,

@@ -21,6 +21,7 @@ use super::refusal::{Kind, Refusal, shown};
 use super::request::Infer;
 use super::work::{self, InPlaceOf, TEXT_WEIGHT, off_reactor};
 use super::{EXTENSIONS, SMALL_BODY, dtype};
+use crate::access::Denied;
 use crate::api::body::{self, Limit, Place};
 use crate::api::{Api, Problem};
 use crate::engine::{ModelMetadata, TensorMetadata};
@@ -63,10 +64,19 @@ impl IntoResponse for Refusal {
     }
 }
 
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        Problem::from(denied).into()
+    }
+}
+
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         let kind = match problem.status() {
             400 => Kind::Bad,
+            401 => Kind::Unauthenticated,
+            403 => Kind::Forbidden,
+            429 => Kind::TooFast,
             408 => Kind::Slow,
             413 => Kind::TooLarge,
             503 => Kind::Busy,

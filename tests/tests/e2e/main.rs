@@ -5,6 +5,8 @@
     reason = "a test that cannot go on ends; its numbers are small"
 )]
 
+mod access;
+mod access_tls;
 mod annotate;
 mod answers;
 mod bad_input;

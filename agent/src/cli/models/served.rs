@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::cli::{ConfigArgs, Exit, Failure, output, running, table};
 use crate::config::Config;
 use crate::engine::bundle_folders;
-use crate::escalate::{LocalAgent, LocalError, Method};
+use crate::escalate::{LocalError, Method};
 use crate::tune::Tuning;
 use crate::tune::choice::Choice;
 
@@ -194,10 +194,9 @@ fn ask<T: serde::de::DeserializeOwned>(
     method: Method,
     path: &str,
 ) -> Result<T, Failure> {
-    let base = running::address(config);
+    let agent = running::agent(config);
     let runtime = crate::cli::runtime()?;
-    let asked =
-        async { LocalAgent::at(&base)?.ask_within(method, path, Vec::new(), LOAD_WITHIN).await };
+    let asked = async { agent?.ask_within(method, path, Vec::new(), LOAD_WITHIN).await };
     runtime.block_on(asked).map_err(|error| match error {
         LocalError::Refused { status: 503, detail, .. } => Failure::new(Exit::Unavailable, detail),
         LocalError::Refused { detail, .. } => Failure::new(Exit::Found, detail),

@@ -156,7 +156,7 @@ impl Place {
 
     /// The running agent, where it said that it is, or where it was told to be.
     fn running(&self) -> Result<Running, Failure> {
-        let agent = LocalAgent::at(&running::address(&self.config)).map_err(of_agent)?;
+        let agent = running::agent(&self.config).map_err(of_agent)?;
         Ok(Running { agent, runtime: runtime()? })
     }
 }

@@ -1,0 +1,414 @@
+//! Owns who may call the API, and for what.
+//!
+//! A caller shows a bearer token; the file of tokens has its digest, and what it is for. Where tokens are
+//! not required (on loopback, unless `api.require_token` says so), who shows none, or one that is not
+//! known here, is let in as before: clients of OpenAI's API always send a key. The command line of this
+//! device shows the operator's token, which lies in the state folder and is new at each start.
+//!
+//! **Invariant:** where tokens are required, nobody without one learns more than that the agent lives; a
+//! token counts for its own grant and nothing else, and one that is revoked is refused within
+//! [`LOOK_EVERY`].
+
+mod grant;
+mod pace;
+mod store;
+mod token;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use self::grant::{Denied, Grant};
+pub(crate) use self::grant::{Need, named, need};
+pub use self::pace::Place;
+use self::pace::{Bucket, UnderWay};
+pub use self::store::{Entry, StoreError, Tokens};
+use self::token::Digest;
+pub use self::token::Token;
+pub(crate) use self::token::bearer;
+use crate::clock::Clock;
+use crate::whole_file;
+
+/// The file is looked at again after this time.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The operator's token, in the state folder.
+const OPERATOR: &str = "operator.token";
+/// What the operator's token is called.
+const OPERATOR_NAME: &str = "(operator)";
+/// What a caller without a token is called.
+const NOBODY: &str = "-";
+/// What a caller with a certificate and without a token is called.
+const CERTIFIED: &str = "(certificate)";
+
+/// Knows callers; clones are the same.
+#[derive(Debug, Clone)]
+pub struct Access(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    is_required: bool,
+    state_dir: PathBuf,
+    clock: Clock,
+    begun: Instant,
+    operator: Digest,
+    known: Mutex<Known>,
+}
+
+/// What was last read, and what came of it since.
+#[derive(Debug)]
+struct Known {
+    holders: Result<HashMap<Digest, Arc<Holder>>, String>,
+    stamp: Option<Stamp>,
+    looked: Option<Instant>,
+}
+
+/// Tells one state of the file from another.
+type Stamp = (i64, i64, u64, u64);
+
+#[derive(Debug)]
+struct Holder {
+    name: String,
+    grant: Grant,
+    expires_at_ms: Option<u64>,
+    bucket: Mutex<Bucket>,
+    under_way: UnderWay,
+}
+
+/// Who is at the other end of a connection, before anything is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody on the network.
+    Network,
+    /// Somebody with a client certificate that was checked.
+    Certified,
+    /// A process of this machine, over a Unix socket.
+    Process {
+        /// Its user's number.
+        user: u32,
+    },
+}
+
+/// Who calls, and what for; goes with the request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    name: Arc<str>,
+    grant: Arc<Grant>,
+}
+
+impl Caller {
+    /// Somebody who may do everything, since nobody is asked for a token.
+    pub fn anybody() -> Self {
+        Self { name: NOBODY.into(), grant: Arc::new(Grant::all()) }
+    }
+
+    /// The name of its token.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it may ask this task or model.
+    ///
+    /// # Errors
+    /// [`Denied::Task`]
+    pub fn may_ask(&self, task: &str) -> Result<(), Denied> {
+        self.grant.may_ask(&self.name, task)
+    }
+
+    /// Whether it may label data so.
+    ///
+    /// # Errors
+    /// [`Denied::Class`]
+    pub fn may_label(&self, class: crate::request::DataClass) -> Result<(), Denied> {
+        self.grant.may_label(&self.name, class)
+    }
+
+    /// Whether it may do what a route needs.
+    ///
+    /// # Errors
+    /// [`Denied::Admin`]
+    pub(crate) fn may(&self, need: Need) -> Result<(), Denied> {
+        match need {
+            Need::Admin if !self.grant.admin => Err(Denied::Admin { name: self.name.to_string() }),
+            Need::Nothing | Need::Token | Need::Admin => Ok(()),
+        }
+    }
+}
+
+impl Access {
+    /// Knows the callers of the agent whose state is in this folder, and writes the operator's token there.
+    /// Blocks.
+    ///
+    /// A token that cannot be written is said in the log: then the command line has none.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn open(state_dir: &Path, is_required: bool, clock: Clock) -> std::io::Result<Self> {
+        let operator = Token::new()?;
+        let path = state_dir.join(OPERATOR);
+        if let Err(error) = whole_file::write(&path, operator.text().as_bytes(), 0o600) {
+            tracing::warn!(path = %path.display(), %error, "the operator's token cannot be written: the command line has none");
+        }
+        let known = Known { holders: Ok(HashMap::new()), stamp: None, looked: None };
+        Ok(Self(Arc::new(Inner {
+            is_required,
+            state_dir: state_dir.to_owned(),
+            clock,
+            begun: Instant::now(),
+            operator: operator.digest(),
+            known: Mutex::new(known),
+        })))
+    }
+
+    /// Whether who shows no token is refused.
+    pub fn is_required(&self) -> bool {
+        self.0.is_required
+    }
+
+    /// Who shows this token from there, with a place among its requests under way.
+    ///
+    /// # Errors
+    /// [`Denied`]
+    pub(crate) fn caller(
+        &self,
+        peer: Peer,
+        token: Option<&str>,
+    ) -> Result<(Caller, Option<Place>), Denied> {
+        let inner = &*self.0;
+        let Some(token) = token else {
+            return inner.known_by_place(peer).map(|caller| (caller, None));
+        };
+        let digest = Digest::of(token);
+        if digest == inner.operator {
+            let caller = Caller { name: OPERATOR_NAME.into(), grant: Arc::new(Grant::all()) };
+            return Ok((caller, None));
+        }
+        match inner.holder(digest) {
+            Ok(Some(holder)) => inner.admit(&holder),
+            // Clients that need no token show one all the same.
+            Ok(None) | Err(_) if !inner.is_required => Ok((Caller::anybody(), None)),
+            Ok(None) => Err(Denied::Unknown),
+            Err(why) => Err(Denied::Unreadable { why }),
+        }
+    }
+}
+
+impl Inner {
+    /// Somebody without a token.
+    fn known_by_place(&self, peer: Peer) -> Result<Caller, Denied> {
+        let own = rustix::process::geteuid().as_raw();
+        match peer {
+            // Who may read the operator's token need not.
+            Peer::Process { user } if user == 0 || user == own || !self.is_required => {
+                Ok(Caller { name: format!("uid:{user}").into(), grant: Arc::new(Grant::all()) })
+            }
+            Peer::Certified => {
+                Ok(Caller { name: CERTIFIED.into(), grant: Arc::new(Grant::default()) })
+            }
+            Peer::Process { .. } | Peer::Network if self.is_required => Err(Denied::NoToken),
+            Peer::Process { .. } | Peer::Network => Ok(Caller::anybody()),
+        }
+    }
+
+    fn holder(&self, digest: Digest) -> Result<Option<Arc<Holder>>, String> {
+        let mut known = locked(&self.known);
+        known.refresh(&self.state_dir);
+        known.holders.as_ref().map(|holders| holders.get(&digest).cloned()).map_err(Clone::clone)
+    }
+
+    fn admit(&self, holder: &Holder) -> Result<(Caller, Option<Place>), Denied> {
+        let name = || holder.name.clone();
+        if holder.expires_at_ms.is_some_and(|end| self.clock.now_ms() >= end) {
+            return Err(Denied::Expired { name: name() });
+        }
+        let place = match holder.grant.concurrent {
+            None => None,
+            Some(most) => {
+                let place = holder.under_way.take(most);
+                Some(place.ok_or_else(|| Denied::TooMany { name: name(), concurrent: most })?)
+            }
+        };
+        if let Some(per_min) = holder.grant.per_min {
+            let taken = locked(&holder.bucket).take(per_min, self.begun.elapsed());
+            taken.map_err(|left| {
+                let retry_after_s = left.as_secs().saturating_add(1);
+                Denied::TooFast { name: name(), per_min, retry_after_s }
+            })?;
+        }
+        let caller =
+            Caller { name: holder.name.as_str().into(), grant: Arc::new(holder.grant.clone()) };
+        Ok((caller, place))
+    }
+}
+
+impl Known {
+    /// Reads the file again if it changed, not more often than [`LOOK_EVERY`].
+    fn refresh(&mut self, state_dir: &Path) {
+        let now = Instant::now();
+        if self.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
+            return;
+        }
+        let is_first = self.looked.replace(now).is_none();
+        let stamp = stamp(&store::path(state_dir));
+        if !is_first && stamp == self.stamp && self.holders.is_ok() {
+            return;
+        }
+        self.stamp = stamp;
+        self.holders = match Tokens::read(state_dir) {
+            Ok(tokens) => Ok(self.holders_of(&tokens)),
+            Err(error) => {
+                let why = crate::error_chain(&error);
+                tracing::error!(error = %why, "the tokens cannot be read: whoever needs one is refused");
+                Err(why)
+            }
+        };
+    }
+
+    /// The holders of these tokens; who was known before keeps what it has used.
+    fn holders_of(&self, tokens: &Tokens) -> HashMap<Digest, Arc<Holder>> {
+        let known = self.holders.as_ref().ok();
+        let holder = |(name, entry): (&str, &Entry)| {
+            let digest = Digest::from_hex(&entry.sha256)?;
+            let before = known.and_then(|known| known.get(&digest));
+            let same = before.filter(|holder| {
+                (holder.name.as_str(), &holder.grant, holder.expires_at_ms)
+                    == (name, &entry.grant, entry.expires_at_ms)
+            });
+            let holder = same.cloned().unwrap_or_else(|| {
+                Arc::new(Holder {
+                    name: name.to_owned(),
+                    grant: entry.grant.clone(),
+                    expires_at_ms: entry.expires_at_ms,
+                    bucket: Mutex::default(),
+                    under_way: UnderWay::default(),
+                })
+            });
+            Some((digest, holder))
+        };
+        tokens.iter().filter_map(holder).collect()
+    }
+}
+
+/// The operator's token of the agent whose state is in this folder, if it can be read. Blocks.
+pub fn operator_token(state_dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(state_dir.join(OPERATOR)).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.mtime(), about.mtime_nsec(), about.ino(), about.len()))
+}
+
+/// What a holder left that panicked is plain numbers all the same.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::DataClass;
+
+    struct Device {
+        dir: tempfile::TempDir,
+        access: Access,
+    }
+
+    impl Device {
+        fn new(is_required: bool) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let clock = Clock::resume(dir.path());
+            let access = Access::open(dir.path(), is_required, clock).unwrap();
+            Self { dir, access }
+        }
+
+        fn add(&self, name: &str, grant: Grant, lasts_ms: Option<u64>) -> Token {
+            let mut tokens = Tokens::read(self.dir.path()).unwrap();
+            let now_ms = Clock::resume(self.dir.path()).now_ms();
+            let token = tokens.add(name, grant, now_ms, lasts_ms).unwrap();
+            tokens.write(self.dir.path()).unwrap();
+            token
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_shows_no_token_is_let_in_only_where_none_is_required() {
+        let open = Device::new(false);
+        assert_eq!(open.access.caller(Peer::Network, None).unwrap().0.name(), "-");
+        assert_eq!(open.access.caller(Peer::Network, Some("sk-none")).unwrap().0.name(), "-");
+        let shut = Device::new(true);
+        assert_eq!(shut.access.caller(Peer::Network, None).unwrap_err(), Denied::NoToken);
+        assert_eq!(
+            shut.access.caller(Peer::Network, Some("sk-none")).unwrap_err(),
+            Denied::Unknown
+        );
+        let operator = operator_token(shut.dir.path()).unwrap();
+        let (caller, _) = shut.access.caller(Peer::Network, Some(&operator)).unwrap();
+        assert_eq!(caller.may(Need::Admin), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_counts_until_it_is_revoked_or_expires() {
+        let device = Device::new(true);
+        let token =
+            device.add("line-7", Grant { tasks: vec!["voice".into()], ..Grant::default() }, None);
+        let late = device.add("late", Grant::default(), Some(0));
+        let (caller, _) = device.access.caller(Peer::Network, Some(token.text())).unwrap();
+        assert_eq!((caller.name(), caller.may_ask("voice")), ("line-7", Ok(())));
+        assert!(caller.may_ask("other").is_err() && caller.may(Need::Admin).is_err());
+        assert_eq!(caller.may_label(DataClass::Public), Ok(()));
+        let expired = device.access.caller(Peer::Network, Some(late.text())).unwrap_err();
+        assert_eq!(expired, Denied::Expired { name: "late".into() });
+        let mut tokens = Tokens::read(device.dir.path()).unwrap();
+        tokens.revoke("line-7").unwrap();
+        tokens.write(device.dir.path()).unwrap();
+        tokio::time::advance(LOOK_EVERY).await;
+        assert_eq!(
+            device.access.caller(Peer::Network, Some(token.text())).unwrap_err(),
+            Denied::Unknown
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_cannot_be_read_lets_nobody_in_who_needs_a_token() {
+        let device = Device::new(true);
+        let token = device.add("line-7", Grant::default(), None);
+        assert!(device.access.caller(Peer::Network, Some(token.text())).is_ok());
+        std::fs::write(store::path(device.dir.path()), "{").unwrap();
+        tokio::time::advance(LOOK_EVERY).await;
+        let denied = device.access.caller(Peer::Network, Some(token.text())).unwrap_err();
+        assert!(matches!(denied, Denied::Unreadable { .. }), "{denied}");
+        let again = device.add_after_damage();
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(device.access.caller(Peer::Network, Some(again.text())).is_ok());
+    }
+
+    impl Device {
+        fn add_after_damage(&self) -> Token {
+            std::fs::remove_file(store::path(self.dir.path())).unwrap();
+            self.add("line-8", Grant::default(), None)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_has_its_limits_also_after_the_file_changed() {
+        let device = Device::new(true);
+        let grant = Grant { per_min: Some(2), concurrent: Some(1), ..Grant::default() };
+        let token = device.add("line-7", grant, None);
+        let (_, place) = device.access.caller(Peer::Network, Some(token.text())).unwrap();
+        let many = device.access.caller(Peer::Network, Some(token.text())).unwrap_err();
+        assert_eq!(many, Denied::TooMany { name: "line-7".into(), concurrent: 1 });
+        drop(place);
+        drop(device.access.caller(Peer::Network, Some(token.text())).unwrap());
+        device.add("other", Grant::default(), None);
+        tokio::time::advance(LOOK_EVERY).await;
+        let fast = device.access.caller(Peer::Network, Some(token.text())).unwrap_err();
+        assert_eq!(fast, Denied::TooFast { name: "line-7".into(), per_min: 2, retry_after_s: 30 });
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert!(device.access.caller(Peer::Network, Some(token.text())).is_ok());
+    }
+}

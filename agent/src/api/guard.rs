@@ -1,0 +1,231 @@
+//! Owns the gate before every route: who calls, whether they may, and the line in the log about it.
+//!
+//! **Invariant:** no handler runs for a caller whose token does not let it; the log has no byte of what was
+//! asked or answered, and one line for each request, when its response is over.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::Problem;
+use crate::access::{Access, Caller, Denied, Need, Peer, Place, bearer, named, need};
+use crate::request::DataClass;
+
+/// What the gate knows.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    pub(super) access: Access,
+    pub(super) has_log: bool,
+}
+
+/// What a handler adds to the log's line, in its response's extensions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Logged {
+    pub(crate) task: Option<String>,
+    pub(crate) class: Option<DataClass>,
+}
+
+/// Lets a request through to its route, or answers it.
+pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let need = need(request.method(), route);
+    let admitted = admit(&gate.access, &request, need);
+    let caller = admitted.as_ref().map_or("-", |(caller, _)| caller.name());
+    let line = gate.has_log.then(|| Line {
+        caller: caller.to_owned(),
+        method: request.method().clone(),
+        route: route.unwrap_or("-").to_owned(),
+        bytes_in: length(request.headers()),
+        begun: Instant::now(),
+        logged: Logged::default(),
+        status: StatusCode::OK,
+        bytes_out: 0,
+        is_whole: false,
+    });
+    let (response, place) = match admitted {
+        Ok((caller, place)) => {
+            request.extensions_mut().insert(caller);
+            (next.run(request).await, place)
+        }
+        // What is on its way from a stranger is not read: the connection ends with the refusal.
+        Err(denied) => (told(request.uri().path(), denied), None),
+    };
+    watched(response, line, place)
+}
+
+fn admit(
+    access: &Access,
+    request: &Request,
+    need: Need,
+) -> Result<(Caller, Option<Place>), Denied> {
+    if need == Need::Nothing {
+        return Ok((Caller::anybody(), None));
+    }
+    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Network);
+    let (caller, place) = access.caller(peer, shown(request.headers()))?;
+    caller.may(need)?;
+    if let Some(task) = named(request.uri().path()) {
+        caller.may_ask(task)?;
+    }
+    Ok((caller, place))
+}
+
+/// A refusal in the form of the protocol that is spoken under this path.
+fn told(path: &str, denied: Denied) -> Response {
+    if path == "/v2" || path.starts_with("/v2/") {
+        return crate::oip::refused(denied);
+    }
+    Problem::from(denied).into_response()
+}
+
+/// The token that is shown.
+pub(crate) fn shown(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok().and_then(bearer)
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A refusal as the API says it.
+fn refusal(denied: &Denied) -> Problem {
+    let detail = denied.to_string();
+    let (status, code) = match denied {
+        Denied::NoToken | Denied::Unknown | Denied::Expired { .. } => {
+            (StatusCode::UNAUTHORIZED, "unauthenticated")
+        }
+        Denied::Unreadable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_tokens"),
+        Denied::Task { .. } | Denied::Class { .. } | Denied::Admin { .. } => {
+            (StatusCode::FORBIDDEN, "forbidden")
+        }
+        Denied::TooFast { .. } | Denied::TooMany { .. } => {
+            (StatusCode::TOO_MANY_REQUESTS, "too_many_requests")
+        }
+    };
+    let problem = Problem::new(status, code, detail);
+    match denied {
+        Denied::TooFast { retry_after_s, .. } => problem.retry_after(*retry_after_s),
+        Denied::TooMany { .. } => problem.retry_after(1),
+        _ => problem,
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        refusal(&denied)
+    }
+}
+
+/// The caller, for a handler.
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| Denied::NoToken.into())
+    }
+}
+
+fn watched(response: Response, line: Option<Line>, place: Option<Place>) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if parts.status == StatusCode::UNAUTHORIZED {
+        let realm = HeaderValue::from_static("Bearer realm=\"holdfast\"");
+        parts.headers.entry(header::WWW_AUTHENTICATE).or_insert(realm);
+    }
+    if line.is_none() && place.is_none() {
+        return Response::from_parts(parts, body);
+    }
+    let logged = parts.extensions.remove::<Logged>().unwrap_or_default();
+    let line = line.map(|line| Line { status: parts.status, logged, ..line });
+    Response::from_parts(parts, Body::new(Watched { body, line, _place: place }))
+}
+
+/// A body that is counted, and whose end is written down.
+struct Watched {
+    body: Body,
+    line: Option<Line>,
+    _place: Option<Place>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let (Poll::Ready(got), Some(line)) = (&polled, &mut self.line) {
+            match got {
+                Some(Ok(frame)) => line.bytes_out += frame.data_ref().map_or(0, Bytes::len),
+                Some(Err(_)) => {}
+                None => line.is_whole = true,
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(mut line) = self.line.take() {
+            line.is_whole |= self.body.is_end_stream();
+            line.write();
+        }
+    }
+}
+
+/// One request, as it is logged.
+struct Line {
+    caller: String,
+    method: Method,
+    route: String,
+    bytes_in: Option<u64>,
+    begun: Instant,
+    logged: Logged,
+    status: StatusCode,
+    bytes_out: usize,
+    is_whole: bool,
+}
+
+impl Line {
+    fn write(&self) {
+        let ms = crate::answer::millis(self.begun.elapsed());
+        let outcome = match (self.is_whole, self.status) {
+            (false, _) => "cut",
+            (true, status) if status.is_success() => "answered",
+            (true, _) => "refused",
+        };
+        tracing::info!(
+            target: "holdfast_agent::access",
+            caller = self.caller,
+            method = %self.method,
+            route = self.route,
+            task = self.logged.task.as_deref(),
+            class = self.logged.class.map(DataClass::as_str),
+            status = self.status.as_u16(),
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            ms = format_args!("{ms:.1}"),
+            outcome,
+            "request",
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! Owns where connections of the API come from: TCP, TLS over it, and a Unix socket.
+//!
+//! **Invariant:** what a handshake does not bring to its end in time is closed; a socket's file that
+//! another process serves is never taken away from it.
+
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::access::Peer;
+use crate::config::TlsConfig;
+
+/// Who has the file may connect: its user and its group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Where connections come from.
+pub(crate) trait Source {
+    /// A connection.
+    type Stream: Send + 'static;
+
+    /// The next one.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Source for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        let (stream, _) = self.accept().await?;
+        // Answers are small: they are not held back to be filled up.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        Ok(stream)
+    }
+}
+
+/// A Unix socket that is served; its file goes with it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Serves a path. A file that nobody serves any more is replaced. Blocks a moment.
+    ///
+    /// # Errors
+    /// When the path cannot be had, as where another process serves it.
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(ErrorKind::AddrInUse.into()),
+            // So it is with every file that is no socket.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                    return Err(ErrorKind::AlreadyExists.into());
+                }
+                std::fs::remove_file(path)?;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A file that stays is replaced at the next start.
+        std::fs::remove_file(&self.path).ok();
+    }
+}
+
+impl Source for Socket {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// Who is at the other end of a Unix socket, as the kernel knows it.
+pub(crate) fn process(stream: &UnixStream) -> Peer {
+    match stream.peer_cred() {
+        Ok(credentials) => Peer::Process { user: credentials.uid() },
+        Err(_) => Peer::Network,
+    }
+}
+
+/// TLS as the API speaks it.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    acceptor: TlsAcceptor,
+    within: Duration,
+}
+
+/// Why TLS cannot be spoken.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file with certificates or a key.
+    #[error("api.tls: {} has no {what} in PEM: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+        /// Why it is not there.
+        why: String,
+    },
+    /// The two do not fit each other, or into TLS.
+    #[error("api.tls: certificate and key cannot be used: {0}")]
+    Unfit(String),
+}
+
+impl Tls {
+    /// Reads certificate and key, and whose clients are known. Blocks.
+    ///
+    /// # Errors
+    /// [`TlsError`]
+    pub(crate) fn read(
+        config: &TlsConfig,
+        alpn: &[u8],
+        within: Duration,
+    ) -> Result<Self, TlsError> {
+        let unfit = |error: &dyn std::error::Error| TlsError::Unfit(crate::error_chain(error));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unfit(&error))?;
+        let builder = match &config.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(path)? {
+                    roots.add(certificate).map_err(|error| unfit(&error))?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().map_err(|error| unfit(&error))?)
+            }
+        };
+        let file = |what, why: String| TlsError::File { path: config.key.clone(), what, why };
+        let key = PrivateKeyDer::from_pem_file(&config.key)
+            .map_err(|error| file("private key", crate::error_chain(&error)))?;
+        let mut server = builder
+            .with_single_cert(certificates(&config.certificate)?, key)
+            .map_err(|error| unfit(&error))?;
+        server.alpn_protocols = vec![alpn.to_vec()];
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), within })
+    }
+
+    /// Shakes hands; nothing if the other end does not, or not in time.
+    pub(crate) async fn greet(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        match tokio::time::timeout(self.within, self.acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// Who is at the other end of TLS: somebody with a certificate that was checked, or anybody.
+pub(crate) fn certified(stream: &TlsStream<TcpStream>) -> Peer {
+    let (_, connection) = stream.get_ref();
+    match connection.peer_certificates() {
+        Some([_, ..]) => Peer::Certified,
+        Some([]) | None => Peer::Network,
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let failed = |why| TlsError::File { path: path.to_owned(), what: "certificate", why };
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = read.map_err(|error| failed(crate::error_chain(&error)))?;
+    if found.is_empty() {
+        return Err(failed("there is none in it".to_owned()));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_serves_is_replaced_and_one_that_is_served_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/agent.sock");
+        let socket = Socket::bind(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
+        assert_eq!(Socket::bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(socket);
+        assert!(!path.exists());
+        // As a process leaves it that was killed.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        Socket::bind(&path).unwrap();
+        std::fs::write(&path, "a file of somebody's").unwrap();
+        assert!(Socket::bind(&path).is_err(), "what is no socket stays");
+    }
+
+    #[test]
+    fn files_that_have_no_certificate_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cert.pem");
+        std::fs::write(&path, "nothing").unwrap();
+        let config = TlsConfig { certificate: path.clone(), key: path.clone(), client_ca: None };
+        let Err(error) = Tls::read(&config, b"http/1.1", Duration::ZERO) else {
+            panic!("it reads")
+        };
+        assert!(error.to_string().contains("cert.pem has no private key"), "{error}");
+    }
+}

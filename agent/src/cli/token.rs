@@ -1,0 +1,217 @@
+//! `holdfast-agent token`: who may call the API, and for what.
+//!
+//! **Invariant:** a token's text is printed once, when it is made, and is nowhere else; a running agent
+//! goes by a change within a second.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::Serialize;
+
+use super::{ConfigArgs, Exit, Failure, output, table};
+use crate::access::{Grant, StoreError, Tokens};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::request::DataClass;
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TokenArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make a token; it is shown once
+    Add(AddArgs),
+    /// List the tokens, without their texts
+    Ls(Common),
+    /// Take tokens back; who shows one is refused within a second
+    Revoke {
+        /// The names
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct AddArgs {
+    /// What it is called in the log and in lists: 1 to 64 of letters, digits, `.`, `_`, `-`
+    name: String,
+    /// A task or model that it may ask; may be repeated [default: all]
+    #[arg(long = "task", value_name = "TASK")]
+    tasks: Vec<String>,
+    /// A data class that it may put on requests; may be repeated [default: all]
+    #[arg(long = "class", value_name = "CLASS", value_parser = classes())]
+    classes: Vec<DataClass>,
+    /// It may operate the agent: the queue, everybody's results, loading of models
+    #[arg(long)]
+    admin: bool,
+    /// Requests that it may make in a minute
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    per_minute: Option<u32>,
+    /// Requests that it may have under way at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    concurrent: Option<u32>,
+    /// It ends after so many days of the device's own count
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    days: Option<u64>,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn classes() -> impl TypedValueParser<Value = DataClass> {
+    let names = DataClass::ALL.map(DataClass::as_str);
+    PossibleValuesParser::new(names).try_map(|text| text.parse().map_err(|()| "no data class"))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A name that is taken or not there, and a file that cannot be read or written.
+pub(super) fn token(args: &TokenArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::Add(args) => add(args),
+        Command::Ls(common) => list(common),
+        Command::Revoke { names, common } => revoke(names, common),
+    }
+}
+
+fn add(args: &AddArgs) -> Result<Exit, Failure> {
+    let config = args.common.config.load()?;
+    let mut tokens = Tokens::read(&config.state_dir).map_err(failure)?;
+    let grant = Grant {
+        tasks: args.tasks.clone(),
+        classes: args.classes.clone(),
+        admin: args.admin,
+        per_min: args.per_minute,
+        concurrent: args.concurrent,
+    };
+    let lasts_ms = args.days.map(|days| days.saturating_mul(DAY_MS));
+    let token = tokens.add(&args.name, grant, now_ms(&config), lasts_ms).map_err(failure)?;
+    tokens.write(&config.state_dir).map_err(failure)?;
+    if args.common.json {
+        output::print_json(&serde_json::json!({ "name": args.name, "token": token.text() }))?;
+    } else {
+        eprintln!("{} is made; it is not shown again:", args.name);
+        output::print(token.text())?;
+    }
+    if !config.api.require_token {
+        eprintln!(
+            "note: api.listen is {}, where nobody is asked for a token; api.require_token = true asks",
+            config.api.listen
+        );
+    }
+    Ok(Exit::Fine)
+}
+
+/// A token, as it is listed.
+#[derive(Debug, Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    grant: &'a Grant,
+    age_s: u64,
+    /// Seconds that it still counts; nothing for one that does not end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_s: Option<u64>,
+}
+
+fn list(common: &Common) -> Result<Exit, Failure> {
+    let config = common.config.load()?;
+    let tokens = Tokens::read(&config.state_dir).map_err(failure)?;
+    let now_ms = now_ms(&config);
+    let listed: Vec<Listed<'_>> = tokens
+        .iter()
+        .map(|(name, entry)| Listed {
+            name,
+            grant: &entry.grant,
+            age_s: now_ms.saturating_sub(entry.made_at_ms) / 1000,
+            left_s: entry.expires_at_ms.map(|end| end.saturating_sub(now_ms) / 1000),
+        })
+        .collect();
+    if common.json {
+        output::print_json(&listed)?;
+        return Ok(Exit::Fine);
+    }
+    if listed.is_empty() {
+        eprintln!("no tokens; `holdfast-agent token add NAME` makes one");
+        return Ok(Exit::Fine);
+    }
+    let header = ["NAME", "TASKS", "CLASSES", "ADMIN", "A MINUTE", "AT ONCE", "AGE", "LEFT"];
+    let mut table = table::table(&header);
+    for Listed { name, grant, age_s, left_s } in &listed {
+        let number = |number: Option<u32>| number.map_or("-".to_owned(), |n| n.to_string());
+        let classes: Vec<&str> = grant.classes.iter().map(|class| class.as_str()).collect();
+        table.add_row([
+            (*name).to_owned(),
+            all_or(&grant.tasks.join(",")),
+            all_or(&classes.join(",")),
+            if grant.admin { "yes" } else { "no" }.to_owned(),
+            number(grant.per_min),
+            number(grant.concurrent),
+            span(*age_s),
+            left_s.map_or(
+                "-".to_owned(),
+                |left| if left == 0 { "over".to_owned() } else { span(left) },
+            ),
+        ]);
+    }
+    output::print(&table::lines(&table))?;
+    Ok(Exit::Fine)
+}
+
+fn revoke(names: &[String], common: &Common) -> Result<Exit, Failure> {
+    let config = common.config.load()?;
+    let mut tokens = Tokens::read(&config.state_dir).map_err(failure)?;
+    for name in names {
+        tokens.revoke(name).map_err(failure)?;
+    }
+    tokens.write(&config.state_dir).map_err(failure)?;
+    if common.json {
+        output::print_json(&serde_json::json!({ "revoked": names }))?;
+    } else {
+        output::print(&format!("revoked: {}", names.join(", ")))?;
+    }
+    Ok(Exit::Fine)
+}
+
+fn all_or(list: &str) -> String {
+    if list.is_empty() { "all".to_owned() } else { list.to_owned() }
+}
+
+/// Seconds, as people say them.
+fn span(seconds: u64) -> String {
+    match seconds {
+        s if s >= 2 * 86_400 => format!("{} days", s / 86_400),
+        s if s >= 2 * 3600 => format!("{} h", s / 3600),
+        s if s >= 120 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
+}
+
+fn now_ms(config: &Config) -> u64 {
+    Clock::resume(&config.state_dir).now_ms()
+}
+
+fn failure(error: StoreError) -> Failure {
+    let exit = match &error {
+        StoreError::File { .. } => Exit::Storage,
+        StoreError::Foreign { .. } => Exit::Config,
+        StoreError::Taken(_) | StoreError::Unknown(_) => Exit::Found,
+        StoreError::Name(_) => Exit::Usage,
+        StoreError::Random(_) => Exit::Unavailable,
+    };
+    Failure::new(exit, crate::error_chain(&error))
+}

@@ -1,0 +1,147 @@
+//! TLS and the Unix socket: callers who are known by their certificate or by the kernel.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use holdfast_tests::node::Node;
+use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent_with};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use serde_json::Value;
+
+/// A root, with what it signed.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn root(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate and its key, in PEM.
+    fn sign(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+async fn start(dir: &Path, api: &str, tables: &str) -> Node {
+    let agent =
+        Agent { name: DEVICE, bundles: bundles(&["voice-commands"]), site: None, broker: None };
+    let toml = agent.toml(dir).replace("[api]\n", &format!("[api]\n{api}\n")) + tables;
+    start_agent_with(super::program(), dir, DEVICE, &toml).await.unwrap()
+}
+
+fn agent_command(dir: &Path, args: &[&str]) -> (bool, String) {
+    let config = dir.join(format!("{DEVICE}.toml"));
+    let output = Command::new(super::program())
+        .arg("agent")
+        .args(args)
+        .arg("--config")
+        .arg(config)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+fn client() -> ClientBuilder {
+    // The first of several clients in one process installs it.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Client::builder().no_proxy()
+}
+
+async fn status(client: &Client, url: &str) -> u16 {
+    client.get(url).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn over_tls_callers_are_known_by_token_or_by_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign("localhost");
+    let certificate = file(dir.path(), "agent.crt", &certificate);
+    let key = file(dir.path(), "agent.key", &key);
+    let tls = format!("\n[api.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n");
+    let required = "require_token = true";
+    let root = Certificate::from_pem(authority.root().as_bytes()).unwrap();
+
+    let node = start(dir.path(), required, &tls).await;
+    let port = node.address("api").unwrap().port();
+    let url = |path: &str| format!("https://localhost:{port}{path}");
+    let trusting = client().tls_certs_only([root.clone()]).build().unwrap();
+    assert_eq!(status(&trusting, &url("/healthz")).await, 200);
+    assert_eq!(status(&trusting, &url("/v1/tasks")).await, 401);
+    let (is_fine, said) = agent_command(dir.path(), &["token", "add", "line-7"]);
+    assert!(is_fine, "{said}");
+    let token = said.lines().find(|line| line.starts_with("hf_")).unwrap();
+    let got = trusting.get(url("/v1/tasks")).bearer_auth(token).send().await.unwrap();
+    assert_eq!(got.status(), 200);
+    let plain = client().build().unwrap();
+    let got = plain.get(format!("http://localhost:{port}/healthz")).send().await;
+    assert!(got.is_err(), "nothing is said without TLS");
+    let stranger = client().tls_certs_only([]).build().unwrap();
+    assert!(stranger.get(url("/healthz")).send().await.is_err(), "the root is not its");
+    // The command line goes over the socket, and needs no root.
+    let (is_fine, said) = agent_command(dir.path(), &["queue", "stats", "--json"]);
+    assert!(is_fine, "{said}");
+    drop(node);
+
+    let clients = Authority::new();
+    let roots = file(dir.path(), "clients.crt", &clients.root());
+    let node = start(dir.path(), required, &format!("{tls}client_ca = {roots:?}\n")).await;
+    let port = node.address("api").unwrap().port();
+    let url = |path: &str| format!("https://localhost:{port}{path}");
+    assert!(trusting.get(url("/healthz")).send().await.is_err(), "no certificate, no word");
+    let with = |(certificate, key): (String, String)| {
+        let identity = Identity::from_pem((certificate + &key).as_bytes()).unwrap();
+        client().tls_certs_only([root.clone()]).identity(identity).build().unwrap()
+    };
+    assert!(with(authority.sign("line-7")).get(url("/healthz")).send().await.is_err());
+    let known = with(clients.sign("line-7"));
+    assert_eq!(status(&known, &url("/v1/tasks")).await, 200, "its certificate is enough");
+    assert_eq!(status(&known, &url("/v1/queue")).await, 403, "and makes nobody an operator");
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_read_ends_the_start_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let nothing = file(dir.path(), "agent.crt", "nothing");
+    let tls = format!("\n[api.tls]\ncertificate = {nothing:?}\nkey = {nothing:?}\n");
+    let agent = Agent { name: DEVICE, bundles: Vec::new(), site: None, broker: None };
+    let toml = agent.toml(dir.path()) + &tls;
+    let failed = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap_err();
+    assert!(format!("{failed:#}").contains("agent.crt has no private key"), "{failed:#}");
+}
+
+#[tokio::test]
+async fn over_the_socket_the_kernel_says_who_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("run/agent.sock");
+    let api = format!("require_token = true\nunix_socket = {socket:?}");
+    let node = start(dir.path(), &api, "").await;
+    let local = client().unix_socket(socket.clone()).build().unwrap();
+    let got = local.get("http://agent/v1/queue").send().await.unwrap();
+    assert_eq!(got.status(), 200, "its own user may do everything");
+    let queue: Value = serde_json::from_str(&got.text().await.unwrap()).unwrap();
+    assert!(queue.is_object(), "{queue}");
+    let far = format!("http://{}/v1/queue", node.address("api").unwrap());
+    assert_eq!(status(&client().build().unwrap(), &far).await, 401);
+    drop(node);
+    // It was killed: the file is there, and the next agent takes its place.
+    assert!(socket.exists());
+    let _node = start(dir.path(), &api, "").await;
+    assert_eq!(status(&local, "http://agent/v1/tasks").await, 200);
+}

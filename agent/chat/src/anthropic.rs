@@ -132,7 +132,7 @@ fn said_block(said: &Said) -> Option<Result<Value, What>> {
         Said::Reasoning { text, signature: Some(signature) } => {
             Some(Ok(json!({ "type": "thinking", "thinking": text, "signature": signature })))
         }
-        Said::Reasoning { signature: None, .. } => None,
+        Said::Reasoning { signature: None, .. } | Said::Redacted(_) => None,
         Said::Call(call) if !call.arguments.is_object() => {
             Some(Err(What::Arguments(call.name.clone())))
         }

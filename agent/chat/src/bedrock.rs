@@ -127,7 +127,7 @@ fn said_block(said: &Said) -> Option<Result<Value, What>> {
             Some(Ok(json!({ "reasoningContent": { "reasoningText":
                 { "text": text, "signature": signature } } })))
         }
-        Said::Reasoning { signature: None, .. } => None,
+        Said::Reasoning { signature: None, .. } | Said::Redacted(_) => None,
         Said::Call(call) if !call.arguments.is_object() => {
             Some(Err(What::Arguments(call.name.clone())))
         }

@@ -8,7 +8,9 @@ use thiserror::Error;
 
 use crate::conversation::{Answer, Conversation, Output, Part, Said, Turn};
 use crate::failure::Failure;
+use crate::reader::Reader;
 use crate::unfit::{Unfit, What};
+use crate::vectors::Vectors;
 use crate::{anthropic, bedrock, gemini, openai};
 
 /// A protocol, with what its addresses need.
@@ -97,6 +99,50 @@ impl Dialect {
         };
         let body = body.map_err(unfit)?.to_string().into_bytes();
         Ok(Call { path, headers, body })
+    }
+
+    /// As [`Self::call`], for an answer in pieces.
+    ///
+    /// # Errors
+    /// What the protocol cannot express; nothing may be sent then.
+    pub fn call_streamed(&self, model: &str, conversation: &Conversation) -> Result<Call, Unfit> {
+        self.call(model, conversation)
+    }
+
+    /// The reader of a streamed response with a status of success.
+    pub fn reader(&self) -> Reader {
+        Reader {}
+    }
+
+    /// The content type that a streamed response has.
+    pub fn stream_type(&self) -> &'static str {
+        match self {
+            Self::Bedrock { .. } => "application/vnd.amazon.eventstream",
+            _ => "text/event-stream",
+        }
+    }
+
+    /// What to post so that `model` makes vectors of `inputs`.
+    ///
+    /// # Errors
+    /// What the protocol cannot express; nothing may be sent then.
+    pub fn embed(
+        &self,
+        model: &str,
+        inputs: &[String],
+        dimensions: Option<u32>,
+    ) -> Result<Call, Unfit> {
+        let _ = (model, inputs, dimensions);
+        Err(Unfit { protocol: self.name(), what: What::Parameter("embeddings") })
+    }
+
+    /// The vectors in the body of a response with a status of success.
+    ///
+    /// # Errors
+    /// [`Malformed`] with what is missing or wrong.
+    pub fn vectors(&self, body: &[u8]) -> Result<Vectors, Malformed> {
+        let _ = body;
+        Err(Malformed("no vectors in it".to_owned()))
     }
 
     /// The answer in the body of a response with a status of success.
@@ -230,7 +276,7 @@ fn check_turns(turns: &[Turn]) -> Result<(), What> {
                     .iter()
                     .filter_map(|said| match said {
                         Said::Call(call) => Some(call.id.as_str()),
-                        Said::Text(_) | Said::Reasoning { .. } => None,
+                        Said::Text(_) | Said::Reasoning { .. } | Said::Redacted(_) => None,
                     })
                     .collect();
             }

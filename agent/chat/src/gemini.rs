@@ -138,7 +138,7 @@ fn part_value(part: &Part) -> Result<Value, What> {
 fn said_value(said: &Said) -> Option<Result<Value, What>> {
     match said {
         Said::Text(text) => Some(Ok(json!({ "text": text }))),
-        Said::Reasoning { .. } => None,
+        Said::Reasoning { .. } | Said::Redacted(_) => None,
         Said::Call(call) if !call.arguments.is_object() => {
             Some(Err(What::Arguments(call.name.clone())))
         }

@@ -149,7 +149,7 @@ fn model_message(said: &[Said]) -> Value {
     for said in said {
         match said {
             Said::Text(words) => text.push_str(words),
-            Said::Reasoning { .. } => {}
+            Said::Reasoning { .. } | Said::Redacted(_) => {}
             Said::Call(call) => {
                 // What was no JSON goes back as it came.
                 let arguments = match &call.arguments {

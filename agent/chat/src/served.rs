@@ -7,6 +7,9 @@
 
 pub mod completion;
 pub mod embeddings;
+mod fault;
+mod fields;
+mod json;
 pub mod legacy;
 pub mod models;
 pub mod responses;

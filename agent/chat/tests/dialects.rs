@@ -256,6 +256,8 @@ fn addresses_have_model_deployment_project_and_region() {
         (&openai, "http://h", "http://h/v1/chat/completions"),
         (&openai, "http://h/v1", "http://h/v1/chat/completions"),
         (&openai, "http://h/gpt-v1", "http://h/gpt-v1/v1/chat/completions"),
+        (&openai, "http://v1", "http://v1/v1/chat/completions"),
+        (&openai, "http://v1/v1", "http://v1/v1/chat/completions"),
         (
             &azure,
             "http://h",
@@ -271,6 +273,81 @@ fn addresses_have_model_deployment_project_and_region() {
         (&bedrock, "http://h/x", "http://h/x/model/a%2Fb%3A0/converse"),
     ] {
         assert_eq!(address(dialect, base), want);
+    }
+}
+
+#[test]
+fn a_stream_is_asked_for_in_the_body_or_in_the_address() {
+    let [openai, azure, mistral, anthropic, gemini, vertex, bedrock] = dialects();
+    let usage = json!({ "include_usage": true });
+    for (dialect, path, stream, options) in [
+        (&openai, "/v1/chat/completions", json!(true), usage.clone()),
+        (
+            &azure,
+            "/openai/deployments/gpt/chat/completions?api-version=2024-10-21",
+            json!(true),
+            usage,
+        ),
+        (&mistral, "/v1/chat/completions", json!(true), Value::Null),
+        (&anthropic, "/v1/messages", json!(true), Value::Null),
+        (&gemini, "/v1/models/m:streamGenerateContent?alt=sse", Value::Null, Value::Null),
+        (
+            &vertex,
+            "/v1/projects/p/locations/r/publishers/google/models/m:streamGenerateContent?alt=sse",
+            Value::Null,
+            Value::Null,
+        ),
+        (&bedrock, "/model/m/converse-stream", Value::Null, Value::Null),
+    ] {
+        let call = dialect.call_streamed("m", &hello()).unwrap();
+        let mut body: Value = serde_json::from_slice(&call.body).unwrap();
+        let name = dialect.name();
+        assert_eq!((call.path.as_str(), &body["stream"]), (path, &stream), "{name}");
+        assert_eq!(body["stream_options"], options, "{name}");
+        let map = body.as_object_mut().unwrap();
+        map.retain(|key, _| !key.starts_with("stream"));
+        assert_eq!(body, self::body(dialect, &hello()), "{name}: nothing else is different");
+    }
+    let kinds: Vec<&str> = dialects().iter().map(Dialect::stream_type).collect();
+    assert_eq!(kinds[..6], ["text/event-stream"; 6]);
+    assert_eq!(kinds[6], "application/vnd.amazon.eventstream");
+}
+
+#[test]
+fn a_model_is_called_as_googles_own_lists_call_it() {
+    let [.., gemini, vertex, _] = dialects();
+    for dialect in [gemini, vertex] {
+        let path = dialect.call("models/gemini-x", &hello()).unwrap().path;
+        assert_eq!(path, dialect.call("gemini-x", &hello()).unwrap().path);
+        assert!(path.ends_with("/models/gemini-x:generateContent"), "{path}");
+    }
+}
+
+#[test]
+fn hidden_thoughts_go_back_as_they_came() {
+    let turns = vec![
+        Turn::User(vec![Part::Text("a".to_owned())]),
+        Turn::Model(vec![Said::Redacted("c2VjcmV0".to_owned()), Said::Text("b".to_owned())]),
+        Turn::User(vec![Part::Text("c".to_owned())]),
+    ];
+    let conversation = Conversation { turns, ..Conversation::default() };
+    let [openai, _, _, anthropic, gemini, _, bedrock] = dialects();
+    let block = json!({ "type": "redacted_thinking", "data": "c2VjcmV0" });
+    assert_eq!(body(&anthropic, &conversation)["messages"][1]["content"][0], block);
+    let block = json!({ "reasoningContent": { "redactedContent": "c2VjcmV0" } });
+    assert_eq!(body(&bedrock, &conversation)["messages"][1]["content"][0], block);
+    for dialect in [openai, gemini] {
+        assert!(!body(&dialect, &conversation).to_string().contains("c2VjcmV0"));
+    }
+}
+
+#[test]
+fn numbers_go_out_as_they_were_written() {
+    let sampling = Sampling { temperature: Some(0.7), top_p: Some(0.1), ..Sampling::default() };
+    let conversation = Conversation { sampling, ..hello() };
+    for dialect in dialects() {
+        let body = body(&dialect, &conversation).to_string();
+        assert!(body.contains(":0.7") && body.contains(":0.1"), "{body}");
     }
 }
 
@@ -329,7 +406,10 @@ fn what_is_no_conversation_is_one_nowhere() {
     let says = || Turn::Model(vec![Said::Text("x".to_owned())]);
     let tool = |name: &str, parameters: Value| {
         let (name, description) = (name.to_owned(), String::new());
-        Conversation { tools: vec![Tool { name, description, parameters, strict: false }], ..hello() }
+        Conversation {
+            tools: vec![Tool { name, description, parameters, strict: false }],
+            ..hello()
+        }
     };
     for (case, conversation) in [
         ("nothing", turns(&[])),

@@ -1,44 +1,19 @@
 //! Owns `POST /v1/chat/completions`.
 //!
+//! Stated conversions:
+//! - `system` and `developer` messages before the first turn are the system prompt, joined by an empty
+//!   line; so are the texts of one;
+//! - thoughts are `reasoning_content`, and those that a provider wants back are `thinking_blocks`, as
+//!   LiteLLM has them; the seal on a call is `extra_content.google.thought_signature`, as Google has it;
+//! - a message of the assistant that says nothing is left out;
+//! - `response_format` `json_object` is the schema of any object; a description goes into the schema;
+//! - a stop that OpenAI does not have is `stop`.
+//!
 //! **Invariant:** one choice is answered.
 
-use super::{Asked, Named, Refusal, StreamOptions};
-use crate::conversation::Answer;
-use crate::event::Event;
+mod message;
+mod read;
+mod write;
 
-/// What the body of a request asks.
-///
-/// # Errors
-/// The first field that cannot be honoured, by its path.
-pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
-    let _ = body;
-    Err(Refusal { param: None, code: "invalid_json", message: "nothing is read yet".to_owned() })
-}
-
-/// The body of the response.
-pub fn answer(named: &Named, answer: &Answer) -> Vec<u8> {
-    let _ = (named, answer);
-    Vec::new()
-}
-
-/// Writes an answer piece by piece, as server-sent events.
-#[derive(Debug)]
-pub struct Writer {}
-
-impl Writer {
-    /// A writer of one answer.
-    pub fn new(named: &Named, options: StreamOptions) -> Self {
-        let _ = (named, options);
-        Self {}
-    }
-
-    /// Appends what `event` becomes to `out`; the first of all opens the answer.
-    pub fn write(&mut self, event: &Event, out: &mut Vec<u8>) {
-        let _ = (event, out);
-    }
-
-    /// The answer is over: appends its usage, if it is asked for, and `[DONE]`.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
-        let _ = out;
-    }
-}
+pub use self::read::read;
+pub use self::write::{Writer, answer};

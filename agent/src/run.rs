@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::engine::Engine;
 use crate::escalate::{EscalateError, Escalator, Purse, TaskHints};
+use crate::gateway::Gateway;
 use crate::gauges;
 use crate::health::Sources;
 use crate::identity::{Identity, IdentityError};
@@ -151,7 +152,9 @@ pub async fn run(
     tasks.spawn(upkeep(metrics.clone(), stop_behind.clone()));
 
     let (limits, defaults) = (config.api.clone(), config.requests);
-    let api = Api::new(service.clone(), limits, defaults, metrics, takers, stop.clone());
+    let gateway = Gateway::new(service.clone(), config.routes.clone());
+    let stopping = stop.clone();
+    let api = Api::new(service.clone(), gateway, limits, defaults, metrics, takers, stopping);
     tracing::info!(%address, models = service.engine.lanes().len(), ready_ms = started.elapsed().as_millis(), "ready");
     ready(addresses)?;
     let by_grpc = async {

@@ -4,8 +4,10 @@
 //! else to [`Service`]; no body larger than the limit is ever in memory.
 
 pub(crate) mod body;
+mod openai;
 mod problem;
 mod queue;
+mod requests;
 mod results;
 pub(crate) mod server;
 mod terms;
@@ -34,6 +36,7 @@ pub use self::server::serve;
 use self::terms::{Terms, TermsQuery};
 use crate::config::{ApiConfig, RequestDefaults};
 use crate::engine::Load;
+use crate::gateway::Gateway;
 use crate::gauges;
 use crate::pressure;
 use crate::queue::{RequestId, State as Stage};
@@ -48,6 +51,8 @@ use crate::tune::choice::Choice;
 pub struct Api {
     /// Answers requests.
     pub service: Service,
+    /// Answers what is asked of a model by its name.
+    pub gateway: Gateway,
     /// Limits.
     pub config: ApiConfig,
     /// The terms of requests that state none.
@@ -70,6 +75,7 @@ impl Api {
     /// An API over `service`.
     pub fn new(
         service: Service,
+        gateway: Gateway,
         config: ApiConfig,
         defaults: RequestDefaults,
         metrics: PrometheusHandle,
@@ -79,7 +85,7 @@ impl Api {
         let places = Arc::new(Semaphore::new(config.max_concurrent));
         let room = body::Room::of(&config);
         let waiting = Arc::new(Semaphore::new(config.max_waiting));
-        Self { service, config, defaults, metrics, takers, stop, places, room, waiting }
+        Self { service, gateway, config, defaults, metrics, takers, stop, places, room, waiting }
     }
 
     /// A place for one who waits: a long poll or a stream of events.
@@ -104,12 +110,19 @@ impl Api {
 
     /// A place for one request under way.
     pub(crate) fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.places.try_acquire().map_err(|_| {
-            let limit = self.config.max_concurrent;
-            let detail = format!("{limit} requests are under way already; try again shortly");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
-                .retry_after(self.retry_after_s())
-        })
+        self.places.try_acquire().map_err(|_| self.no_place())
+    }
+
+    /// The same, for one that goes on behind its response's head.
+    fn owned_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.places.clone().try_acquire_owned().map_err(|_| self.no_place())
+    }
+
+    fn no_place(&self) -> Problem {
+        let limit = self.config.max_concurrent;
+        let detail = format!("{limit} requests are under way already; try again shortly");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+            .retry_after(self.retry_after_s())
     }
 
     /// All routes.
@@ -117,6 +130,7 @@ impl Api {
         Router::new()
             .route("/v1/tasks", get(list_tasks))
             .route("/v1/tasks/{task}", post(ask))
+            .route("/v1/requests", get(requests::list))
             .route("/v1/requests/{id}", get(look_up).delete(queue::cancel))
             .route("/v1/requests/{id}/events", get(results::request_events))
             .route("/v1/results", get(results::results))
@@ -129,6 +143,7 @@ impl Api {
             .route("/v1/queue/ids", get(queue::ids))
             .route("/v1/queue/records", post(queue::import))
             .route("/v1/queue/stats", get(queue::stats))
+            .merge(openai::router())
             .nest("/v2", crate::oip::router())
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))

@@ -78,9 +78,22 @@ impl Desk {
         for (name, value) in terms {
             request = request.header(*name, *value);
         }
-        let response = request.send().await.unwrap();
+        Self::read(request.send().await.unwrap()).await
+    }
+
+    async fn read(response: reqwest::Response) -> Reply {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Reply { status, headers, text: response.text().await.unwrap() }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        Self::read(self.http.get(format!("{}{path}", self.url)).send().await.unwrap()).await
+    }
+
+    /// A stream of server-sent events.
+    pub(crate) async fn follow(&self, path: &str) -> reqwest::Response {
+        let request = self.http.get(format!("{}{path}", self.url));
+        request.header("accept", "text/event-stream").send().await.unwrap()
     }
 
     /// A conversation of one question.
@@ -102,7 +115,6 @@ impl Desk {
     }
 
     pub(crate) async fn metrics(&self) -> String {
-        let response = self.http.get(format!("{}/metrics", self.url)).send().await.unwrap();
-        response.text().await.unwrap()
+        self.get("/metrics").await.text
     }
 }

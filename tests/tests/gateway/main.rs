@@ -7,4 +7,5 @@ mod client;
 mod desk;
 mod faults;
 mod raw;
+mod requests;
 mod streams;

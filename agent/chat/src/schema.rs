@@ -146,7 +146,8 @@ pub(crate) fn is_strict(schema: &Value) -> bool {
             let properties = map.get("properties").and_then(Value::as_object);
             let required = map.get("required").and_then(Value::as_array);
             let all = properties.is_none_or(|properties| {
-                required.is_some_and(|all| properties.keys().all(|key| all.contains(&json!(key))))
+                let is_asked = |key: &String| required.is_some_and(|all| all.contains(&json!(key)));
+                properties.keys().all(is_asked)
             });
             let closed = map.get("additionalProperties") == Some(&json!(false));
             (!is_object || (all && closed)) && map.values().all(is_strict)

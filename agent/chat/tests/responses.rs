@@ -1,5 +1,7 @@
 //! What OpenAI's clients say to and hear from `/v1/responses`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use bytes::Bytes;
 use holdfast_chat::served::responses::{self, Standing, Writer};
 use holdfast_chat::served::{Asked, Named, Refusal};

@@ -1,5 +1,7 @@
 //! What OpenAI's clients send and hear.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use bytes::Bytes;
 use holdfast_chat::served::{self, Asked, Named, Refusal, StreamOptions, completion, legacy};
 use holdfast_chat::{

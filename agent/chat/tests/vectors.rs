@@ -1,5 +1,7 @@
 //! Embeddings and transcripts: what is asked, and what is answered.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use holdfast_chat::served::embeddings::{self, Encoding};
 use holdfast_chat::served::models::{self, ModelEntry};
 use holdfast_chat::served::transcriptions::{self, Form, Transcript};

@@ -323,7 +323,7 @@ impl Writer {
 
     /// More words or thoughts.
     fn more(&mut self, is_thought: bool, words: &str, out: &mut Vec<u8>) {
-        if !self.open.as_ref().is_some_and(|open| open.is_thought == is_thought) {
+        if self.open.as_ref().is_none_or(|open| open.is_thought != is_thought) {
             self.close(None, "completed", out);
             self.begin_item(is_thought, out);
         }

@@ -5,7 +5,7 @@
 //! - turns of one role that follow each other are one message, results of tools first;
 //! - thoughts of earlier turns go back only with their signature;
 //! - temperature, `top_p` and `top_k` go in the version of 2023, the last that has them;
-//! - limits on numbers, lengths and counts are taken out of a schema, and its objects are closed;
+//! - a schema that the model is held to is made plain: limits are taken out, objects are closed;
 //! - tokens written to and read from a cache count as tokens in.
 //!
 //! **Invariant:** the first message is the user's, and the roles alternate.
@@ -50,8 +50,9 @@ pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, Wh
     body.insert("messages".to_owned(), messages(&conversation.turns)?.into());
     let format = match &conversation.output {
         Output::Text => None,
-        Output::Json { schema, .. } => {
-            Some(json!({ "format": { "type": "json_schema", "schema": plain(schema) } }))
+        Output::Json { name, schema } => {
+            let schema = plain(name, schema)?;
+            Some(json!({ "format": { "type": "json_schema", "schema": schema } }))
         }
     };
     let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
@@ -67,26 +68,36 @@ pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, Wh
             body.insert(key.to_owned(), value);
         }
     }
-    tools(conversation, &mut body);
+    tools(conversation, &mut body)?;
     Ok(body.into())
 }
 
-fn tools(conversation: &Conversation, body: &mut Map<String, Value>) {
+fn tools(conversation: &Conversation, body: &mut Map<String, Value>) -> Result<(), What> {
     if conversation.tools.is_empty() {
-        return;
+        return Ok(());
     }
     let tools = conversation.tools.iter().map(|tool| {
-        json!({ "name": tool.name, "description": tool.description,
-            "input_schema": tool.parameters })
+        let schema = match tool.strict {
+            true => plain(&tool.name, &tool.parameters)?,
+            false => tool.parameters.clone(),
+        };
+        let mut value = json!({ "name": tool.name, "description": tool.description,
+            "input_schema": schema });
+        if tool.strict {
+            value["strict"] = true.into();
+        }
+        Ok(value)
     });
-    body.insert("tools".to_owned(), tools.collect());
+    let tools: Value = tools.collect::<Result<Vec<_>, What>>()?.into();
+    body.insert("tools".to_owned(), tools);
     let choice = match &conversation.tool_choice {
-        ToolChoice::Auto => return,
+        ToolChoice::Auto => return Ok(()),
         ToolChoice::Never => json!({ "type": "none" }),
         ToolChoice::Any => json!({ "type": "any" }),
         ToolChoice::Named(name) => json!({ "type": "tool", "name": name }),
     };
     body.insert("tool_choice".to_owned(), choice);
+    Ok(())
 }
 
 fn messages(turns: &[Turn]) -> Result<Vec<Value>, What> {

@@ -4,7 +4,7 @@
 //! - turns of one role that follow each other are one message;
 //! - no tool may be called: the tools are left out;
 //! - thoughts of earlier turns go back only with their signature;
-//! - limits on numbers, lengths and counts are taken out of a schema, and its objects are closed;
+//! - a schema that the model is held to is made plain: limits are taken out, objects are closed;
 //! - tokens written to and read from a cache count as tokens in.
 //!
 //! **Invariant:** the first message is the user's, and the roles alternate.
@@ -54,30 +54,42 @@ pub(crate) fn body(conversation: &Conversation) -> Result<Value, What> {
         body.insert("inferenceConfig".to_owned(), config.into());
     }
     if let Output::Json { name, schema } = &conversation.output {
-        let schema = json!({ "name": name, "schema": plain(schema).to_string() });
+        let schema = json!({ "name": name, "schema": plain(name, schema)?.to_string() });
         let format = json!({ "type": "json_schema", "structure": { "jsonSchema": schema } });
         body.insert("outputConfig".to_owned(), json!({ "textFormat": format }));
     }
-    tools(conversation, &mut body);
+    tools(conversation, &mut body)?;
     Ok(body.into())
 }
 
-fn tools(conversation: &Conversation, body: &mut Map<String, Value>) {
+fn tools(conversation: &Conversation, body: &mut Map<String, Value>) -> Result<(), What> {
     let choice = match &conversation.tool_choice {
-        ToolChoice::Never => return,
+        ToolChoice::Never => return Ok(()),
         ToolChoice::Auto => json!({ "auto": {} }),
         ToolChoice::Any => json!({ "any": {} }),
         ToolChoice::Named(name) => json!({ "tool": { "name": name } }),
     };
     if conversation.tools.is_empty() {
-        return;
+        return Ok(());
     }
     let tools = conversation.tools.iter().map(|tool| {
-        json!({ "toolSpec": { "name": tool.name, "description": tool.description,
-            "inputSchema": { "json": tool.parameters } } })
+        let schema = match tool.strict {
+            true => plain(&tool.name, &tool.parameters)?,
+            false => tool.parameters.clone(),
+        };
+        let mut spec = json!({ "name": tool.name, "inputSchema": { "json": schema } });
+        // An empty one is refused.
+        if !tool.description.is_empty() {
+            spec["description"] = tool.description.as_str().into();
+        }
+        if tool.strict {
+            spec["strict"] = true.into();
+        }
+        Ok(json!({ "toolSpec": spec }))
     });
-    let tools: Value = tools.collect();
+    let tools: Value = tools.collect::<Result<Vec<_>, What>>()?.into();
     body.insert("toolConfig".to_owned(), json!({ "tools": tools, "toolChoice": choice }));
+    Ok(())
 }
 
 fn messages(turns: &[Turn]) -> Result<Vec<Value>, What> {

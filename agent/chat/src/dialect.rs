@@ -10,7 +10,7 @@ use crate::conversation::{Answer, Conversation, Output, Part, Said, Turn};
 use crate::failure::Failure;
 use crate::reader::Reader;
 use crate::unfit::{Unfit, What};
-use crate::vectors::Vectors;
+use crate::vectors::{self, Vectors};
 use crate::{anthropic, bedrock, gemini, openai};
 
 /// A protocol, with what its addresses need.
@@ -152,8 +152,32 @@ impl Dialect {
         inputs: &[String],
         dimensions: Option<u32>,
     ) -> Result<Call, Unfit> {
-        let _ = (model, inputs, dimensions);
-        Err(Unfit { protocol: self.name(), what: What::Parameter("embeddings") })
+        let unfit = |what| Unfit { protocol: self.name(), what };
+        let asked = vectors::Asked { model, inputs, dimensions };
+        let (path, body) = match self {
+            Self::OpenAi => ("/v1/embeddings".to_owned(), Ok(asked.openai(true))),
+            Self::Mistral => ("/v1/embeddings".to_owned(), Ok(asked.mistral())),
+            Self::AzureOpenAi { deployment, api_version } => {
+                let (deployment, version) = (encoded(deployment), encoded(api_version));
+                let path =
+                    format!("/openai/deployments/{deployment}/embeddings?api-version={version}");
+                (path, Ok(asked.openai(false)))
+            }
+            Self::Anthropic => (String::new(), Err(What::Parameter("embeddings"))),
+            Self::Gemini => {
+                let path = format!("/v1/models/{}:batchEmbedContents", gemini_model(model));
+                let bare = model.strip_prefix("models/").unwrap_or(model);
+                (path, Ok(asked.gemini(bare)))
+            }
+            Self::Vertex { .. } => (self.vertex(model, "predict"), asked.vertex()),
+            Self::Bedrock { .. } => (format!("/model/{}/invoke", encoded(model)), asked.bedrock()),
+        };
+        let body = match inputs {
+            [] => Err(What::Turns("nothing is asked")),
+            _ => body,
+        };
+        let body = body.map_err(unfit)?.to_string().into_bytes();
+        Ok(Call { path, headers: Vec::new(), body })
     }
 
     /// The vectors in the body of a response with a status of success.
@@ -161,8 +185,7 @@ impl Dialect {
     /// # Errors
     /// [`Malformed`] with what is missing or wrong.
     pub fn vectors(&self, body: &[u8]) -> Result<Vectors, Malformed> {
-        let _ = body;
-        Err(Malformed("no vectors in it".to_owned()))
+        vectors::vectors(json(body)?)
     }
 
     /// The answer in the body of a response with a status of success.

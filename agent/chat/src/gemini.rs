@@ -3,6 +3,7 @@
 //! Stated conversions:
 //! - turns of one role that follow each other are one;
 //! - a result of a tool is an object with `result` or `error`;
+//! - a strict tool is declared as every other, since there is no mark for it;
 //! - calls that the model gives no id are numbered here, and go back without one;
 //! - thoughts of earlier turns are left out, but the seal on a call goes back with it.
 //!

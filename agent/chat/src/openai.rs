@@ -3,7 +3,7 @@
 //! Stated conversions:
 //! - the system prompt is the first message; thoughts of earlier turns are left out;
 //! - a result that is an error begins with `Error: `, since there is no mark for it;
-//! - a schema that strict mode does not take goes without it;
+//! - a schema that strict mode does not take goes without it, that of any object is `json_object`;
 //! - Mistral: `max_tokens`, `random_seed` and `any` are its words; a recording goes in bare base64.
 //!
 //! **Invariant:** one answer is asked for, and the first choice is it.
@@ -53,8 +53,12 @@ pub(crate) fn body(
     body.insert("messages".to_owned(), messages.into());
     tools(flavour, conversation, &mut body);
     if let Output::Json { name, schema } = &conversation.output {
-        let json_schema = json!({ "name": name, "strict": is_strict(schema), "schema": schema });
-        let format = json!({ "type": "json_schema", "json_schema": json_schema });
+        let format = if *schema == json!({ "type": "object" }) {
+            json!({ "type": "json_object" })
+        } else {
+            let schema = json!({ "name": name, "strict": is_strict(schema), "schema": schema });
+            json!({ "type": "json_schema", "json_schema": schema })
+        };
         body.insert("response_format".to_owned(), format);
     }
     parameters(flavour, conversation, &mut body)?;
@@ -100,8 +104,12 @@ fn tools(flavour: Flavour, conversation: &Conversation, body: &mut Map<String, V
         return;
     }
     let tools = conversation.tools.iter().map(|tool| {
-        json!({ "type": "function", "function": { "name": tool.name,
-            "description": tool.description, "parameters": tool.parameters } })
+        let mut function = json!({ "name": tool.name, "description": tool.description,
+            "parameters": tool.parameters });
+        if tool.strict {
+            function["strict"] = is_strict(&tool.parameters).into();
+        }
+        json!({ "type": "function", "function": function })
     });
     body.insert("tools".to_owned(), tools.collect());
     let choice = match (&conversation.tool_choice, flavour) {

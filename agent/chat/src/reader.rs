@@ -39,7 +39,7 @@ impl Reader {
     }
 
     pub(crate) fn gemini() -> Self {
-        Self::new(Wire::Gemini(Sse::default(), gemini::Stream::default()))
+        Self::new(Wire::Gemini(Sse::default(), gemini::Stream))
     }
 
     pub(crate) fn bedrock() -> Self {

@@ -1,11 +1,14 @@
 //! What OpenAI's clients send and hear.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use bytes::Bytes;
 use holdfast_chat::served::{self, Asked, Named, Refusal, StreamOptions, completion, legacy};
 use holdfast_chat::{
     Answer, Audio, Event, Image, Output, Part, Said, Stop, ToolCall, ToolChoice, ToolResult, Turn,
     Usage,
 };
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn body(more: Value) -> Value {
@@ -501,4 +504,27 @@ fn errors_have_openais_form() {
     assert_eq!(serde_json::from_slice::<Value>(&error).unwrap(), want);
     let event = served::error_event("invalid_request_error", None, Some("x"), "no \"x\"");
     assert_eq!(data(&event), [want]);
+}
+
+proptest! {
+    #[test]
+    fn no_body_at_all_is_a_panic(at: usize, bytes: Vec<u8>, cut: usize) {
+        let whole = body(json!({
+            "messages": [{ "role": "user", "content": [{ "type": "text", "text": "a\\\"ü" }] },
+                { "role": "assistant", "tool_calls": [{ "id": "a", "type": "function",
+                    "function": { "name": "f", "arguments": "{}" } }] },
+                { "role": "tool", "tool_call_id": "a", "content": "x" }],
+            "tools": [{ "type": "function", "function": { "name": "f" } }],
+            "response_format": { "type": "json_object" }, "metadata": { "a": "b" },
+        }));
+        let mut text = whole.to_string().into_bytes();
+        prop_assert!(completion::read(&text).is_ok());
+        let at = at % text.len();
+        text.splice(at..text.len().min(at + cut % 9), bytes);
+        for refusal in [completion::read(&text).err(), legacy::read(&text).err(),
+            served::responses::read(&text).err(), served::embeddings::read(&text).map(drop).err()]
+        {
+            prop_assert!(refusal.is_none_or(|refusal| !refusal.message.is_empty()));
+        }
+    }
 }

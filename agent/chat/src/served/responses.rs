@@ -1,73 +1,23 @@
 //! Owns `POST /v1/responses`.
 //!
-//! **Invariant:** events are numbered from 0 without a gap.
+//! Stated conversions:
+//! - `instructions` and the `system` and `developer` messages before the first turn are the system
+//!   prompt, joined by an empty line;
+//! - items of the model that follow each other are one turn;
+//! - thoughts are the summary of a reasoning item, their seal is its `encrypted_content`, and those that a
+//!   provider hides are an item with `encrypted_content` alone, behind `redacted_thinking:`;
+//! - the seal on a call is `extra_content.google.thought_signature`, as in chat completions;
+//! - a stop that OpenAI does not have is a response that is completed.
+//!
+//! **Invariant:** events are numbered from 0 without a gap, and what is told at the end of a stream is
+//! what would have been answered in one piece.
 
-use super::{Asked, Named, Refusal};
-use crate::conversation::Answer;
-use crate::event::Event;
+mod item;
+mod read;
+mod write;
 
-/// What the body of a request asks.
-///
-/// # Errors
-/// The first field that cannot be honoured, by its path.
-pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
-    let _ = body;
-    Err(Refusal { param: None, code: "invalid_json", message: "nothing is read yet".to_owned() })
-}
+pub use self::read::read;
+pub use self::write::{Standing, Writer, answer, standing};
 
-/// A response without an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// It is held.
-    Queued,
-    /// It is being answered.
-    InProgress,
-    /// The caller took it back.
-    Cancelled,
-    /// There will be no answer.
-    Failed {
-        /// Such as `server_error` or `rate_limit_exceeded`.
-        code: String,
-        /// Why.
-        message: String,
-    },
-}
-
-/// The body of a response that has no answer, or none yet; `asked` is what was read of its request.
-pub fn standing(named: &Named, asked: &Asked, standing: &Standing) -> Vec<u8> {
-    let _ = (named, asked, standing);
-    Vec::new()
-}
-
-/// The body of a response with its answer; `asked` is what was read of its request.
-pub fn answer(named: &Named, asked: &Asked, answer: &Answer) -> Vec<u8> {
-    let _ = (named, asked, answer);
-    Vec::new()
-}
-
-/// Writes an answer piece by piece, as typed server-sent events.
-#[derive(Debug)]
-pub struct Writer {}
-
-impl Writer {
-    /// A writer of one answer; `asked` is what was read of its request.
-    pub fn new(named: &Named, asked: &Asked) -> Self {
-        let _ = (named, asked);
-        Self {}
-    }
-
-    /// Appends what `event` becomes to `out`; the first of all opens the response.
-    pub fn write(&mut self, event: &Event, out: &mut Vec<u8>) {
-        let _ = (event, out);
-    }
-
-    /// The answer is over: appends `response.completed` or `response.incomplete`.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
-        let _ = out;
-    }
-
-    /// There is no more of the answer: appends `response.failed`.
-    pub fn fail(&mut self, code: &str, message: &str, out: &mut Vec<u8>) {
-        let _ = (code, message, out);
-    }
-}
+/// Before the data of thoughts that a provider hides; no base64 has a colon.
+const REDACTED: &str = "redacted_thinking:";

@@ -119,6 +119,8 @@ pub struct Writer {
     tail: &'static [u8],
     options: StreamOptions,
     has_begun: bool,
+    /// Calls of whose arguments nothing was said yet.
+    bare: Vec<usize>,
     /// Thoughts that have no seal yet.
     thoughts: String,
     usage: Option<Usage>,
@@ -134,8 +136,8 @@ impl Writer {
             true => b"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n",
             false => b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n",
         };
-        let (has_begun, thoughts, usage) = (false, String::new(), None);
-        Self { head, tail, options, has_begun, thoughts, usage }
+        let (has_begun, bare, thoughts, usage) = (false, Vec::new(), String::new(), None);
+        Self { head, tail, options, has_begun, bare, thoughts, usage }
     }
 
     /// Appends what `event` becomes to `out`; the first of all opens the answer.
@@ -158,23 +160,38 @@ impl Writer {
                 self.block(out, |out| sealed(out, &thoughts, seal));
             }
             Event::Redacted(data) => self.block(out, |out| redacted(out, data)),
-            Event::Call { index, id, name, signature } => self.chunk(out, |out| {
-                out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-                number(out, u64::try_from(*index).unwrap_or_default());
-                out.push(b',');
-                begin_call(out, id, name, signature.as_deref());
-                out.extend_from_slice(b"\"}}]");
-            }),
-            Event::Arguments { index, text: words } => self.chunk(out, |out| {
-                out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-                number(out, u64::try_from(*index).unwrap_or_default());
-                out.extend_from_slice(b",\"function\":{\"arguments\":");
-                text(out, words);
-                out.extend_from_slice(b"}}]");
-            }),
+            Event::Call { index, id, name, signature } => {
+                self.bare.push(*index);
+                self.chunk(out, |out| {
+                    out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+                    number(out, u64::try_from(*index).unwrap_or_default());
+                    out.push(b',');
+                    begin_call(out, id, name, signature.as_deref());
+                    out.extend_from_slice(b"\"}}]");
+                });
+            }
+            Event::Arguments { index, text } => {
+                self.bare.retain(|bare| bare != index);
+                self.arguments(*index, text, out);
+            }
             Event::Usage(usage) => self.usage = Some(*usage),
-            Event::Stop(stop) => self.stop(stop, out),
+            Event::Stop(stop) => {
+                for index in std::mem::take(&mut self.bare) {
+                    self.arguments(index, "{}", out);
+                }
+                self.stop(stop, out);
+            }
         }
+    }
+
+    fn arguments(&self, index: usize, words: &str, out: &mut Vec<u8>) {
+        self.chunk(out, |out| {
+            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+            number(out, u64::try_from(index).unwrap_or_default());
+            out.extend_from_slice(b",\"function\":{\"arguments\":");
+            text(out, words);
+            out.extend_from_slice(b"}}]");
+        });
     }
 
     /// The answer is over: appends its usage, if it is asked for and was counted, and `[DONE]`.

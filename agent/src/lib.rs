@@ -8,6 +8,7 @@
 //! api (behind access) ──► service ──► engine (workers of each bundle)
 //!            │└─────► escalate ──► destinations
 //!            └──────► queue (one writer thread) ◄── drain ──► escalate
+//! api (what OpenAI's clients ask) ──► gateway ──► escalate, engine
 //! oip (under /v2, and gRPC) ──► engine
 //! results (webhooks, controller) ──► queue, policy, escalate, link
 //! link (MQTT) ◄── health ◄── engine, queue, escalate     (latest values only)
@@ -28,9 +29,11 @@ pub mod engine;
 pub mod envelope;
 pub mod escalate;
 pub mod export;
+pub mod gateway;
 pub mod gauges;
 pub mod health;
 pub mod identity;
+pub mod inquiry;
 pub mod install;
 pub mod link;
 pub mod listing;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Envelope;
-use crate::queue::{Queue, QueueError, Record, State, Stats, StoppedQueue, Summary};
+use crate::queue::{Queue, QueueError, Record, RequestId, State, Stats, StoppedQueue, Summary};
 
 /// At most this many requests are listed.
 pub const MAX_LISTED: usize = 1000;
@@ -132,6 +132,26 @@ pub async fn of_queue(
         records.extend(readable(queue.get(summary.id).await, summary)?);
     }
     Ok(of_records(&queue.stats().await?, &records, now_ms))
+}
+
+/// A page of an open queue in the order in which requests were made: those behind `after`, all or in one
+/// state, at most `limit`, at a moment of its clock.
+///
+/// # Errors
+/// When the queue cannot be read.
+pub async fn page_of(
+    queue: &Queue,
+    only: Option<State>,
+    after: Option<RequestId>,
+    limit: usize,
+    now_ms: u64,
+) -> Result<Vec<Row>, QueueError> {
+    let mut rows = Vec::new();
+    for summary in queue.list_after(only, after, limit).await? {
+        let read = readable(queue.get(summary.id).await, summary)?;
+        rows.extend(read.map(|record| row(&record, now_ms)));
+    }
+    Ok(rows)
 }
 
 /// The same of a queue that no agent has, at a moment of its clock.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::destination::{Destination, Zone};
 use crate::queue::RequestId;
 use crate::reply::{Reply, ReplyBody};
-use crate::request::{DataClass, Request};
+use crate::request::{DataClass, Labelled, Request};
 use crate::results::feed::ResultBody;
 use crate::results::receiver::Receiver;
 
@@ -66,23 +66,24 @@ impl Policy {
         zone <= self.farthest(class)
     }
 
-    /// Asks for permission to send `request` to `destination`, now.
+    /// Asks for permission to send `request`, whatever it asks, to `destination`, now.
     ///
     /// # Errors
     /// [`Denied`] when the request's class may not enter the destination's zone.
-    pub fn clear<'a>(
+    pub fn clear<'a, R: Labelled>(
         &self,
-        request: &'a Request,
+        request: &'a R,
         destination: &'a Destination,
-    ) -> Result<Cleared<'a>, Denied> {
-        if self.allows(request.class, destination.zone) {
+    ) -> Result<Cleared<'a, R>, Denied> {
+        let class = request.class();
+        if self.allows(class, destination.zone) {
             Ok(Cleared { request, destination })
         } else {
             Err(Denied {
-                class: request.class,
+                class,
                 destination: destination.name.clone(),
                 zone: destination.zone,
-                farthest: self.farthest(request.class),
+                farthest: self.farthest(class),
             })
         }
     }
@@ -147,15 +148,23 @@ impl<'a> ClearedResult<'a> {
 }
 
 /// Permission to send one request to one destination. Only [`Policy::clear`] makes it.
-#[derive(Debug, Clone, Copy)]
-pub struct Cleared<'a> {
-    request: &'a Request,
+#[derive(Debug)]
+pub struct Cleared<'a, R = Request> {
+    request: &'a R,
     destination: &'a Destination,
 }
 
-impl<'a> Cleared<'a> {
+impl<R> Clone for Cleared<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Cleared<'_, R> {}
+
+impl<'a, R> Cleared<'a, R> {
     /// The request that may be sent.
-    pub fn request(&self) -> &'a Request {
+    pub fn request(&self) -> &'a R {
         self.request
     }
 

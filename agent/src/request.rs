@@ -190,6 +190,18 @@ pub struct Request {
     pub hops: u8,
 }
 
+/// Anything that carries a data class.
+pub trait Labelled {
+    /// How sensitive it is.
+    fn class(&self) -> DataClass;
+}
+
+impl Labelled for Request {
+    fn class(&self) -> DataClass {
+        self.class
+    }
+}
+
 /// A request that went through this many agents is not sent further.
 pub const MAX_HOPS: u8 = 4;
 

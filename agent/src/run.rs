@@ -178,8 +178,7 @@ pub async fn run(
 
     let access = Access::open(&config.state_dir, config.api.require_token, service.clock.clone())
         .map_err(RunError::Random)?;
-    let (limits, defaults) = (config.api.clone(), config.requests);
-    let api = Api::new(service.clone(), limits, defaults, metrics, takers, access, stop.clone());
+    let api = Api::new(service.clone(), &config, metrics, takers, access, stop.clone());
     tracing::info!(%address, models = service.engine.lanes().len(), ready_ms = started.elapsed().as_millis(), "ready");
     ready(addresses)?;
     let by_grpc = async {

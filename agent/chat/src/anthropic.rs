@@ -5,20 +5,20 @@
 //! - turns of one role that follow each other are one message, results of tools first;
 //! - thoughts of earlier turns go back only with their signature;
 //! - temperature, `top_p` and `top_k` go in the version of 2023, the last that has them;
-//! - limits on numbers, lengths and counts are taken out of a schema, and its objects are closed;
+//! - a schema that the model is held to is made plain: limits are taken out, objects are closed;
 //! - tokens written to and read from a cache count as tokens in.
 //!
 //! **Invariant:** the first message is the user's, and the roles alternate.
 
+mod answer;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::conversation::{
-    Answer, Conversation, Output, Part, Said, Sampling, Stop, ToolCall, ToolChoice, Turn, Usage,
-};
-use crate::dialect::Malformed;
+pub(crate) use self::answer::{Stream, answer};
+use crate::conversation::{Conversation, Output, Part, Said, Sampling, ToolChoice, Turn};
+use crate::dialect::exact;
 use crate::failure::{Failure, Kind, says, words};
 use crate::schema::plain;
 use crate::unfit::{What, has_none_of, takes_at_most_one};
@@ -50,16 +50,17 @@ pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, Wh
     body.insert("messages".to_owned(), messages(&conversation.turns)?.into());
     let format = match &conversation.output {
         Output::Text => None,
-        Output::Json { schema, .. } => {
-            Some(json!({ "format": { "type": "json_schema", "schema": plain(schema) } }))
+        Output::Json { name, schema } => {
+            let schema = plain(name, schema)?;
+            Some(json!({ "format": { "type": "json_schema", "schema": schema } }))
         }
     };
     let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
     for (key, value) in [
         ("system", conversation.system.as_ref().map(|system| json!(system))),
         ("output_config", format),
-        ("temperature", sampling.temperature.map(Value::from)),
-        ("top_p", sampling.top_p.map(Value::from)),
+        ("temperature", sampling.temperature.map(exact)),
+        ("top_p", sampling.top_p.map(exact)),
         ("top_k", sampling.top_k.map(Value::from)),
         ("stop_sequences", stop),
     ] {
@@ -67,26 +68,36 @@ pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, Wh
             body.insert(key.to_owned(), value);
         }
     }
-    tools(conversation, &mut body);
+    tools(conversation, &mut body)?;
     Ok(body.into())
 }
 
-fn tools(conversation: &Conversation, body: &mut Map<String, Value>) {
+fn tools(conversation: &Conversation, body: &mut Map<String, Value>) -> Result<(), What> {
     if conversation.tools.is_empty() {
-        return;
+        return Ok(());
     }
     let tools = conversation.tools.iter().map(|tool| {
-        json!({ "name": tool.name, "description": tool.description,
-            "input_schema": tool.parameters })
+        let schema = match tool.strict {
+            true => plain(&tool.name, &tool.parameters)?,
+            false => tool.parameters.clone(),
+        };
+        let mut value = json!({ "name": tool.name, "description": tool.description,
+            "input_schema": schema });
+        if tool.strict {
+            value["strict"] = true.into();
+        }
+        Ok(value)
     });
-    body.insert("tools".to_owned(), tools.collect());
+    let tools: Value = tools.collect::<Result<Vec<_>, What>>()?.into();
+    body.insert("tools".to_owned(), tools);
     let choice = match &conversation.tool_choice {
-        ToolChoice::Auto => return,
+        ToolChoice::Auto => return Ok(()),
         ToolChoice::Never => json!({ "type": "none" }),
         ToolChoice::Any => json!({ "type": "any" }),
         ToolChoice::Named(name) => json!({ "type": "tool", "name": name }),
     };
     body.insert("tool_choice".to_owned(), choice);
+    Ok(())
 }
 
 fn messages(turns: &[Turn]) -> Result<Vec<Value>, What> {
@@ -133,88 +144,13 @@ fn said_block(said: &Said) -> Option<Result<Value, What>> {
             Some(Ok(json!({ "type": "thinking", "thinking": text, "signature": signature })))
         }
         Said::Reasoning { signature: None, .. } => None,
+        Said::Redacted(data) => Some(Ok(json!({ "type": "redacted_thinking", "data": data }))),
         Said::Call(call) if !call.arguments.is_object() => {
             Some(Err(What::Arguments(call.name.clone())))
         }
         Said::Call(call) => Some(Ok(json!({ "type": "tool_use", "id": call.id, "name": call.name,
             "input": call.arguments }))),
     }
-}
-
-/// A message as it is answered.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Message {
-    model: String,
-    content: Vec<Block>,
-    stop_reason: String,
-    #[serde(default)]
-    stop_details: Value,
-    usage: Tokens,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block {
-    Text {
-        text: String,
-    },
-    Thinking {
-        thinking: String,
-        signature: Option<String>,
-    },
-    ToolUse {
-        id: String,
-        name: String,
-        input: Value,
-    },
-    /// What only tools of the provider bring.
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Debug, Deserialize)]
-struct Tokens {
-    input_tokens: u64,
-    output_tokens: u64,
-    cache_creation_input_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
-    #[serde(default)]
-    output_tokens_details: Value,
-}
-
-/// The answer in a message.
-#[allow(clippy::unnecessary_wraps, reason = "every protocol's answer may be malformed")]
-pub(crate) fn answer(message: Message) -> Result<Answer, Malformed> {
-    let said = message.content.into_iter().filter_map(|block| match block {
-        Block::Text { text } => Some(Said::Text(text)),
-        Block::Thinking { thinking, signature } => {
-            Some(Said::Reasoning { text: thinking, signature })
-        }
-        Block::ToolUse { id, name, input } => {
-            Some(Said::Call(ToolCall { id, name, arguments: input, signature: None }))
-        }
-        Block::Other => None,
-    });
-    let stop = match message.stop_reason.as_str() {
-        "end_turn" | "stop_sequence" => Stop::End,
-        "max_tokens" | "model_context_window_exceeded" => Stop::Length,
-        "tool_use" => Stop::Calls,
-        "refusal" => {
-            let words = message.stop_details["explanation"].as_str();
-            Stop::Declined(words.unwrap_or_default().to_owned())
-        }
-        other => Stop::Other(other.to_owned()),
-    };
-    let tokens = message.usage;
-    let cached = tokens.cache_read_input_tokens.unwrap_or_default();
-    let written = tokens.cache_creation_input_tokens.unwrap_or_default();
-    let usage = Usage {
-        input: tokens.input_tokens.saturating_add(cached).saturating_add(written),
-        cached,
-        output: tokens.output_tokens,
-        reasoning: tokens.output_tokens_details["thinking_tokens"].as_u64().unwrap_or_default(),
-    };
-    Ok(Answer { model: message.model, said: said.collect(), stop, usage: Some(usage) })
 }
 
 /// `{"type": "error", "error": {"type", "message"}, "request_id"}`.
@@ -237,4 +173,9 @@ pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
         _ => Kind::of_status(status, wait.is_some()),
     };
     Failure { kind, wait, detail: words(body) }
+}
+
+/// What a stream tells of a failure.
+pub(crate) fn failure_amid(body: &Value) -> Failure {
+    failure(500, &|_| None, body)
 }

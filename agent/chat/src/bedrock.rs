@@ -4,20 +4,22 @@
 //! - turns of one role that follow each other are one message;
 //! - no tool may be called: the tools are left out;
 //! - thoughts of earlier turns go back only with their signature;
-//! - limits on numbers, lengths and counts are taken out of a schema, and its objects are closed;
+//! - a schema that the model is held to is made plain: limits are taken out, objects are closed;
 //! - tokens written to and read from a cache count as tokens in.
 //!
 //! **Invariant:** the first message is the user's, and the roles alternate.
 
+mod answer;
+
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::conversation::{
-    Answer, Conversation, Output, Part, Said, Stop, ToolCall, ToolChoice, Turn, Usage,
-};
-use crate::dialect::Malformed;
+pub(crate) use self::answer::{Stream, answer};
+use crate::conversation::{Conversation, Output, Part, Said, ToolChoice, Turn};
+use crate::dialect::exact;
 use crate::failure::{Failure, Kind, says, words};
 use crate::schema::plain;
 use crate::unfit::{What, has_none_of, takes_at_most_one};
@@ -41,8 +43,8 @@ pub(crate) fn body(conversation: &Conversation) -> Result<Value, What> {
     let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
     let config: Map<String, Value> = [
         ("maxTokens", conversation.max_tokens.map(Value::from)),
-        ("temperature", sampling.temperature.map(Value::from)),
-        ("topP", sampling.top_p.map(Value::from)),
+        ("temperature", sampling.temperature.map(exact)),
+        ("topP", sampling.top_p.map(exact)),
         ("stopSequences", stop),
     ]
     .into_iter()
@@ -52,30 +54,42 @@ pub(crate) fn body(conversation: &Conversation) -> Result<Value, What> {
         body.insert("inferenceConfig".to_owned(), config.into());
     }
     if let Output::Json { name, schema } = &conversation.output {
-        let schema = json!({ "name": name, "schema": plain(schema).to_string() });
+        let schema = json!({ "name": name, "schema": plain(name, schema)?.to_string() });
         let format = json!({ "type": "json_schema", "structure": { "jsonSchema": schema } });
         body.insert("outputConfig".to_owned(), json!({ "textFormat": format }));
     }
-    tools(conversation, &mut body);
+    tools(conversation, &mut body)?;
     Ok(body.into())
 }
 
-fn tools(conversation: &Conversation, body: &mut Map<String, Value>) {
+fn tools(conversation: &Conversation, body: &mut Map<String, Value>) -> Result<(), What> {
     let choice = match &conversation.tool_choice {
-        ToolChoice::Never => return,
+        ToolChoice::Never => return Ok(()),
         ToolChoice::Auto => json!({ "auto": {} }),
         ToolChoice::Any => json!({ "any": {} }),
         ToolChoice::Named(name) => json!({ "tool": { "name": name } }),
     };
     if conversation.tools.is_empty() {
-        return;
+        return Ok(());
     }
     let tools = conversation.tools.iter().map(|tool| {
-        json!({ "toolSpec": { "name": tool.name, "description": tool.description,
-            "inputSchema": { "json": tool.parameters } } })
+        let schema = match tool.strict {
+            true => plain(&tool.name, &tool.parameters)?,
+            false => tool.parameters.clone(),
+        };
+        let mut spec = json!({ "name": tool.name, "inputSchema": { "json": schema } });
+        // An empty one is refused.
+        if !tool.description.is_empty() {
+            spec["description"] = tool.description.as_str().into();
+        }
+        if tool.strict {
+            spec["strict"] = true.into();
+        }
+        Ok(json!({ "toolSpec": spec }))
     });
-    let tools: Value = tools.collect();
+    let tools: Value = tools.collect::<Result<Vec<_>, What>>()?.into();
     body.insert("toolConfig".to_owned(), json!({ "tools": tools, "toolChoice": choice }));
+    Ok(())
 }
 
 fn messages(turns: &[Turn]) -> Result<Vec<Value>, What> {
@@ -128,6 +142,9 @@ fn said_block(said: &Said) -> Option<Result<Value, What>> {
                 { "text": text, "signature": signature } } })))
         }
         Said::Reasoning { signature: None, .. } => None,
+        Said::Redacted(data) => {
+            Some(Ok(json!({ "reasoningContent": { "redactedContent": data } })))
+        }
         Said::Call(call) if !call.arguments.is_object() => {
             Some(Err(What::Arguments(call.name.clone())))
         }
@@ -136,94 +153,24 @@ fn said_block(said: &Said) -> Option<Result<Value, What>> {
     }
 }
 
-/// A response as it comes.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Response {
-    output: Produced,
-    stop_reason: String,
-    usage: Tokens,
-}
-
-#[derive(Debug, Deserialize)]
-struct Produced {
-    message: Message,
-}
-
-#[derive(Debug, Deserialize)]
-struct Message {
-    content: Vec<Block>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Block {
-    text: Option<String>,
-    tool_use: Option<ToolUse>,
-    reasoning_content: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ToolUse {
-    tool_use_id: String,
-    name: String,
-    input: Value,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Tokens {
-    input_tokens: u64,
-    output_tokens: u64,
-    cache_read_input_tokens: Option<u64>,
-    cache_write_input_tokens: Option<u64>,
-}
-
-/// The answer in a response, which does not name the model.
-#[allow(clippy::unnecessary_wraps, reason = "every protocol's answer may be malformed")]
-pub(crate) fn answer(response: Response) -> Result<Answer, Malformed> {
-    let said = response.output.message.content.into_iter().filter_map(|block| {
-        let reasoning = |content: Value| {
-            let told = &content["reasoningText"];
-            let signature = told["signature"].as_str().map(str::to_owned);
-            Some(Said::Reasoning { text: told["text"].as_str()?.to_owned(), signature })
-        };
-        let call = |call: ToolUse| {
-            let (id, name, arguments) = (call.tool_use_id, call.name, call.input);
-            Said::Call(ToolCall { id, name, arguments, signature: None })
-        };
-        let said = block.text.map(Said::Text).or_else(|| block.tool_use.map(call));
-        said.or_else(|| block.reasoning_content.and_then(reasoning))
-    });
-    let said = said.collect();
-    let stop = match response.stop_reason.as_str() {
-        "end_turn" | "stop_sequence" => Stop::End,
-        "max_tokens" | "model_context_window_exceeded" => Stop::Length,
-        "tool_use" => Stop::Calls,
-        "guardrail_intervened" | "content_filtered" => Stop::Filtered,
-        other => Stop::Other(other.to_owned()),
-    };
-    let tokens = response.usage;
-    let cached = tokens.cache_read_input_tokens.unwrap_or_default();
-    let written = tokens.cache_write_input_tokens.unwrap_or_default();
-    let usage = Usage {
-        input: tokens.input_tokens.saturating_add(cached).saturating_add(written),
-        cached,
-        output: tokens.output_tokens,
-        reasoning: 0,
-    };
-    Ok(Answer { model: String::new(), said, stop, usage: Some(usage) })
-}
-
 /// The error's name is in the header `x-amzn-errortype`, up to a colon; the body has `message`.
 pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
     let wait = of_headers(told);
     let named = told("x-amzn-errortype").or_else(|| body["__type"].as_str().map(str::to_owned));
-    let named = named.unwrap_or_default();
+    sorted(status, wait, &named.unwrap_or_default(), words(body))
+}
+
+/// What a stream tells of a failure: the kind of an exception begins with a small letter there.
+pub(crate) fn failure_amid(kind: &str, message: Option<String>) -> Failure {
+    let mut letters = kind.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    let kind: String = first.into_iter().chain(letters).collect();
+    sorted(500, None, &kind, message)
+}
+
+fn sorted(status: u16, wait: Option<Duration>, named: &str, detail: Option<String>) -> Failure {
     let name = named.split(':').next().unwrap_or_default();
     let name = name.rsplit('#').next().unwrap_or_default();
-    let detail = words(body);
     let kind = match name {
         _ if says(detail.as_deref(), &["invalid_payment_instrument"]) => Kind::OutOfCredit,
         "ThrottlingException" | "ServiceQuotaExceededException" | "ModelNotReadyException" => {
@@ -233,7 +180,8 @@ pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
         "ServiceUnavailableException"
         | "InternalServerException"
         | "ModelTimeoutException"
-        | "ModelErrorException" => Kind::Transient,
+        | "ModelErrorException"
+        | "ModelStreamErrorException" => Kind::Transient,
         "AccessDeniedException"
         | "UnrecognizedClientException"
         | "ExpiredTokenException"

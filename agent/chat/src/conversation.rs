@@ -63,6 +63,8 @@ pub enum Said {
         /// The provider's seal on them, without which it does not take them back.
         signature: Option<String>,
     },
+    /// What it thought before and the provider hides; goes back as it came.
+    Redacted(String),
     /// A tool that it wants called.
     Call(ToolCall),
 }
@@ -102,6 +104,8 @@ pub struct Tool {
     pub description: String,
     /// JSON schema of its arguments, an object.
     pub parameters: Value,
+    /// Whether the provider is to hold the model to the schema.
+    pub strict: bool,
 }
 
 /// Whether a tool has to be called.
@@ -168,7 +172,7 @@ impl Answer {
     pub fn text(&self) -> Option<String> {
         let words = self.said.iter().filter_map(|said| match said {
             Said::Text(text) => Some(text.as_str()),
-            Said::Reasoning { .. } | Said::Call(_) => None,
+            Said::Reasoning { .. } | Said::Redacted(_) | Said::Call(_) => None,
         });
         let text: String = words.collect();
         (!text.is_empty()).then_some(text)

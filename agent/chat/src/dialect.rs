@@ -8,7 +8,9 @@ use thiserror::Error;
 
 use crate::conversation::{Answer, Conversation, Output, Part, Said, Turn};
 use crate::failure::Failure;
+use crate::reader::Reader;
 use crate::unfit::{Unfit, What};
+use crate::vectors::{self, Vectors};
 use crate::{anthropic, bedrock, gemini, openai};
 
 /// A protocol, with what its addresses need.
@@ -78,9 +80,13 @@ impl Dialect {
     /// # Errors
     /// What the protocol cannot express; nothing may be sent then.
     pub fn call(&self, model: &str, conversation: &Conversation) -> Result<Call, Unfit> {
+        self.made(model, conversation, Way::InOnePiece)
+    }
+
+    fn made(&self, model: &str, conversation: &Conversation, way: Way) -> Result<Call, Unfit> {
         let unfit = |what| Unfit { protocol: self.name(), what };
         check(conversation).map_err(unfit)?;
-        let path = self.path(model);
+        let path = self.path(model, way);
         let headers = match self {
             Self::Anthropic => {
                 vec![("anthropic-version", anthropic::version(conversation).to_owned())]
@@ -95,8 +101,91 @@ impl Dialect {
             Self::Gemini | Self::Vertex { .. } => gemini::body(conversation),
             Self::Bedrock { .. } => bedrock::body(conversation),
         };
-        let body = body.map_err(unfit)?.to_string().into_bytes();
+        let mut body = body.map_err(unfit)?;
+        match (self, way) {
+            (Self::OpenAi | Self::AzureOpenAi { .. }, Way::Streamed) => {
+                body["stream"] = true.into();
+                body["stream_options"] = serde_json::json!({ "include_usage": true });
+            }
+            (Self::Mistral | Self::Anthropic, Way::Streamed) => body["stream"] = true.into(),
+            // The address says it.
+            (Self::Gemini | Self::Vertex { .. } | Self::Bedrock { .. }, _)
+            | (_, Way::InOnePiece) => {}
+        }
+        let body = body.to_string().into_bytes();
         Ok(Call { path, headers, body })
+    }
+
+    /// As [`Self::call`], for an answer in pieces.
+    ///
+    /// # Errors
+    /// What the protocol cannot express; nothing may be sent then.
+    pub fn call_streamed(&self, model: &str, conversation: &Conversation) -> Result<Call, Unfit> {
+        self.made(model, conversation, Way::Streamed)
+    }
+
+    /// The reader of a streamed response with a status of success.
+    pub fn reader(&self) -> Reader {
+        match self {
+            Self::OpenAi | Self::AzureOpenAi { .. } | Self::Mistral => Reader::openai(),
+            Self::Anthropic => Reader::anthropic(),
+            Self::Gemini | Self::Vertex { .. } => Reader::gemini(),
+            Self::Bedrock { .. } => Reader::bedrock(),
+        }
+    }
+
+    /// The content type that a streamed response has.
+    pub fn stream_type(&self) -> &'static str {
+        match self {
+            Self::Bedrock { .. } => "application/vnd.amazon.eventstream",
+            _ => "text/event-stream",
+        }
+    }
+
+    /// What to post so that `model` makes vectors of `inputs`.
+    ///
+    /// # Errors
+    /// What the protocol cannot express; nothing may be sent then.
+    pub fn embed(
+        &self,
+        model: &str,
+        inputs: &[String],
+        dimensions: Option<u32>,
+    ) -> Result<Call, Unfit> {
+        let unfit = |what| Unfit { protocol: self.name(), what };
+        let asked = vectors::Asked { model, inputs, dimensions };
+        let (path, body) = match self {
+            Self::OpenAi => ("/v1/embeddings".to_owned(), Ok(asked.openai(true))),
+            Self::Mistral => ("/v1/embeddings".to_owned(), Ok(asked.mistral())),
+            Self::AzureOpenAi { deployment, api_version } => {
+                let (deployment, version) = (encoded(deployment), encoded(api_version));
+                let path =
+                    format!("/openai/deployments/{deployment}/embeddings?api-version={version}");
+                (path, Ok(asked.openai(false)))
+            }
+            Self::Anthropic => (String::new(), Err(What::Parameter("embeddings"))),
+            Self::Gemini => {
+                let path = format!("/v1/models/{}:batchEmbedContents", gemini_model(model));
+                let bare = model.strip_prefix("models/").unwrap_or(model);
+                (path, Ok(asked.gemini(bare)))
+            }
+            Self::Vertex { .. } => (self.vertex(model, "predict"), asked.vertex()),
+            Self::Bedrock { .. } => (format!("/model/{}/invoke", encoded(model)), asked.bedrock()),
+        };
+        let body = match inputs {
+            [] => Err(What::Turns("nothing is asked")),
+            _ => body,
+        };
+        let body = body.map_err(unfit)?.to_string().into_bytes();
+        Ok(Call { path, headers: Vec::new(), body })
+    }
+
+    /// The vectors in the body of a response with a status of success.
+    ///
+    /// # Errors
+    /// [`Malformed`] with what is missing or wrong.
+    pub fn vectors(&self, body: &[u8]) -> Result<Vectors, Malformed> {
+        vectors::vectors(json(body)?)
     }
 
     /// The answer in the body of a response with a status of success.
@@ -105,7 +194,7 @@ impl Dialect {
     /// [`Malformed`] with what is missing or wrong, without a word of the answer itself.
     pub fn answer(&self, body: &[u8]) -> Result<Answer, Malformed> {
         match self {
-            Self::OpenAi | Self::AzureOpenAi { .. } | Self::Mistral => openai::answer(&json(body)?),
+            Self::OpenAi | Self::AzureOpenAi { .. } | Self::Mistral => openai::answer(json(body)?),
             Self::Anthropic => anthropic::answer(json(body)?),
             Self::Gemini | Self::Vertex { .. } => gemini::answer(json(body)?),
             Self::Bedrock { .. } => bedrock::answer(json(body)?),
@@ -143,12 +232,20 @@ impl Dialect {
     pub fn address(base: &str, path: &str) -> String {
         let version = path.split('/').nth(1).unwrap_or_default();
         let bare = base.strip_suffix(version).and_then(|bare| bare.strip_suffix('/'));
-        let is_version = !version.is_empty() && bare.is_some();
-        format!("{}{path}", bare.filter(|_| is_version).unwrap_or(base))
+        // What follows the two slashes is the host, whatever it is called.
+        let is_segment = |bare: &&str| !version.is_empty() && !bare.ends_with('/');
+        format!("{}{path}", bare.filter(is_segment).unwrap_or(base))
     }
 
-    fn path(&self, model: &str) -> String {
-        let model = encoded(model);
+    fn path(&self, model: &str, way: Way) -> String {
+        let google = match way {
+            Way::InOnePiece => "generateContent",
+            Way::Streamed => "streamGenerateContent?alt=sse",
+        };
+        let bedrock = match way {
+            Way::InOnePiece => "converse",
+            Way::Streamed => "converse-stream",
+        };
         match self {
             Self::OpenAi | Self::Mistral => "/v1/chat/completions".to_owned(),
             Self::AzureOpenAi { deployment, api_version } => {
@@ -156,17 +253,32 @@ impl Dialect {
                 format!("/openai/deployments/{deployment}/chat/completions?api-version={version}")
             }
             Self::Anthropic => "/v1/messages".to_owned(),
-            Self::Gemini => format!("/v1/models/{model}:generateContent"),
-            Self::Vertex { project, region } => {
-                let (project, region) = (encoded(project), encoded(region));
-                format!(
-                    "/v1/projects/{project}/locations/{region}/publishers/google/models/{model}\
-                     :generateContent"
-                )
-            }
-            Self::Bedrock { .. } => format!("/model/{model}/converse"),
+            Self::Gemini => format!("/v1/models/{}:{google}", gemini_model(model)),
+            Self::Vertex { .. } => self.vertex(model, google),
+            Self::Bedrock { .. } => format!("/model/{}/{bedrock}", encoded(model)),
         }
     }
+
+    fn vertex(&self, model: &str, method: &str) -> String {
+        let Self::Vertex { project, region } = self else { return String::new() };
+        let (project, region) = (encoded(project), encoded(region));
+        let model = gemini_model(model);
+        format!(
+            "/v1/projects/{project}/locations/{region}/publishers/google/models/{model}:{method}"
+        )
+    }
+}
+
+/// How an answer is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    InOnePiece,
+    Streamed,
+}
+
+/// A model's name in an address; Google's own lists have `models/` before it.
+fn gemini_model(model: &str) -> String {
+    encoded(model.strip_prefix("models/").unwrap_or(model))
 }
 
 /// A segment of a path.
@@ -184,7 +296,11 @@ pub(crate) fn encoded(text: &str) -> String {
 }
 
 /// The position says enough; serde's own text could quote the answer.
-fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Malformed> {
+pub(crate) fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Malformed> {
+    // Its items would be taken for the fields, one after the other.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Malformed("its JSON is a list".to_owned()));
+    }
     serde_json::from_slice(body).map_err(|error| {
         Malformed(format!("its JSON is wrong at line {} column {}", error.line(), error.column()))
     })
@@ -230,7 +346,7 @@ fn check_turns(turns: &[Turn]) -> Result<(), What> {
                     .iter()
                     .filter_map(|said| match said {
                         Said::Call(call) => Some(call.id.as_str()),
-                        Said::Text(_) | Said::Reasoning { .. } => None,
+                        Said::Text(_) | Said::Reasoning { .. } | Said::Redacted(_) => None,
                     })
                     .collect();
             }
@@ -249,4 +365,9 @@ fn check_turns(turns: &[Turn]) -> Result<(), What> {
         Some(Turn::Model(_)) => Err(What::Turns("the last turn is the model's")),
         Some(Turn::User(_) | Turn::Results(_)) => Ok(()),
     }
+}
+
+/// A number as it was written: the shortest that is this one.
+pub(crate) fn exact(number: f32) -> Value {
+    number.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }

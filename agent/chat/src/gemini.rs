@@ -3,20 +3,21 @@
 //! Stated conversions:
 //! - turns of one role that follow each other are one;
 //! - a result of a tool is an object with `result` or `error`;
+//! - a strict tool is declared as every other, since there is no mark for it;
 //! - calls that the model gives no id are numbered here, and go back without one;
 //! - thoughts of earlier turns are left out, but the seal on a call goes back with it.
 //!
 //! **Invariant:** the first content is the user's, and the roles alternate.
 
+mod answer;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::conversation::{
-    Answer, Conversation, Output, Part, Said, Stop, ToolCall, ToolChoice, Turn, Usage,
-};
-use crate::dialect::Malformed;
+pub(crate) use self::answer::{Stream, answer};
+use crate::conversation::{Conversation, Output, Part, Said, ToolChoice, Turn};
+use crate::dialect::exact;
 use crate::failure::{Failure, Kind, says, words};
 use crate::media::Image;
 use crate::unfit::What;
@@ -55,12 +56,12 @@ fn config(conversation: &Conversation) -> Map<String, Value> {
     let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
     let settings = [
         ("maxOutputTokens", conversation.max_tokens.map(Value::from)),
-        ("temperature", sampling.temperature.map(Value::from)),
-        ("topP", sampling.top_p.map(Value::from)),
+        ("temperature", sampling.temperature.map(exact)),
+        ("topP", sampling.top_p.map(exact)),
         ("topK", sampling.top_k.map(Value::from)),
         ("seed", sampling.seed.map(Value::from)),
-        ("presencePenalty", sampling.presence_penalty.map(Value::from)),
-        ("frequencyPenalty", sampling.frequency_penalty.map(Value::from)),
+        ("presencePenalty", sampling.presence_penalty.map(exact)),
+        ("frequencyPenalty", sampling.frequency_penalty.map(exact)),
         ("stopSequences", stop),
         ("responseMimeType", mime),
         ("responseJsonSchema", schema),
@@ -138,7 +139,7 @@ fn part_value(part: &Part) -> Result<Value, What> {
 fn said_value(said: &Said) -> Option<Result<Value, What>> {
     match said {
         Said::Text(text) => Some(Ok(json!({ "text": text }))),
-        Said::Reasoning { .. } => None,
+        Said::Reasoning { .. } | Said::Redacted(_) => None,
         Said::Call(call) if !call.arguments.is_object() => {
             Some(Err(What::Arguments(call.name.clone())))
         }
@@ -152,115 +153,6 @@ fn said_value(said: &Said) -> Option<Result<Value, What>> {
             Some(Ok(part))
         }
     }
-}
-
-/// A response as it comes.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Response {
-    #[serde(default)]
-    candidates: Vec<Candidate>,
-    #[serde(default)]
-    prompt_feedback: Value,
-    usage_metadata: Option<Tokens>,
-    model_version: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Candidate {
-    content: Option<Content>,
-    finish_reason: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Content {
-    #[serde(default)]
-    parts: Vec<Piece>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Piece {
-    text: Option<String>,
-    #[serde(default)]
-    thought: bool,
-    function_call: Option<FunctionCall>,
-    thought_signature: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct FunctionCall {
-    id: Option<String>,
-    name: String,
-    #[serde(default)]
-    args: Map<String, Value>,
-}
-
-/// What is zero is left out.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct Tokens {
-    prompt_token_count: u64,
-    tool_use_prompt_token_count: u64,
-    cached_content_token_count: u64,
-    candidates_token_count: u64,
-    thoughts_token_count: u64,
-}
-
-/// The answer in a response.
-pub(crate) fn answer(response: Response) -> Result<Answer, Malformed> {
-    let model = response.model_version.unwrap_or_default();
-    let usage = response.usage_metadata.map(|tokens| Usage {
-        input: tokens.prompt_token_count.saturating_add(tokens.tool_use_prompt_token_count),
-        cached: tokens.cached_content_token_count,
-        output: tokens.candidates_token_count.saturating_add(tokens.thoughts_token_count),
-        reasoning: tokens.thoughts_token_count,
-    });
-    let Some(candidate) = response.candidates.into_iter().next() else {
-        return if response.prompt_feedback["blockReason"].is_string() {
-            Ok(Answer { model, said: Vec::new(), stop: Stop::Filtered, usage })
-        } else {
-            Err(Malformed("no candidate in it".to_owned()))
-        };
-    };
-    let finish = candidate.finish_reason.ok_or(Malformed("no finishReason in it".to_owned()))?;
-    let mut said = Vec::new();
-    let parts = candidate.content.into_iter().flat_map(|content| content.parts);
-    for (at, part) in parts.enumerate() {
-        if let Some(call) = part.function_call {
-            said.push(Said::Call(ToolCall {
-                id: call.id.unwrap_or_else(|| format!("{NUMBERED}{at}")),
-                name: call.name,
-                arguments: call.args.into(),
-                signature: part.thought_signature,
-            }));
-        } else if let Some(text) = part.text.filter(|text| !text.is_empty()) {
-            said.push(if part.thought {
-                Said::Reasoning { text, signature: part.thought_signature }
-            } else {
-                Said::Text(text)
-            });
-        }
-    }
-    let has_calls = said.iter().any(|said| matches!(said, Said::Call(_)));
-    let stop = match finish.as_str() {
-        "STOP" if has_calls => Stop::Calls,
-        "STOP" => Stop::End,
-        "MAX_TOKENS" => Stop::Length,
-        "SAFETY"
-        | "RECITATION"
-        | "BLOCKLIST"
-        | "PROHIBITED_CONTENT"
-        | "SPII"
-        | "MODEL_ARMOR"
-        | "IMAGE_SAFETY"
-        | "IMAGE_PROHIBITED_CONTENT"
-        | "IMAGE_RECITATION" => Stop::Filtered,
-        _ => Stop::Other(finish),
-    };
-    Ok(Answer { model, said, stop, usage })
 }
 
 /// `{"error": {"code", "message", "status", "details": [{"@type", ...}]}}`; how long to wait is in a
@@ -284,4 +176,10 @@ pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
         _ => Kind::of_status(status, wait.is_some()),
     };
     Failure { kind, wait, detail: words(body) }
+}
+
+/// What a stream tells of a failure, whose status is the error's code.
+pub(crate) fn failure_amid(body: &Value) -> Failure {
+    let code = body["error"]["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+    failure(code.filter(|code| (400..600).contains(code)).unwrap_or(500), &|_| None, body)
 }

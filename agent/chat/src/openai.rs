@@ -3,19 +3,20 @@
 //! Stated conversions:
 //! - the system prompt is the first message; thoughts of earlier turns are left out;
 //! - a result that is an error begins with `Error: `, since there is no mark for it;
-//! - a schema that strict mode does not take goes without it;
+//! - a schema that strict mode does not take goes without it, that of any object is `json_object`;
 //! - Mistral: `max_tokens`, `random_seed` and `any` are its words; a recording goes in bare base64.
 //!
 //! **Invariant:** one answer is asked for, and the first choice is it.
+
+mod answer;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::conversation::{
-    Answer, Conversation, Output, Part, Said, Stop, ToolCall, ToolChoice, Turn, Usage,
-};
-use crate::dialect::Malformed;
+pub(crate) use self::answer::{Stream, answer};
+use crate::conversation::{Conversation, Output, Part, Said, ToolChoice, Turn};
+use crate::dialect::exact;
 use crate::failure::{Failure, Kind, words};
 use crate::media::Audio;
 use crate::schema::is_strict;
@@ -52,8 +53,12 @@ pub(crate) fn body(
     body.insert("messages".to_owned(), messages.into());
     tools(flavour, conversation, &mut body);
     if let Output::Json { name, schema } = &conversation.output {
-        let json_schema = json!({ "name": name, "strict": is_strict(schema), "schema": schema });
-        let format = json!({ "type": "json_schema", "json_schema": json_schema });
+        let format = if *schema == json!({ "type": "object" }) {
+            json!({ "type": "json_object" })
+        } else {
+            let schema = json!({ "name": name, "strict": is_strict(schema), "schema": schema });
+            json!({ "type": "json_schema", "json_schema": schema })
+        };
         body.insert("response_format".to_owned(), format);
     }
     parameters(flavour, conversation, &mut body)?;
@@ -79,12 +84,12 @@ fn parameters(
     let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
     for (key, value) in [
         (most, conversation.max_tokens.map(Value::from)),
-        ("temperature", sampling.temperature.map(Value::from)),
-        ("top_p", sampling.top_p.map(Value::from)),
+        ("temperature", sampling.temperature.map(exact)),
+        ("top_p", sampling.top_p.map(exact)),
         ("top_k", sampling.top_k.map(Value::from)),
         (seed, sampling.seed.map(Value::from)),
-        ("presence_penalty", sampling.presence_penalty.map(Value::from)),
-        ("frequency_penalty", sampling.frequency_penalty.map(Value::from)),
+        ("presence_penalty", sampling.presence_penalty.map(exact)),
+        ("frequency_penalty", sampling.frequency_penalty.map(exact)),
         ("stop", stop),
     ] {
         if let Some(value) = value {
@@ -99,8 +104,12 @@ fn tools(flavour: Flavour, conversation: &Conversation, body: &mut Map<String, V
         return;
     }
     let tools = conversation.tools.iter().map(|tool| {
-        json!({ "type": "function", "function": { "name": tool.name,
-            "description": tool.description, "parameters": tool.parameters } })
+        let mut function = json!({ "name": tool.name, "description": tool.description,
+            "parameters": tool.parameters });
+        if tool.strict {
+            function["strict"] = is_strict(&tool.parameters).into();
+        }
+        json!({ "type": "function", "function": function })
     });
     body.insert("tools".to_owned(), tools.collect());
     let choice = match (&conversation.tool_choice, flavour) {
@@ -149,7 +158,7 @@ fn model_message(said: &[Said]) -> Value {
     for said in said {
         match said {
             Said::Text(words) => text.push_str(words),
-            Said::Reasoning { .. } => {}
+            Said::Reasoning { .. } | Said::Redacted(_) => {}
             Said::Call(call) => {
                 // What was no JSON goes back as it came.
                 let arguments = match &call.arguments {
@@ -188,81 +197,6 @@ fn part_value(flavour: Flavour, part: &Part) -> Result<Value, What> {
     }
 }
 
-/// The answer of a completion.
-pub(crate) fn answer(body: &Value) -> Result<Answer, Malformed> {
-    let missing = |what: &str| Malformed(format!("no {what} in it"));
-    let choice = body["choices"].get(0).ok_or_else(|| missing("choice"))?;
-    let message = choice.get("message").filter(|it| it.is_object());
-    let message = message.ok_or_else(|| missing("message"))?;
-    let finish = choice["finish_reason"].as_str().ok_or_else(|| missing("finish_reason"))?;
-    let mut said = Vec::new();
-    for key in ["reasoning_content", "reasoning"] {
-        if let Some(text) = message[key].as_str().filter(|text| !text.is_empty()) {
-            said.push(Said::Reasoning { text: text.to_owned(), signature: None });
-            break;
-        }
-    }
-    content(&message["content"], &mut said);
-    for call in message["tool_calls"].as_array().into_iter().flatten() {
-        said.push(Said::Call(tool_call(call).ok_or_else(|| missing("name of a tool"))?));
-    }
-    let refusal = message["refusal"].as_str().filter(|text| !text.is_empty());
-    let stop = match (refusal, finish) {
-        (Some(words), _) => Stop::Declined(words.to_owned()),
-        (None, "stop") => Stop::End,
-        (None, "length" | "model_length") => Stop::Length,
-        (None, "tool_calls" | "function_call") => Stop::Calls,
-        (None, "content_filter") => Stop::Filtered,
-        (None, other) => Stop::Other(other.to_owned()),
-    };
-    let model = body["model"].as_str().unwrap_or_default().to_owned();
-    Ok(Answer { model, said, stop, usage: usage(&body["usage"]) })
-}
-
-/// Words, or the list of chunks in which Mistral's reasoning models answer.
-fn content(content: &Value, said: &mut Vec<Said>) {
-    if let Some(text) = content.as_str().filter(|text| !text.is_empty()) {
-        said.push(Said::Text(text.to_owned()));
-    }
-    for chunk in content.as_array().into_iter().flatten() {
-        match chunk["type"].as_str() {
-            Some("text") => {
-                said.extend(chunk["text"].as_str().map(|text| Said::Text(text.to_owned())));
-            }
-            Some("thinking") => {
-                let thoughts = chunk["thinking"].as_array().into_iter().flatten();
-                let text = thoughts.filter_map(|thought| thought["text"].as_str()).collect();
-                said.push(Said::Reasoning { text, signature: None });
-            }
-            _ => {}
-        }
-    }
-}
-
-fn tool_call(call: &Value) -> Option<ToolCall> {
-    let function = &call["function"];
-    let arguments = match &function["arguments"] {
-        Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-        other => other.clone(),
-    };
-    Some(ToolCall {
-        id: call["id"].as_str().unwrap_or_default().to_owned(),
-        name: function["name"].as_str()?.to_owned(),
-        arguments,
-        signature: None,
-    })
-}
-
-fn usage(usage: &Value) -> Option<Usage> {
-    let count = |value: &Value| value.as_u64().unwrap_or_default();
-    usage.is_object().then(|| Usage {
-        input: count(&usage["prompt_tokens"]),
-        cached: count(&usage["prompt_tokens_details"]["cached_tokens"]),
-        output: count(&usage["completion_tokens"]),
-        reasoning: count(&usage["completion_tokens_details"]["reasoning_tokens"]),
-    })
-}
-
 /// OpenAI: `{"error": {"message", "type", "param", "code"}}`; Azure the same, with an
 /// `innererror`; Mistral: `{"object": "error", "message", "type", "code"}` or `{"detail"}`.
 pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
@@ -279,4 +213,13 @@ pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
         Kind::of_status(status, wait.is_some())
     };
     Failure { kind, wait, detail: words(body) }
+}
+
+/// What a chunk tells of a failure, whose status, if any, is the error's code.
+pub(crate) fn failure_amid(body: &Value) -> Failure {
+    let error = if body["error"].is_object() { &body["error"] } else { body };
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let status = [&error["code"], &error["status"]].into_iter().find_map(number);
+    let status = status.and_then(|status| u16::try_from(status).ok());
+    failure(status.filter(|status| (400..600).contains(status)).unwrap_or(500), &|_| None, body)
 }

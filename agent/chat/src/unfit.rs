@@ -37,8 +37,8 @@ pub enum What {
     /// A name that is none.
     #[error("\"{0}\" is no name: it must be 1 to 64 of letters, digits, _ and -")]
     Name(String),
-    /// A schema that is no object.
-    #[error("the schema {0} is not one of an object")]
+    /// A schema that is none of an object, or none that can be made plain.
+    #[error("the schema {0} is not one of an object with the properties that it may have")]
     Schema(String),
     /// Arguments of an earlier call that are not an object.
     #[error("the arguments of an earlier call of {0} are not an object")]

@@ -65,6 +65,7 @@ fn long() -> Conversation {
             name: "weather".to_owned(),
             description: "of a city".to_owned(),
             parameters: json!({ "type": "object", "properties": { "city": { "type": "string" } } }),
+            strict: false,
         }],
         tool_choice: ToolChoice::Named("weather".to_owned()),
         output: Output::Json {
@@ -255,6 +256,8 @@ fn addresses_have_model_deployment_project_and_region() {
         (&openai, "http://h", "http://h/v1/chat/completions"),
         (&openai, "http://h/v1", "http://h/v1/chat/completions"),
         (&openai, "http://h/gpt-v1", "http://h/gpt-v1/v1/chat/completions"),
+        (&openai, "http://v1", "http://v1/v1/chat/completions"),
+        (&openai, "http://v1/v1", "http://v1/v1/chat/completions"),
         (
             &azure,
             "http://h",
@@ -328,7 +331,10 @@ fn what_is_no_conversation_is_one_nowhere() {
     let says = || Turn::Model(vec![Said::Text("x".to_owned())]);
     let tool = |name: &str, parameters: Value| {
         let (name, description) = (name.to_owned(), String::new());
-        Conversation { tools: vec![Tool { name, description, parameters }], ..hello() }
+        Conversation {
+            tools: vec![Tool { name, description, parameters, strict: false }],
+            ..hello()
+        }
     };
     for (case, conversation) in [
         ("nothing", turns(&[])),

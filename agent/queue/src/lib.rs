@@ -363,7 +363,20 @@ impl Queue {
         state: Option<State>,
         limit: usize,
     ) -> Result<Vec<Summary>, QueueError> {
-        self.read(move |shared| shared.list(state, limit)).await
+        self.read(move |shared| shared.list(state, None, limit)).await
+    }
+
+    /// The same, from the first behind `after` on.
+    ///
+    /// # Errors
+    /// The index's.
+    pub async fn list_after(
+        &self,
+        state: Option<State>,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<Summary>, QueueError> {
+        self.read(move |shared| shared.list(state, after, limit)).await
     }
 
     /// The ids of requests in one state, or of all that have no end yet, in the order of their making.

@@ -11,14 +11,16 @@ use super::{
 };
 
 impl Shared {
-    /// Requests in the order of their ids, which is that of their making; in a state, if one is given.
+    /// Requests behind `after` in the order of their ids, which is that of their making; in a state, if
+    /// one is given.
     pub(super) fn list(
         &self,
         state: Option<State>,
+        after: Option<RequestId>,
         limit: usize,
     ) -> Result<Vec<Summary>, QueueError> {
         let mut found = Vec::new();
-        self.each(|id, is, entry| {
+        self.each(after, |id, is, entry| {
             if found.len() < limit && state.is_none_or(|wanted| wanted == is) {
                 found.push(summary(id, is, entry));
             }
@@ -30,7 +32,7 @@ impl Shared {
     /// The ids of requests in one state, or of all that have no end yet.
     pub(super) fn ids(&self, state: Option<State>) -> Result<Vec<RequestId>, QueueError> {
         let mut found = Vec::new();
-        self.each(|id, is, _| {
+        self.each(None, |id, is, _| {
             if state.map_or(!is.is_final(), |wanted| wanted == is) {
                 found.push(id);
             }
@@ -39,14 +41,18 @@ impl Shared {
         Ok(found)
     }
 
-    /// Passes every request to `visit`, in order of ids, until it has enough.
+    /// Passes every request behind `after` to `visit`, in order of ids, until it has enough.
     fn each(
         &self,
+        after: Option<RequestId>,
         mut visit: impl FnMut(RequestId, State, &Entry) -> bool,
     ) -> Result<(), QueueError> {
         const PAGE: usize = 256;
         let index = self.index()?;
         let (mut from, to) = keys::prefix_bounds(&[keys::ENTRIES]);
+        if let Some(after) = after {
+            from = [keys::entry_key(after).as_slice(), &[0]].concat();
+        }
         loop {
             let page = index.range(&from, &to, PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };

@@ -44,7 +44,7 @@ impl StoppedQueue {
     /// # Errors
     /// As there.
     pub fn list(&self, state: Option<State>, limit: usize) -> Result<Vec<Summary>, QueueError> {
-        self.shared.list(state, limit)
+        self.shared.list(state, None, limit)
     }
 
     /// As [`super::Queue::get`].

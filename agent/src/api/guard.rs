@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::Problem;
+use super::{Problem, openai};
 use crate::access::{Access, Caller, Denied, Need, Peer, Place, bearer, named, need};
 use crate::request::DataClass;
 
@@ -83,6 +83,9 @@ fn admit(
 fn told(path: &str, denied: Denied) -> Response {
     if path == "/v2" || path.starts_with("/v2/") {
         return crate::oip::refused(denied);
+    }
+    if openai::is_under(path) {
+        return openai::refused(denied);
     }
     Problem::from(denied).into_response()
 }

@@ -6,8 +6,10 @@
 pub(crate) mod body;
 pub(crate) mod guard;
 pub(crate) mod listen;
+mod openai;
 mod problem;
 mod queue;
+mod requests;
 mod results;
 pub(crate) mod server;
 mod terms;
@@ -39,8 +41,9 @@ pub use self::queue::Ids;
 pub(crate) use self::server::{serve, serve_socket};
 use self::terms::{Terms, TermsQuery};
 use crate::access::{Access, Caller};
-use crate::config::{ApiConfig, RequestDefaults};
+use crate::config::{ApiConfig, Config, RequestDefaults};
 use crate::engine::Load;
+use crate::gateway::Gateway;
 use crate::gauges;
 use crate::pressure;
 use crate::queue::{RequestId, State as Stage};
@@ -55,6 +58,8 @@ use crate::tune::choice::Choice;
 pub struct Api {
     /// Answers requests.
     pub service: Service,
+    /// Answers what is asked of a model by its name.
+    pub gateway: Gateway,
     /// Limits.
     pub config: ApiConfig,
     /// The terms of requests that state none.
@@ -77,19 +82,32 @@ const MAX_WAIT_MS: u64 = 60_000;
 
 impl Api {
     /// An API over `service`.
-    pub fn new(
+    pub(crate) fn new(
         service: Service,
-        config: ApiConfig,
-        defaults: RequestDefaults,
+        config: &Config,
         metrics: PrometheusHandle,
         takers: Takers,
         access: Access,
         stop: CancellationToken,
     ) -> Self {
+        let gateway = Gateway::new(service.clone(), config.routes.clone());
+        let (config, defaults) = (config.api.clone(), config.requests);
         let places = Arc::new(Semaphore::new(config.max_concurrent));
         let room = body::Room::of(&config);
         let waiting = Arc::new(Semaphore::new(config.max_waiting));
-        Self { service, config, defaults, metrics, takers, stop, access, places, room, waiting }
+        Self {
+            service,
+            gateway,
+            config,
+            defaults,
+            metrics,
+            takers,
+            stop,
+            access,
+            places,
+            room,
+            waiting,
+        }
     }
 
     /// A place for one who waits: a long poll or a stream of events.
@@ -114,12 +132,19 @@ impl Api {
 
     /// A place for one request under way.
     pub(crate) fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.places.try_acquire().map_err(|_| {
-            let limit = self.config.max_concurrent;
-            let detail = format!("{limit} requests are under way already; try again shortly");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
-                .retry_after(self.retry_after_s())
-        })
+        self.places.try_acquire().map_err(|_| self.no_place())
+    }
+
+    /// The same, for one that goes on behind its response's head.
+    fn owned_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.places.clone().try_acquire_owned().map_err(|_| self.no_place())
+    }
+
+    fn no_place(&self) -> Problem {
+        let limit = self.config.max_concurrent;
+        let detail = format!("{limit} requests are under way already; try again shortly");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+            .retry_after(self.retry_after_s())
     }
 
     /// All routes.
@@ -128,6 +153,7 @@ impl Api {
         Router::new()
             .route("/v1/tasks", get(list_tasks))
             .route("/v1/tasks/{task}", post(ask))
+            .route("/v1/requests", get(requests::list))
             .route("/v1/requests/{id}", get(look_up).delete(queue::cancel))
             .route("/v1/requests/{id}/events", get(results::request_events))
             .route("/v1/results", get(results::results))
@@ -140,6 +166,7 @@ impl Api {
             .route("/v1/queue/ids", get(queue::ids))
             .route("/v1/queue/records", post(queue::import))
             .route("/v1/queue/stats", get(queue::stats))
+            .merge(openai::router())
             .nest("/v2", crate::oip::router())
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))

@@ -42,7 +42,7 @@ const PAGE: usize = 100;
 /// Results that a stream reads at once.
 const STREAM_PAGE: usize = 50;
 /// A stream without news says so much after this time.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 const KEYS: &str = "after, limit (1..=1000), task, taker, wait_ms";
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,12 +1,16 @@
-//! Owns how the terms of a request are read from headers and query.
+//! Owns how the terms of a request are read from headers and query, or from headers and metadata.
 //!
 //! **Invariant:** a term that is given twice with two meanings, or that cannot be read, refuses
 //! the request; it is never ignored.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use super::problem::Problem;
+use crate::inquiry;
 use crate::request::{DataClass, Escalate, IdempotencyKey, Priority};
 
 /// The query of `POST /v1/tasks/{task}`; every parameter may come as a header instead.
@@ -59,7 +63,10 @@ impl Terms {
     }
 }
 
-/// Every header of ours.
+/// The longest that anybody waits, and who says nothing, in milliseconds.
+const LONGEST_MS: u64 = 600_000;
+
+/// Every header of ours that a request of a task may have.
 const HEADERS: [&str; 7] = [
     "holdfast-class",
     "holdfast-priority",
@@ -69,103 +76,189 @@ const HEADERS: [&str; 7] = [
     "holdfast-escalate",
     "holdfast-hops",
 ];
+/// Those that an inquiry may have.
+const HEADERS_OF_INQUIRY: [&str; 5] = [
+    "holdfast-class",
+    "holdfast-priority",
+    "holdfast-deadline-ms",
+    "holdfast-cost-limit-micros",
+    "holdfast-hops",
+];
+/// The same, in the metadata of one.
+const METADATA: [&str; 5] = [
+    "holdfast_class",
+    "holdfast_priority",
+    "holdfast_deadline_ms",
+    "holdfast_cost_limit_micros",
+    "holdfast_idempotency_key",
+];
+const CLASSES: &str = "one of public, internal, confidential, restricted";
+const PRIORITIES: &str = "0..=9";
+const DEADLINES: &str = "1..=600000";
+const KEYS: &str = "1 to 200 visible ASCII characters";
+/// A million of the operator's currency, in millionths.
+const MOST_MICROS: u64 = 1_000_000_000_000;
 
-/// Reads the terms.
+/// Reads the terms of a request of a task.
 ///
 /// # Errors
 /// A term that cannot be read, is given with two meanings, or is not known.
 pub(super) fn read(headers: &HeaderMap, query: &TermsQuery) -> Result<Terms, Problem> {
-    let foreign = headers
-        .keys()
-        .map(|name| name.as_str())
-        .find(|name| name.starts_with("holdfast-") && !HEADERS.contains(name));
-    if let Some(name) = foreign {
-        // A mistyped class must not be taken for none.
-        let known = HEADERS.join(", ");
-        return Err(Problem::bad_term(format!("header {name} is not known; known: {known}")));
-    }
-    let number = |text: &str, low: u64, high: u64| {
-        text.parse::<u64>().ok().filter(|value| (low..=high).contains(value))
-    };
+    check_names(headers, &HEADERS)?;
+    let given = Given { headers, place: |name| format!("?{name}=") };
     let terms = Terms {
-        class: term(
-            headers,
-            ("holdfast-class", "class", &query.class),
-            "one of public, internal, confidential, restricted",
-            |text| text.parse().ok(),
+        class: given
+            .term("holdfast-class", ("class", &query.class), CLASSES, |text| text.parse().ok())?,
+        priority: given.term(
+            "holdfast-priority",
+            ("priority", &query.priority),
+            PRIORITIES,
+            priority,
         )?,
-        priority: term(
-            headers,
-            ("holdfast-priority", "priority", &query.priority),
-            "0..=9",
-            |text| text.parse().ok().and_then(Priority::new),
+        deadline_ms: given.term(
+            "holdfast-deadline-ms",
+            ("deadline_ms", &query.deadline_ms),
+            DEADLINES,
+            |text| number(text, 1, LONGEST_MS),
         )?,
-        deadline_ms: term(
-            headers,
-            ("holdfast-deadline-ms", "deadline_ms", &query.deadline_ms),
-            "1..=600000",
-            |text| number(text, 1, 600_000),
-        )?,
-        ttl_ms: term(
-            headers,
-            ("holdfast-ttl-ms", "ttl_ms", &query.ttl_ms),
+        ttl_ms: given.term(
+            "holdfast-ttl-ms",
+            ("ttl_ms", &query.ttl_ms),
             "1..=31536000000",
             |text| number(text, 1, 31_536_000_000),
         )?,
-        not_before_ms: term(
-            headers,
-            ("holdfast-not-before-ms", "not_before_ms", &query.not_before_ms),
+        not_before_ms: given.term(
+            "holdfast-not-before-ms",
+            ("not_before_ms", &query.not_before_ms),
             "0..=31536000000, a span and no date",
             |text| number(text, 0, 31_536_000_000),
         )?,
-        escalate: term(
-            headers,
-            ("holdfast-escalate", "escalate", &query.escalate),
+        escalate: given.term(
+            "holdfast-escalate",
+            ("escalate", &query.escalate),
             "one of auto, always, never",
             |text| text.parse().ok(),
         )?,
-        key: term(
-            headers,
-            ("idempotency-key", "key", &query.key),
-            "1 to 200 visible ASCII characters",
-            IdempotencyKey::parse,
-        )?,
-        hops: term(headers, ("holdfast-hops", "hops", &None), "0..=255", |text| text.parse().ok())?
-            .unwrap_or(0),
+        key: given.term("idempotency-key", ("key", &query.key), KEYS, IdempotencyKey::parse)?,
+        hops: given.hops()?,
     };
     Ok(terms)
 }
 
-/// One term, from its header or its query parameter.
-fn term<T>(
+/// Reads the terms of an inquiry; one that names no class has `default_class`.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn of_inquiry(
     headers: &HeaderMap,
-    (header, parameter, query): (&str, &str, &Option<String>),
-    want: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, Problem> {
-    let mut given: Vec<&str> = Vec::new();
-    for value in headers.get_all(header) {
-        let text = value
-            .to_str()
-            .map_err(|_| Problem::bad_term(format!("header {header} must be {want}")))?;
-        given.push(text.trim());
+    metadata: &BTreeMap<String, String>,
+    default_class: DataClass,
+) -> Result<inquiry::Terms, Problem> {
+    check_names(headers, &HEADERS_OF_INQUIRY)?;
+    let is_foreign =
+        |name: &&String| name.starts_with("holdfast") && !METADATA.contains(&name.as_str());
+    if let Some(name) = metadata.keys().find(is_foreign) {
+        let (shown, known) = (name.chars().take(64).collect::<String>(), METADATA.join(", "));
+        return Err(Problem::bad_term(format!("metadata {shown} is not known; known: {known}")));
     }
-    given.extend(query.as_deref());
-    given.dedup();
-    match given.as_slice() {
-        [] => Ok(None),
-        [text] => match parse(text) {
-            Some(value) => Ok(Some(value)),
-            None => {
-                let shown: String = text.chars().take(64).collect();
-                Err(Problem::bad_term(format!(
-                    "{header} (or ?{parameter}=) is \"{shown}\", must be {want}"
-                )))
-            }
-        },
-        _ => Err(Problem::bad_term(format!(
-            "{header} (or ?{parameter}=) is given more than once with different values; give it once"
-        ))),
+    let given = Given { headers, place: |name| format!("metadata.holdfast_{name}") };
+    let told = |name: &'static str| (name, metadata.get(&format!("holdfast_{name}")).cloned());
+    let [class, urgency, deadline, cost, key] =
+        ["class", "priority", "deadline_ms", "cost_limit_micros", "idempotency_key"].map(told);
+    let class =
+        given.term("holdfast-class", (class.0, &class.1), CLASSES, |text| text.parse().ok())?;
+    let priority =
+        given.term("holdfast-priority", (urgency.0, &urgency.1), PRIORITIES, priority)?;
+    let deadline_ms =
+        given.term("holdfast-deadline-ms", (deadline.0, &deadline.1), DEADLINES, |text| {
+            number(text, 1, LONGEST_MS)
+        })?;
+    let cost_limit_micros = given.term(
+        "holdfast-cost-limit-micros",
+        (cost.0, &cost.1),
+        "0..=1000000000000 millionths of your currency",
+        |text| number(text, 0, MOST_MICROS),
+    )?;
+    let key = given.term("idempotency-key", (key.0, &key.1), KEYS, IdempotencyKey::parse)?;
+    Ok(inquiry::Terms {
+        class: class.unwrap_or(default_class),
+        priority: priority.unwrap_or_default(),
+        within: Duration::from_millis(deadline_ms.unwrap_or(LONGEST_MS)),
+        cost_limit_micros,
+        key,
+        hops: given.hops()?,
+    })
+}
+
+/// A mistyped class must not be taken for none.
+fn check_names(headers: &HeaderMap, known: &[&str]) -> Result<(), Problem> {
+    let foreign = headers
+        .keys()
+        .map(|name| name.as_str())
+        .find(|name| name.starts_with("holdfast-") && !known.contains(name));
+    match foreign {
+        None => Ok(()),
+        Some(name) => {
+            let known = known.join(", ");
+            Err(Problem::bad_term(format!("header {name} is not known; known: {known}")))
+        }
+    }
+}
+
+fn number(text: &str, low: u64, high: u64) -> Option<u64> {
+    text.parse::<u64>().ok().filter(|value| (low..=high).contains(value))
+}
+
+fn priority(text: &str) -> Option<Priority> {
+    text.parse().ok().and_then(Priority::new)
+}
+
+/// What a caller gave, in headers and in another place, which has names of its own.
+struct Given<'a> {
+    headers: &'a HeaderMap,
+    place: fn(&str) -> String,
+}
+
+impl Given<'_> {
+    /// One term, from its header or the other place.
+    fn term<T>(
+        &self,
+        header: &str,
+        (name, other): (&str, &Option<String>),
+        want: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        let mut given: Vec<&str> = Vec::new();
+        for value in self.headers.get_all(header) {
+            let text = value
+                .to_str()
+                .map_err(|_| Problem::bad_term(format!("header {header} must be {want}")))?;
+            given.push(text.trim());
+        }
+        given.extend(other.as_deref());
+        given.dedup();
+        let place = || (self.place)(name);
+        match given.as_slice() {
+            [] => Ok(None),
+            [text] => match parse(text) {
+                Some(value) => Ok(Some(value)),
+                None => {
+                    let (shown, place) = (text.chars().take(64).collect::<String>(), place());
+                    Err(Problem::bad_term(format!(
+                        "{header} (or {place}) is \"{shown}\", must be {want}"
+                    )))
+                }
+            },
+            _ => Err(Problem::bad_term(format!(
+                "{header} (or {}) is given more than once with different values; give it once",
+                place()
+            ))),
+        }
+    }
+
+    fn hops(&self) -> Result<u8, Problem> {
+        let hops = self.term("holdfast-hops", ("hops", &None), "0..=255", |text| text.parse().ok());
+        Ok(hops?.unwrap_or(0))
     }
 }
 
@@ -226,6 +319,37 @@ mod tests {
             ("within the default", terms(None, Some(6)), Some((7, 6))),
         ] {
             assert_eq!(terms.times(7).ok(), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn terms_of_an_inquiry_come_from_headers_and_metadata() {
+        let told = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let metadata = told(&[
+            ("holdfast_class", "internal"),
+            ("holdfast_cost_limit_micros", "7"),
+            ("holdfast_idempotency_key", "k"),
+            ("mine", "whatever"),
+        ]);
+        let headers = headers(&[("holdfast-deadline-ms", "250"), ("holdfast-class", "internal")]);
+        let terms = of_inquiry(&headers, &metadata, DataClass::Confidential).unwrap();
+        assert_eq!((terms.class, terms.cost_limit_micros), (DataClass::Internal, Some(7)));
+        assert_eq!(
+            (terms.within, terms.key),
+            (Duration::from_millis(250), IdempotencyKey::parse("k"))
+        );
+        let terms = of_inquiry(&HeaderMap::new(), &told(&[]), DataClass::Confidential).unwrap();
+        assert_eq!((terms.class, terms.hops), (DataClass::Confidential, 0));
+        for metadata in [
+            told(&[("holdfast_class", "secret")]),
+            told(&[("holdfast_clas", "public")]),
+            told(&[("holdfast_class", "public")]),
+            told(&[("holdfast_deadline_ms", "0")]),
+            told(&[("holdfast_cost_limit_micros", "-1")]),
+        ] {
+            assert!(of_inquiry(&headers, &metadata, DataClass::Public).is_err(), "{metadata:?}");
         }
     }
 

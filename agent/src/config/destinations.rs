@@ -69,7 +69,7 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
     }
     let connect_timeout = section.integer("connect_timeout_ms", 10..=60_000, 2_000);
     let timeout = section.integer("timeout_ms", 10..=600_000, 30_000);
-    let concurrency = section.integer("concurrency", 1..=256, 4);
+    let concurrency = section.integer("concurrency", 1..=4096, 4);
     let limits = read_limits(section, protocol.as_ref());
     Some(Destination {
         name,
@@ -118,7 +118,7 @@ fn read_limits(section: &mut Section<'_>, protocol: Option<&Protocol>) -> Limits
         Some(Protocol::Chat(chat)) => chat.max_tokens,
         Some(Protocol::Holdfast) | None => None,
     };
-    let set_apart = price::most(&limits, tokens_out);
+    let set_apart = price::usual(&limits, tokens_out);
     if budget_micros.is_some_and(|budget| set_apart == 0 || set_apart > budget) {
         section.fault(
             "budget_per_day_micros",

@@ -11,6 +11,7 @@ mod destinations;
 mod protocol;
 mod reader;
 mod results;
+mod routes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +29,7 @@ pub use self::reader::Fault;
 use self::reader::{Faults, Section};
 pub use self::results::ResultsConfig;
 use crate::destination::{Destination, Zone};
+use crate::gateway::Route;
 use crate::policy::{Policy, ceiling};
 use crate::queue::{QueueConfig, WhenFull};
 use crate::request::DataClass;
@@ -57,6 +59,8 @@ pub struct Config {
     pub max_attempts: u32,
     /// Bigger models, in the order in which they are asked.
     pub destinations: Vec<Destination>,
+    /// Names for several of them.
+    pub routes: Vec<Route>,
     /// The fleet's controller; `None` for a device on its own.
     pub fleet: Option<FleetConfig>,
     /// Who takes results.
@@ -311,6 +315,7 @@ fn read(mut root: Section<'_>) -> Config {
 
     let (queue, keep_answers_ms, max_attempts) = read_queue(root.section("queue"));
     let destinations = read_destinations(root.sections("destination"));
+    let routes = routes::read(root.sections("routes"), &destinations);
     let fleet = root.optional_section("fleet").and_then(read_fleet);
     let webhooks = results::read_webhooks(root.sections("webhook"));
     let results = results::read(root.section("results"), webhooks);
@@ -326,6 +331,7 @@ fn read(mut root: Section<'_>) -> Config {
         keep_answers_ms,
         max_attempts,
         destinations,
+        routes,
         fleet,
         results,
     }

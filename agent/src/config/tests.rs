@@ -345,3 +345,31 @@ fn each_protocol_has_what_it_needs_and_no_more() {
     let faults = with(&format!("{paid}100")).unwrap_err();
     assert!(faults[0].contains("set apart for a request, which is 2768"), "{faults:?}");
 }
+
+#[test]
+fn routes_have_names_of_their_own_and_destinations_that_have_a_model() {
+    let with = |routes: &str| {
+        parse(&format!(
+            "[[destination]]\nname = \"site\"\nzone = \"site\"\nurl = \"http://s\"\n\
+             [[destination]]\nname = \"near\"\nzone = \"site\"\nurl = \"http://n\"\n\
+             protocol = \"openai\"\nmodel = \"small\"\n{routes}"
+        ))
+    };
+    let route = |name: &str, destinations: &str| {
+        format!("[[routes]]\nname = \"{name}\"\ndestinations = {destinations}\n")
+    };
+    let config = with(&route("any", "[\"near\"]")).unwrap();
+    assert_eq!(config.routes[0].destinations, ["near"]);
+    for (routes, want) in [
+        (route("near", "[\"near\"]"), "routes[0].name: is \"near\""),
+        (route("", "[\"near\"]"), "routes[0].name: is \"\""),
+        (route("any", "[]"), "routes[0].destinations: must name"),
+        (route("any", "[\"far\"]"), "has \"far\", which is no destination"),
+        (route("any", "[\"site\"]"), "has \"site\", which is asked tasks"),
+        (route("any", "[\"near\", \"near\"]"), "has \"near\", twice"),
+        (route("any", "[\"near\"]").repeat(2), "routes[1].name: is \"any\""),
+    ] {
+        let faults = with(&routes).unwrap_err().join("\n");
+        assert!(faults.contains(want), "{routes}: {faults}");
+    }
+}

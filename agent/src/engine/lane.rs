@@ -201,7 +201,7 @@ impl Lane {
         self.pool.load()
     }
 
-    pub(super) async fn infer(
+    pub(crate) async fn infer(
         &self,
         media: Media,
         terms: Terms,

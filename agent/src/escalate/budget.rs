@@ -52,28 +52,34 @@ impl Spending {
         if today > self.day { Self { day: today, spent: 0, noted: 0, ..self } } else { self }
     }
 
-    /// Whether one request more may be paid for.
+    /// Whether one request of the usual price more may be paid for.
     pub(super) fn has_room(&self) -> bool {
         self.committed().saturating_add(self.price) <= self.budget
     }
 
-    /// Sets the price of one request apart; `None` when it would be too much.
-    #[must_use]
-    pub(super) fn reserved(self) -> Option<Self> {
-        let reserved = self.reserved + self.price;
-        self.has_room().then_some(Self { reserved, ..self })
-    }
-
-    /// What is set apart for a request.
+    /// What is set apart for a request of which nothing is known yet.
     pub(super) fn price(&self) -> u64 {
         self.price
     }
 
-    /// Ends a reservation: the request cost so much.
+    /// Sets so much apart for a request; `None` when it would be too much.
     #[must_use]
-    pub(super) fn settled(self, cost: u64) -> Self {
+    pub(super) fn reserved(self, amount: u64) -> Option<Self> {
+        let reserved = self.reserved.saturating_add(amount);
+        (self.spent.saturating_add(reserved) <= self.budget).then_some(Self { reserved, ..self })
+    }
+
+    /// Gives back what was set apart, unspent.
+    #[must_use]
+    pub(super) fn released(self, amount: u64) -> Self {
+        Self { reserved: self.reserved.saturating_sub(amount), ..self }
+    }
+
+    /// Ends a reservation of `amount`: the request cost so much.
+    #[must_use]
+    pub(super) fn settled(self, amount: u64, cost: u64) -> Self {
         let spent = self.spent.saturating_add(cost);
-        Self { spent, reserved: self.reserved.saturating_sub(self.price), ..self }
+        Self { spent, ..self.released(amount) }
     }
 
     /// What has to be on disk before what is reserved may be sent; `None` when it is.
@@ -119,21 +125,24 @@ mod tests {
     fn a_day_has_its_budget_and_the_next_one_has_it_anew() {
         let mut spending = Spending::resume(3, 10, None, 7);
         for _ in 0..3 {
-            spending = spending.reserved().unwrap().settled(3);
+            spending = spending.reserved(3).unwrap().settled(3, 3);
         }
-        assert_eq!((spending.left(), spending.reserved()), (1, None));
+        assert_eq!((spending.left(), spending.reserved(3)), (1, None));
+        assert!(spending.reserved(1).is_some(), "a smaller one fits");
         assert_eq!(spending.on(6).left(), 1, "no day comes twice");
         assert_eq!(spending.on(8).left(), 10);
     }
 
     #[test]
     fn what_cost_nothing_is_given_back_and_what_is_under_way_counts() {
-        let spending = Spending::resume(5, 10, None, 7).reserved().unwrap().reserved().unwrap();
-        assert!(spending.reserved().is_none());
-        assert_eq!(spending.settled(0).left(), 5);
-        assert_eq!(spending.settled(2).left(), 3, "it cost less than was set apart");
-        assert_eq!(spending.settled(7).left(), 0, "it cost more");
-        assert_eq!(spending.settled(5).on(8).left(), 5, "one is under way into the new day");
+        let spending = Spending::resume(5, 10, None, 7);
+        let spending = spending.reserved(5).unwrap().reserved(5).unwrap();
+        assert!(spending.reserved(1).is_none());
+        assert_eq!(spending.settled(5, 0).left(), 5);
+        assert_eq!(spending.settled(5, 2).left(), 3, "it cost less than was set apart");
+        assert_eq!(spending.settled(5, 7).left(), 0, "it cost more");
+        assert_eq!(spending.settled(5, 5).on(8).left(), 5, "one is under way into the new day");
+        assert!(spending.released(5).reserved(6).is_none(), "and it grows no further than that");
     }
 
     #[test]
@@ -158,7 +167,7 @@ mod tests {
             let mut under_way: Vec<u64> = Vec::new();
             for step in steps {
                 match step {
-                    0..=11 => if let Some(next) = spending.on(today).reserved() {
+                    0..=11 => if let Some(next) = spending.on(today).reserved(price) {
                         spending = next;
                         if let Some(note) = spending.due_note() {
                             on_disk = Some(note);
@@ -170,7 +179,7 @@ mod tests {
                     },
                     12..=18 => if let Some(day) = under_way.pop() {
                         let cost = if step < 17 { price } else { price / 3 };
-                        spending = spending.on(today).settled(cost);
+                        spending = spending.on(today).settled(price, cost);
                         sent_today -= if day < today { 0 } else { price - cost };
                     },
                     19 => (today, sent_today) = (today + 1, 0),

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 
 use super::error::{Fault, SendError};
 use super::exchange::Exchange;
-use super::http::Method;
+use super::http::{self, Method};
 use super::proof;
 use crate::answer::{Answer, Class};
 use crate::destination::{Chat, Destination};
-use crate::price::{Input, wav_ms};
+use crate::price::{Content, wav_ms};
 use crate::request::{Request, TaskName};
 
 /// What a model that was not trained for a task has to be told of it.
@@ -42,12 +42,19 @@ pub(super) fn sent_bytes(bytes: u64) -> u64 {
 }
 
 /// What is in `media`, as far as it has a price.
-pub(super) fn priced(media: &Media) -> Input {
+pub(super) fn priced(media: &Media) -> Content {
+    let bytes = u64::try_from(media.bytes().len()).unwrap_or(u64::MAX);
     match media.media_type() {
-        MediaType::Wav => Input::Audio(wav_ms(media.bytes())),
-        MediaType::Jpeg | MediaType::Png | MediaType::Webp => Input::Image,
-        MediaType::Text | MediaType::Json | MediaType::Csv | MediaType::Npy | MediaType::Raw => {
-            Input::Words
+        MediaType::Wav => Content { audio_ms: wav_ms(media.bytes()), ..Content::default() },
+        MediaType::Jpeg | MediaType::Png | MediaType::Webp => {
+            Content { images: 1, ..Content::default() }
+        }
+        MediaType::Text | MediaType::Json | MediaType::Csv => {
+            Content { text_bytes: bytes, ..Content::default() }
+        }
+        // In base64.
+        MediaType::Npy | MediaType::Raw => {
+            Content { text_bytes: sent_bytes(bytes), ..Content::default() }
         }
     }
 }
@@ -67,39 +74,29 @@ pub(super) fn check_fit(
     call(name, chat, &conversation).map(drop)
 }
 
-/// Asks for the label of `request`'s input; tells the tokens that it took, too.
+/// Asks for the label of `request`'s input; `usage` is the tokens that were counted for it, also where
+/// the answer is none.
 pub(super) async fn ask(
     exchange: &Exchange<'_>,
     chat: &Chat,
     request: &Request,
     hints: &Hints,
-) -> Result<(Answer, Option<Usage>), SendError> {
+    usage: &mut Option<Usage>,
+) -> Result<Answer, SendError> {
     let (destination, name) = (exchange.destination(), exchange.name());
     let hints = hints_for(&name, request, hints)?;
     let started = Instant::now();
     let conversation = conversation(request, &request.media, hints, chat.max_tokens);
     let call = call(&name, chat, &conversation)?;
     drop(conversation);
-    let url = Dialect::address(&destination.url, &call.path);
-    let mut headers = call.headers;
-    headers.push(("content-type", "application/json".to_owned()));
-    headers.push(("idempotency-key", request.id.to_string()));
-    let body = Bytes::from(call.body);
-    let proof = proof::of(exchange, &chat.dialect, &url, &body).await?;
-    let reply = exchange.call(Method::Post, url, headers, proof, body).await?;
+    let told = answered(exchange, chat, call, &request.id.to_string()).await?;
+    *usage = told.usage;
     let unusable = |fault| SendError::Unusable { destination: name.clone(), fault };
-    let told = chat.dialect.answer(exchange.json_body(&reply)?);
     let shown = |text: &str| exchange.told(text);
-    let told = told.map_err(|what| unusable(Fault::Foreign { what: shown(&what.0) }))?;
-    if let Some(usage) = &told.usage {
-        count(&name, usage);
-    }
-    let (usage, model) = (told.usage, shown(&told.model));
-    // Some do not say which model it was.
-    let model = if model.is_empty() { chat.model.clone() } else { model };
+    let model = told.model.clone();
     let said = said(told, shown).and_then(|said| check(&said, hints, shown)).map_err(unusable)?;
     let class = Class { label: said.label.clone(), confidence: said.confidence };
-    let answer = Answer {
+    Ok(Answer {
         label: said.label,
         confidence: Some(said.confidence),
         classes: vec![class],
@@ -111,8 +108,43 @@ pub(super) async fn ask(
         took_ms: started.elapsed().as_secs_f64() * 1000.0,
         provisional: false,
         cost_micros: None,
-    };
-    Ok((answer, usage))
+    })
+}
+
+/// What is posted for `call`; `key` tells a call that is made again from another one.
+pub(super) fn posted(
+    exchange: &Exchange<'_>,
+    chat: &Chat,
+    call: chat::Call,
+    key: &str,
+) -> http::Call {
+    let url = Dialect::address(&exchange.destination().url, &call.path);
+    let mut headers = call.headers;
+    headers.push(("content-type", "application/json".to_owned()));
+    headers.push(("idempotency-key", key.to_owned()));
+    let body = Bytes::from(call.body);
+    let proof = proof::of(exchange, &chat.dialect, &url, &body);
+    http::Call { method: Method::Post, url, headers, proof, body }
+}
+
+/// The answer to `call` in one piece, with the model's name as it may be shown.
+pub(super) async fn answered(
+    exchange: &Exchange<'_>,
+    chat: &Chat,
+    call: chat::Call,
+    key: &str,
+) -> Result<chat::Answer, SendError> {
+    let reply = exchange.call(posted(exchange, chat, call, key)).await?;
+    let told = chat.dialect.answer(exchange.json_body(&reply)?);
+    let foreign = |what: chat::Malformed| Fault::Foreign { what: exchange.told(&what.0) };
+    let mut told = told.map_err(|what| exchange.unusable(foreign(what)))?;
+    if let Some(usage) = &told.usage {
+        count(&exchange.destination().name, usage);
+    }
+    let model = exchange.told(&told.model);
+    // Some do not say which model it was.
+    told.model = if model.is_empty() { chat.model.clone() } else { model };
+    Ok(told)
 }
 
 fn hints_for<'a>(
@@ -213,7 +245,7 @@ fn check(said: &str, hints: &TaskHints, shown: impl Fn(&str) -> String) -> Resul
     Ok(said)
 }
 
-fn count(destination: &str, usage: &Usage) {
+pub(super) fn count(destination: &str, usage: &Usage) {
     for (way, tokens) in [("in", usage.input), ("out", usage.output)] {
         let labels = [("destination", destination.to_owned()), ("way", way.to_owned())];
         metrics::counter!("holdfast_escalation_tokens_total", &labels).increment(tokens);

@@ -1,18 +1,24 @@
-//! Owns reading a secret at the moment of its use.
+//! Owns reading a secret at the moment of its use, or so shortly before that nobody could tell.
 //!
 //! **Invariant:** a [`Secret`] cannot be printed, and an error names the place that was read,
 //! never what was read.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::destination::Credential;
 
 /// A longer file is not a credential.
 const MAX_BYTES: u64 = 16 * 1024;
+
+/// A secret that was read so shortly ago is not read again.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// Part of a secret that is shorter than this is no secret.
 const MIN_PIECE: usize = 16;
@@ -45,6 +51,11 @@ impl Secret {
             return Err(CredentialError::Unfit { place });
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// A secret that was given for another one.
+    pub(super) fn of(text: String) -> Self {
+        Self(text)
     }
 
     /// The secret itself, for who makes the headers.
@@ -80,6 +91,30 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
+    }
+}
+
+/// What one destination's credential was a moment ago, so that it is not read for each of many sends.
+#[derive(Debug, Default)]
+pub(super) struct Lately(Mutex<Option<(Secret, Instant)>>);
+
+impl Lately {
+    /// The secret, if it was read no longer than [`KEPT`] ago.
+    pub(super) fn get(&self, now: Instant) -> Option<Secret> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < KEPT;
+        kept.as_ref().filter(|(_, at)| is_fresh(*at)).map(|(secret, _)| secret.clone())
+    }
+
+    /// Keeps what was read just now.
+    pub(super) fn keep(&self, secret: &Secret, now: Instant) {
+        let kept = Some((secret.clone(), now));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    }
+
+    /// Has it read anew the next time.
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

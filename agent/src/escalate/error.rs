@@ -119,6 +119,26 @@ pub enum SendError {
         /// The HTTP status.
         status: u16,
     },
+    /// Nobody gave an access token for the credential; nothing was sent.
+    #[error("no access token for {destination}: of its token server, {cause}")]
+    NoToken {
+        /// The destination.
+        destination: String,
+        /// What happened.
+        cause: String,
+    },
+    /// It may cost more than its caller allows; nothing was sent.
+    #[error(
+        "{destination} may want up to {most} millionths for this, and its caller allows {limit}"
+    )]
+    TooDear {
+        /// The destination.
+        destination: String,
+        /// What would be set apart.
+        most: u64,
+        /// What is allowed.
+        limit: u64,
+    },
     /// There is no credential to send with.
     #[error("no credential for {destination}")]
     Credential {
@@ -171,6 +191,12 @@ pub enum SendError {
         /// The task.
         task: TaskName,
     },
+    /// The destination is asked tasks, and no model by its name.
+    #[error("{destination} is asked tasks alone: its protocol has no conversations")]
+    TasksAlone {
+        /// The destination.
+        destination: String,
+    },
     /// The request came through too many agents already.
     #[error("it came through too many agents to be sent to {destination}")]
     TooManyHops {
@@ -206,6 +232,9 @@ pub enum Fault {
         /// Its words.
         text: String,
     },
+    /// The provider's filter refused the question; the model did not see it.
+    #[error("its content filter did not let the question through")]
+    NotLetThrough,
     /// The provider's filter took the answer away.
     #[error("its content filter took the answer away")]
     Filtered,
@@ -248,6 +277,8 @@ pub enum Next {
 
 /// How often a destination that refuses our credential is tried with the same one.
 pub(super) const OPERATOR_WAIT: Duration = Duration::from_secs(60);
+/// What a token server that fails is left for.
+const TOKEN_WAIT: Duration = Duration::from_secs(5);
 /// What a busy destination, or one that works on it, is left for.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -258,6 +289,7 @@ impl SendError {
             Self::LinkDown { .. } | Self::Unreachable { .. } => Next::AwaitLink,
             Self::TimedOut { .. } | Self::Interrupted { .. } | Self::Failed { .. } => Next::Retry,
             Self::Busy { .. } | Self::Pending { .. } => Next::Later { after: SOON },
+            Self::NoToken { .. } => Next::Later { after: TOKEN_WAIT },
             Self::Limited { retry_after, .. } | Self::Throttled { retry_after, .. } => {
                 Next::Later { after: *retry_after }
             }
@@ -271,6 +303,8 @@ impl SendError {
             | Self::GaveUp { .. }
             | Self::Unfit { .. }
             | Self::NoLabels { .. }
+            | Self::TooDear { .. }
+            | Self::TasksAlone { .. }
             | Self::TooManyHops { .. }
             | Self::NotConfigured { .. } => Next::NotHere,
         }
@@ -283,8 +317,8 @@ impl SendError {
             | Self::Interrupted { .. }
             | Self::Pending { .. }
             | Self::Failed { .. }
-            | Self::GaveUp { .. }
-            | Self::Unusable { .. } => true,
+            | Self::GaveUp { .. } => true,
+            Self::Unusable { fault, .. } => *fault != Fault::NotLetThrough,
             Self::LinkDown { .. }
             | Self::Unreachable { .. }
             | Self::Busy { .. }
@@ -294,6 +328,9 @@ impl SendError {
             | Self::Throttled { .. }
             | Self::Unauthorised { .. }
             | Self::Credential { .. }
+            | Self::NoToken { .. }
+            | Self::TooDear { .. }
+            | Self::TasksAlone { .. }
             | Self::Refused { .. }
             | Self::OutOfCredit { .. }
             | Self::Unfit { .. }
@@ -320,6 +357,9 @@ impl SendError {
             Self::OutOfCredit { .. } => "out_of_credit",
             Self::Unauthorised { .. } => "unauthorised",
             Self::Credential { .. } => "credential",
+            Self::NoToken { .. } => "no_token",
+            Self::TooDear { .. } => "too_dear",
+            Self::TasksAlone { .. } => "tasks_alone",
             Self::Refused { .. } => "refused",
             Self::GaveUp { .. } => "gave_up",
             Self::Unusable { .. } => "unusable",
@@ -339,6 +379,7 @@ impl Fault {
             Self::Foreign { .. } => Next::Retry,
             Self::TooLong { .. }
             | Self::Declined { .. }
+            | Self::NotLetThrough
             | Self::Filtered
             | Self::CutShort
             | Self::BesideTheQuestion { .. } => Next::NotHere,

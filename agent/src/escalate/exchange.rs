@@ -5,18 +5,16 @@
 
 use std::time::Duration;
 
-use holdfast_chat::Kind;
+use holdfast_chat::{Failure, Kind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::credential::Secret;
 use super::error::{Fault, SendError, clean};
-use super::http::{Call, Http, HttpError, LONGEST_RETRY_AFTER, Method, Reply};
+use super::http::{Call, Flow, Http, HttpError, LONGEST_RETRY_AFTER, Opened, Patience, Reply};
 use super::link::Event;
 use super::links::Links;
-use super::proof::Proof;
-use super::tokens::Tokens;
 use crate::destination::{Chat, Destination, Protocol};
 
 /// Waited after a 429 that names no time.
@@ -28,7 +26,7 @@ pub(super) struct Exchange<'a> {
     http: &'a Http,
     links: &'a Links,
     secret: Option<&'a Secret>,
-    tokens: &'a Tokens,
+    token: Option<&'a Secret>,
     limit: Limit,
 }
 
@@ -36,6 +34,8 @@ pub(super) struct Exchange<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     deadline: Instant,
+    /// For the last piece of an answer that comes piece by piece.
+    end: Instant,
     /// All the time that the destination is given, and not only what its caller can wait.
     is_whole: bool,
 }
@@ -43,8 +43,9 @@ pub(super) struct Limit {
 impl Limit {
     /// The smaller of what the caller gives and what the destination is given.
     pub(super) fn new(destination: &Destination, within: Duration) -> Self {
-        let time = within.min(destination.timeout);
-        Self { deadline: Instant::now() + time, is_whole: destination.timeout <= within }
+        let (now, time) = (Instant::now(), within.min(destination.timeout));
+        let (deadline, end) = (now + time, now + within);
+        Self { deadline, end, is_whole: destination.timeout <= within }
     }
 
     /// When the send ends at the latest.
@@ -59,10 +60,10 @@ impl<'a> Exchange<'a> {
         http: &'a Http,
         links: &'a Links,
         secret: Option<&'a Secret>,
-        tokens: &'a Tokens,
+        token: Option<&'a Secret>,
         limit: Limit,
     ) -> Self {
-        Self { destination, http, links, secret, tokens, limit }
+        Self { destination, http, links, secret, token, limit }
     }
 
     /// What proves who we are, if the destination wants that.
@@ -70,9 +71,9 @@ impl<'a> Exchange<'a> {
         self.secret
     }
 
-    /// The tokens that were given for it.
-    pub(super) fn tokens(&self) -> &'a Tokens {
-        self.tokens
+    /// What was given for it, if the destination wants that in its place.
+    pub(super) fn token(&self) -> Option<&'a Secret> {
+        self.token
     }
 
     pub(super) fn destination(&self) -> &'a Destination {
@@ -90,19 +91,32 @@ impl<'a> Exchange<'a> {
     }
 
     /// One call; an `Ok` has a status of success.
-    pub(super) async fn call(
-        &self,
-        method: Method,
-        url: String,
-        headers: Vec<(&'static str, String)>,
-        proof: Proof,
-        body: bytes::Bytes,
-    ) -> Result<Reply, SendError> {
-        let call = Call { method, url, headers, proof, body };
+    pub(super) async fn call(&self, call: Call) -> Result<Reply, SendError> {
+        self.call_up_to(call, self.http.max_answer()).await
+    }
+
+    /// As [`Self::call`], with so many bytes of an answer at most.
+    pub(super) async fn call_up_to(&self, call: Call, most: usize) -> Result<Reply, SendError> {
         let name = &self.destination.name;
         let up = || self.links.note(name, Event::Answered);
-        match self.http.exchange(call, self.limit.deadline, up).await {
+        match self.http.exchange_up_to(call, self.limit.deadline, most, up).await {
             Ok(reply) => self.sort(reply),
+            Err(error) => Err(self.lost(error)),
+        }
+    }
+
+    /// One call for an answer that comes piece by piece, as the content type `wanted`.
+    pub(super) async fn open(&self, call: Call, wanted: &str) -> Result<Flow, SendError> {
+        let name = &self.destination.name;
+        let up = || self.links.note(name, Event::Answered);
+        let Limit { deadline, end, .. } = self.limit;
+        let patience = Patience { head: deadline, idle: self.destination.timeout, end };
+        match self.http.open(call, patience, wanted, up).await {
+            Ok(Opened::Flow(flow)) => Ok(flow),
+            Ok(Opened::Reply(reply)) => {
+                let reply = self.sort(reply)?;
+                Err(self.unusable(self.no_json(&reply.content_type)))
+            }
             Err(error) => Err(self.lost(error)),
         }
     }
@@ -122,17 +136,21 @@ impl<'a> Exchange<'a> {
         if reply.is_json {
             return Ok(&reply.body);
         }
-        let what = format!("its content type is \"{}\"", self.told(&reply.content_type));
-        Err(self.unusable(Fault::Foreign { what }))
+        Err(self.unusable(self.no_json(&reply.content_type)))
     }
 
-    fn lost(&self, error: HttpError) -> SendError {
+    fn no_json(&self, content_type: &str) -> Fault {
+        Fault::Foreign { what: format!("its content type is \"{}\"", self.told(content_type)) }
+    }
+
+    /// What it means that nothing came back, or not all of it.
+    pub(super) fn lost(&self, error: HttpError) -> SendError {
         let destination = self.name();
         let event = match &error {
             HttpError::Connect(_) => Event::Unreachable,
             HttpError::NoAnswer if self.limit.is_whole => Event::Unreachable,
             HttpError::NoAnswer | HttpError::Cut(_) => Event::Silent,
-            HttpError::Unfinished(_) | HttpError::TooLong => Event::Answered,
+            HttpError::Unfinished(_) | HttpError::TooLong { .. } => Event::Answered,
         };
         self.links.note(&destination, event);
         match error {
@@ -147,7 +165,7 @@ impl<'a> Exchange<'a> {
             HttpError::Cut(cause) | HttpError::Unfinished(cause) => {
                 SendError::Interrupted { destination, cause }
             }
-            HttpError::TooLong => self.unusable(Fault::TooLong { limit: self.http.max_answer() }),
+            HttpError::TooLong { limit } => self.unusable(Fault::TooLong { limit }),
         }
     }
 
@@ -184,7 +202,11 @@ impl<'a> Exchange<'a> {
             ("retry-after", Some(wait)) => Some(wait.as_secs_f64().to_string()),
             _ => reply.told.iter().find(|(told, _)| told == name).map(|(_, text)| text.clone()),
         };
-        let failure = chat.dialect.failure(status, &header, &reply.body);
+        self.sort_failure(status, &chat.dialect.failure(status, &header, &reply.body))
+    }
+
+    /// What to do about a failure that the provider's protocol tells of.
+    pub(super) fn sort_failure(&self, status: u16, failure: &Failure) -> SendError {
         let destination = self.name();
         let detail = || self.said(failure.detail.as_deref());
         match failure.kind {
@@ -196,7 +218,7 @@ impl<'a> Exchange<'a> {
             Kind::OutOfCredit => SendError::OutOfCredit { destination, status, detail: detail() },
             Kind::BadRequest => SendError::Refused { destination, status, detail: detail() },
             Kind::Authentication => SendError::Unauthorised { destination, status },
-            Kind::Safety => self.unusable(Fault::Filtered),
+            Kind::Safety => self.unusable(Fault::NotLetThrough),
         }
     }
 
@@ -205,7 +227,7 @@ impl<'a> Exchange<'a> {
         SendError::OutOfCredit { destination, status, detail }
     }
 
-    fn unusable(&self, fault: Fault) -> SendError {
+    pub(super) fn unusable(&self, fault: Fault) -> SendError {
         SendError::Unusable { destination: self.name(), fault }
     }
 
@@ -222,7 +244,8 @@ impl<'a> Exchange<'a> {
 
     /// A text of the destination's as it may be shown: short, and without the credential.
     pub(super) fn told(&self, text: &str) -> String {
-        self.secret.map_or_else(|| clean(text), |secret| clean(&secret.scrub(text)))
+        let secrets = self.secret.into_iter().chain(self.token);
+        clean(&secrets.fold(text.to_owned(), |text, secret| secret.scrub(&text)))
     }
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::error::{Fault, SendError, clean};
 use super::exchange::Exchange;
-use super::http::{Method, Reply};
+use super::http::{Call, Method, Reply};
 use super::proof;
 use crate::answer::{Answer, Class, MAX_CLASSES};
 use crate::destination::Zone;
@@ -33,7 +33,8 @@ pub(super) async fn ask(exchange: &Exchange<'_>, request: &Request) -> Result<An
     let headers = headers(exchange, request);
     let proof = || proof::bearer(exchange.secret());
     let body = request.media.bytes().clone();
-    let reply = exchange.call(Method::Post, url, headers, proof(), body).await?;
+    let call = Call { method: Method::Post, url, headers, proof: proof(), body };
+    let reply = exchange.call(call).await?;
     let mut told = read(exchange, request, &reply)?;
     let id = told.id;
     loop {
@@ -46,8 +47,9 @@ pub(super) async fn ask(exchange: &Exchange<'_>, request: &Request) -> Result<An
             return Err(SendError::Pending { destination: exchange.name() });
         }
         let url = format!("{base}/v1/requests/{id}?wait_ms={}", wait.as_millis());
-        let reply = exchange.call(Method::Get, url, Vec::new(), proof(), Bytes::new()).await;
-        let reply = reply.map_err(forgotten)?;
+        let (headers, body) = (Vec::new(), Bytes::new());
+        let call = Call { method: Method::Get, url, headers, proof: proof(), body };
+        let reply = exchange.call(call).await.map_err(forgotten)?;
         told = read(exchange, request, &reply)?;
         if told.state.is_open() {
             sleep_until(next_poll).await;

@@ -113,7 +113,7 @@ fn unreached(error: HttpError) -> Posted {
     let why = match error {
         HttpError::Connect(cause) | HttpError::Cut(cause) | HttpError::Unfinished(cause) => cause,
         HttpError::NoAnswer => "no answer within its timeout".to_owned(),
-        HttpError::TooLong => "its answer is too long".to_owned(),
+        HttpError::TooLong { .. } => "its answer is too long".to_owned(),
     };
     if is_answered { Posted::Refused { why, retry_after: None } } else { Posted::Unreached { why } }
 }

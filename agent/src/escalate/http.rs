@@ -1,7 +1,8 @@
 //! Owns one exchange over HTTP with one destination.
 //!
 //! **Invariant:** bytes go to the configured host alone: no redirect is followed and no proxy is
-//! taken from the environment; an answer is read up to a bound of its protocol and up to a deadline.
+//! taken from the environment; an answer is read up to a bound of its protocol and up to a deadline,
+//! and one that comes piece by piece waits so long for each.
 
 use std::path::PathBuf;
 use std::sync::Once;
@@ -20,6 +21,8 @@ use crate::destination::{Destination, Protocol};
 const MAX_ANSWER: usize = 1024 * 1024;
 /// Of an agent, which may answer with masks and tensors.
 const MAX_ANSWER_OF_AGENT: usize = 32 * MAX_ANSWER;
+/// An answer that comes piece by piece has no more bytes than this.
+const MAX_STREAM: usize = 64 * MAX_ANSWER;
 /// A destination is left alone for at most this long, whatever it asks for.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 
@@ -65,6 +68,53 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
 }
 
+/// How long is waited for an answer that comes piece by piece.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For its head.
+    pub(super) head: Instant,
+    /// For each piece after the one before.
+    pub(super) idle: Duration,
+    /// For its end.
+    pub(super) end: Instant,
+}
+
+/// What came back of a call for an answer piece by piece.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// The answer begins.
+    Flow(Flow),
+    /// Something else, read whole.
+    Reply(Reply),
+}
+
+/// The rest of an answer that comes piece by piece; the call ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct Flow {
+    response: reqwest::Response,
+    left: usize,
+    idle: Duration,
+    end: Instant,
+}
+
+impl Flow {
+    /// The bytes that come next, as they come; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
+        let until = self.end.min(Instant::now() + self.idle);
+        let chunk = timeout_at(until, self.response.chunk()).await.map_err(|_| {
+            HttpError::Unfinished(match until == self.end {
+                true => "its time ended in the middle".to_owned(),
+                false => format!("nothing more came for {} ms", self.idle.as_millis()),
+            })
+        })?;
+        let chunk = chunk.map_err(|error| HttpError::Unfinished(cause(error)))?;
+        let length = chunk.as_ref().map_or(0, Bytes::len);
+        self.left =
+            self.left.checked_sub(length).ok_or(HttpError::TooLong { limit: MAX_STREAM })?;
+        Ok(chunk)
+    }
+}
+
 /// Why nothing came back.
 #[derive(Debug)]
 pub(super) enum HttpError {
@@ -76,8 +126,11 @@ pub(super) enum HttpError {
     Cut(String),
     /// The head of an answer came, and not the rest.
     Unfinished(String),
-    /// The answer is longer than [`Http::max_answer`].
-    TooLong,
+    /// The answer is longer than what is read of one.
+    TooLong {
+        /// So many bytes are.
+        limit: usize,
+    },
 }
 
 impl HttpError {
@@ -85,7 +138,7 @@ impl HttpError {
     pub(super) fn is_answered(&self) -> bool {
         match self {
             Self::Connect(_) | Self::NoAnswer | Self::Cut(_) => false,
-            Self::Unfinished(_) | Self::TooLong => true,
+            Self::Unfinished(_) | Self::TooLong { .. } => true,
         }
     }
 }
@@ -185,22 +238,55 @@ impl Http {
         deadline: Instant,
         on_head: impl FnOnce(),
     ) -> Result<Reply, HttpError> {
+        self.exchange_up_to(call, deadline, self.max_answer, on_head).await
+    }
+
+    /// As [`Self::exchange`], with so many bytes of an answer at most.
+    pub(super) async fn exchange_up_to(
+        &self,
+        call: Call,
+        deadline: Instant,
+        most: usize,
+        on_head: impl FnOnce(),
+    ) -> Result<Reply, HttpError> {
         #[cfg(test)]
         if let Some(network) = &self.network {
             return super::scripted::exchange(network, call, deadline, on_head).await;
         }
-        let request = self.request(call).map_err(HttpError::Cut)?;
-        let sent = timeout_at(deadline, self.client.execute(request));
-        let response = match sent.await {
-            Err(_) => return Err(HttpError::NoAnswer),
-            Ok(Err(error)) if error.is_connect() => return Err(HttpError::Connect(cause(error))),
-            Ok(Err(error)) => return Err(HttpError::Cut(cause(error))),
-            Ok(Ok(response)) => response,
-        };
+        let response = self.head(call, deadline).await?;
         on_head();
-        timeout_at(deadline, read(response, self.max_answer)).await.unwrap_or_else(|_| {
-            Err(HttpError::Unfinished("its time ended in the middle".to_owned()))
-        })
+        whole(response, most, deadline).await
+    }
+
+    /// Sends `call` and reads the head of the answer; where that is a success of the content type
+    /// `wanted`, the rest is for who reads it piece by piece. `on_head` is called as soon as the head
+    /// is there.
+    pub(super) async fn open(
+        &self,
+        call: Call,
+        patience: Patience,
+        wanted: &str,
+        on_head: impl FnOnce(),
+    ) -> Result<Opened, HttpError> {
+        let response = self.head(call, patience.head).await?;
+        on_head();
+        let kind = text(response.headers(), &CONTENT_TYPE).unwrap_or_default();
+        if !response.status().is_success() || !is_kind(kind, wanted) {
+            let until = patience.end.min(patience.head);
+            return whole(response, self.max_answer, until).await.map(Opened::Reply);
+        }
+        let Patience { idle, end, .. } = patience;
+        Ok(Opened::Flow(Flow { response, left: MAX_STREAM, idle, end }))
+    }
+
+    async fn head(&self, call: Call, deadline: Instant) -> Result<reqwest::Response, HttpError> {
+        let request = self.request(call).map_err(HttpError::Cut)?;
+        match timeout_at(deadline, self.client.execute(request)).await {
+            Err(_) => Err(HttpError::NoAnswer),
+            Ok(Err(error)) if error.is_connect() => Err(HttpError::Connect(cause(error))),
+            Ok(Err(error)) => Err(HttpError::Cut(cause(error))),
+            Ok(Ok(response)) => Ok(response),
+        }
     }
 
     fn request(&self, call: Call) -> Result<reqwest::Request, String> {
@@ -226,10 +312,20 @@ impl Http {
     }
 }
 
+async fn whole(
+    response: reqwest::Response,
+    max_answer: usize,
+    deadline: Instant,
+) -> Result<Reply, HttpError> {
+    timeout_at(deadline, read(response, max_answer))
+        .await
+        .unwrap_or_else(|_| Err(HttpError::Unfinished("its time ended in the middle".to_owned())))
+}
+
 async fn read(mut response: reqwest::Response, max_answer: usize) -> Result<Reply, HttpError> {
     let promised = response.content_length().unwrap_or(0);
     if usize::try_from(promised).map_or(true, |promised| promised > max_answer) {
-        return Err(HttpError::TooLong);
+        return Err(HttpError::TooLong { limit: max_answer });
     }
     let status = response.status().as_u16();
     let content_type = text(response.headers(), &CONTENT_TYPE).unwrap_or_default().to_owned();
@@ -240,7 +336,7 @@ async fn read(mut response: reqwest::Response, max_answer: usize) -> Result<Repl
         let chunk = response.chunk().await.map_err(|error| HttpError::Unfinished(cause(error)))?;
         let Some(chunk) = chunk else { break };
         if body.len() + chunk.len() > max_answer {
-            return Err(HttpError::TooLong);
+            return Err(HttpError::TooLong { limit: max_answer });
         }
         body.extend_from_slice(&chunk);
     }
@@ -260,10 +356,13 @@ fn told(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 fn is_json(content_type: &str) -> bool {
+    let json = ["application/json", "application/problem+json", "application/x-amz-json-1.1"];
+    json.iter().any(|kind| is_kind(content_type, kind))
+}
+
+fn is_kind(content_type: &str, kind: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
-        || essence.eq_ignore_ascii_case("application/problem+json")
-        || essence.eq_ignore_ascii_case("application/x-amz-json-1.1")
+    essence.eq_ignore_ascii_case(kind)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

@@ -170,7 +170,7 @@ async fn exchange<T: DeserializeOwned>(
                 cause
             }
             HttpError::NoAnswer => format!("nothing within {} s", within.as_secs()),
-            HttpError::TooLong => "an answer without an end".to_owned(),
+            HttpError::TooLong { .. } => "an answer without an end".to_owned(),
         };
         LocalError::Silent { url: url(), cause }
     })?;

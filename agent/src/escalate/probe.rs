@@ -12,11 +12,12 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::Escalator;
+use super::endpoint::Endpoint;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
 use super::link::{Event, LinkState};
 use super::proof::Proof;
-use super::{Endpoint, Escalator};
 use crate::destination::{Destination, Protocol};
 
 /// A probe that takes longer found nobody.
@@ -100,7 +101,9 @@ pub async fn probe(destination: &Destination, within: Duration) -> Result<(), Pr
         let cause = match error {
             HttpError::Connect(cause) | HttpError::Cut(cause) => cause,
             HttpError::NoAnswer => format!("nothing within {} ms", within.as_millis()),
-            HttpError::Unfinished(_) | HttpError::TooLong => "an answer without an end".to_owned(),
+            HttpError::Unfinished(_) | HttpError::TooLong { .. } => {
+                "an answer without an end".to_owned()
+            }
         };
         ProbeError::Silent { destination: destination.name.clone(), cause }
     })

@@ -16,7 +16,6 @@ use holdfast_chat::Dialect;
 use holdfast_chat::sigv4::{self, Keys, Scope};
 
 use super::credential::Secret;
-use super::error::SendError;
 use super::exchange::Exchange;
 use crate::destination::Protocol;
 
@@ -29,30 +28,31 @@ pub(super) fn takes_whole(protocol: &Protocol) -> bool {
     matches!(chat.dialect, Dialect::Vertex { .. } | Dialect::Bedrock { .. })
 }
 
+/// Whether a token is asked for, to be shown in place of the credential.
+pub(super) fn takes_token(protocol: &Protocol) -> bool {
+    matches!(protocol, Protocol::Chat(chat) if matches!(chat.dialect, Dialect::Vertex { .. }))
+}
+
 /// The key as an agent, and most others, take it.
 pub(super) fn bearer(secret: Option<&Secret>) -> Proof {
     secret.map(|secret| ("authorization", secret.bearer())).into_iter().collect()
 }
 
 /// The headers for a call of `dialect` that posts `body` to `url`.
-pub(super) async fn of(
-    exchange: &Exchange<'_>,
-    dialect: &Dialect,
-    url: &str,
-    body: &[u8],
-) -> Result<Proof, SendError> {
-    let Some(secret) = exchange.secret() else { return Ok(Proof::new()) };
-    let bare = |name| Ok(vec![(name, secret.text().to_owned())]);
+pub(super) fn of(exchange: &Exchange<'_>, dialect: &Dialect, url: &str, body: &[u8]) -> Proof {
+    let Some(secret) = exchange.secret() else { return Proof::new() };
+    let bare = |name| vec![(name, secret.text().to_owned())];
     match dialect {
-        Dialect::OpenAi | Dialect::Mistral => Ok(bearer(Some(secret))),
+        Dialect::OpenAi | Dialect::Mistral => bearer(Some(secret)),
         Dialect::AzureOpenAi { .. } => bare("api-key"),
         Dialect::Anthropic => bare("x-api-key"),
         Dialect::Gemini => bare("x-goog-api-key"),
-        Dialect::Vertex { .. } => exchange.tokens().bearer(exchange, secret).await,
-        Dialect::Bedrock { region } => Ok(match Keys::parse(secret.text()) {
+        // A secret that is no service account is a token itself.
+        Dialect::Vertex { .. } => bearer(exchange.token().or(Some(secret))),
+        Dialect::Bedrock { region } => match Keys::parse(secret.text()) {
             Some(keys) => signed(&keys, region, url, body),
             None => bearer(Some(secret)),
-        }),
+        },
     }
 }
 

@@ -58,7 +58,7 @@ impl Purse {
                 Protocol::Holdfast => None,
                 Protocol::Chat(chat) => chat.max_tokens,
             };
-            let price = price::most(limits, tokens_out);
+            let price = price::usual(limits, tokens_out);
             Some((name.clone(), Spending::resume(price, budget, note, today)))
         });
         let spendings = Mutex::new(spendings.collect());
@@ -77,18 +77,23 @@ impl Purse {
         if spending.has_room() { Ok(()) } else { Err(until_tomorrow(now_ms)) }
     }
 
-    /// Sets the price of one request to `name` apart; `None` where there is no budget.
+    /// Sets `amount` apart for one request to `name`, or the usual price; `None` where there is no budget.
     ///
     /// # Errors
     /// How long it is until the budget renews.
-    pub(super) fn reserve(&self, name: &str) -> Result<Option<Reservation>, Duration> {
+    pub(super) fn reserve(
+        &self,
+        name: &str,
+        amount: Option<u64>,
+    ) -> Result<Option<Reservation>, Duration> {
         let now_ms = self.0.clock.now_ms();
         let mut spendings = self.spendings();
         let Some(spending) = spendings.get_mut(name) else { return Ok(None) };
-        let reserved = spending.on(now_ms / DAY_MS).reserved();
-        *spending = reserved.ok_or_else(|| until_tomorrow(now_ms))?;
+        let today = spending.on(now_ms / DAY_MS);
+        let amount = amount.unwrap_or(today.price());
+        *spending = today.reserved(amount).ok_or_else(|| until_tomorrow(now_ms))?;
         let spent = Spent::Known(0);
-        Ok(Some(Reservation { purse: self.clone(), name: name.to_owned(), spent }))
+        Ok(Some(Reservation { purse: self.clone(), name: name.to_owned(), amount, spent }))
     }
 
     /// Writes down what is reserved, if what is on disk does not cover it.
@@ -136,8 +141,8 @@ impl Purse {
 pub(super) enum Spent {
     /// So much, in millionths.
     Known(u64),
-    /// Nobody knows: all that was set apart.
-    All,
+    /// Nobody knows: all that was set apart, or so much if that is more.
+    AtLeast(u64),
 }
 
 /// The price of one request, set apart. It costs nothing until it goes out; dropped from then on, it
@@ -146,13 +151,28 @@ pub(super) enum Spent {
 pub(super) struct Reservation {
     purse: Purse,
     name: String,
+    amount: u64,
     spent: Spent,
 }
 
 impl Reservation {
+    /// Sets `amount` apart instead of what was; nothing changes when that is too much.
+    ///
+    /// # Errors
+    /// How long it is until the budget renews.
+    pub(super) fn resize(&mut self, amount: u64) -> Result<(), Duration> {
+        let now_ms = self.purse.0.clock.now_ms();
+        let mut spendings = self.purse.spendings();
+        let Some(spending) = spendings.get_mut(&self.name) else { return Ok(()) };
+        let without = spending.on(now_ms / DAY_MS).released(self.amount);
+        *spending = without.reserved(amount).ok_or_else(|| until_tomorrow(now_ms))?;
+        self.amount = amount;
+        Ok(())
+    }
+
     /// From here on nobody knows whether it has to be paid for.
     pub(super) fn goes_out(&mut self) {
-        self.spent = Spent::All;
+        self.spent = Spent::AtLeast(0);
     }
 
     /// Ends it, with what the request cost.
@@ -167,10 +187,11 @@ impl Drop for Reservation {
         let mut spendings = self.purse.spendings();
         let Some(spending) = spendings.get_mut(&self.name) else { return };
         let before = spending.on(today);
-        *spending = before.settled(match self.spent {
+        let cost = match self.spent {
             Spent::Known(micros) => micros,
-            Spent::All => before.price(),
-        });
+            Spent::AtLeast(micros) => micros.max(self.amount),
+        };
+        *spending = before.settled(self.amount, cost);
         let labels = [("destination", self.name.clone())];
         #[allow(clippy::cast_precision_loss, reason = "for people")]
         metrics::gauge!("holdfast_budget_left_micros", &labels).set(spending.left() as f64);

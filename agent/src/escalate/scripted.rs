@@ -46,6 +46,7 @@ impl Escalator {
     /// Sends into `network` from here on.
     pub(crate) fn into_network(mut self, network: &Arc<dyn Network>) -> Self {
         for endpoint in &mut self.endpoints {
+            let endpoint = Arc::get_mut(endpoint).expect("nobody sends yet");
             endpoint.http.script(network.clone());
         }
         self

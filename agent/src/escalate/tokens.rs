@@ -1,10 +1,14 @@
 //! Owns the access tokens that Google gives for a service account: asked for with a signed claim,
 //! kept until shortly before they end.
 //!
+//! A token is there before a request goes out: what fails here cost nothing and says nothing of the
+//! request.
+//!
 //! **Invariant:** a token is used for the credential that it was given for and for no other; the
 //! claim goes to the host that the service account's file names, over TLS unless the destination
 //! itself is reached without.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,14 +18,13 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::credential::{CredentialError, Secret};
-use super::error::{Fault, SendError};
-use super::exchange::Exchange;
+use super::error::SendError;
 use super::http::{Call, Http, Method};
-use super::proof::{Proof, bearer};
+use super::proof::Proof;
+use crate::destination::Destination;
 
 /// What the token is for.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -32,11 +35,15 @@ const EARLY: Duration = Duration::from_secs(60);
 
 /// The token in use, if there is one.
 #[derive(Default)]
-pub(super) struct Tokens(Mutex<Option<Kept>>);
+pub(super) struct Tokens {
+    kept: Mutex<Option<Kept>>,
+    /// Who asks for one; the others wait for it.
+    asking: tokio::sync::Mutex<()>,
+}
 
 struct Kept {
     of: [u8; 32],
-    token: String,
+    token: Secret,
     until: Instant,
 }
 
@@ -62,55 +69,75 @@ struct Granted {
 }
 
 impl Tokens {
-    /// The header with a token for `secret`; a secret that is no service account is one itself.
-    pub(super) async fn bearer(
+    /// The token for `secret`; a secret that is no service account is one itself, and needs none.
+    pub(super) async fn token(
         &self,
-        exchange: &Exchange<'_>,
+        destination: &Destination,
         secret: &Secret,
-    ) -> Result<Proof, SendError> {
+        deadline: Instant,
+    ) -> Result<Option<Secret>, SendError> {
         if !secret.text().trim_start().starts_with('{') {
-            return Ok(bearer(Some(secret)));
+            return Ok(None);
         }
-        // Somebody else may be asking for one.
-        let mut kept = timeout(exchange.left(), self.0.lock()).await.map_err(|_| {
-            let cause = "its token server gives no answer".to_owned();
-            SendError::Interrupted { destination: exchange.name(), cause }
-        })?;
         let of = secret.digest();
-        let in_use = kept.as_ref().filter(|kept| kept.of == of && kept.until > Instant::now());
-        if let Some(kept) = in_use {
-            return Ok(header(&kept.token));
+        if let Some(token) = self.in_use(of) {
+            return Ok(Some(token));
         }
-        let granted = ask(exchange, secret).await?;
+        let Ok(_asking) = timeout_at(deadline, self.asking.lock()).await else {
+            return Err(no_token(destination, "it gives no answer"));
+        };
+        // Somebody else may have asked meanwhile.
+        if let Some(token) = self.in_use(of) {
+            return Ok(Some(token));
+        }
+        let granted = ask(destination, secret, deadline).await?;
         let lasts = Duration::from_secs(granted.expires_in).saturating_sub(EARLY);
         let until = Instant::now() + lasts.min(Duration::from_secs(CLAIM_S));
-        let proof = header(&granted.access_token);
-        *kept = Some(Kept { of, token: granted.access_token, until });
-        Ok(proof)
+        let token = Secret::of(granted.access_token);
+        *self.kept() = Some(Kept { of, token: token.clone(), until });
+        Ok(Some(token))
     }
 
-    /// Forgets the token: it was refused.
-    pub(super) async fn forget(&self) {
-        *self.0.lock().await = None;
+    /// Forgets `token`: it was refused. Another one stays.
+    pub(super) fn forget(&self, token: &Secret) {
+        let mut kept = self.kept();
+        if kept.as_ref().is_some_and(|kept| kept.token.text() == token.text()) {
+            *kept = None;
+        }
+    }
+
+    fn in_use(&self, of: [u8; 32]) -> Option<Secret> {
+        let kept = self.kept();
+        let in_use = kept.as_ref().filter(|kept| kept.of == of && kept.until > Instant::now());
+        in_use.map(|kept| kept.token.clone())
+    }
+
+    /// What a panicked holder left is a token all the same.
+    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn header(token: &str) -> Proof {
-    vec![("authorization", format!("Bearer {token}"))]
+fn no_token(destination: &Destination, cause: &str) -> SendError {
+    SendError::NoToken { destination: destination.name.clone(), cause: cause.to_owned() }
 }
 
-async fn ask(exchange: &Exchange<'_>, secret: &Secret) -> Result<Granted, SendError> {
-    let name = exchange.name();
+async fn ask(
+    destination: &Destination,
+    secret: &Secret,
+    deadline: Instant,
+) -> Result<Granted, SendError> {
+    let name = destination.name.clone();
     let unfit =
         || SendError::Credential { destination: name.clone(), source: CredentialError::Account };
     let account: Account = serde_json::from_str(secret.text()).map_err(|_| unfit())?;
-    let is_plain_destination = exchange.destination().url.starts_with("http://");
+    let is_plain_destination = destination.url.starts_with("http://");
     if !account.token_uri.starts_with("https://") && !is_plain_destination {
         return Err(unfit());
     }
     let now_s = crate::clock::date_ms() / 1000;
     let claim = claim(&account, now_s).ok_or_else(unfit)?;
-    let connect = exchange.destination().connect_timeout;
+    let connect = destination.connect_timeout;
     let http = Http::to(&name, &account.token_uri, connect, 1).map_err(|_| unfit())?;
     let body = format!(
         "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={claim}"
@@ -123,22 +150,14 @@ async fn ask(exchange: &Exchange<'_>, secret: &Secret) -> Result<Granted, SendEr
         proof: Proof::new(),
         body: Bytes::from(body),
     };
-    let deadline = Instant::now() + exchange.left();
-    let reply = http.exchange(call, deadline, || ()).await.map_err(|_| SendError::Interrupted {
-        destination: name.clone(),
-        cause: "its token server gave no answer".to_owned(),
-    })?;
+    let reply = http.exchange(call, deadline, || ()).await;
+    let reply = reply.map_err(|_| no_token(destination, "it gave no answer"))?;
     match reply.status {
-        200 => serde_json::from_slice(&reply.body).map_err(|_| SendError::Unusable {
-            destination: name.clone(),
-            fault: Fault::Foreign { what: "its token server sent no token".to_owned() },
-        }),
+        200 => serde_json::from_slice(&reply.body)
+            .map_err(|_| no_token(destination, "what it sent is no token")),
         // The account, the key or the device's date is wrong.
         status @ 400..=403 => Err(SendError::Unauthorised { destination: name, status }),
-        status => {
-            let detail = "its token server failed".to_owned();
-            Err(SendError::Failed { destination: name, status, detail })
-        }
+        status => Err(no_token(destination, &format!("it failed with status {status}"))),
     }
 }
 

@@ -61,6 +61,14 @@ impl Turn {
         &self.destination
     }
 
+    /// Has `amount` set apart for it, and nothing else.
+    ///
+    /// # Errors
+    /// How long it is until the budget renews.
+    pub(super) fn set_apart(&mut self, amount: u64) -> Result<(), Duration> {
+        self.reservation.as_mut().map_or(Ok(()), |reservation| reservation.resize(amount))
+    }
+
     /// The request goes out now.
     pub(super) fn goes_out(&mut self) {
         if let Some(reservation) = &mut self.reservation {
@@ -129,23 +137,28 @@ impl Turns {
         if !wait.is_zero() {
             return Err(Standing::Limited(wait));
         }
-        let reservation = self.purse.reserve(&self.name).map_err(Standing::OverBudget)?;
+        let reservation = self.purse.reserve(&self.name, None).map_err(Standing::OverBudget)?;
         *limits = limits.taken(bytes, now());
         Ok(self.turn(slot, reservation))
     }
 
-    /// A turn for somebody who waits until `deadline`, for a body of `bytes`.
-    pub(super) async fn take(&self, bytes: u64, deadline: Instant) -> Result<Turn, SendError> {
+    /// A turn for somebody who waits until `deadline`, for a body of `bytes` and with `amount` set apart.
+    pub(super) async fn take(
+        &self,
+        bytes: u64,
+        amount: u64,
+        deadline: Instant,
+    ) -> Result<Turn, SendError> {
         let destination = || self.name.clone();
         let over = |renews_in| SendError::OverBudget { destination: destination(), renews_in };
-        self.purse.check(&self.name).map_err(over)?;
+        drop(self.purse.reserve(&self.name, Some(amount)).map_err(over)?);
         let slot = timeout_at(deadline, self.slots.clone().acquire_owned())
             .await
             .ok()
             .and_then(Result::ok)
             .ok_or_else(|| SendError::Busy { destination: destination() })?;
         loop {
-            match self.try_pass(bytes) {
+            match self.try_pass(bytes, amount) {
                 Ok(reservation) => {
                     return Ok(self.turn(slot, reservation.map_err(over)?));
                 }
@@ -159,13 +172,17 @@ impl Turns {
     }
 
     /// Passes the rate, or says how long it will be; then the budget, or how long that will be.
-    fn try_pass(&self, bytes: u64) -> Result<Result<Option<Reservation>, Duration>, Duration> {
+    fn try_pass(
+        &self,
+        bytes: u64,
+        amount: u64,
+    ) -> Result<Result<Option<Reservation>, Duration>, Duration> {
         let mut limits = self.limits();
         let wait = limits.wait(Share::First, now());
         if !wait.is_zero() {
             return Err(wait);
         }
-        let reserved = self.purse.reserve(&self.name);
+        let reserved = self.purse.reserve(&self.name, Some(amount));
         if reserved.is_ok() {
             *limits = limits.taken(bytes, now());
         }

@@ -47,13 +47,12 @@ pub(super) fn check(call: &Call<'_>) -> Result<Asked, Refused> {
     }
     number(&body["max_tokens"], "max_tokens", 1.0..=128_000.0)?;
     number(&body["temperature"], "temperature", 0.0..=1.0)?;
-    if body["stream"] == true {
-        return Err(Refused::Request("stream: this stand-in has no streams".to_owned()));
-    }
     if !body["system"].is_null() && !body["system"].is_array() {
         text(&body["system"], "system")?;
     }
-    let mut asked = Asked { schema: format(&body["output_config"])?, ..Asked::default() };
+    let schema = format(&body["output_config"])?;
+    let stream = (body["stream"] == true).then_some(true);
+    let mut asked = Asked { schema, stream, ..Asked::default() };
     let is_answered = messages(list(&body["messages"], "messages")?, &mut asked)?;
     if !body["tools"].is_null() {
         let mut first = None;

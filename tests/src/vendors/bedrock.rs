@@ -33,7 +33,9 @@ pub(super) fn encoded(text: &str) -> String {
 
 pub(super) fn check(call: &Call<'_>) -> Result<Asked, Refused> {
     signature(call).map_err(Refused::Credential)?;
-    let body = call.posts_json(&format!("/model/{}/converse", encoded(MODEL)))?;
+    let is_streamed = call.path.ends_with("/converse-stream");
+    let method = if is_streamed { "converse-stream" } else { "converse" };
+    let body = call.posts_json(&format!("/model/{}/{method}", encoded(MODEL)))?;
     object(&body, "body", &["messages"], &KNOWN)?;
     for block in body["system"].as_array().into_iter().flatten() {
         object(block, "system", &["text"], &[])?;
@@ -49,7 +51,9 @@ pub(super) fn check(call: &Call<'_>) -> Result<Asked, Refused> {
         )?;
         number(&config["temperature"], "temperature", 0.0..=1.0)?;
     }
-    let mut asked = Asked { schema: format(&body["outputConfig"])?, ..Asked::default() };
+    let schema = format(&body["outputConfig"])?;
+    let stream = is_streamed.then_some(true);
+    let mut asked = Asked { schema, stream, ..Asked::default() };
     let is_answered = messages(list(&body["messages"], "messages")?, &mut asked)?;
     if !body["toolConfig"].is_null() {
         object(&body["toolConfig"], "toolConfig", &["tools"], &["toolChoice"])?;

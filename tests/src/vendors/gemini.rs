@@ -38,16 +38,22 @@ const CONFIG: [&str; 14] = [
 
 pub(super) fn check(vendor: Vendor, call: &Call<'_>) -> Result<Asked, Refused> {
     let model = super::bedrock::encoded(MODEL);
+    let is_streamed = call.path.ends_with(":streamGenerateContent");
+    let method = if is_streamed { "streamGenerateContent" } else { "generateContent" };
+    // Without it the stream is one list of JSON.
+    if call.query != if is_streamed { "alt=sse" } else { "" } {
+        return Err(Refused::Request(format!("the query {} is not taken", call.query)));
+    }
     let path = match vendor {
         Vendor::Vertex => {
             call.shows("authorization", &format!("Bearer {}", token::TOKEN))?;
             format!(
-                "/v1/projects/{PROJECT}/locations/{REGION}/publishers/google/models/{model}:generateContent"
+                "/v1/projects/{PROJECT}/locations/{REGION}/publishers/google/models/{model}:{method}"
             )
         }
         _ => {
             call.shows("x-goog-api-key", KEY)?;
-            format!("/v1/models/{model}:generateContent")
+            format!("/v1/models/{model}:{method}")
         }
     };
     // Google's own SDK does not encode the colon of a model.
@@ -61,7 +67,7 @@ pub(super) fn check(vendor: Vendor, call: &Call<'_>) -> Result<Asked, Refused> {
         object(&body["systemInstruction"], "systemInstruction", &["parts"], &["role"])?;
         text(&body["systemInstruction"]["parts"][0]["text"], "systemInstruction.parts.text")?;
     }
-    let mut asked = Asked::default();
+    let mut asked = Asked { stream: is_streamed.then_some(true), ..Asked::default() };
     if !body["generationConfig"].is_null() {
         asked.schema = config(&body["generationConfig"])?;
     }

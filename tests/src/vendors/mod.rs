@@ -2,8 +2,9 @@
 //! what its provider's documented protocol takes and refuses everything else as that provider would.
 //!
 //! What is answered is what was scripted, or follows from what is asked: `fail NAME` as the last text
-//! gets the provider's documented error, a tool is called where one is offered, a schema with labels
-//! gets the last of them. Each is proved with its provider's own SDK (`tests/sdks`).
+//! gets the provider's documented error, `count N` so many numbers, `talk on` words without an end where
+//! they are streamed, a tool is called where one is offered, a schema with labels gets the last of them.
+//! Each is proved with its provider's own SDK (`tests/sdks`).
 //!
 //! **Invariant:** nothing of a request is ignored: a field, header or order that the protocol does not
 //! have is a refusal.
@@ -12,8 +13,10 @@ mod anthropic;
 mod bedrock;
 mod gemini;
 mod openai;
+mod openai_more;
 pub mod sdks;
 mod shape;
+mod stream;
 pub mod token;
 
 use std::collections::VecDeque;
@@ -63,6 +66,8 @@ pub const PROJECT: &str = "project-1";
 pub const API_VERSION: &str = "2024-10-21";
 /// Seconds to wait, where the provider has a way of telling.
 pub const WAIT_S: u64 = 7;
+/// Between two pieces of a stream.
+const PIECE_EVERY: std::time::Duration = std::time::Duration::from_millis(2);
 /// Tokens that are counted for every answer: in, of these cached, out.
 pub const TOKENS: (u64, u64, u64) = (120, 20, 9);
 
@@ -217,6 +222,8 @@ struct Asked {
     /// Files, as they arrived.
     files: Vec<Vec<u8>>,
     schema: Option<Value>,
+    /// Whether the answer is to come piece by piece, and whether its tokens are to be told then.
+    stream: Option<bool>,
     /// A tool that is offered and was not called yet.
     tool: Option<String>,
 }
@@ -284,7 +291,9 @@ struct Seen {
     script: VecDeque<Next>,
     files: Vec<Vec<u8>>,
     asked: usize,
+    left: usize,
     refused: Vec<String>,
+    gives_no_token: bool,
 }
 
 impl Drop for Fake {
@@ -318,6 +327,16 @@ impl Fake {
         self.seen().asked
     }
 
+    /// Streams whose reader went away before their end.
+    pub fn left(&self) -> usize {
+        self.seen().left
+    }
+
+    /// Whether Vertex's token server fails from here on.
+    pub fn gives_no_token(&self, fails: bool) {
+        self.seen().gives_no_token = fails;
+    }
+
     /// Why questions were refused.
     pub fn refused(&self) -> Vec<String> {
         self.seen().refused.clone()
@@ -345,12 +364,22 @@ async fn serve(
     if method == Method::GET {
         return respond(Reply::json(404, vec![], &json!({})));
     }
-    if call.path == token::PATH {
-        return respond(token::serve(&call));
-    }
     let mut seen = state.lock().expect("no handler panics");
+    if call.path == token::PATH {
+        return respond(match seen.gives_no_token {
+            true => Reply::json(500, vec![], &json!({ "error": "internal_failure" })),
+            false => token::serve(&call),
+        });
+    }
     seen.asked += 1;
-    let reply = match vendor.check(&call) {
+    let is_more = vendor == Vendor::OpenAi && openai_more::PATHS.contains(&call.path);
+    let told = is_more.then(|| openai_more::serve(&call));
+    let checked = match told {
+        Some(Ok(reply)) => return respond(reply),
+        Some(Err(refused)) => Err(refused),
+        None => vendor.check(&call),
+    };
+    let reply = match checked {
         Err(Refused::Credential(what)) => {
             seen.refused.push(what.clone());
             vendor.trouble(Trouble::Authentication, &what)
@@ -362,14 +391,66 @@ async fn serve(
         Ok(asked) => {
             seen.files.extend(asked.files.iter().cloned());
             let next = seen.script.pop_front().unwrap_or_else(|| following(vendor, &asked));
-            match next {
-                Next::Says(says) => Reply::json(200, vec![], &vendor.answer(&says)),
-                Next::Fails(trouble) => vendor.trouble(trouble, "as it was told"),
-                Next::Sends(reply) => reply,
+            match (next, asked.stream) {
+                (Next::Says(says), Some(tells_usage)) => {
+                    let is_endless = asked.text == "talk on";
+                    let pieces = stream::pieces(vendor, &says, tells_usage);
+                    return pour(vendor, pieces, is_endless, state.clone());
+                }
+                (Next::Says(says), None) => Reply::json(200, vec![], &vendor.answer(&says)),
+                (Next::Fails(trouble), _) => vendor.trouble(trouble, "as it was told"),
+                (Next::Sends(reply), _) => reply,
             }
         }
     };
     respond(reply)
+}
+
+/// A stream on its way, which counts when its reader goes away.
+struct Pouring {
+    pieces: std::vec::IntoIter<Bytes>,
+    endless: Option<Bytes>,
+    state: Arc<Mutex<Seen>>,
+    is_whole: bool,
+}
+
+impl Pouring {
+    fn end(mut self) {
+        self.is_whole = true;
+    }
+}
+
+impl Drop for Pouring {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.state.lock().expect("no handler panics").left += 1;
+        }
+    }
+}
+
+/// Sends `pieces`, each by itself; without an end the second last word is said again and again.
+fn pour(vendor: Vendor, pieces: Vec<Bytes>, is_endless: bool, state: Arc<Mutex<Seen>>) -> Response {
+    let endless = is_endless.then(|| pieces.get(2).cloned()).flatten();
+    let pieces = pieces.into_iter();
+    let pouring = Pouring { pieces, endless, state, is_whole: false };
+    let body = futures_util::stream::unfold(pouring, |mut pouring| async move {
+        // Whoever reads has each piece before the next one comes.
+        tokio::time::sleep(PIECE_EVERY).await;
+        let piece = match &pouring.endless {
+            Some(piece) => Some(piece.clone()),
+            None => pouring.pieces.next(),
+        };
+        let Some(piece) = piece else {
+            pouring.end();
+            return None;
+        };
+        Some((Ok::<_, std::io::Error>(piece), pouring))
+    });
+    let mut response = Response::new(Body::from_stream(body));
+    if let Ok(kind) = stream::content_type(vendor).parse() {
+        response.headers_mut().insert("content-type", kind);
+    }
+    response
 }
 
 /// What follows from a question.
@@ -379,6 +460,10 @@ fn following(vendor: Vendor, asked: &Asked) -> Next {
         if let Some((_, trouble)) = found {
             return Next::Fails(trouble);
         }
+    }
+    if let Some(count) = asked.text.strip_prefix("count ").and_then(|text| text.parse().ok()) {
+        let numbers: Vec<String> = (1..=count).map(|n: u32| n.to_string()).collect();
+        return Next::Says(Says::Text(numbers.join(" ")));
     }
     if let Some(tool) = &asked.tool {
         return Next::Says(Says::Call(tool.clone(), json!({ "city": "Bonn" })));

@@ -26,8 +26,15 @@ const KNOWN: [&str; 15] = [
     "metadata",
     "reasoning_effort",
 ];
-const OF_OPENAI: [&str; 6] =
-    ["max_completion_tokens", "seed", "store", "user", "logprobs", "service_tier"];
+const OF_OPENAI: [&str; 7] = [
+    "max_completion_tokens",
+    "seed",
+    "store",
+    "user",
+    "logprobs",
+    "service_tier",
+    "stream_options",
+];
 const OF_MISTRAL: [&str; 5] = ["random_seed", "safe_prompt", "prompt_mode", "top_k", "prediction"];
 
 pub(super) fn check(vendor: Vendor, call: &Call<'_>) -> Result<Asked, Refused> {
@@ -55,19 +62,33 @@ pub(super) fn check(vendor: Vendor, call: &Call<'_>) -> Result<Asked, Refused> {
     }
     number(&body["temperature"], "temperature", 0.0..=2.0)?;
     number(&body["top_p"], "top_p", 0.0..=1.0)?;
-    if body["stream"] == true {
-        return Err(Refused::Request("stream: this stand-in has no streams".to_owned()));
-    }
+    let stream = stream(vendor, &body)?;
     if body["stop"].as_array().is_some_and(|stops| stops.len() > 4) {
         return Err(Refused::Request("stop: at most 4".to_owned()));
     }
-    let mut asked = Asked { schema: format(&body["response_format"])?, ..Asked::default() };
+    let schema = format(&body["response_format"])?;
+    let mut asked = Asked { schema, stream, ..Asked::default() };
     let is_answered = messages(vendor, list(&body["messages"], "messages")?, &mut asked)?;
     if !body["tools"].is_null() {
         let name = tools(&body["tools"])?;
         asked.tool = (!is_answered && body["tool_choice"] != "none").then_some(name);
     }
     Ok(asked)
+}
+
+/// Whether the answer is streamed, and whether its tokens are told: by Mistral always.
+fn stream(vendor: Vendor, body: &Value) -> Checked<Option<bool>> {
+    let options = &body["stream_options"];
+    if body["stream"] != true {
+        return match options.is_null() {
+            true => Ok(None),
+            false => Err("stream_options: only allowed when stream is true".to_owned()),
+        };
+    }
+    if !options.is_null() {
+        object(options, "stream_options", &[], &["include_usage", "include_obfuscation"])?;
+    }
+    Ok(Some(vendor == Vendor::Mistral || options["include_usage"] == true))
 }
 
 fn format(format: &Value) -> Checked<Option<Value>> {

@@ -11,6 +11,11 @@ use crate::reference::project;
 
 /// A command that runs `tests/sdks/check.py`, or `None` when it is left out.
 pub fn check() -> Option<Command> {
+    script("check.py")
+}
+
+/// A command that runs this script of `tests/sdks`, or `None` when it is left out.
+pub fn script(name: &str) -> Option<Command> {
     let named = std::env::var_os("HOLDFAST_SDKS").map(PathBuf::from);
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| project().join("target"));
@@ -18,7 +23,7 @@ pub fn check() -> Option<Command> {
     if folder.join("anthropic").is_dir() {
         let mut command = Command::new("python3");
         command.env("PYTHONPATH", folder).env("PYTHONDONTWRITEBYTECODE", "1");
-        command.arg(project().join("tests/sdks/check.py"));
+        command.arg(project().join("tests/sdks").join(name));
         return Some(command);
     }
     let required = std::env::var("HOLDFAST_REQUIRE_REFERENCE").is_ok_and(|value| value == "1");

@@ -4,5 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod agent;
+mod money;
 mod sdks;
 mod suite;
+mod talk;

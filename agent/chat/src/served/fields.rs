@@ -1,0 +1,378 @@
+//! Owns the fields that several requests have: presence, words or lists of them, pictures and
+//! recordings in base64, sampling, metadata, schemas.
+//!
+//! **Invariant:** a field of a wrong form is refused by its path.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::RangeInclusive;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+
+use super::fault::{invalid, unsupported_value};
+use super::{Refusal, StreamOptions};
+use crate::conversation::{Output, Part, Tool, ToolChoice};
+use crate::media::{Audio, Image};
+use crate::schema::is_strict;
+
+/// Whether a field is there and not null.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Given(pub(super) bool);
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Option::<IgnoredAny>::deserialize(deserializer)?.is_some()))
+    }
+}
+
+/// A text that is read and not kept.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Word<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// An object; the items of a list are not taken for its fields.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct In<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for In<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(In(PhantomData))
+    }
+}
+
+/// One text, or a list.
+#[derive(Debug)]
+pub(super) enum OneOrMany<T> {
+    /// One text.
+    One(String),
+    /// A list.
+    Many(Vec<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct In<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for In<T> {
+            type Value = OneOrMany<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<OneOrMany<T>, E> {
+                Ok(OneOrMany::One(text.to_owned()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany<T>, A::Error> {
+                let mut many = Vec::new();
+                while let Some(one) = list.next_element()? {
+                    many.push(one);
+                }
+                Ok(OneOrMany::Many(many))
+            }
+        }
+        deserializer.deserialize_any(In(PhantomData))
+    }
+}
+
+/// A word, or an object that says more.
+#[derive(Debug)]
+pub(super) enum WordOr<T> {
+    /// A word.
+    Word(String),
+    /// An object.
+    Object(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for WordOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct In<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for In<T> {
+            type Value = WordOr<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or an object")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<WordOr<T>, E> {
+                Ok(WordOr::Word(text.to_owned()))
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> Result<WordOr<T>, A::Error> {
+                let map = serde::de::value::MapAccessDeserializer::new(map);
+                T::deserialize(map).map(WordOr::Object)
+            }
+        }
+        deserializer.deserialize_any(In(PhantomData))
+    }
+}
+
+/// What `stream_options` holds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Streaming {
+    #[serde(default)]
+    include_usage: Option<bool>,
+    #[serde(default)]
+    include_obfuscation: Option<bool>,
+}
+
+/// How to stream, if at all.
+pub(super) fn stream(
+    stream: Option<bool>,
+    options: Option<&Object<Streaming>>,
+) -> Result<Option<StreamOptions>, Refusal> {
+    let Some(Object(options)) = options else {
+        return Ok(stream.unwrap_or_default().then(StreamOptions::default));
+    };
+    if stream != Some(true) {
+        return Err(invalid("stream_options", "stream_options: only where stream is true"));
+    }
+    if options.include_obfuscation == Some(true) {
+        let param = "stream_options.include_obfuscation";
+        return Err(unsupported_value(param, format!("{param}: there is none here")));
+    }
+    Ok(Some(StreamOptions { include_usage: options.include_usage.unwrap_or_default() }))
+}
+
+/// The model that is asked.
+pub(super) fn model(model: Option<String>) -> Result<String, Refusal> {
+    let model = model.ok_or_else(|| super::fault::missing("model"))?;
+    match model.is_empty() {
+        true => Err(invalid("model", "model: must not be empty")),
+        false => Ok(model),
+    }
+}
+
+/// A number in a range.
+pub(super) fn within(
+    param: &str,
+    value: Option<f32>,
+    range: RangeInclusive<f32>,
+) -> Result<Option<f32>, Refusal> {
+    match value {
+        Some(value) if !range.contains(&value) => {
+            let (from, to) = range.into_inner();
+            Err(invalid(param, format!("{param}: must be {from} to {to}")))
+        }
+        value => Ok(value),
+    }
+}
+
+/// A count of at least one.
+pub(super) fn at_least_one(param: &str, value: Option<u64>) -> Result<Option<u32>, Refusal> {
+    let Some(value) = value else { return Ok(None) };
+    match u32::try_from(value) {
+        Ok(value @ 1..) => Ok(Some(value)),
+        _ => Err(invalid(param, format!("{param}: must be 1 to {}", u32::MAX))),
+    }
+}
+
+/// A seed of any sign, of which 32 bits can be sent on.
+pub(super) fn seed(value: Option<i64>) -> Result<Option<u32>, Refusal> {
+    let refused = || unsupported_value("seed", format!("seed: must be 0 to {}", u32::MAX));
+    value.map(|value| u32::try_from(value).map_err(|_| refused())).transpose()
+}
+
+/// Stop sequences.
+pub(super) fn stops(stop: Option<OneOrMany<String>>) -> Result<Vec<String>, Refusal> {
+    let stops = match stop {
+        None => Vec::new(),
+        Some(OneOrMany::One(one)) => vec![one],
+        Some(OneOrMany::Many(many)) => many,
+    };
+    match stops.len() > 4 || stops.iter().any(String::is_empty) {
+        true => Err(invalid("stop", "stop: must be up to 4 sequences, none of them empty")),
+        false => Ok(stops),
+    }
+}
+
+/// Pairs of the caller's.
+pub(super) fn metadata(
+    metadata: Option<BTreeMap<String, String>>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let metadata = metadata.unwrap_or_default();
+    if metadata.len() > 16 {
+        return Err(invalid("metadata", "metadata: must be up to 16 pairs"));
+    }
+    let is_long = |text: &str, most: usize| text.chars().count() > most;
+    match metadata.iter().find(|(key, value)| is_long(key, 64) || is_long(value, 512)) {
+        Some((key, _)) => {
+            let message = "metadata: names have up to 64 characters, values up to 512";
+            Err(invalid(format!("metadata.{key}"), message))
+        }
+        None => Ok(metadata),
+    }
+}
+
+/// A name of a tool or a schema.
+pub(super) fn named(param: &str, name: String) -> Result<String, Refusal> {
+    let is_name = (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    match is_name {
+        true => Ok(name),
+        false => {
+            Err(invalid(param, format!("{param}: must be 1 to 64 of letters, digits, _ and -")))
+        }
+    }
+}
+
+/// The schema of an object, or of any object.
+pub(super) fn schema(
+    param: &str,
+    schema: Option<Map<String, Value>>,
+    is_to_be_strict: bool,
+) -> Result<Value, Refusal> {
+    let schema = match schema {
+        Some(schema) => Value::Object(schema),
+        None => json!({ "type": "object", "properties": {} }),
+    };
+    if schema["type"] != "object" {
+        return Err(invalid(param, format!("{param}: must be the schema of an object")));
+    }
+    if is_to_be_strict && !is_strict(&schema) {
+        let message = "where strict is true, every object has all its properties required and \
+                       additionalProperties false";
+        return Err(invalid(param, format!("{param}: {message}")));
+    }
+    Ok(schema)
+}
+
+/// A tool of `function`'s fields, at `param`.
+pub(super) fn tool(param: &str, function: Function) -> Result<Tool, Refusal> {
+    let at = |field: &str| format!("{param}.{field}");
+    let name = function.name.ok_or_else(|| super::fault::missing(at("name")))?;
+    let strict = function.strict.unwrap_or_default();
+    Ok(Tool {
+        name: named(&at("name"), name)?,
+        description: function.description.unwrap_or_default(),
+        parameters: schema(&at("parameters"), function.parameters, strict)?,
+        strict,
+    })
+}
+
+/// A choice of tools that are there.
+pub(super) fn is_among(
+    param: &str,
+    choice: ToolChoice,
+    tools: &[Tool],
+) -> Result<ToolChoice, Refusal> {
+    let is_there = match &choice {
+        ToolChoice::Auto | ToolChoice::Never => true,
+        ToolChoice::Any => !tools.is_empty(),
+        ToolChoice::Named(name) => tools.iter().any(|tool| tool.name == *name),
+    };
+    match is_there {
+        true => Ok(choice),
+        false => Err(invalid(param, format!("{param}: no such tool is in tools"))),
+    }
+}
+
+/// A function that may be called.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Function {
+    pub(super) name: Option<String>,
+    #[serde(default)]
+    pub(super) description: Option<String>,
+    #[serde(default)]
+    pub(super) parameters: Option<Map<String, Value>>,
+    #[serde(default)]
+    pub(super) strict: Option<bool>,
+}
+
+/// The fields of a form of JSON.
+#[derive(Debug, Default)]
+pub(super) struct Form {
+    pub(super) name: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) schema: Option<Map<String, Value>>,
+    pub(super) strict: Option<bool>,
+}
+
+/// The form of an answer; any object is the schema `{"type": "object"}`.
+pub(super) fn output(param: &str, kind: &str, form: Option<Form>) -> Result<Output, Refusal> {
+    let any = || json!({ "type": "object" });
+    match (kind, form) {
+        ("text", None) => Ok(Output::Text),
+        ("json_object", None) => Ok(Output::Json { name: "object".to_owned(), schema: any() }),
+        ("json_schema", Some(form)) => {
+            let at = |field: &str| format!("{param}.{field}");
+            let name = form.name.ok_or_else(|| super::fault::missing(at("name")))?;
+            let name = named(&at("name"), name)?;
+            let is_to_be_strict = form.strict.unwrap_or_default();
+            let mut schema = match form.schema {
+                None => any(),
+                given => schema(&at("schema"), given, is_to_be_strict)?,
+            };
+            if let (Some(description), true) = (form.description, schema["description"].is_null()) {
+                schema["description"] = description.into();
+            }
+            Ok(Output::Json { name, schema })
+        }
+        ("json_schema", None) => Err(super::fault::missing(param)),
+        ("text" | "json_object", Some(_)) => {
+            Err(invalid(param, format!("{param}: only of the type json_schema")))
+        }
+        _ => {
+            let message = format!("{param}: must be of the type text, json_object or json_schema");
+            Err(invalid(param, message))
+        }
+    }
+}
+
+/// A picture out of a data URL; nothing is fetched.
+pub(super) fn picture(param: &str, url: &str) -> Result<Part, Refusal> {
+    let Some(rest) = url.strip_prefix("data:") else {
+        let message = "must be a data URL with the picture in base64: nothing is fetched";
+        return Err(unsupported_value(param, format!("{param}: {message}")));
+    };
+    let (head, data) = rest.split_once(',').unwrap_or((rest, ""));
+    let mime = head.strip_suffix(";base64").and_then(|head| head.split(';').next());
+    let kind = match mime {
+        Some("image/jpeg" | "image/jpg") => Image::Jpeg,
+        Some("image/png") => Image::Png,
+        Some("image/webp") => Image::Webp,
+        Some("image/gif") => Image::Gif,
+        _ => {
+            let message = "must be JPEG, PNG, WebP or GIF in base64";
+            return Err(unsupported_value(param, format!("{param}: {message}")));
+        }
+    };
+    Ok(Part::Image(kind, decoded(param, data)?))
+}
+
+/// A recording in base64.
+pub(super) fn recording(param: &str, format: &str, data: &str) -> Result<Part, Refusal> {
+    let kind = match format {
+        "wav" => Audio::Wav,
+        "mp3" => Audio::Mp3,
+        _ => {
+            let param = format!("{param}.format");
+            let message = format!("{param}: must be wav or mp3");
+            return Err(invalid(param, message));
+        }
+    };
+    Ok(Part::Audio(kind, decoded(&format!("{param}.data"), data)?))
+}
+
+fn decoded(param: &str, data: &str) -> Result<Bytes, Refusal> {
+    match STANDARD.decode(data) {
+        Ok(bytes) if !bytes.is_empty() => Ok(bytes.into()),
+        _ => Err(invalid(param, format!("{param}: must be base64 that is not empty"))),
+    }
+}

@@ -1,0 +1,23 @@
+//! Owns `POST /v1/responses`.
+//!
+//! Stated conversions:
+//! - `instructions` and the `system` and `developer` messages before the first turn are the system
+//!   prompt, joined by an empty line;
+//! - items of the model that follow each other are one turn;
+//! - thoughts are the summary of a reasoning item, their seal is its `encrypted_content`, and those that a
+//!   provider hides are an item with `encrypted_content` alone, behind `redacted_thinking:`;
+//! - the seal on a call is `extra_content.google.thought_signature`, as in chat completions;
+//! - a stop that OpenAI does not have is a response that is completed.
+//!
+//! **Invariant:** events are numbered from 0 without a gap, and what is told at the end of a stream is
+//! what would have been answered in one piece.
+
+mod item;
+mod read;
+mod write;
+
+pub use self::read::read;
+pub use self::write::{Standing, Writer, answer, standing};
+
+/// Before the data of thoughts that a provider hides; no base64 has a colon.
+const REDACTED: &str = "redacted_thinking:";

@@ -1,0 +1,44 @@
+//! Owns vectors of texts over HTTP.
+//!
+//! **Invariant:** as many vectors are answered as texts were asked, in their order.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use holdfast_chat::served::embeddings::{AskedVectors, answer, read};
+
+use super::complaint::Complaint;
+use super::{Call, Taken, allowed, apart, check_json, take, told};
+use crate::access::Caller;
+use crate::api::{Api, Logged, terms};
+use crate::inquiry::{Inquiry, Texts};
+
+pub(super) async fn embed(
+    State(api): State<Api>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let call = Call::begin();
+    call.end_logged(vectors(&api, &caller, call, &headers, body).await)
+}
+
+async fn vectors(
+    api: &Api,
+    caller: &Caller,
+    call: Call,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Response, Logged), Complaint> {
+    let Taken { bytes, place: _place, _room } = take(api, headers, body).await?;
+    check_json(headers)?;
+    let AskedVectors { model, inputs, dimensions, encoding, .. } = apart(bytes, read).await?;
+    let default = api.service.policy.default_class;
+    let terms = terms::of_inquiry(headers, &Default::default(), default)?;
+    let logged = allowed(caller, &model, terms.class)?;
+    let inquiry = Inquiry { id: call.id, terms, matter: Texts { inputs, dimensions } };
+    let answered = api.gateway.embed(&model, &inquiry).await?;
+    let body = answer(&model, &answered.answer, encoding);
+    Ok((told(&answered, "application/json", body), logged))
+}

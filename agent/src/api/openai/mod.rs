@@ -1,0 +1,178 @@
+//! Owns the API that OpenAI's clients speak: chat completions, completions, responses, embeddings,
+//! transcriptions, models.
+//!
+//! ```text
+//! POST /v1/chat/completions      in one piece, or as server-sent events
+//! POST /v1/completions           the same, of a prompt
+//! POST /v1/responses             the same, as typed events
+//! POST /v1/embeddings            a bundle of that name, or a destination
+//! POST /v1/audio/transcriptions  the same, of a recording
+//! GET  /v1/models                every name that can be asked
+//! ```
+//!
+//! **Invariant:** what is answered here is what the module's callers know, errors too; what is asked and
+//! cannot be honoured is refused by its name.
+
+mod complaint;
+mod embeddings;
+mod form;
+mod models;
+mod pouring;
+mod talk;
+mod transcriptions;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use self::complaint::Complaint;
+use super::body::{Limit, Place, discard, read};
+use super::{Api, Logged, Problem};
+use crate::access::{Caller, Denied};
+use crate::gateway::Answered;
+use crate::queue::RequestId;
+use crate::request::DataClass;
+
+/// From this size on a body is not taken apart on the reactor.
+const LARGE: usize = 256 * 1024;
+
+pub(super) fn router() -> Router<Api> {
+    Router::new()
+        .route("/v1/chat/completions", post(talk::completions))
+        .route("/v1/completions", post(talk::legacy))
+        .route("/v1/responses", post(talk::responses))
+        .route("/v1/embeddings", post(embeddings::embed))
+        .route("/v1/audio/transcriptions", post(transcriptions::transcribe))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::one))
+}
+
+/// Whether what is under this path is spoken to as OpenAI's clients do.
+pub(super) fn is_under(path: &str) -> bool {
+    const BEGINNINGS: [&str; 6] = [
+        "/v1/chat/",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/embeddings",
+        "/v1/audio/",
+        "/v1/models",
+    ];
+    BEGINNINGS.iter().any(|beginning| path.starts_with(beginning))
+}
+
+/// A caller that is refused before it is heard.
+pub(super) fn refused(denied: Denied) -> Response {
+    Complaint::from(denied).into_response()
+}
+
+/// Whether the caller may ask this model with data of this class; what the log says of it then.
+fn allowed(caller: &Caller, model: &str, class: DataClass) -> Result<Logged, Complaint> {
+    caller.may_ask(model)?;
+    caller.may_label(class)?;
+    let task = Some(model.chars().take(64).collect());
+    Ok(Logged { task, class: Some(class) })
+}
+
+/// One call, from its beginning.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    id: RequestId,
+    began: Instant,
+}
+
+impl Call {
+    fn begin() -> Self {
+        Self { id: RequestId::new(), began: Instant::now() }
+    }
+
+    /// The response, with what every one has; the log is told what was asked.
+    fn end_logged(self, outcome: Result<(Response, Logged), Complaint>) -> Response {
+        self.end(outcome.map(|(mut response, logged)| {
+            response.extensions_mut().insert(logged);
+            response
+        }))
+    }
+
+    /// The response, with what every one has.
+    fn end(self, outcome: Result<Response, Complaint>) -> Response {
+        let mut response = outcome.unwrap_or_else(Complaint::into_response);
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::try_from(self.id.to_string()) {
+            headers.insert("x-request-id", id);
+        }
+        let took = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        headers.insert("openai-processing-ms", HeaderValue::from(took));
+        response
+    }
+}
+
+/// A body, and what it takes while its call is under way.
+struct Taken {
+    bytes: Bytes,
+    place: OwnedSemaphorePermit,
+    _room: Place,
+}
+
+/// Takes a call in: a place for it, then its body.
+async fn take(api: &Api, headers: &HeaderMap, body: Body) -> Result<Taken, Complaint> {
+    let place = match api.owned_place() {
+        Ok(place) => place,
+        Err(problem) => {
+            discard(body).await;
+            return Err(problem.into());
+        }
+    };
+    let limit = Limit::Configured { frame: 0 };
+    let busy_s = api.retry_after_s();
+    let (bytes, room) = read(&api.room, &api.config, limit, headers, body, busy_s).await?;
+    Ok(Taken { bytes, place, _room: room })
+}
+
+/// Calls that say what their body is say JSON.
+fn check_json(headers: &HeaderMap) -> Result<(), Complaint> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim());
+    match essence {
+        None => Ok(()),
+        Some(kind) if kind.eq_ignore_ascii_case("application/json") => Ok(()),
+        Some(_) => {
+            let what = "the body must be JSON, with content-type: application/json";
+            let status = axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            Err(Problem::new(status, "wrong_media", what).into())
+        }
+    }
+}
+
+/// Takes a body apart with `read`; a large one off the reactor.
+async fn apart<T: Send + 'static>(
+    bytes: Bytes,
+    read: impl FnOnce(&[u8]) -> Result<T, holdfast_chat::served::Refusal> + Send + 'static,
+) -> Result<T, Complaint> {
+    if bytes.len() < LARGE {
+        return Ok(read(&bytes)?);
+    }
+    match tokio::task::spawn_blocking(move || read(&bytes)).await {
+        Ok(read) => Ok(read?),
+        Err(_) => Err(crate::gateway::Refused::Stopping.into()),
+    }
+}
+
+/// A response with a body of this type that says who answered, and for how much.
+fn told<A>(by: &Answered<A>, content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(place) = HeaderValue::try_from(&by.place) {
+        headers.insert("holdfast-destination", place);
+    }
+    headers.insert("holdfast-zone", HeaderValue::from_static(by.zone.as_str()));
+    if let Some(micros) = by.cost_micros {
+        headers.insert("holdfast-cost-micros", HeaderValue::from(micros));
+    }
+    response
+}

@@ -1,0 +1,184 @@
+//! Owns conversations over HTTP, in the three forms in which OpenAI's clients have them.
+//!
+//! **Invariant:** the forms differ in how they are read and written, and in nothing else.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use futures_util::stream;
+use holdfast_chat::served::{Asked, Named, Refusal, StreamOptions, completion, legacy, responses};
+use holdfast_chat::{Answer, Event};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::complaint::Complaint;
+use super::pouring::Pouring;
+use super::{Call, Taken, allowed, apart, check_json, take, told};
+use crate::access::Caller;
+use crate::api::{Api, Logged, terms};
+use crate::gateway::{Answered, Begun};
+use crate::inquiry::Inquiry;
+
+/// A form of conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Completion,
+    Legacy,
+    Response,
+}
+
+/// Writes an answer piece by piece, in its form.
+#[derive(Debug)]
+pub(super) enum Writer {
+    Completion(completion::Writer),
+    Legacy(legacy::Writer),
+    Response(responses::Writer),
+}
+
+pub(super) async fn completions(
+    State(api): State<Api>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let call = Call::begin();
+    call.end_logged(answer(&api, &caller, (Form::Completion, call), &headers, body).await)
+}
+
+pub(super) async fn legacy(
+    State(api): State<Api>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let call = Call::begin();
+    call.end_logged(answer(&api, &caller, (Form::Legacy, call), &headers, body).await)
+}
+
+pub(super) async fn responses(
+    State(api): State<Api>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let call = Call::begin();
+    call.end_logged(answer(&api, &caller, (Form::Response, call), &headers, body).await)
+}
+
+async fn answer(
+    api: &Api,
+    caller: &Caller,
+    (form, call): (Form, Call),
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Response, Logged), Complaint> {
+    let Taken { bytes, place, _room } = take(api, headers, body).await?;
+    check_json(headers)?;
+    let mut asked = apart(bytes, move |bytes| form.read(bytes)).await?;
+    if asked.background {
+        let param = Some("background".to_owned());
+        let message = "responses are not made in the background here: leave it out".to_owned();
+        return Err(Refusal { param, code: "unsupported_parameter", message }.into());
+    }
+    let default = api.service.policy.default_class;
+    let terms = terms::of_inquiry(headers, &asked.metadata, default)?;
+    let logged = allowed(caller, &asked.model, terms.class)?;
+    let matter = std::mem::take(&mut asked.conversation);
+    let inquiry = Inquiry { id: call.id, terms, matter };
+    let named = form.named(&call, &asked);
+    let Some(options) = asked.stream else {
+        let answered = api.gateway.converse(&asked.model, &inquiry).await?;
+        asked.conversation = inquiry.matter;
+        let body = form.answer(&named, &asked, &answered.answer);
+        return Ok((told(&answered, "application/json", body), logged));
+    };
+    let begun = api.gateway.converse_in_pieces(&asked.model, &inquiry).await?;
+    asked.conversation = inquiry.matter;
+    let writer = form.writer(&named, &asked, options);
+    Ok((pour(api, writer, begun, place), logged))
+}
+
+/// The answer as a stream, which begins with the pieces that are there.
+fn pour(
+    api: &Api,
+    writer: Writer,
+    begun: Answered<Begun>,
+    place: OwnedSemaphorePermit,
+) -> Response {
+    let Answered { answer: Begun { events, rest }, place: by, zone, cost_micros } = begun;
+    let by = Answered { answer: (), place: by, zone, cost_micros };
+    let pouring = Pouring::new(writer, events, rest, &api.stop, place);
+    let body = Body::from_stream(stream::unfold(pouring, Pouring::next));
+    let mut response = told(&by, "text/event-stream", body);
+    let no_cache = HeaderValue::from_static("no-cache");
+    response.headers_mut().insert(header::CACHE_CONTROL, no_cache);
+    response
+}
+
+impl Form {
+    fn read(self, body: &[u8]) -> Result<Asked, Refusal> {
+        match self {
+            Self::Completion => completion::read(body),
+            Self::Legacy => legacy::read(body),
+            Self::Response => responses::read(body),
+        }
+    }
+
+    fn named(self, call: &Call, asked: &Asked) -> Named {
+        let prefix = match self {
+            Self::Completion => "chatcmpl-",
+            Self::Legacy => "cmpl-",
+            Self::Response => "resp_",
+        };
+        Named {
+            id: format!("{prefix}{}", call.id),
+            created: crate::clock::date_ms() / 1000,
+            model: asked.model.clone(),
+            metadata: asked.metadata.clone(),
+        }
+    }
+
+    fn answer(self, named: &Named, asked: &Asked, answer: &Answer) -> Vec<u8> {
+        match self {
+            Self::Completion => completion::answer(named, answer),
+            Self::Legacy => legacy::answer(named, answer),
+            Self::Response => responses::answer(named, asked, answer),
+        }
+    }
+
+    fn writer(self, named: &Named, asked: &Asked, options: StreamOptions) -> Writer {
+        match self {
+            Self::Completion => Writer::Completion(completion::Writer::new(named, options)),
+            Self::Legacy => Writer::Legacy(legacy::Writer::new(named, options)),
+            Self::Response => Writer::Response(responses::Writer::new(named, asked)),
+        }
+    }
+}
+
+impl Writer {
+    /// Appends what `event` becomes.
+    pub(super) fn write(&mut self, event: &Event, out: &mut Vec<u8>) {
+        match self {
+            Self::Completion(writer) => writer.write(event, out),
+            Self::Legacy(writer) => writer.write(event, out),
+            Self::Response(writer) => writer.write(event, out),
+        }
+    }
+
+    /// Appends the end of a whole answer.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        match self {
+            Self::Completion(writer) => writer.finish(out),
+            Self::Legacy(writer) => writer.finish(out),
+            Self::Response(writer) => writer.finish(out),
+        }
+    }
+
+    /// Appends the end of an answer that broke off.
+    pub(super) fn fail(&mut self, complaint: &Complaint, out: &mut Vec<u8>) {
+        match self {
+            Self::Response(writer) => writer.fail(complaint.code(), complaint.message(), out),
+            Self::Completion(_) | Self::Legacy(_) => out.extend(complaint.event()),
+        }
+    }
+}

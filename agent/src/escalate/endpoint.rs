@@ -1,0 +1,106 @@
+//! Owns what is one destination's own: its connections, its turns, its pause, its credential.
+//!
+//! **Invariant:** nothing of one destination's state is another's.
+
+use tokio::time::Instant;
+
+use super::credential::{Lately, Secret};
+use super::error::{EscalateError, SendError};
+use super::http::Http;
+use super::pause::Paused;
+use super::tokens::Tokens;
+use super::turn::{Standing, Turn, Turns};
+use super::{Share, chat, proof};
+use crate::destination::{Destination, Protocol};
+
+/// One destination with what is its own.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) destination: Destination,
+    pub(super) http: Http,
+    pub(super) turns: Turns,
+    pub(super) paused: Paused,
+    tokens: Tokens,
+    lately: Lately,
+}
+
+impl Endpoint {
+    pub(super) fn new(destination: &Destination, turns: Turns) -> Result<Self, EscalateError> {
+        Ok(Self {
+            destination: destination.clone(),
+            http: Http::new(destination)?,
+            turns,
+            paused: Paused::default(),
+            tokens: Tokens::default(),
+            lately: Lately::default(),
+        })
+    }
+
+    /// The credential, read anew unless that was done a moment ago and all is well.
+    pub(super) async fn secret(&self) -> Result<Option<Secret>, SendError> {
+        let Some(credential) = &self.destination.credential else { return Ok(None) };
+        let now = Instant::now();
+        // Whoever mends what a destination is left alone for is not kept waiting.
+        let kept = self.lately.get(now).filter(|_| self.paused.get(now).is_none());
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        let read = match proof::takes_whole(&self.destination.protocol) {
+            true => Secret::read_whole(credential).await,
+            false => Secret::read(credential).await,
+        };
+        match read {
+            Ok(secret) => {
+                self.lately.keep(&secret, now);
+                Ok(Some(secret))
+            }
+            Err(source) => {
+                let destination = self.destination.name.clone();
+                let error = SendError::Credential { destination, source };
+                self.paused.note(&error, None, Instant::now());
+                Err(error)
+            }
+        }
+    }
+
+    /// What was given for `secret`, where the protocol wants that in its place.
+    pub(super) async fn token(
+        &self,
+        secret: Option<&Secret>,
+        deadline: Instant,
+    ) -> Result<Option<Secret>, SendError> {
+        let Some(secret) = secret.filter(|_| proof::takes_token(&self.destination.protocol)) else {
+            return Ok(None);
+        };
+        let token = self.tokens.token(&self.destination, secret, deadline).await;
+        token.inspect_err(|error| self.note(error, Some(secret), None))
+    }
+
+    /// Takes in what a send with `secret` failed with.
+    pub(super) fn note(&self, error: &SendError, secret: Option<&Secret>, token: Option<&Secret>) {
+        if matches!(error, SendError::Unauthorised { .. }) {
+            self.lately.forget();
+            if let Some(token) = token {
+                self.tokens.forget(token);
+            }
+        }
+        self.paused.note(error, secret, Instant::now());
+    }
+
+    pub(super) fn check_pause(&self, secret: Option<&Secret>) -> Result<(), SendError> {
+        let destination = self.destination.name.clone();
+        self.paused.check(destination, secret, Instant::now())
+    }
+
+    pub(super) fn try_turn(&self, share: Share, bytes: u64) -> Result<Turn, Standing> {
+        self.turns.try_take(share, self.sent_bytes(bytes))
+    }
+
+    /// What an input of `bytes` becomes on its way.
+    pub(super) fn sent_bytes(&self, bytes: u64) -> u64 {
+        match self.destination.protocol {
+            Protocol::Holdfast => bytes,
+            Protocol::Chat(_) => chat::sent_bytes(bytes),
+        }
+    }
+}

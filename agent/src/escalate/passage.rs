@@ -1,0 +1,173 @@
+//! Owns the way of every send, whoever is asked what: link, pause, credential, turn, money and token
+//! before it, and what is noted when it is over.
+//!
+//! **Invariant:** what goes out has a turn, with the most that it may cost noted on disk; what it cost
+//! in the end is settled once, and what was cut off never counts as less than was set apart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_chat::Usage;
+
+use super::Escalator;
+use super::credential::Secret;
+use super::endpoint::Endpoint;
+use super::error::SendError;
+use super::exchange::{Exchange, Limit};
+use super::links::Links;
+use super::purse::Spent;
+use super::turn::Turn;
+use crate::destination::Destination;
+use crate::price::{self, Content};
+use crate::request::MAX_HOPS;
+
+/// What is to be sent, as far as it matters before it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Errand<'a> {
+    pub(super) destination: &'a Destination,
+    /// Agents that it came through.
+    pub(super) hops: u8,
+    /// Bytes that are posted.
+    pub(super) bytes: u64,
+    /// What is in it.
+    pub(super) content: Content,
+    /// The answer's length at most, where that is known.
+    pub(super) tokens_out: Option<u32>,
+    /// What its caller lets it cost.
+    pub(super) cost_limit: Option<u64>,
+    /// How long its caller waits.
+    pub(super) within: Duration,
+}
+
+/// A send on its way.
+#[derive(Debug)]
+pub(super) struct Passage {
+    endpoint: Arc<Endpoint>,
+    links: Arc<Links>,
+    turn: Turn,
+    secret: Option<Secret>,
+    token: Option<Secret>,
+    limit: Limit,
+    content: Content,
+    tokens_out: Option<u32>,
+}
+
+/// How a send ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End<'a> {
+    /// With its answer.
+    Answered,
+    /// Without one; what was counted all the same is what it cost.
+    Failed(&'a SendError),
+    /// In the middle of an answer that came piece by piece: by an error, or since its caller left.
+    Broken(Option<&'a SendError>),
+}
+
+impl Escalator {
+    /// Passes everything that comes before a send; `turn` is that of somebody who has one already.
+    pub(super) async fn enter(
+        &self,
+        errand: &Errand<'_>,
+        turn: Option<Turn>,
+    ) -> Result<Passage, SendError> {
+        let endpoint = self.configured(errand.destination)?;
+        let destination = || endpoint.destination.name.clone();
+        if errand.hops >= MAX_HOPS {
+            return Err(SendError::TooManyHops { destination: destination() });
+        }
+        let limits = &endpoint.destination.limits;
+        let most = price::most(limits, &errand.content, errand.tokens_out);
+        if let Some(limit) = errand.cost_limit.filter(|limit| *limit < most) {
+            return Err(SendError::TooDear { destination: destination(), most, limit });
+        }
+        let limit = Limit::new(&endpoint.destination, errand.within);
+        self.check_link(endpoint)?;
+        let secret = endpoint.secret().await?;
+        endpoint.check_pause(secret.as_ref())?;
+        let mut turn = match turn.filter(|turn| turn.destination() == endpoint.destination.name) {
+            Some(mut turn) => {
+                turn.set_apart(most).map_err(|renews_in| SendError::OverBudget {
+                    destination: destination(),
+                    renews_in,
+                })?;
+                turn
+            }
+            None => endpoint.turns.take(errand.bytes, most, limit.deadline()).await?,
+        };
+        // The wait for a turn may have been long.
+        self.check_link(endpoint)?;
+        endpoint.check_pause(secret.as_ref())?;
+        let token = endpoint.token(secret.as_ref(), limit.deadline()).await?;
+        self.purse.note().await.map_err(|error| {
+            let cause = error.to_string();
+            SendError::Unnoted { destination: destination(), cause }
+        })?;
+        turn.goes_out();
+        let (endpoint, links) = (Arc::clone(endpoint), Arc::clone(&self.links));
+        let Errand { content, tokens_out, .. } = *errand;
+        Ok(Passage { endpoint, links, turn, secret, token, limit, content, tokens_out })
+    }
+
+    /// The endpoint of a destination that is configured just as the policy saw it.
+    fn configured(&self, destination: &Destination) -> Result<&Arc<Endpoint>, SendError> {
+        let found = self.endpoints.iter().find(|endpoint| endpoint.destination == *destination);
+        found.ok_or_else(|| SendError::NotConfigured { destination: destination.name.clone() })
+    }
+
+    fn check_link(&self, endpoint: &Endpoint) -> Result<(), SendError> {
+        let destination = &endpoint.destination.name;
+        if self.links.get(destination).is_down() {
+            return Err(SendError::LinkDown { destination: destination.clone() });
+        }
+        Ok(())
+    }
+}
+
+impl Passage {
+    /// What a protocol needs for its calls.
+    pub(super) fn exchange(&self) -> Exchange<'_> {
+        let Endpoint { destination, http, .. } = &*self.endpoint;
+        let (secret, token) = (self.secret.as_ref(), self.token.as_ref());
+        Exchange::new(destination, http, &self.links, secret, token, self.limit)
+    }
+
+    pub(super) fn destination(&self) -> &Destination {
+        &self.endpoint.destination
+    }
+
+    /// Ends it, `usage` being what was counted; tells what an answer cost, where that has a price.
+    pub(super) fn end(self, end: End<'_>, usage: Option<&Usage>) -> Option<u64> {
+        let limits = &self.endpoint.destination.limits;
+        let counted = usage.filter(|usage| usage.input > 0);
+        let counted = counted.map(|usage| price::of(limits, &self.content, Some(usage)));
+        let cost = price::answered(limits, &self.content, self.tokens_out, usage);
+        let (spent, error) = match end {
+            End::Answered => (Spent::Known(cost), None),
+            End::Failed(error) => {
+                let spent = match (counted, error.may_cost()) {
+                    (Some(counted), _) => Spent::Known(counted),
+                    (None, true) => Spent::AtLeast(0),
+                    (None, false) => Spent::Known(0),
+                };
+                (spent, Some(error))
+            }
+            End::Broken(error) => (Spent::AtLeast(counted.unwrap_or_default()), error),
+        };
+        self.turn.end(spent);
+        if let Some(error) = error {
+            self.endpoint.note(error, self.secret.as_ref(), self.token.as_ref());
+        }
+        limits.has_prices().then_some(cost)
+    }
+
+    /// Ends one that has its answer in one piece, or none.
+    pub(super) fn settle<T>(
+        self,
+        result: Result<T, SendError>,
+        usage: Option<&Usage>,
+    ) -> Result<(T, Option<u64>), SendError> {
+        let end = result.as_ref().map_or_else(End::Failed, |_| End::Answered);
+        let cost = self.end(end, usage);
+        Ok((result?, cost))
+    }
+}

@@ -1,0 +1,59 @@
+//! Owns the count of what was sent, for people and for `/metrics`.
+//!
+//! **Invariant:** a send is counted once, when it is over; what a link that is down kept back was none.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::Instant;
+
+use super::error::SendError;
+
+/// What was sent since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Sends that came to their end.
+    pub sent: u64,
+    /// Those that brought the final answer.
+    pub answered: u64,
+    /// Those that did not.
+    pub failed: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn counts(&self) -> Counts {
+        let answered = self.answered.load(Ordering::Relaxed);
+        let failed = self.failed.load(Ordering::Relaxed);
+        Counts { sent: answered + failed, answered, failed }
+    }
+
+    /// A send that began then is over.
+    pub(super) fn note(&self, destination: &str, began: Instant, error: Option<&SendError>) {
+        match error {
+            None => self.answered.fetch_add(1, Ordering::Relaxed),
+            Some(SendError::LinkDown { .. }) => 0,
+            Some(_) => self.failed.fetch_add(1, Ordering::Relaxed),
+        };
+        count(destination, error.map_or("answered", SendError::code));
+        if error.is_none() {
+            let labels = [("destination", destination.to_owned())];
+            metrics::histogram!("holdfast_escalation_seconds", &labels).record(began.elapsed());
+        }
+    }
+
+    /// Its caller went away in the middle of the answer.
+    pub(super) fn note_left(&self, destination: &str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        count(destination, "left");
+    }
+}
+
+fn count(destination: &str, outcome: &'static str) {
+    let labels = [("destination", destination.to_owned()), ("outcome", outcome.to_owned())];
+    metrics::counter!("holdfast_escalations_total", &labels).increment(1);
+}

@@ -1,0 +1,206 @@
+//! Owns the way of an inquiry: which destinations the name of its model means, who of them is asked,
+//! and what is told when nobody answers.
+//!
+//! The destinations are asked one after the other, as far as the class lets it go there; the next one is
+//! asked after a failure, as long as nothing of an answer was given to the caller and there is time.
+//!
+//! **Invariant:** whatever leaves the device goes through [`Policy::clear`](crate::policy::Policy::clear);
+//! nothing is asked again once a piece of an answer is out of here.
+
+mod local;
+pub mod plan;
+mod refused;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use holdfast_chat::{self as chat, Conversation, Event, Vectors};
+use tokio::time::Instant;
+
+pub use self::plan::Route;
+pub use self::refused::Refused;
+use crate::answer::Reason;
+use crate::destination::{Destination, Zone};
+use crate::escalate::{SendError, Telling, Told};
+use crate::inquiry::{Inquiry, Recording, Texts};
+use crate::policy::Cleared;
+use crate::service::Service;
+
+/// The way of inquiries.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    service: Service,
+    routes: Arc<[Route]>,
+}
+
+/// An answer, and who gave it.
+#[derive(Debug)]
+pub struct Answered<A> {
+    /// The answer.
+    pub answer: A,
+    /// The destination's name, or `device`.
+    pub place: String,
+    /// Its zone.
+    pub zone: Zone,
+    /// What it cost, in millionths of the operator's currency, where that is known.
+    pub cost_micros: Option<u64>,
+}
+
+/// An answer that has begun.
+#[derive(Debug)]
+pub struct Begun {
+    /// The pieces that are there.
+    pub events: Vec<Event>,
+    /// The rest; `None` where that was all.
+    pub rest: Option<Telling>,
+}
+
+impl Gateway {
+    /// The way to the destinations of `service`, with these routes.
+    pub fn new(service: Service, routes: Vec<Route>) -> Self {
+        Self { service, routes: routes.into() }
+    }
+
+    /// Asks for the answer to a conversation in one piece.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn converse(
+        &self,
+        model: &str,
+        inquiry: &Inquiry<Conversation>,
+    ) -> Result<Answered<chat::Answer>, Refused> {
+        let escalator = &self.service.escalator;
+        let send =
+            move |cleared, within| escalator.converse(cleared, within).boxed() as BoxFuture<'_, _>;
+        self.along(model, inquiry, send).await.map(Answered::of)
+    }
+
+    /// Asks for the answer to a conversation piece by piece; returns when the first is there.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn converse_in_pieces(
+        &self,
+        model: &str,
+        inquiry: &Inquiry<Conversation>,
+    ) -> Result<Answered<Begun>, Refused> {
+        let escalator = &self.service.escalator;
+        let send = move |cleared, within| {
+            let begin = async move {
+                let mut telling = escalator.converse_in_pieces(cleared, within).await?;
+                let mut events = Vec::new();
+                let mut is_more = true;
+                while is_more && events.is_empty() {
+                    is_more = telling.next(&mut events).await?;
+                }
+                let cost_micros = telling.cost_micros();
+                let rest = is_more.then_some(telling);
+                Ok(Told { answer: Begun { events, rest }, cost_micros })
+            };
+            begin.boxed() as BoxFuture<'_, _>
+        };
+        self.along(model, inquiry, send).await.map(Answered::of)
+    }
+
+    /// Asks for vectors of texts: a bundle of that name, or a destination.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub async fn embed(
+        &self,
+        model: &str,
+        inquiry: &Inquiry<Texts>,
+    ) -> Result<Answered<Vectors>, Refused> {
+        if let Some(local) = local::embed(&self.service.engine, model, inquiry).await {
+            return local;
+        }
+        let escalator = &self.service.escalator;
+        let send =
+            move |cleared, within| escalator.embed(cleared, within).boxed() as BoxFuture<'_, _>;
+        self.along(model, inquiry, send).await.map(Answered::of)
+    }
+
+    /// Asks what a recording says: a bundle of that name, or a destination.
+    ///
+    /// # Errors
+    /// Why nobody tells.
+    pub async fn transcribe(
+        &self,
+        model: &str,
+        inquiry: &Inquiry<Recording>,
+    ) -> Result<Answered<String>, Refused> {
+        if let Some(local) = local::transcribe(&self.service.engine, model, inquiry).await {
+            return local;
+        }
+        let escalator = &self.service.escalator;
+        let send = move |cleared, within| {
+            escalator.transcribe(cleared, within).boxed() as BoxFuture<'_, _>
+        };
+        self.along(model, inquiry, send).await.map(Answered::of)
+    }
+
+    /// Asks the destinations that `model` means, one after the other.
+    async fn along<'a, M, A>(
+        &'a self,
+        model: &str,
+        inquiry: &'a Inquiry<M>,
+        send: impl Fn(Cleared<'a, Inquiry<M>>, Duration) -> BoxFuture<'a, Result<Told<A>, SendError>>,
+    ) -> Result<(Told<A>, &'a Destination), Refused> {
+        let begun = Instant::now();
+        let meant = plan::meant(model, &self.service.destinations, &self.routes);
+        if meant.is_empty() {
+            return Err(self.unknown(model));
+        }
+        let (mut errors, mut reasons) = (Vec::new(), Vec::new());
+        for destination in meant {
+            let cleared = match self.service.policy.clear(inquiry, destination) {
+                Ok(cleared) => cleared,
+                Err(denied) => {
+                    let (class, zone) = (denied.class, denied.zone);
+                    let destination = denied.destination;
+                    reasons.push(Reason::ClassForbids { class, destination, zone });
+                    continue;
+                }
+            };
+            let left = inquiry.terms.within.saturating_sub(begun.elapsed());
+            if left.is_zero() && !errors.is_empty() {
+                break;
+            }
+            match send(cleared, left).await {
+                Ok(told) => return Ok((told, destination)),
+                Err(error) => {
+                    let (destination, text) = (destination.name.clone(), error.to_string());
+                    reasons.push(Reason::SendFailed { destination, error: text });
+                    errors.push(error);
+                }
+            }
+        }
+        Err(Refused::of(errors, reasons))
+    }
+
+    fn unknown(&self, model: &str) -> Refused {
+        let known = self.models().into_iter().map(|entry| entry.id).collect();
+        Refused::Unknown { model: model.chars().take(64).collect(), known }
+    }
+
+    /// Everything that can be asked by its name.
+    pub fn models(&self) -> Vec<chat::served::models::ModelEntry> {
+        let mut models = local::models(&self.service.engine);
+        for entry in plan::names(&self.service.destinations, &self.routes) {
+            if !models.iter().any(|model| model.id == entry.id) {
+                models.push(entry);
+            }
+        }
+        models
+    }
+}
+
+impl<A> Answered<A> {
+    fn of((told, destination): (Told<A>, &Destination)) -> Self {
+        let (place, zone) = (destination.name.clone(), destination.zone);
+        Self { answer: told.answer, place, zone, cost_micros: told.cost_micros }
+    }
+}

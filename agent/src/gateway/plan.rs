@@ -1,0 +1,133 @@
+//! Owns what the name of a model means: a route, a destination, or a model that destinations have.
+//!
+//! Pure: nothing is sent here, and whether anything may be is the policy's affair.
+//!
+//! **Invariant:** a name means the same destinations in the same order as long as the configuration is
+//! the same.
+
+use holdfast_chat::served::models::ModelEntry;
+
+use crate::destination::{Destination, Protocol};
+
+/// A name of the operator's for some destinations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The name, which no destination has.
+    pub name: String,
+    /// The destinations' names, in the order in which they are asked.
+    pub destinations: Vec<String>,
+}
+
+/// The destinations that `model` means, in the order in which they are asked: those of the route of
+/// that name, else the one of that name, else all that have a model of that name. Nothing where there
+/// is none.
+#[must_use]
+pub fn meant<'a>(
+    model: &str,
+    destinations: &'a [Destination],
+    routes: &[Route],
+) -> Vec<&'a Destination> {
+    let by_name = |name: &str| talked_to(destinations).find(|each| each.name == name);
+    if let Some(route) = routes.iter().find(|route| route.name == model) {
+        return route.destinations.iter().filter_map(|name| by_name(name)).collect();
+    }
+    if let Some(destination) = by_name(model) {
+        return vec![destination];
+    }
+    talked_to(destinations).filter(|each| model_of(each) == Some(model)).collect()
+}
+
+/// Every name that means something, as models are listed: routes, destinations, and their models.
+#[must_use]
+pub fn names(destinations: &[Destination], routes: &[Route]) -> Vec<ModelEntry> {
+    let mut entries: Vec<ModelEntry> = Vec::new();
+    let mut add = |id: &str, owned_by: &str| {
+        if !entries.iter().any(|entry| entry.id == id) {
+            let (id, owned_by) = (id.to_owned(), owned_by.to_owned());
+            entries.push(ModelEntry { id, owned_by, created: 0 });
+        }
+    };
+    for route in routes {
+        add(&route.name, "route");
+    }
+    for destination in talked_to(destinations) {
+        add(&destination.name, destination.zone.as_str());
+    }
+    for destination in talked_to(destinations) {
+        add(model_of(destination).unwrap_or_default(), &destination.name);
+    }
+    entries
+}
+
+/// The destinations that have a model which is asked by its name.
+fn talked_to(destinations: &[Destination]) -> impl Iterator<Item = &Destination> {
+    destinations.iter().filter(|destination| model_of(destination).is_some())
+}
+
+fn model_of(destination: &Destination) -> Option<&str> {
+    match &destination.protocol {
+        Protocol::Chat(chat) => Some(&chat.model),
+        Protocol::Holdfast => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use holdfast_chat::Dialect;
+
+    use super::*;
+    use crate::destination::{Chat, Limits, Zone};
+
+    fn destination(name: &str, model: Option<&str>) -> Destination {
+        let chat = |model| Protocol::Chat(Chat::new(Dialect::OpenAi, model));
+        Destination {
+            name: name.to_owned(),
+            zone: Zone::Site,
+            protocol: model.map_or(Protocol::Holdfast, chat),
+            url: "http://127.0.0.1:9".to_owned(),
+            credential: None,
+            tasks: Vec::new(),
+            connect_timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            concurrency: 1,
+            limits: Limits::default(),
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_route_then_a_destination_then_a_model() {
+        let destinations = [
+            destination("site", None),
+            destination("near", Some("small")),
+            destination("far", Some("large")),
+            destination("farther", Some("large")),
+            destination("large-at-home", Some("near")),
+        ];
+        let route = |name: &str, of: &[&str]| Route {
+            name: name.to_owned(),
+            destinations: of.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let routes = [route("any", &["farther", "near"]), route("small", &["far"])];
+        for (model, want) in [
+            ("any", &["farther", "near"][..]),
+            ("small", &["far"]),
+            ("near", &["near"]),
+            ("large", &["far", "farther"]),
+            ("site", &[]),
+            ("nobody", &[]),
+            ("", &[]),
+        ] {
+            let found = meant(model, &destinations, &routes);
+            let found: Vec<&str> = found.iter().map(|each| each.name.as_str()).collect();
+            assert_eq!(found, want, "{model}");
+        }
+        let names = names(&destinations, &routes);
+        let ids: Vec<&str> = names.iter().map(|entry| entry.id.as_str()).collect();
+        assert_eq!(ids, ["any", "small", "near", "far", "farther", "large-at-home", "large"]);
+        for entry in names {
+            assert!(!meant(&entry.id, &destinations, &routes).is_empty(), "{}", entry.id);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+"""The agent's API, asked with OpenAI's own client for Python as it is.
+
+    gateway.py URL PART...
+
+Behind the agent are stand-ins of providers: `near` (OpenAI, in the site), `cloud` (Anthropic, private),
+`far` (Gemini, public), `down` (nobody is there), and the routes `any` (down, near) and `none` (down).
+"""
+
+import asyncio
+import base64
+import json
+import sys
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+
+URL = sys.argv[1] + "/v1"
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c63680000008200817dd0fb1a0000000049454e44ae426082"
+)
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"type": "string", "enum": ["good", "cracked"]}, "confidence": {"type": "number"}},
+    "required": ["label", "confidence"],
+    "additionalProperties": False,
+}
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+TOOL = {"name": "weather", "description": "of a city", "parameters": CITY}
+MODEL = "model-1:0"
+
+client = OpenAI(api_key="unused", base_url=URL, max_retries=0)
+passed = 0
+
+
+def check(what, got, want):
+    global passed
+    assert got == want, f"{what}: {got!r} is not {want!r}"
+    passed += 1
+
+
+def raises(what, kind, codes, call):
+    """The client's own exception, its code, and what it says."""
+    try:
+        call()
+    except openai.APIStatusError as error:
+        check(what, (type(error), error.code in codes.split()), (kind, True))
+        assert error.request_id, f"{what}: no request id"
+        return error
+    raise AssertionError(f"{what}: nothing was raised")
+
+
+def ask(content="hello", model="near", **more):
+    messages = content if isinstance(content, list) else [{"role": "user", "content": content}]
+    return client.chat.completions.create(model=model, messages=messages, **more)
+
+
+def words(stream):
+    """The words of a stream, and why it ended."""
+    text, ends, usage = [], [], None
+    for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text.append(choice.delta.content or "")
+            ends += [choice.finish_reason] if choice.finish_reason else []
+    return "".join(text), ends, usage
+
+
+def completions():
+    answer = ask("hello", temperature=0.5, max_completion_tokens=50, stop=["x"], seed=1, user="me")
+    check("words", answer.choices[0].message.content, "openai says hello")
+    check("end", answer.choices[0].finish_reason, "stop")
+    check("tokens", (answer.usage.prompt_tokens, answer.usage.completion_tokens), (120, 9))
+    check("object", (answer.object, answer.id[:9]), ("chat.completion", "chatcmpl-"))
+    raw = client.chat.completions.with_raw_response.create(
+        model="near", messages=[{"role": "user", "content": "hello"}]
+    )
+    check("destination", (raw.headers["holdfast-destination"], raw.headers["holdfast-zone"]), ("near", "site"))
+    check("cost", raw.headers["holdfast-cost-micros"], str(120 * 3 + 9 * 15))
+    assert raw.headers["x-request-id"] and int(raw.headers["openai-processing-ms"]) >= 0
+    system = [{"role": "system", "content": "You look at parts."}, {"role": "user", "content": "hello"}]
+    check("system", ask(system).choices[0].message.content, "openai says hello")
+    url = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    parts = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": url}}]
+    format = {"type": "json_schema", "json_schema": {"name": "part", "strict": True, "schema": SCHEMA}}
+    answer = ask([{"role": "user", "content": parts}], response_format=format)
+    check("schema", json.loads(answer.choices[0].message.content)["label"], "cracked")
+    metadata = {"holdfast_class": "internal", "holdfast_priority": "7", "mine": "1"}
+    answer = ask(model="cloud", metadata=metadata, store=False)
+    check("by metadata", answer.choices[0].message.content, "anthropic says hello")
+    headers = {"Holdfast-Class": "public", "Holdfast-Deadline-Ms": "60000"}
+    answer = ask(model="far", extra_headers=headers)
+    check("by header", answer.choices[0].message.content, "gemini says hello")
+    check("a route", ask(model="any").choices[0].message.content, "openai says hello")
+    check("a model of several", ask(model=MODEL).choices[0].message.content, "openai says hello")
+
+
+def tools():
+    offered = [{"type": "function", "function": TOOL}]
+    question = {"role": "user", "content": "weather in Bonn?"}
+    for model, name in [("near", "openai"), ("cloud", "anthropic"), ("far", "gemini")]:
+        headers = {"Holdfast-Class": "public"}
+        answer = ask([question], model=model, tools=offered, extra_headers=headers)
+        check("stop", answer.choices[0].finish_reason, "tool_calls")
+        call = answer.choices[0].message.tool_calls[0]
+        check("call", (call.function.name, json.loads(call.function.arguments)), ("weather", {"city": "Bonn"}))
+        said = answer.choices[0].message.model_dump(exclude_none=True, include={"role", "content", "tool_calls"})
+        result = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
+        answer = ask([question, said, result], model=model, tools=offered, extra_headers=headers)
+        check("result", answer.choices[0].message.content, f"{name} says hello")
+        stream = ask([question], model=model, tools=offered, extra_headers=headers, stream=True)
+        named, arguments, ends = [], "", []
+        for chunk in stream:
+            for choice in chunk.choices:
+                for part in choice.delta.tool_calls or []:
+                    named += [part.function.name] if part.function.name else []
+                    arguments += part.function.arguments or ""
+                ends += [choice.finish_reason] if choice.finish_reason else []
+        check("streamed call", (named, json.loads(arguments), ends), (["weather"], {"city": "Bonn"}, ["tool_calls"]))
+
+
+def streams():
+    for model in ["near", "cloud", "far"]:
+        headers = {"Holdfast-Class": "public"}
+        options = {"include_usage": True}
+        stream = ask("count 20", model=model, extra_headers=headers, stream=True, stream_options=options)
+        text, ends, usage = words(stream)
+        check("all words", text, " ".join(str(n) for n in range(1, 21)))
+        check("end", ends, ["stop"])
+        check("tokens", (usage.prompt_tokens, usage.completion_tokens), (120, 9))
+        assert stream.response.headers["content-type"].startswith("text/event-stream")
+        check("destination", stream.response.headers["holdfast-destination"], model)
+    text, ends, usage = words(ask("hello", stream=True))
+    check("without tokens", (text, ends, usage), ("openai says hello", ["stop"], None))
+    # In the middle the caller has enough: the stand-in is asked behind this whether it saw that.
+    stream = ask("talk on", stream=True)
+    heard = [next(stream) for _ in range(5)]
+    stream.close()
+    check("before the end", len(heard), 5)
+
+
+async def together():
+    several = AsyncOpenAI(api_key="unused", base_url=URL, max_retries=0, timeout=60)
+
+    async def one(count):
+        messages = [{"role": "user", "content": f"count {count}"}]
+        stream = await several.chat.completions.create(model="near", messages=messages, stream=True)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+
+    texts = await asyncio.gather(*[one(count) for count in range(1, 51)])
+    for count, text in enumerate(texts, 1):
+        check(f"{count} of 50", text, " ".join(str(n) for n in range(1, count + 1)))
+
+
+def legacy():
+    answer = client.completions.create(model="near", prompt="hello", max_tokens=50)
+    check("prompt", answer.choices[0].text, "openai says hello")
+    stream = client.completions.create(model="near", prompt="count 9", stream=True)
+    text = "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
+    check("streamed prompt", text, "1 2 3 4 5 6 7 8 9")
+
+
+def responses():
+    answer = client.responses.create(model="near", input="hello", instructions="You look at parts.")
+    check("response", (answer.output_text, answer.status), ("openai says hello", "completed"))
+    check("tokens", (answer.usage.input_tokens, answer.usage.output_tokens), (120, 9))
+    kinds, text = [], ""
+    with client.responses.stream(model="near", input="count 9") as stream:
+        for event in stream:
+            kinds.append(event.type)
+            text += event.delta if event.type == "response.output_text.delta" else ""
+        final = stream.get_final_response()
+    check("streamed", (text, final.output_text), ("1 2 3 4 5 6 7 8 9",) * 2)
+    check("events", (kinds[0], kinds[-1]), ("response.created", "response.completed"))
+    tool = {"type": "function", "strict": True, **TOOL}
+    answer = client.responses.create(model="near", input="weather in Bonn?", tools=[tool])
+    call = answer.output[-1]
+    check("call", (call.type, call.name, json.loads(call.arguments)), ("function_call", "weather", {"city": "Bonn"}))
+    format = {"type": "json_schema", "name": "part", "schema": SCHEMA, "strict": True}
+    answer = client.responses.create(model="near", input="what is it?", text={"format": format})
+    check("schema", json.loads(answer.output_text)["label"], "cracked")
+
+
+def embeddings():
+    texts = ["a part", "another part"]
+    answer = client.embeddings.create(model="near", input=texts)
+    check("vectors", [item.embedding[:2] for item in answer.data], [[6.0, 0.0], [12.0, 1.0]])
+    check("tokens", answer.usage.prompt_tokens, 8)
+    answer = client.embeddings.create(model="near", input="one", encoding_format="float", dimensions=8)
+    check("numbers", (len(answer.data[0].embedding), answer.data[0].embedding[0]), (8, 3.0))
+    headers = {"Holdfast-Class": "public"}
+    kind, codes = openai.BadRequestError, "unsupported_by_destination"
+    raises("no vectors there", kind, codes, lambda: client.embeddings.create(model="cloud", input="one", extra_headers=headers))
+
+
+def transcriptions():
+    wav = b"RIFF\xa4\xbb\0\0WAVEfmt \x10\0\0\0" + bytes(48_024)
+    heard = client.audio.transcriptions.create(model="near", file=("a.wav", wav), language="de")
+    check("heard", heard.text, f"{len(wav)} bytes in de")
+    text = client.audio.transcriptions.create(model="near", file=("a.wav", wav), response_format="text")
+    check("a bare text", text.strip(), f"{len(wav)} bytes in any")
+    kept = {"Holdfast-Class": "restricted"}
+    create = client.audio.transcriptions.create
+    raises("class", openai.PermissionDeniedError, "class_forbids", lambda: create(model="near", file=("a.wav", wav), extra_headers=kept))
+
+
+def models():
+    ids = [model.id for model in client.models.list()]
+    for name in ["any", "none", "near", "cloud", "far", "down", MODEL]:
+        assert name in ids, f"{name} is not in {ids}"
+    check("one", client.models.retrieve("near").id, "near")
+    check("a model with a colon", client.models.retrieve(MODEL).id, MODEL)
+    raises("no such", openai.NotFoundError, "model_not_found", lambda: client.models.retrieve("nobody"))
+
+
+def errors():
+    error = raises("unknown model", openai.NotFoundError, "model_not_found", lambda: ask(model="nobody"))
+    assert "near" in str(error) and "any" in str(error), error
+    kept = {"Holdfast-Class": "restricted"}
+    error = raises("class", openai.PermissionDeniedError, "class_forbids", lambda: ask(extra_headers=kept))
+    assert "restricted data may not go to near" in str(error), error
+    raises("default class", openai.PermissionDeniedError, "class_forbids", lambda: ask(model="cloud"))
+    error = raises("down", openai.InternalServerError, "unreachable link_down", lambda: ask(model="down"))
+    check("status", error.status_code, 503)
+    error = raises("link", openai.InternalServerError, "unreachable link_down", lambda: ask(model="none"))
+    assert error.response.headers["retry-after"] == "1", error
+    check("a route goes on", ask(model="any", stream=True).response.headers["holdfast-destination"], "near")
+    raises("bad request", openai.BadRequestError, "refused_by_destination", lambda: ask("fail bad request"))
+    raises("filter", openai.BadRequestError, "content_filter", lambda: ask("fail safety"))
+    raises("broken", openai.InternalServerError, "failed", lambda: ask("fail transient"))
+    for what, more in [
+        ("unknown", {"extra_body": {"colour": "blue"}}),
+        ("unsupported", {"n": 2}),
+        ("class", {"metadata": {"holdfast_class": "secret"}}),
+        ("metadata", {"metadata": {"holdfast_clas": "public"}}),
+        ("header", {"extra_headers": {"Holdfast-Clas": "public"}}),
+    ]:
+        try:
+            ask(**more)
+        except openai.BadRequestError as error:
+            check(what, error.status_code, 400)
+        else:
+            raise AssertionError(f"{what}: nothing was raised")
+    dear = {"Holdfast-Cost-Limit-Micros": "10"}
+    raises("cost", openai.BadRequestError, "cost_limit", lambda: ask(extra_headers=dear))
+    error = raises("throttled", openai.RateLimitError, "rate_limit_exceeded", lambda: ask("fail throttled", model="throttled"))
+    check("wait", error.response.headers["retry-after"], "7")
+    raises("credit", openai.RateLimitError, "insufficient_quota", lambda: ask("fail out of credit", model="poor"))
+    raises("credential", openai.InternalServerError, "unauthorised", lambda: ask("fail authentication", model="locked"))
+    late = {"Holdfast-Deadline-Ms": "300"}
+    raises("silent", openai.InternalServerError, "interrupted", lambda: ask(model="silent", extra_headers=late))
+
+
+for part in sys.argv[2:]:
+    asked = globals()[part]()
+    if asyncio.iscoroutine(asked):
+        asyncio.run(asked)
+    print(part, "passed")
+print(f"gateway: {passed} checks passed")

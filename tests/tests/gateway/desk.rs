@@ -1,0 +1,120 @@
+//! An agent with destinations behind it, and bare HTTP to it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_tests::node::Node;
+use holdfast_tests::site::{Agent, DEVICE, start_agent_with};
+use holdfast_tests::vendors::{Fake, MODEL, Vendor};
+use serde_json::{Value, json};
+
+/// A running agent.
+pub(crate) struct Desk {
+    pub(crate) node: Node,
+    pub(crate) url: String,
+    http: reqwest::Client,
+    _dir: tempfile::TempDir,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The code of an error in OpenAI's form.
+    pub(crate) fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// A destination that is OpenAI's, at this address.
+pub(crate) fn openai(name: &str, url: &str, more: &str) -> String {
+    format!(
+        "\n[[destination]]\nname = {name:?}\nzone = \"site\"\nprotocol = \"openai\"\nmodel = \
+         {MODEL:?}\nurl = {url:?}\n{more}\n"
+    )
+}
+
+/// A provider's stand-in as a destination, with its key.
+pub(crate) fn vendor(name: &str, zone: &str, fake: &Fake, vendor: Vendor, dir: &Path) -> String {
+    let key = dir.join(format!("{name}.key"));
+    std::fs::write(&key, vendor.credential(&fake.url)).unwrap();
+    format!(
+        "\n[[destination]]\nname = {name:?}\nzone = {zone:?}\nprotocol = {:?}\nmodel = {MODEL:?}\n\
+         url = {:?}\napi_key_file = {:?}\nconcurrency = 64\n\
+         price_per_million_tokens_in_micros = 3000000\n\
+         price_per_million_tokens_out_micros = 15000000\n",
+        vendor.name(),
+        fake.url,
+        key.display().to_string(),
+    )
+}
+
+impl Desk {
+    /// An agent without models, with these sections in its configuration.
+    pub(crate) async fn start(sections: impl FnOnce(&Path) -> String) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let agent = Agent { name: DEVICE, bundles: Vec::new(), site: None, broker: None };
+        let toml = agent.toml(dir.path()) + &sections(dir.path());
+        let program = Path::new(env!("CARGO_BIN_EXE_holdfast-demo"));
+        let node = start_agent_with(program, dir.path(), DEVICE, &toml).await.unwrap();
+        let url = format!("http://{}", node.address("api").unwrap());
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30));
+        Self { node, url, http: http.build().unwrap(), _dir: dir }
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value, terms: &[(&str, &str)]) -> Reply {
+        let url = format!("{}{path}", self.url);
+        let mut request = self.http.post(url).json(body);
+        for (name, value) in terms {
+            request = request.header(*name, *value);
+        }
+        Self::read(request.send().await.unwrap()).await
+    }
+
+    async fn read(response: reqwest::Response) -> Reply {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Reply { status, headers, text: response.text().await.unwrap() }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        Self::read(self.http.get(format!("{}{path}", self.url)).send().await.unwrap()).await
+    }
+
+    /// A stream of server-sent events.
+    pub(crate) async fn follow(&self, path: &str) -> reqwest::Response {
+        let request = self.http.get(format!("{}{path}", self.url));
+        request.header("accept", "text/event-stream").send().await.unwrap()
+    }
+
+    /// A conversation of one question.
+    pub(crate) async fn ask(&self, model: &str, question: &str, is_streamed: bool) -> Reply {
+        let messages = json!([{ "role": "user", "content": question }]);
+        let mut body = json!({ "model": model, "messages": messages });
+        if is_streamed {
+            body["stream"] = json!(true);
+        }
+        self.post("/v1/chat/completions", &body, &[]).await
+    }
+
+    /// The response to a streamed conversation, to be read piece by piece.
+    pub(crate) async fn open(&self, model: &str, question: &str) -> reqwest::Response {
+        let messages = json!([{ "role": "user", "content": question }]);
+        let body = json!({ "model": model, "messages": messages, "stream": true });
+        let url = format!("{}/v1/chat/completions", self.url);
+        self.http.post(url).json(&body).send().await.unwrap()
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        self.get("/metrics").await.text
+    }
+}

@@ -1,0 +1,159 @@
+//! Destinations that break every rule of the wire: each costs a typed error, and never half an answer
+//! that looks like a whole one.
+
+use std::time::Duration;
+
+use holdfast_tests::vendors::{Fake, Vendor};
+use serde_json::json;
+
+use super::desk::{Desk, openai};
+use super::raw::{Raw, Then};
+
+fn head(kind: &str, rest: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{rest}").into_bytes()
+}
+
+fn sse(rest: &str) -> Vec<u8> {
+    head("text/event-stream", &format!("connection: close\r\n\r\n{rest}"))
+}
+
+const PIECE: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\
+    \"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"},\
+    \"finish_reason\":null}]}\n\n";
+
+#[tokio::test]
+async fn an_answer_in_one_piece_that_is_none_is_an_error_of_its_kind() {
+    let json = |rest: &str| head("application/json", rest);
+    for (case, bytes, then, status, code) in [
+        ("reset before a word", vec![], Then::Reset, 502, "interrupted"),
+        ("closed before a word", vec![], Then::Close, 502, "interrupted"),
+        ("not HTTP", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), Then::Close, 502, "interrupted"),
+        ("too short", json("content-length: 90\r\n\r\n{\"id\":"), Then::Close, 502, "interrupted"),
+        (
+            "reset in it",
+            json("content-length: 90\r\n\r\n{\"id\":"),
+            Then::Reset,
+            502,
+            "interrupted",
+        ),
+        (
+            "stalled in it",
+            json("content-length: 90\r\n\r\n{\"id\":"),
+            Then::Stall,
+            502,
+            "interrupted",
+        ),
+        ("truncated", json("content-length: 6\r\n\r\n{\"id\":"), Then::Close, 502, "unusable"),
+        ("no JSON", json("content-length: 5\r\n\r\nhello"), Then::Close, 502, "unusable"),
+        ("endless", json("\r\n"), Then::Flood, 502, "unusable"),
+        ("a page", head("text/html", "content-length: 2\r\n\r\n{}"), Then::Close, 502, "unusable"),
+    ] {
+        let raw = Raw::start(bytes, then).await;
+        let desk = Desk::start(|_| openai("near", &raw.url, "timeout_ms = 1000\n")).await;
+        let reply = desk.ask("near", "hello", false).await;
+        assert_eq!((reply.status, reply.code().as_str()), (status, code), "{case}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_ends_with_an_error_in_it() {
+    for (case, rest, then, code) in [
+        ("closed", PIECE.to_owned(), Then::Close, "interrupted"),
+        ("reset", PIECE.to_owned(), Then::Reset, "interrupted"),
+        ("stalled", PIECE.to_owned(), Then::Stall, "interrupted"),
+        ("half an event", format!("{PIECE}data: {{\"id\":"), Then::Close, "interrupted"),
+        ("no JSON", format!("{PIECE}data: hello\n\n"), Then::Stall, "unusable"),
+        ("another thing", format!("{PIECE}data: {{\"a\": 1}}\n\n"), Then::Stall, "unusable"),
+        (
+            "its own error",
+            format!(
+                "{PIECE}data: {{\"error\": {{\"message\": \"no\", \"type\": \"server_error\", \"code\": null, \"param\": null}}}}\n\n"
+            ),
+            Then::Stall,
+            "failed",
+        ),
+    ] {
+        let raw = Raw::start(sse(&rest), then).await;
+        let desk = Desk::start(|_| openai("near", &raw.url, "timeout_ms = 1000\n")).await;
+        let reply = desk.ask("near", "hello", true).await;
+        assert_eq!(reply.status, 200, "{case}: {}", reply.text);
+        assert!(reply.text.contains("half"), "{case}: {}", reply.text);
+        let last = reply.text.trim_end().rsplit("\n\n").next().unwrap_or_default();
+        let last: serde_json::Value =
+            serde_json::from_str(last.trim_start_matches("data: ")).unwrap();
+        assert_eq!(last["error"]["code"], code, "{case}: {}", reply.text);
+        assert!(!reply.text.contains("[DONE]"), "{case}: {}", reply.text);
+        assert!(desk.metrics().await.contains(&format!("outcome=\"{code}\"")), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn an_endless_event_is_not_gathered() {
+    let mut bytes = sse(PIECE);
+    bytes.extend(b"data: ");
+    bytes.extend(vec![b'x'; 3 << 20]);
+    let raw = Raw::start(bytes, Then::Stall).await;
+    let desk = Desk::start(|_| openai("near", &raw.url, "timeout_ms = 10000\n")).await;
+    let reply = desk.ask("near", "hello", true).await;
+    assert!(reply.text.contains("\"unusable\""), "{}", reply.text);
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_is_never_followed() {
+    let elsewhere = Fake::start(Vendor::OpenAi).await.unwrap();
+    for status in [301, 302, 307, 308] {
+        let location = format!("{}/v1/chat/completions", elsewhere.url);
+        let bytes =
+            format!("HTTP/1.1 {status} Moved\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+        let raw = Raw::start(bytes, Then::Close).await;
+        let desk = Desk::start(|_| openai("near", &raw.url, "")).await;
+        for is_streamed in [false, true] {
+            let reply = desk.ask("near", "hello", is_streamed).await;
+            let got = (reply.status, reply.code());
+            assert_eq!(got, (502, "unusable".to_owned()), "{status}: {}", reply.text);
+        }
+    }
+    assert_eq!(elsewhere.asked(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused_by_its_place() {
+    let desk = Desk::start(|_| openai("near", "http://127.0.0.1:9", "")).await;
+    let turn = json!([{ "role": "user", "content": "hello" }]);
+    let mut nested = json!(1);
+    for _ in 0..200 {
+        nested = json!([nested]);
+    }
+    for (case, path, body) in [
+        ("no model", "/v1/chat/completions", json!({ "messages": turn })),
+        ("no turns", "/v1/chat/completions", json!({ "model": "near", "messages": [] })),
+        (
+            "a field of nobody's",
+            "/v1/chat/completions",
+            json!({ "model": "near", "messages": turn, "colour": 1 }),
+        ),
+        ("deep", "/v1/chat/completions", json!({ "model": "near", "messages": nested })),
+        ("no prompt", "/v1/completions", json!({ "model": "near" })),
+        ("no input", "/v1/responses", json!({ "model": "near" })),
+        ("no texts", "/v1/embeddings", json!({ "model": "near", "input": [] })),
+    ] {
+        let reply = desk.post(path, &body, &[]).await;
+        assert_eq!(reply.status, 400, "{case}: {}", reply.text);
+        assert_eq!(reply.json()["error"]["type"], "invalid_request_error", "{case}");
+        assert!(reply.headers.contains_key("x-request-id"), "{case}");
+    }
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30));
+    let http = http.build().unwrap();
+    let url = format!("{}/v1/chat/completions", desk.url);
+    for (case, kind, body, status) in [
+        ("no JSON", "application/json", "{\"model\":".to_owned(), 400),
+        ("a form", "application/x-www-form-urlencoded", "model=near".to_owned(), 415),
+        ("too large", "application/json", " ".repeat(21 << 20), 413),
+    ] {
+        let request = http.post(&url).header("content-type", kind).body(body);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{case}");
+        let error: serde_json::Value = response.json().await.unwrap();
+        assert!(error["error"]["message"].is_string(), "{case}: {error}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The API that OpenAI's clients speak: a real agent, asked with their own client, with stand-ins of
+//! providers behind it and raw ones that break every rule.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod client;
+mod desk;
+mod faults;
+mod raw;
+mod requests;
+mod streams;

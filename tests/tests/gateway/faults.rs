@@ -63,7 +63,12 @@ async fn a_stream_that_breaks_off_ends_with_an_error_in_it() {
         ("stalled", String::new(), Then::Stall, "interrupted"),
         ("half an event", "data: {\"id\":".to_owned(), Then::Close, "interrupted"),
         ("no JSON", "data: hello\n\n".to_owned(), Then::Stall, "unusable"),
-        ("another thing", "data: {\"a\": 1}\n\n".to_owned(), Then::Stall, "unusable"),
+        (
+            "what nobody knows, then nothing",
+            "data: {\"a\": 1}\n\n".to_owned(),
+            Then::Stall,
+            "interrupted",
+        ),
         (
             "its own error",
             "data: {\"error\": {\"message\": \"no\", \"type\": \"server_error\", \"code\": null, \

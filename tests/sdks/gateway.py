@@ -236,6 +236,7 @@ def errors():
     for what, more in [
         ("unknown", {"extra_body": {"colour": "blue"}}),
         ("unsupported", {"n": 2}),
+        ("kept", {"store": True}),
         ("class", {"metadata": {"holdfast_class": "secret"}}),
         ("metadata", {"metadata": {"holdfast_clas": "public"}}),
         ("header", {"extra_headers": {"Holdfast-Clas": "public"}}),

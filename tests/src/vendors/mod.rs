@@ -428,19 +428,21 @@ impl Drop for Pouring {
     }
 }
 
-/// Sends `pieces`, each by itself; without an end the second last word is said again and again.
+/// Sends `pieces`, each by itself; without an end the one in the middle is said again and again.
 fn pour(vendor: Vendor, pieces: Vec<Bytes>, is_endless: bool, state: Arc<Mutex<Seen>>) -> Response {
-    let endless = is_endless.then(|| pieces.get(2).cloned()).flatten();
+    let middle = pieces.len() / 2;
+    let endless = is_endless.then(|| pieces.get(middle).cloned()).flatten();
+    let mut pieces = pieces;
+    if is_endless {
+        pieces.truncate(middle);
+    }
     let pieces = pieces.into_iter();
     let pouring = Pouring { pieces, endless, state, is_whole: false };
     let body = futures_util::stream::unfold(pouring, |mut pouring| async move {
         // Whoever reads has each piece before the next one comes.
         tokio::time::sleep(PIECE_EVERY).await;
-        let piece = match &pouring.endless {
-            Some(piece) => Some(piece.clone()),
-            None => pouring.pieces.next(),
-        };
-        let Some(piece) = piece else {
+        let piece = pouring.pieces.next();
+        let Some(piece) = piece.or_else(|| pouring.endless.clone()) else {
             pouring.end();
             return None;
         };

@@ -6,8 +6,18 @@ use super::desk::{Desk, openai, vendor};
 use super::raw::{Raw, Then};
 
 /// What the script asks, in this order: what is left alone after an error comes last.
-const PARTS: [&str; 7] =
-    ["completions", "tools", "streams", "together", "legacy", "models", "errors"];
+const PARTS: [&str; 10] = [
+    "completions",
+    "tools",
+    "streams",
+    "together",
+    "legacy",
+    "responses",
+    "embeddings",
+    "transcriptions",
+    "models",
+    "errors",
+];
 
 #[tokio::test]
 async fn the_client_of_openai_works_unmodified() {

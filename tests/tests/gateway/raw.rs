@@ -10,6 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+/// Between two parts: what is there by then was read.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// What follows the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
@@ -39,13 +42,23 @@ impl Drop for Raw {
 
 impl Raw {
     pub(crate) async fn start(bytes: impl Into<Vec<u8>>, then: Then) -> Self {
+        Self::in_two(bytes, Vec::new(), then).await
+    }
+
+    /// One that writes the second part when the first is long there.
+    pub(crate) async fn in_two(
+        first: impl Into<Vec<u8>>,
+        second: impl Into<Vec<u8>>,
+        then: Then,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (asked, left) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let (bytes, counts) = (bytes.into(), (asked.clone(), left.clone()));
+        let parts = [first.into(), second.into()];
+        let counts = (asked.clone(), left.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(misbehave(stream, bytes.clone(), then, counts.clone()));
+                tokio::spawn(misbehave(stream, parts.clone(), then, counts.clone()));
             }
         });
         Self { url, asked, left, task }
@@ -73,7 +86,7 @@ impl Raw {
 
 async fn misbehave(
     mut stream: TcpStream,
-    bytes: Vec<u8>,
+    [first, second]: [Vec<u8>; 2],
     then: Then,
     (asked, left): (Arc<AtomicUsize>, Arc<AtomicUsize>),
 ) {
@@ -85,8 +98,14 @@ async fn misbehave(
         return;
     }
     asked.fetch_add(1, Ordering::SeqCst);
-    if stream.write_all(&bytes).await.is_err() {
+    if stream.write_all(&first).await.is_err() {
         return;
+    }
+    if !second.is_empty() {
+        tokio::time::sleep(PAUSE).await;
+        if stream.write_all(&second).await.is_err() {
+            return;
+        }
     }
     match then {
         Then::Close => stream.shutdown().await.unwrap_or_default(),

@@ -75,11 +75,9 @@ async fn answer(
     let Taken { bytes, place, _room } = take(api, headers, body).await?;
     check_json(headers)?;
     let mut asked = apart(bytes, move |bytes| form.read(bytes)).await?;
-    if asked.background {
-        let param = Some("background".to_owned());
-        let message = "responses are not made in the background here: leave it out".to_owned();
-        return Err(Refusal { param, code: "unsupported_parameter", message }.into());
-    }
+    check_kept(&asked)?;
+    // Nothing is, whatever OpenAI does where nobody says so.
+    asked.store = Some(false);
     let default = api.service.policy.default_class;
     let terms = terms::of_inquiry(headers, &asked.metadata, default)?;
     let logged = allowed(caller, &asked.model, terms.class)?;
@@ -96,6 +94,22 @@ async fn answer(
     asked.conversation = inquiry.matter;
     let writer = form.writer(&named, &asked, options);
     Ok((pour(api, writer, begun, place), logged))
+}
+
+/// What would have to be kept here is refused.
+fn check_kept(asked: &Asked) -> Result<(), Refusal> {
+    let given = [
+        ("background", asked.background, "responses are not made in the background here"),
+        ("store", asked.store == Some(true), "nothing is kept here"),
+    ];
+    match given.into_iter().find(|(_, is_given, _)| *is_given) {
+        None => Ok(()),
+        Some((param, _, why)) => Err(Refusal {
+            param: Some(param.to_owned()),
+            code: "unsupported_value",
+            message: format!("{param}: {why}: leave it out, or say false"),
+        }),
+    }
 }
 
 /// The answer as a stream, which begins with the pieces that are there.

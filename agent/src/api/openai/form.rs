@@ -114,12 +114,13 @@ mod tests {
 
     const KIND: &str = "multipart/form-data; boundary=\"x y\"";
 
-    /// A part's name, its file's name, and its bytes.
-    type Taken = (String, Option<String>, Vec<u8>);
+    fn parts(body: &[u8]) -> Result<Vec<Part>, &'static str> {
+        read(KIND, &Bytes::copy_from_slice(body))
+    }
 
-    fn parts(body: &[u8]) -> Result<Vec<Taken>, &'static str> {
-        let read = read(KIND, &Bytes::copy_from_slice(body))?;
-        Ok(read.into_iter().map(|part| (part.name, part.file, part.bytes.to_vec())).collect())
+    fn part(name: &str, file: Option<&str>, bytes: &'static [u8]) -> Part {
+        let file = file.map(str::to_owned);
+        Part { name: name.to_owned(), file, bytes: Bytes::from_static(bytes) }
     }
 
     #[test]
@@ -129,9 +130,9 @@ mod tests {
             filename=\"a;b.wav\"\r\n\r\nRIFF\r\n--x\r\n\0\r\n--x y\r\nContent-Disposition: form-data; \
             name=\"empty\"\r\n\r\n\r\n--x y--\r\nfor nobody";
         let want = [
-            ("model".to_owned(), None, b"m".to_vec()),
-            ("file".to_owned(), Some("a;b.wav".to_owned()), b"RIFF\r\n--x\r\n\0".to_vec()),
-            ("empty".to_owned(), None, Vec::new()),
+            part("model", None, b"m"),
+            part("file", Some("a;b.wav"), b"RIFF\r\n--x\r\n\0"),
+            part("empty", None, b""),
         ];
         assert_eq!(parts(body).unwrap(), want);
         assert_eq!(parts(b"--x y--").unwrap(), []);

@@ -115,7 +115,7 @@ pub async fn run(
         None => None,
     };
     let addresses = Addresses { api: address, grpc: grpc.as_ref().map(|(_, address)| *address) };
-    let tuning = Arc::new(Tuning::open(program, &config.state_dir));
+    let tuning = Arc::new(Tuning::open(program, &config.state_dir).careful());
     tuning.recover();
     let (engine, slot) = tokio::join!(Engine::start(&config.models, &tuning), open_queue(&config));
     let engine = Arc::new(engine);

@@ -141,7 +141,7 @@ pub async fn run(
         is_tls: tls.is_some(),
         socket: socket_path(&config),
     };
-    let tuning = Arc::new(Tuning::open(program, &config.state_dir));
+    let tuning = Arc::new(Tuning::open(program, &config.state_dir).careful());
     tuning.recover();
     let (engine, slot) = tokio::join!(Engine::start(&config.models, &tuning), open_queue(&config));
     let engine = Arc::new(engine);

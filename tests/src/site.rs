@@ -146,10 +146,24 @@ pub async fn start_agent(program: &Path, dir: &Path, config: &Agent) -> Result<N
 /// # Errors
 /// When it does not start.
 pub async fn start_agent_with(program: &Path, dir: &Path, name: &str, toml: &str) -> Result<Node> {
+    start_agent_as(program, dir, (name, toml), &[]).await
+}
+
+/// Starts an agent with a name, a configuration text and more arguments.
+///
+/// # Errors
+/// When it does not start.
+pub async fn start_agent_as(
+    program: &Path,
+    dir: &Path,
+    (name, toml): (&str, &str),
+    more: &[&str],
+) -> Result<Node> {
     let file = dir.join(format!("{name}.toml"));
     std::fs::write(&file, toml).with_context(|| format!("cannot write {}", file.display()))?;
     let args = ["agent", "run", "--config"].map(String::from);
-    let args = args.into_iter().chain([file.display().to_string()]).collect();
+    let args = args.into_iter().chain([file.display().to_string()]);
+    let args = args.chain(more.iter().copied().map(String::from)).collect();
     Node::start(&Spec { program, args, dir, name }).await
 }
 

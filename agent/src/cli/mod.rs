@@ -21,6 +21,7 @@ use std::fmt;
 use std::io::{ErrorKind, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -29,7 +30,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::config::{Config, ConfigError};
 use crate::install::store;
-use crate::tune::probe::Program;
+use crate::tune::probe::{CHILD_WITHIN_S, Program};
 
 /// What the process tells its caller by its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,10 @@ struct Args {
     /// Log one JSON object a line
     #[arg(long, global = true)]
     log_json: bool,
+    /// Seconds after which a process that tries a model hangs
+    #[arg(long, global = true, hide = true, env = "HOLDFAST_CHILD_WITHIN_S",
+        default_value_t = CHILD_WITHIN_S, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    child_within_s: u64,
     #[command(subcommand)]
     command: Command,
 }
@@ -167,6 +172,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Fine }.into();
         }
     };
+    let within = Duration::from_secs(args.child_within_s);
+    let program = program.map(|program| program.within(within));
     let is_server = matches!(args.command, Command::Run(_));
     let log = args.log.as_deref().unwrap_or(if is_server { "info" } else { "warn" });
     if let Err(error) = log_to_stderr(log, args.log_json) {

@@ -8,6 +8,7 @@ mod staging;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Subcommand;
 use holdfast_models::Bundle;
@@ -91,7 +92,7 @@ fn bench(args: &BenchArgs, program: Option<Program>) -> Result<Exit, Failure> {
         let sentence = format!("no bundle in {places}; name a folder that holds one");
         return Err(Failure::new(Exit::Unavailable, sentence));
     }
-    let tuning = Tuning::open(program, &config.state_dir);
+    let tuning = Arc::new(Tuning::open(program, &config.state_dir));
     let runtime = super::runtime()?;
     let mut exit = Exit::Fine;
     let mut all = Vec::new();
@@ -136,7 +137,7 @@ fn report_library(
 /// Every way to run the bundle in this folder; a folder that is no bundle is told on stderr.
 fn measure(
     runtime: &tokio::runtime::Runtime,
-    tuning: &Tuning,
+    tuning: &Arc<Tuning>,
     config: &Config,
     folder: &Path,
 ) -> Option<(Bundle, Measurement)> {

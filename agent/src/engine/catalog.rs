@@ -14,6 +14,7 @@ use holdfast_models::Bundle;
 use holdfast_models::bundle::Claim;
 
 use super::lane::Lane;
+use super::loads::Wanted;
 use super::version;
 use crate::config::VersionsConfig;
 use crate::request::TaskName;
@@ -91,6 +92,16 @@ impl Standing {
     /// A lane answers from now on.
     pub(super) fn serving(lane: Lane) -> Self {
         Self::Serving(Arc::new(lane))
+    }
+
+    /// Whether a load may say what becomes of it: what serves goes on, and what was unloaded stays so.
+    fn may_change(&self) -> bool {
+        !matches!(self, Self::Serving(_) | Self::Unloaded)
+    }
+
+    /// Whether it comes into service as soon as it is loaded.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self, Self::Spare | Self::Loading)
     }
 
     /// Whether this very bundle is what answers.
@@ -214,18 +225,15 @@ impl Catalog {
         is_still
     }
 
-    /// Notes that a bundle does not load; one before it that serves goes on.
+    /// Notes that a bundle does not load; one before it that serves goes on, and what was unloaded
+    /// stays so.
     pub(super) fn refuse(&mut self, bundle: &Bundle, why: &str) {
-        if self.entry_mut(bundle).is_some_and(|entry| entry.lane().is_none()) {
-            self.set(bundle, Standing::Refused(why.to_owned()));
-        }
+        self.set_if(bundle, Standing::may_change, Standing::Refused(why.to_owned()));
     }
 
     /// Notes that a bundle is being loaded, unless one before it serves, or it was unloaded.
     pub(super) fn begin(&mut self, bundle: &Bundle) {
-        let may_come =
-            |standing: &Standing| !matches!(standing, Standing::Serving(_) | Standing::Unloaded);
-        self.set_if(bundle, may_come, Standing::Loading);
+        self.set_if(bundle, Standing::may_change, Standing::Loading);
     }
 
     /// Notes that a bundle is not being loaded any more, whatever came of it.
@@ -236,17 +244,24 @@ impl Catalog {
         }
     }
 
-    /// Puts a bundle in service, in place of one with its name and version; false: it was taken out
-    /// of service meanwhile, or its folder went away.
+    /// Puts a bundle in service, in place of itself or of what serves with its name and version; false:
+    /// another one lies there by now, or none.
     pub(super) fn put(&mut self, path: PathBuf, lane: Lane) -> bool {
         let bundle = lane.bundle().clone();
         let may_come = |entry: &&mut Entry| {
             entry.is(bundle.name(), bundle.version())
-                && !matches!(entry.standing, Standing::Unloaded)
+                && (entry.lane().is_some() || entry.bundle.digest() == bundle.digest())
         };
         let Some(entry) = self.entries.iter_mut().find(may_come) else { return false };
         *entry = Entry { path, bundle, standing: Standing::serving(lane) };
         true
+    }
+
+    /// The bundle of this version, where it is to be loaded before it answers.
+    pub(super) fn spare(&self, wanted: &Wanted) -> Option<Bundle> {
+        let version = wanted.version.as_deref()?;
+        let entry = self.entries.iter().find(|entry| entry.is(&wanted.name, version))?;
+        entry.standing.is_awaited().then(|| entry.bundle.clone())
     }
 
     /// The entry of this very bundle; none where another one has taken its place.

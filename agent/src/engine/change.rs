@@ -3,28 +3,26 @@
 //! **Invariant:** behind the start one bundle is loaded at a time, and one is measured at a time; neither
 //! keeps one from being unloaded. What serves goes on until what takes its place is loaded and right;
 //! where that does not come about, it goes on, and the error says so. Who was taken by a bundle that goes
-//! is answered by it.
+//! is answered by it. What was being loaded when the operator took it out changes nothing any more.
 
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLockWriteGuard};
 use std::time::Duration;
 
 use holdfast_models::Bundle;
 use holdfast_models::bundle::Claim;
-use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use super::catalog::{Catalog, Damaged, Found, Standing, Target, Unusable, load_command};
 use super::heap;
-use super::loader::{Loaded, Loader};
-use super::{Engine, EngineError, Lane, bundle_folders, panicked};
+use super::loader::Loaded;
+use super::loads::{Joined, Turn, Wanted};
+use super::{Engine, EngineError, Lane, bundle_folders};
 use crate::tune::choice::Choice;
 
 /// The workers of a bundle that is unloaded end within this time, or are waited for no longer.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// What was being brought in when the operator took it out.
-const TAKEN_OUT: &str = "it was taken out of service meanwhile";
 
 impl Engine {
     /// Looks at the bundle folders again and brings the version of a bundle into service that they
@@ -36,22 +34,23 @@ impl Engine {
     /// There is no such bundle, or it does not load; what served goes on. A newer version lies there and
     /// is damaged; what is intact was brought in.
     pub async fn load(&self, model: &str) -> Result<(), EngineError> {
-        let begin = || {
+        let wanted = Wanted { name: model.to_owned(), version: None };
+        let begin = |turn: Turn| {
             let (engine, model) = (self.clone(), model.to_owned());
-            async move { engine.bring_in(&model).await }
+            async move { engine.bring_in(&model, &turn).await }
         };
-        let (load, is_joined) = self.loads.join(model, begin);
-        load.await?;
-        if is_joined {
-            // What lies in the folders may be otherwise since the first one looked.
-            return self.loads.join(model, begin).0.await;
+        let Joined { load, turn, is_others } = self.loads.join(&wanted, begin);
+        let ended = load.await;
+        if !is_others || turn.is_given_up() {
+            return ended;
         }
-        Ok(())
+        // What lies in the folders may be otherwise since the first one looked, whatever came of that.
+        self.loads.join(&wanted, begin).load.await
     }
 
-    async fn bring_in(&self, model: &str) -> Result<(), EngineError> {
+    async fn bring_in(&self, model: &str, turn: &Turn) -> Result<(), EngineError> {
         let (found, faults) = self.look_again().await;
-        let target = self.write().look_again(found, faults, model);
+        let target = self.change(turn, model)?.look_again(found, faults, model);
         let version = target.as_ref().map(|target| target.bundle.version());
         let damaged = self.catalog().damaged(model, version);
         let Some(target) = target else {
@@ -67,37 +66,65 @@ impl Engine {
         // What serves although its files are damaged by now is not given up for an older one.
         let is_worse = |damaged: &Damaged| self.catalog().is_default_of(model, &damaged.path);
         if !damaged.as_ref().is_some_and(is_worse) {
-            self.put_in_service(model, target).await?;
+            self.put_in_service(model, target, turn).await?;
         }
         damaged.map_or(Ok(()), |damaged| Err(self.instead(model, damaged)))
     }
 
-    async fn put_in_service(&self, model: &str, target: Target) -> Result<(), EngineError> {
+    async fn put_in_service(
+        &self,
+        model: &str,
+        target: Target,
+        turn: &Turn,
+    ) -> Result<(), EngineError> {
         let Target { path, bundle, serves } = target;
-        let not_ready = |why| EngineError::NotReady { model: named(&bundle), why };
         if !serves {
-            let _begun = Begun::new(&self.catalog, &bundle);
-            let loaded = self.load_or_measure(&bundle).await;
-            // Somebody who asked it may have had it loaded meanwhile.
-            let is_there = || self.catalog().lane_of(&bundle).is_some();
-            match loaded {
-                Ok(lane) => {
-                    let told = lane.model().to_owned();
-                    if !self.write().put(path, lane) {
-                        return Err(not_ready(format!("{TAKEN_OUT}; {}", load_command(model))));
-                    }
-                    tracing::info!(model = told, "in service");
-                    self.came.notify_one();
-                }
-                Err(_) if is_there() => {}
+            // Who asks for it by name wants it tried again, whatever it did before.
+            self.loader.tuning.try_again(&bundle).await;
+            let _begun = Begun::new(self, &bundle, turn);
+            match self.load_or_measure(&bundle).await {
+                Ok(lane) => return self.come_in(path, lane, turn),
+                // Somebody who asked it may have had it loaded meanwhile.
+                Err(_) if self.catalog().lane_of(&bundle).is_some() => {}
                 Err(why) => {
-                    self.write().refuse(&bundle, &why);
-                    return Err(not_ready(self.still(model, why)));
+                    self.change(turn, &named(&bundle))?.refuse(&bundle, &why);
+                    let why = self.still(model, why);
+                    return Err(EngineError::NotReady { model: named(&bundle), why });
                 }
             }
         }
-        self.write().retire(model, bundle.version());
+        self.change(turn, &named(&bundle))?.retire(model, bundle.version());
         Ok(())
+    }
+
+    /// Puts what was loaded in service, and lets go what it takes the place of.
+    fn come_in(&self, path: PathBuf, lane: Lane, turn: &Turn) -> Result<(), EngineError> {
+        let (told, bundle) = (lane.model().to_owned(), lane.bundle().clone());
+        let mut catalog = self.change(turn, &named(&bundle))?;
+        if !catalog.put(path, lane) {
+            let why = format!("its files changed meanwhile; {}", load_command(bundle.name()));
+            return Err(EngineError::NotReady { model: named(&bundle), why });
+        }
+        catalog.retire(bundle.name(), bundle.version());
+        drop(catalog);
+        tracing::info!(model = told, "in service");
+        self.came.notify_one();
+        Ok(())
+    }
+
+    /// The catalog, for a load that was not given up: whoever gives one up does so before changing it.
+    fn change(
+        &self,
+        turn: &Turn,
+        model: &str,
+    ) -> Result<RwLockWriteGuard<'_, Catalog>, EngineError> {
+        let catalog = self.write();
+        if turn.is_given_up() {
+            let name = model.split('@').next().unwrap_or_default();
+            let why = format!("it was taken out of service meanwhile; {}", load_command(name));
+            return Err(EngineError::NotReady { model: model.to_owned(), why });
+        }
+        Ok(catalog)
     }
 
     /// What a load says that found a version which cannot be used.
@@ -153,19 +180,30 @@ impl Engine {
             Answering::Lane(lane) => return Ok(lane),
             Answering::Spare(bundle) => bundle,
         };
-        let begun = Instant::now();
+        let (begun, late) = (Instant::now(), named(&bundle));
         let loading = async {
-            let one = self.loading.clone().lock_owned().await;
-            // Meanwhile it may have been loaded, taken out, or replaced by another one.
-            match self.answering(model, version).await? {
-                Answering::Lane(lane) => Ok(lane),
-                Answering::Spare(bundle) => self.load_behind(*bundle, one).await,
+            let mut bundle = bundle;
+            loop {
+                // On a task of its own: who is late has it loaded all the same, for whoever comes next.
+                let wanted = Wanted::of(&bundle);
+                let load = self.loads.join(&wanted, |turn| {
+                    let (engine, wanted) = (self.clone(), wanted.clone());
+                    async move { engine.wake(&wanted, &turn).await }
+                });
+                let woken = load.load.await;
+                match (self.answering(model, version).await?, woken) {
+                    (Answering::Lane(lane), _) => return Ok(lane),
+                    (Answering::Spare(next), Err(error)) if next.digest() == bundle.digest() => {
+                        return Err(error);
+                    }
+                    // Another one has taken its place meanwhile.
+                    (Answering::Spare(next), _) => bundle = next,
+                }
             }
         };
-        // Who is late has it loaded all the same, for whoever comes next.
-        tokio::time::timeout_at(give_up_at, loading).await.unwrap_or_else(|_| {
-            Err(EngineError::Late { model: named(&bundle), waited: give_up_at - begun })
-        })
+        tokio::time::timeout_at(give_up_at, loading)
+            .await
+            .unwrap_or_else(|_| Err(EngineError::Late { model: late, waited: give_up_at - begun }))
     }
 
     pub(super) async fn answering(
@@ -185,51 +223,41 @@ impl Engine {
         }
     }
 
-    /// Loads a bundle in the way that is known for it, also when nobody waits for it any more.
-    async fn load_behind(
-        &self,
-        bundle: Bundle,
-        one: OwnedMutexGuard<()>,
-    ) -> Result<Arc<Lane>, EngineError> {
-        let (engine, model) = (self.clone(), named(&bundle));
-        let loading = tokio::task::spawn_blocking(move || {
-            let _one = one;
-            engine.wake(&bundle)
-        });
-        let woken = loading.await.unwrap_or_else(|panic| Err(panicked(&panic)));
-        woken.map_err(|why| EngineError::NotReady { model, why })
+    /// Loads a version in the way that is known for it, as it lies there when it is its turn.
+    async fn wake(&self, wanted: &Wanted, turn: &Turn) -> Result<(), EngineError> {
+        let waking = async {
+            // Meanwhile it may have been loaded, taken out, or replaced by another one.
+            let bundle = self.catalog().spare(wanted);
+            let Some(bundle) = bundle else { return Ok(()) };
+            let Err(error) = self.bring(&bundle, turn).await else {
+                self.came.notify_one();
+                return Ok(());
+            };
+            // Where there is only no room for it, the next who names it may have more luck.
+            let standing = match self.loader.fits(&bundle).await {
+                true => Standing::Refused(reason(&error)),
+                false => Standing::Spare,
+            };
+            self.change(turn, &named(&bundle))?.set_if(&bundle, Standing::is_awaited, standing);
+            Err(error)
+        };
+        self.alone(waking).await
     }
 
-    /// Blocks.
-    fn wake(&self, bundle: &Bundle) -> Result<Arc<Lane>, String> {
-        self.write().begin(bundle);
-        let loader = &self.loader;
-        let lane = loader
-            .load(bundle)
-            .and_then(|loaded| Lane::start(bundle.clone(), loaded, &loader.config, None));
-        let is_awaited =
-            |standing: &Standing| matches!(standing, Standing::Loading | Standing::Spare);
-        match lane {
-            Ok(lane) => {
-                let lane = Arc::new(lane);
-                let serving = Standing::Serving(Arc::clone(&lane));
-                if !self.write().set_if(bundle, is_awaited, serving) {
-                    return Err(TAKEN_OUT.to_owned());
-                }
-                tracing::info!(model = lane.model(), "in service");
-                self.came.notify_one();
-                Ok(lane)
-            }
-            Err(why) => {
-                // Where there is only no room for it, the next who names it may have more luck.
-                let standing = match loader.fits(bundle) {
-                    true => Standing::Refused(why.clone()),
-                    false => Standing::Spare,
-                };
-                self.write().set_if(bundle, is_awaited, standing);
-                Err(why)
-            }
+    /// Loads a bundle in the way that is known for it, and puts it in service.
+    pub(super) async fn bring(&self, bundle: &Bundle, turn: &Turn) -> Result<(), EngineError> {
+        let model = named(bundle);
+        self.change(turn, &model)?.begin(bundle);
+        let loaded = self.loader.load(bundle).await;
+        let lane = loaded
+            .and_then(|loaded| Lane::start(bundle.clone(), loaded, &self.loader.config, None))
+            .map_err(|why| EngineError::NotReady { model: model.clone(), why })?;
+        let told = lane.model().to_owned();
+        let serving = Standing::serving(lane);
+        if self.change(turn, &model)?.set_if(bundle, Standing::is_awaited, serving) {
+            tracing::info!(model = told, "in service");
         }
+        Ok(())
     }
 
     /// Loads a bundle in the way that is known for it, or else in the best of all that are tried.
@@ -264,29 +292,21 @@ impl Engine {
 
     /// Loads a bundle in the way that is known for it, or in one that tract runs.
     async fn load_known(&self, bundle: &Bundle) -> Result<Loaded, String> {
-        let bundle = bundle.clone();
-        self.load_alone(move |loader| loader.load(&bundle)).await
+        self.alone(self.loader.load(bundle)).await
     }
 
     /// Loads a bundle in a way that was measured.
     pub(super) async fn load_as(&self, bundle: &Bundle, choice: Choice) -> Result<Loaded, String> {
-        let bundle = bundle.clone();
-        self.load_alone(move |loader| loader.load_as(&bundle, choice)).await
+        self.alone(self.loader.load_as(bundle, choice)).await
     }
 
-    async fn load_alone(
-        &self,
-        load: impl FnOnce(&Loader) -> Result<Loaded, String> + Send + 'static,
-    ) -> Result<Loaded, String> {
-        let one = self.loading.clone().lock_owned().await;
-        let loader = self.loader.clone();
-        let loading = tokio::task::spawn_blocking(move || {
-            let _one = one;
-            let loaded = load(&loader);
-            heap::give_back();
-            loaded
-        });
-        loading.await.unwrap_or_else(|panic| Err(panicked(&panic)))
+    /// Loads with nothing else being loaded behind the start, and gives back what that took beside the
+    /// model.
+    async fn alone<T>(&self, loading: impl Future<Output = T>) -> T {
+        let _one = self.loading.lock().await;
+        let loaded = loading.await;
+        tokio::task::spawn_blocking(heap::give_back).await.ok();
+        loaded
     }
 
     /// The bundles that lie in the folders now, and what cannot be used of them.
@@ -357,20 +377,37 @@ pub(super) enum Answering {
 
 /// A bundle is being loaded, until this is dropped.
 struct Begun<'a> {
-    catalog: &'a RwLock<Catalog>,
+    engine: &'a Engine,
     bundle: &'a Bundle,
+    turn: &'a Turn,
 }
 
 impl<'a> Begun<'a> {
-    fn new(catalog: &'a RwLock<Catalog>, bundle: &'a Bundle) -> Self {
-        super::write(catalog).begin(bundle);
-        Self { catalog, bundle }
+    fn new(engine: &'a Engine, bundle: &'a Bundle, turn: &'a Turn) -> Self {
+        let this = Self { engine, bundle, turn };
+        this.change(Catalog::begin);
+        this
+    }
+
+    /// Nothing where it was given up: what it says by then is not its own.
+    fn change(&self, change: impl FnOnce(&mut Catalog, &Bundle)) {
+        if let Ok(mut catalog) = self.engine.change(self.turn, self.bundle.name()) {
+            change(&mut catalog, self.bundle);
+        }
     }
 }
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        super::write(self.catalog).end(self.bundle);
+        self.change(Catalog::end);
+    }
+}
+
+/// Why a load did not come about, without the name.
+pub(super) fn reason(error: &EngineError) -> String {
+    match error {
+        EngineError::NotReady { why, .. } => why.clone(),
+        error => error.to_string(),
     }
 }
 

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::EngineError;
 use super::latency::{Latency, Quantiles};
 use super::loader::Loaded;
-use super::pool::{Batching, Load, Pool, Rules, Turned, Work, Worker};
-use super::runner::{Ailment, Ask, Given, Job, Runner};
+use super::pool::{Batching, Load, Pool, Rules, Turned, Worker};
+use super::runner::{Ask, Given, Job, Runner};
 use crate::answer::Answer;
 use crate::config::ModelsConfig;
 use crate::destination::Zone;
@@ -40,7 +40,6 @@ pub struct Lane {
     max_waiting: usize,
     workers: usize,
     figures: Arc<Figures>,
-    ailment: Arc<Ailment>,
     seconds: metrics::Histogram,
 }
 
@@ -91,14 +90,11 @@ impl Lane {
             hire_again_after: HIRE_AGAIN_AFTER,
             batching: batching(&bundle, &choice),
         };
-        let ailment = Arc::<Ailment>::default();
-        let (own, way, ill) = (Arc::clone(&bundle), loaded.way.clone(), Arc::clone(&ailment));
+        let (own, way) = (Arc::clone(&bundle), loaded.way.clone());
         let hire = move || -> Result<Worker<Job>, String> {
-            let mut runner = Runner::load(Arc::clone(&own), way.clone(), Arc::clone(&ill))?;
-            Ok(Box::new(move |work: Work<'_, Job>| runner.work(work)))
+            Ok(Box::new(Runner::load(Arc::clone(&own), way.clone())?))
         };
-        let mut runner = Runner::new(Arc::clone(&bundle), loaded, Arc::clone(&ailment));
-        let first = Box::new(move |work: Work<'_, Job>| runner.work(work));
+        let first = Box::new(Runner::new(Arc::clone(&bundle), loaded));
         let pool = Pool::start(bundle.name().to_owned(), rules, first, Box::new(hire))?;
         Ok(Self {
             variants: bundle.variants().iter().map(|v| v.name().to_owned()).collect(),
@@ -107,7 +103,6 @@ impl Lane {
             workers,
             seconds: metrics::histogram!("holdfast_inference_seconds", "task" => task.to_string()),
             figures: before.map(|lane| Arc::clone(&lane.figures)).unwrap_or_default(),
-            ailment,
             task,
             bundle,
             choice,
@@ -193,7 +188,7 @@ impl Lane {
     /// Why no request is answered, such as files that were damaged while it gave its memory back;
     /// `None` as long as they are. The next request tries again.
     pub fn fault(&self) -> Option<String> {
-        self.ailment.get()
+        self.pool.fault()
     }
 
     /// What waits, and who works.
@@ -251,6 +246,10 @@ impl Lane {
         let admitted = self.pool.admit(Job { ask, reply }, priority, give_up_at);
         let (_ticket, instead) = admitted.map_err(|turned| match turned {
             Turned::Full { expected } => self.busy(expected),
+            Turned::Ill { why } => {
+                let model = format!("{}@{}", self.name(), self.version());
+                EngineError::NotReady { model, why }
+            }
             Turned::TooLate { expected } => {
                 metrics::counter!("holdfast_turned_away_total", "model" => self.name().to_owned(), "why" => "deadline").increment(1);
                 EngineError::TooLate { model: model(), within, expected }

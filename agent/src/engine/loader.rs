@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use holdfast_models::{Bundle, Goldens, Loading, Model, Runtime};
 
-use super::memory::{Memory, Room};
+use super::memory::{Memory, NoRoom, Room};
+use super::panicked;
 use crate::config::ModelsConfig;
 use crate::tune::candidates::{Pins, TRACT, candidates};
 use crate::tune::choice::Choice;
@@ -44,6 +45,11 @@ impl std::fmt::Debug for Way {
 }
 
 impl Way {
+    /// A way that takes so much memory.
+    pub(super) fn new(choice: Choice, runtime: Arc<dyn Runtime>, memory: Memory, kib: u64) -> Self {
+        Self { choice, runtime, memory, kib }
+    }
+
     /// Loads a bundle in this way. Blocks.
     ///
     /// # Errors
@@ -78,24 +84,30 @@ impl Loader {
     }
 
     /// Loads a bundle in the best way that is known, or in one that needs nothing but this program.
-    /// Blocks.
-    pub(super) fn load(&self, bundle: &Bundle) -> Result<Loaded, String> {
-        if let Some(choice) = self.tuning.stored(bundle, &self.config) {
+    pub(super) async fn load(&self, bundle: &Bundle) -> Result<Loaded, String> {
+        let stored = self.apart(bundle, |loader, bundle| {
+            let stored = loader.tuning.stored(bundle, &loader.config);
             // What does not fit now is no worse a choice for that.
-            let room = self.memory.take(self.memory_of(bundle, &choice));
-            drop(room.map_err(|error| error.to_string())?);
-            match self.load_as(bundle, choice.clone()) {
+            let room = stored.as_ref().map(|choice| loader.room_for(bundle, choice)).transpose();
+            room.map(|_room| stored).map_err(|error| error.to_string())
+        });
+        if let Some(choice) = stored.await? {
+            match self.load_as(bundle, choice.clone()).await {
                 Ok(loaded) => return Ok(loaded),
                 Err(why) => {
                     tracing::warn!(bundle = bundle.name(), %choice, %why, "what was measured to be the best does not load; another way serves until it is measured again");
-                    self.tuning.forget(bundle);
+                    let forgotten = |loader: &Self, bundle: &Bundle| {
+                        loader.tuning.forget(bundle);
+                        Ok(())
+                    };
+                    self.apart(bundle, forgotten).await?;
                 }
             }
         }
         let pins = Pins { variant: self.config.pins.variant.clone(), ..Pins::default() };
         let mut refused = Vec::new();
         for choice in candidates(bundle.variants(), &[], cores(), &pins) {
-            match self.load_as(bundle, choice) {
+            match self.load_as(bundle, choice).await {
                 Ok(loaded) => return Ok(loaded),
                 Err(why) => refused.push(why),
             }
@@ -103,23 +115,45 @@ impl Loader {
         Err(refused.join("; "))
     }
 
-    /// Loads a bundle as it was chosen. Blocks.
-    pub(super) fn load_as(&self, bundle: &Bundle, choice: Choice) -> Result<Loaded, String> {
-        // tract panics at worst, which is caught; a library can end the process.
-        let _loading = (choice.runtime != TRACT).then(|| self.tuning.loading(bundle));
-        let runtime = runtime(&choice.runtime, &self.config.onnxruntime)?.into();
-        let kib = self.memory_of(bundle, &choice);
-        let way = Way { choice, runtime, memory: self.memory.clone(), kib };
-        Ok(Loaded { ready: way.load(bundle)?, way })
+    /// Loads a bundle as it was chosen; what was never loaded here, in a process of its own first.
+    pub(super) async fn load_as(&self, bundle: &Bundle, choice: Choice) -> Result<Loaded, String> {
+        self.tuning.try_first(bundle, &choice).await?;
+        self.apart(bundle, move |loader, bundle| {
+            // tract was tried; a library can still end the process.
+            let _loading = (choice.runtime != TRACT).then(|| loader.tuning.loading(bundle));
+            let runtime = runtime(&choice.runtime, &loader.config.onnxruntime)?.into();
+            let kib = loader.memory_of(bundle, &choice);
+            let way = Way::new(choice, runtime, loader.memory.clone(), kib);
+            Ok(Loaded { ready: way.load(bundle)?, way })
+        })
+        .await
     }
 
-    /// Whether there is room for a bundle now, in the way that it would run. Blocks.
-    pub(super) fn fits(&self, bundle: &Bundle) -> bool {
-        let stored = self.tuning.stored(bundle, &self.config);
-        let first =
-            || candidates(bundle.variants(), &[], cores(), &Pins::default()).into_iter().next();
-        let choice = stored.or_else(first);
-        choice.is_some_and(|choice| self.memory.take(self.memory_of(bundle, &choice)).is_ok())
+    /// Whether there is room for a bundle now, in the way that it would run.
+    pub(super) async fn fits(&self, bundle: &Bundle) -> bool {
+        let fits = self.apart(bundle, |loader, bundle| {
+            let stored = loader.tuning.stored(bundle, &loader.config);
+            let first =
+                || candidates(bundle.variants(), &[], cores(), &Pins::default()).into_iter().next();
+            let choice = stored.or_else(first);
+            Ok(choice.is_some_and(|choice| loader.room_for(bundle, &choice).is_ok()))
+        });
+        fits.await.unwrap_or(false)
+    }
+
+    /// Does what blocks, off the reactor.
+    async fn apart<T: Send + 'static>(
+        &self,
+        bundle: &Bundle,
+        work: impl FnOnce(&Self, &Bundle) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let (this, bundle) = (self.clone(), bundle.clone());
+        let done = tokio::task::spawn_blocking(move || work(&this, &bundle)).await;
+        done.unwrap_or_else(|panic| Err(panicked(&panic)))
+    }
+
+    fn room_for(&self, bundle: &Bundle, choice: &Choice) -> Result<Room, NoRoom> {
+        self.memory.take(self.memory_of(bundle, choice))
     }
 
     /// What a bundle was measured to take, or else the estimate.

@@ -26,13 +26,14 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 
 use holdfast_models::{Bundle, Media};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use self::catalog::{Catalog, Entry, Standing, Unusable};
 pub use self::error::EngineError;
 pub use self::lane::{Lane, LocalAnswer, Terms};
 pub use self::latency::Quantiles;
 use self::loader::Loader;
-use self::loads::Loads;
+use self::loads::{Joined, Loads, Turn, Wanted};
 pub use self::pool::Load;
 pub use self::tensors::{
     ModelEntry, ModelMetadata, Readiness, TensorAnswer, TensorFault, TensorMetadata, TensorRequest,
@@ -69,57 +70,82 @@ pub struct RefusedBundle {
 }
 
 impl Engine {
-    /// Checks every bundle and loads one for each task, side by side; waits for all of them. Each runs
-    /// in the way that was measured to be the best, or else in the first that tract can run; one that
-    /// tract cannot run waits for [`Engine::tune`].
+    /// Checks every bundle and loads one for each task, side by side. Each runs in the way that was
+    /// measured to be the best, or else in the first that tract can run; one that tract cannot run waits
+    /// for [`Engine::tune`].
+    ///
+    /// Waits for all of them; where what was never loaded on this machine is tried in a process of its
+    /// own first, for so long as [`Tuning::patience`] says: what takes longer comes in behind the start.
     ///
     /// A bundle that cannot be used is refused and reported in [`Engine::refused`]; the others
     /// serve. Where several bundles do one task, the first in the configured order that loads
     /// serves, and the ones behind it are not loaded.
     pub async fn start(config: &ModelsConfig, tuning: &Arc<Tuning>) -> Self {
-        let folders = bundle_folders(&config.bundles);
-        let opening = folders.into_iter().map(|path| {
-            let folder = path.clone();
-            (path, tokio::task::spawn_blocking(move || Bundle::open(&folder)))
-        });
-        let mut catalog = Catalog::new(config.versions.clone());
-        for (path, opening) in opening.collect::<Vec<_>>() {
-            match opening.await {
-                Ok(Ok(bundle)) => catalog.add(path, bundle),
-                Ok(Err(error)) => {
-                    catalog.refuse_folder(Unusable::new(path, crate::error_chain(&error)));
-                }
-                Err(panic) => catalog.refuse_folder(Unusable::new(path, panicked(&panic))),
-            }
-        }
+        let catalog = opened(config).await;
         let pins = &config.pins;
         let unmet = catalog.unmet().into_iter().chain(pins::unmet_variants(pins, &catalog));
         unmet.for_each(|why| tracing::warn!("{why}"));
-        let loader = Loader::new(config, tuning);
-        let loading = catalog.by_task().into_iter().map(|bundles| {
-            let loader = loader.clone();
-            tokio::task::spawn_blocking(move || load_first(bundles, &loader))
-        });
-        for loading in loading.collect::<Vec<_>>() {
-            match loading.await {
-                Ok(tried) => {
-                    tried.into_iter().for_each(|(bundle, standing)| catalog.set(&bundle, standing));
-                }
-                // The loader catches what a bundle can do.
-                Err(panic) => tracing::error!(why = panicked(&panic), "bundles were not loaded"),
-            }
-        }
-        for RefusedBundle { path, why, .. } in catalog.refused().iter().filter(|b| b.is_spare) {
-            tracing::info!(bundle = %path.display(), %why, "bundle not needed");
-        }
-        Self {
-            loader,
+        let tasks = catalog.by_task();
+        let engine = Self {
+            loader: Loader::new(config, tuning),
             catalog: Arc::new(RwLock::new(catalog)),
             loads: Loads::default(),
             loading: Arc::default(),
             measuring: Arc::default(),
             came: Arc::default(),
             no_runtime: Arc::default(),
+        };
+        let mut loading = JoinSet::new();
+        for bundles in tasks {
+            loading.spawn(engine.clone().load_first(bundles));
+        }
+        let all = async { while loading.join_next().await.is_some() {} };
+        let is_over = match tuning.patience() {
+            Some(patience) => tokio::time::timeout(patience, all).await.is_ok(),
+            None => {
+                all.await;
+                true
+            }
+        };
+        if !is_over {
+            tracing::warn!(
+                left = loading.len(),
+                "what is being tried for the first time takes its time; it comes in when it is ready"
+            );
+            let came = Arc::clone(&engine.came);
+            tokio::spawn(async move {
+                while loading.join_next().await.is_some() {
+                    came.notify_one();
+                }
+            });
+        }
+        for RefusedBundle { path, why, .. } in engine.refused().iter().filter(|b| b.is_spare) {
+            tracing::info!(bundle = %path.display(), %why, "bundle not needed");
+        }
+        engine
+    }
+
+    /// Loads the first of `bundles`, which all do one task, that can be loaded. Where none loads, the
+    /// first is to be tried otherwise.
+    async fn load_first(self, bundles: Vec<Bundle>) {
+        let mut refused: Vec<(Bundle, String)> = Vec::new();
+        let mut has_none = true;
+        for bundle in bundles {
+            let (engine, own) = (self.clone(), bundle.clone());
+            let begin = |turn: Turn| async move { engine.bring(&own, &turn).await };
+            let Joined { load, turn, .. } = self.loads.join(&Wanted::of(&bundle), begin);
+            match load.await {
+                Ok(()) => {
+                    has_none = false;
+                    break;
+                }
+                Err(_) if turn.is_given_up() => {}
+                Err(error) => refused.push((bundle, change::reason(&error))),
+            }
+        }
+        for (at, (bundle, why)) in refused.into_iter().enumerate() {
+            let standing = if has_none && at == 0 { Standing::Untried } else { Standing::Refused };
+            self.write().set_if(&bundle, Standing::is_awaited, standing(why));
         }
     }
 
@@ -171,10 +197,13 @@ impl Engine {
         self.bundles_that(|entry| matches!(entry.standing, Standing::Untried(_)))
     }
 
-    /// The bundles in service, and those that are to be tried first.
+    /// The bundles in service, and those that are to be loaded or tried first.
     pub fn bundles(&self) -> Vec<Bundle> {
         self.bundles_that(|entry| {
-            matches!(entry.standing, Standing::Serving(_) | Standing::Untried(_))
+            matches!(
+                entry.standing,
+                Standing::Serving(_) | Standing::Loading | Standing::Untried(_)
+            )
         })
     }
 
@@ -207,29 +236,23 @@ fn panicked(panic: &tokio::task::JoinError) -> String {
     format!("loading panicked: {panic}; report this as a bug")
 }
 
-/// Loads the first of `bundles`, which all do one task, that can be loaded; says what became of each
-/// that was tried. Where none loads, the first is to be tried otherwise.
-fn load_first(bundles: Vec<Bundle>, loader: &Loader) -> Vec<(Bundle, Standing)> {
-    let mut refused: Vec<(Bundle, String)> = Vec::new();
-    let mut serving = None;
-    for bundle in bundles {
-        let lane = loader
-            .load(&bundle)
-            .and_then(|loaded| Lane::start(bundle.clone(), loaded, &loader.config, None));
-        match lane {
-            Ok(lane) => {
-                serving = Some((bundle, Standing::serving(lane)));
-                break;
+/// Every bundle that lies in the configured folders.
+async fn opened(config: &ModelsConfig) -> Catalog {
+    let opening = bundle_folders(&config.bundles).into_iter().map(|path| {
+        let folder = path.clone();
+        (path, tokio::task::spawn_blocking(move || Bundle::open(&folder)))
+    });
+    let mut catalog = Catalog::new(config.versions.clone());
+    for (path, opening) in opening.collect::<Vec<_>>() {
+        match opening.await {
+            Ok(Ok(bundle)) => catalog.add(path, bundle),
+            Ok(Err(error)) => {
+                catalog.refuse_folder(Unusable::new(path, crate::error_chain(&error)));
             }
-            Err(why) => refused.push((bundle, why)),
+            Err(panic) => catalog.refuse_folder(Unusable::new(path, panicked(&panic))),
         }
     }
-    let has_none = serving.is_none();
-    let refused = refused.into_iter().enumerate().map(|(at, (bundle, why))| {
-        let standing = if has_none && at == 0 { Standing::Untried } else { Standing::Refused };
-        (bundle, standing(why))
-    });
-    refused.chain(serving).collect()
+    catalog
 }
 
 /// The bundle folders among `places` and directly inside of them, each place sorted by name. Inside,

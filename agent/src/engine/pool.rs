@@ -2,11 +2,13 @@
 //!
 //! One worker begins; more are taken on, up to the most, when somebody waits and all are busy. Each
 //! is a thread, and blocks it. Who has nothing to do for a while rests: the last worker lets go of what
-//! it holds, the others end. Where one could not be had, the next is asked for a while later.
+//! it holds, the others end. Where one could not be had, the next is asked for a while later. One that
+//! cannot get back what it needs ends too; the last one tells so those who wait, and tries again when
+//! the next comes: who comes while that one waits is told at once.
 //!
-//! **Invariant:** a job whose caller went away, or whose time is over, is never begun. There is always a
-//! worker that looks at the line: one that is still to come does not count. The threads end when the
-//! pool is dropped and its line is empty.
+//! **Invariant:** a job whose caller went away, or whose time is over, is never begun, and none is begun
+//! by a worker that lacks what it needs. There is always a worker that looks at the line: one that is
+//! still to come does not count. The threads end when the pool is dropped and its line is empty.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,19 +20,33 @@ use super::line::{Entered, Line, Place};
 use super::pace::{Front, Pace};
 use crate::request::Priority;
 
-/// What a worker is told to do.
-#[derive(Debug)]
-pub(super) enum Work<'a, J> {
-    /// Do these; whatever is left in there is dropped. Nobody hears of it yet.
-    Do(&'a mut Vec<J>),
-    /// Tell those who wait what came of it: who asks again at once finds a worker that is free.
-    Tell,
-    /// There was nothing to do for a while: let go of what can be had again.
-    Rest,
+/// One who works, on a thread of its own; must not panic.
+pub(super) trait Work<J>: Send {
+    /// Whether it has what it needs.
+    fn is_ready(&self) -> bool;
+
+    /// Gets back what it needs.
+    ///
+    /// # Errors
+    /// It cannot be had; as a sentence.
+    fn make_ready(&mut self) -> Result<(), String>;
+
+    /// Does these, and says in how many runs; whatever is left in there is dropped. Those who wait need
+    /// not hear of it yet.
+    fn work(&mut self, jobs: &mut Vec<J>) -> u64;
+
+    /// Tells those who wait what came of it: who asks again at once finds a worker that is free.
+    fn tell(&mut self);
+
+    /// Tells one who waits that nothing will come of it.
+    fn turn_away(&mut self, job: J, why: &str);
+
+    /// There was nothing to do for a while: lets go of what can be had again.
+    fn rest(&mut self);
 }
 
-/// One who works, on a thread of its own; must not panic.
-pub(super) type Worker<J> = Box<dyn FnMut(Work<'_, J>) + Send>;
+/// A worker.
+pub(super) type Worker<J> = Box<dyn Work<J>>;
 /// Makes one more worker, on the thread that it is to have.
 pub(super) type Hire<J> = Box<dyn Fn() -> Result<Worker<J>, String> + Send + Sync>;
 
@@ -93,6 +109,8 @@ struct Floor<J> {
     pace: Pace,
     runs: u64,
     is_resting: bool,
+    /// Why the one worker that there is cannot work.
+    ill: Option<String>,
     is_closed: bool,
 }
 
@@ -104,7 +122,7 @@ pub(super) struct Ticket<J: Send + 'static> {
 }
 
 /// Why a job was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Turned {
     /// The line is full.
     Full {
@@ -115,6 +133,11 @@ pub(super) enum Turned {
     TooLate {
         /// How long it would take.
         expected: Duration,
+    },
+    /// Nobody can work, and whether that is so still is being found out for somebody else.
+    Ill {
+        /// Why.
+        why: String,
     },
 }
 
@@ -160,6 +183,7 @@ impl<J: Send + 'static> Pool<J> {
             pace: Pace::default(),
             runs: 0,
             is_resting: false,
+            ill: None,
             is_closed: false,
         };
         let shared = Arc::new(Shared {
@@ -189,6 +213,9 @@ impl<J: Send + 'static> Pool<J> {
     ) -> Result<(Ticket<J>, Option<J>), Turned> {
         let now = Instant::now();
         let mut floor = self.shared.floor();
+        if let Some(why) = floor.ill.clone().filter(|_| floor.line.len() > 0) {
+            return Err(Turned::Ill { why });
+        }
         let place = floor.line.place(priority, now);
         let expected = floor.pace.expected(floor.front(place), now);
         if now + expected >= give_up_at {
@@ -218,6 +245,11 @@ impl<J: Send + 'static> Pool<J> {
         let Floor { workers, idle, runs, is_resting, .. } = *floor;
         let busy = workers.saturating_sub(idle);
         Load { waiting: floor.line.len(), workers, busy, runs, is_resting }
+    }
+
+    /// Why nobody can work; `None` as long as somebody can. The next job has it tried again.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.shared.floor().ill.clone()
     }
 }
 
@@ -257,22 +289,31 @@ impl<J: Send + 'static> Shared<J> {
     fn grow(self: &Arc<Self>) {
         let this = Arc::clone(self);
         let hired = self.spawn(move || match (this.hire)() {
-            Ok(worker) => this.serve(worker),
-            Err(why) => this.stay_small(&why),
+            Ok(worker) => {
+                this.floor().ill = None;
+                this.serve(worker);
+            }
+            Err(why) => {
+                let mut floor = this.floor();
+                floor.coming -= 1;
+                this.stay_small(floor, &why);
+            }
         });
         if let Err(why) = hired {
-            self.stay_small(&why);
+            let mut floor = self.floor();
+            floor.coming -= 1;
+            self.stay_small(floor, &why);
         }
     }
 
-    /// What did not come about is not tried at every request.
-    fn stay_small(&self, why: &str) {
-        let mut floor = self.floor();
+    /// There is one worker less. What did not come about is not tried at every request.
+    fn stay_small(&self, mut floor: MutexGuard<'_, Floor<J>>, why: &str) {
         floor.workers -= 1;
-        floor.coming -= 1;
         floor.hire_from = Some(Instant::now() + self.hire_again_after);
         let workers = floor.workers;
         drop(floor);
+        // It may have been waited for.
+        self.bell.notify_one();
         let again_in_s = self.hire_again_after.as_secs();
         tracing::warn!(model = self.name, workers, again_in_s, why, "no further worker can be had");
     }
@@ -285,15 +326,15 @@ impl<J: Send + 'static> Shared<J> {
             let count = jobs.len();
             before = Some(count);
             let begun = Instant::now();
-            worker(Work::Do(&mut jobs));
+            let runs = worker.work(&mut jobs);
             jobs.clear();
             let now = Instant::now();
             let mut floor = self.floor();
             floor.pace.note(now - begun, count, now);
-            floor.runs += 1;
+            floor.runs += runs;
             floor.coming += 1;
             drop(floor);
-            worker(Work::Tell);
+            worker.tell();
         }
     }
 
@@ -308,7 +349,14 @@ impl<J: Send + 'static> Shared<J> {
             if !was_idle && (before > Some(1) || floor.line.len() > 1) {
                 floor = self.gather(floor);
             }
-            if let Some(first) = floor.line.next(Instant::now()) {
+            if floor.line.len() > 0 && !worker.is_ready() {
+                match self.make_ready(floor, worker) {
+                    Some(again) => floor = again,
+                    None => return false,
+                }
+            }
+            let first = worker.is_ready().then(|| floor.line.next(Instant::now())).flatten();
+            if let Some(first) = first {
                 floor.is_resting = false;
                 jobs.push(first);
                 self.fill(&mut floor, jobs);
@@ -317,8 +365,10 @@ impl<J: Send + 'static> Shared<J> {
                 }
                 return true;
             }
-            if floor.is_closed {
+            if floor.is_closed && floor.line.len() == 0 {
                 floor.workers -= 1;
+                // Somebody may have waited for this one.
+                self.bell.notify_one();
                 return false;
             }
             was_idle = true;
@@ -333,12 +383,46 @@ impl<J: Send + 'static> Shared<J> {
                     return false;
                 }
                 drop(floor);
-                worker(Work::Rest);
+                worker.rest();
                 rests = true;
                 floor = self.floor();
                 floor.is_resting = true;
             }
         }
+    }
+
+    /// Has a worker get back what it needs, since somebody waits. Where that cannot be had it takes nothing:
+    /// it ends (`None`) where another one looks at the line, and else tells those who wait.
+    fn make_ready<'a>(
+        &'a self,
+        mut floor: MutexGuard<'a, Floor<J>>,
+        worker: &mut Worker<J>,
+    ) -> Option<MutexGuard<'a, Floor<J>>> {
+        // It takes its time, and it may not come about: who is free and ready goes first.
+        floor.coming += 1;
+        drop(floor);
+        self.bell.notify_one();
+        let ready = worker.make_ready();
+        let mut floor = self.floor();
+        floor.coming -= 1;
+        let Err(why) = ready else {
+            floor.ill = None;
+            return Some(floor);
+        };
+        if floor.workers - floor.coming > 1 {
+            self.stay_small(floor, &why);
+            return None;
+        }
+        // Who is still to come may be able to work; who does not come says so by the bell.
+        if floor.coming > 0 {
+            return Some(floor);
+        }
+        floor.ill = Some(why.clone());
+        let now = Instant::now();
+        let left: Vec<J> = std::iter::from_fn(|| floor.line.next(now)).collect();
+        drop(floor);
+        left.into_iter().for_each(|job| worker.turn_away(job, &why));
+        Some(self.floor())
     }
 
     /// A worker that comes from its work, and finds less than it could do at once, gives others the

@@ -1,10 +1,11 @@
 //! One worker of a bundle: the model that it holds, and how jobs are answered with it.
 //!
 //! **Invariant:** a model that fails or panics takes down its own request only; one that panicked is
-//! loaded anew, since its buffers may be half written.
+//! loaded anew, since its buffers may be half written. Where a batch fails, nobody waits for the answers
+//! of the others in it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use holdfast_models::runtime::TensorSpec;
 use holdfast_models::{Bundle, InferError, Inference, Media, Model, Tensor};
@@ -59,26 +60,10 @@ pub(super) enum Given {
     Tensors(Vec<Tensor>),
 }
 
-/// What keeps a bundle in service from answering, for all of its workers.
-#[derive(Debug, Default)]
-pub(super) struct Ailment(Mutex<Option<String>>);
-
-impl Ailment {
-    /// Why no request is answered; `None` as long as they are.
-    pub(super) fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, why: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    }
-}
-
 /// A worker's own.
 pub(super) struct Runner {
     bundle: Arc<Bundle>,
     way: Way,
-    ailment: Arc<Ailment>,
     /// Gone while it rests, and after it panicked.
     ready: Option<Ready>,
     /// The inputs and outputs of batches, one after the other in the same memory.
@@ -88,13 +73,14 @@ pub(super) struct Runner {
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     rows: metrics::Histogram,
     runs: metrics::Counter,
+    ran: u64,
 }
 
 type Answer = Result<Given, EngineError>;
 
 impl Runner {
     /// A worker with a model that is ready.
-    pub(super) fn new(bundle: Arc<Bundle>, loaded: Loaded, ailment: Arc<Ailment>) -> Self {
+    pub(super) fn new(bundle: Arc<Bundle>, loaded: Loaded) -> Self {
         let Loaded { ready, way } = loaded;
         let empty = |specs: &[TensorSpec]| -> Vec<Tensor> {
             specs.iter().map(|spec| Tensor::zeros(&[0], spec.dtype)).collect()
@@ -105,59 +91,24 @@ impl Runner {
         // It goes on where the bundle was in service before.
         let runs =
             metrics::counter!("holdfast_model_runs_total", "model" => name, "version" => version);
-        let answers = Vec::new();
-        Self { bundle, way, ailment, ready: Some(ready), stacked, given, answers, rows, runs }
+        let (ready, answers, ran) = (Some(ready), Vec::new(), 0);
+        Self { bundle, way, ready, stacked, given, answers, rows, runs, ran }
     }
 
     /// One more worker, whose model is loaded here. Blocks.
     ///
     /// # Errors
     /// It does not load; as a sentence.
-    pub(super) fn load(
-        bundle: Arc<Bundle>,
-        way: Way,
-        ailment: Arc<Ailment>,
-    ) -> Result<Self, String> {
+    pub(super) fn load(bundle: Arc<Bundle>, way: Way) -> Result<Self, String> {
         let ready = way.load(&bundle)?;
-        Ok(Self::new(bundle, Loaded { ready, way }, ailment))
-    }
-
-    /// Does what a worker is told.
-    pub(super) fn work(&mut self, work: Work<'_, Job>) {
-        match work {
-            Work::Do(jobs) => {
-                // Whoever is gone wants no answer.
-                jobs.retain(|job| !job.reply.is_closed());
-                if jobs.is_empty() {
-                    return;
-                }
-                let rows: usize = jobs.iter().map(Job::rows).sum();
-                self.runs.increment(1);
-                self.rows.record(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)));
-                // Where a batch fails, each of them has its own answer or its own reason.
-                if jobs.len() < 2 || !self.answer_together(jobs) {
-                    jobs.drain(..).for_each(|job| self.answer(job));
-                }
-            }
-            // Who went away meanwhile gets an answer that nobody takes.
-            Work::Tell => self.answers.drain(..).for_each(|(to, answer)| drop(to.send(answer))),
-            Work::Rest => {
-                self.ready = None;
-                heap::give_back();
-                tracing::info!(
-                    bundle = self.bundle.name(),
-                    version = self.bundle.version(),
-                    "nobody asked it for models.idle_unload_s: its memory is given back, and it is loaded again when somebody does"
-                );
-            }
-        }
+        Ok(Self::new(bundle, Loaded { ready, way }))
     }
 
     /// Whose caller is late, or went away, is not worked for to the end.
     fn answer(&mut self, job: Job) {
         let given = match &job.ask {
             Ask::Media(media) => self.infer(media, || !job.reply.is_closed()).map(Given::Inference),
-            Ask::Tensors(inputs) => self.run(inputs).map(Given::Tensors),
+            Ask::Tensors(inputs) => self.run(inputs, job.rows()).map(Given::Tensors),
         };
         self.answers.push((job.reply, given));
     }
@@ -166,10 +117,10 @@ impl Runner {
     fn answer_together(&mut self, jobs: &mut Vec<Job>) -> bool {
         let (mut stacked, mut given) =
             (std::mem::take(&mut self.stacked), std::mem::take(&mut self.given));
-        let is_stacked = stack(jobs, &mut stacked);
+        let (is_stacked, rows) = (stack(jobs, &mut stacked), jobs.iter().map(Job::rows).sum());
         let ran = is_stacked
             && matches!(
-                self.with_model(|model| model.run_tensors(&stacked, &mut given)),
+                self.with_model(rows, |model| model.run_tensors(&stacked, &mut given)),
                 Ok(Ok(()))
             );
         let mut parts = Vec::new();
@@ -198,45 +149,102 @@ impl Runner {
         media: &Media,
         is_wanted: impl FnMut() -> bool,
     ) -> Result<Inference, EngineError> {
-        self.with_model(|model| model.infer_while(media, is_wanted))?.map_err(told)
+        self.with_model(1, |model| model.infer_while(media, is_wanted))?.map_err(told)
     }
 
     /// The outputs leave with the answer, so they have memory of their own.
-    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+    fn run(&mut self, inputs: &[Tensor], rows: usize) -> Result<Vec<Tensor>, EngineError> {
         let specs = self.bundle.outputs();
         let mut outputs: Vec<_> = specs.iter().map(|s| Tensor::zeros(&[0], s.dtype)).collect();
-        self.with_model(|model| model.run_tensors(inputs, &mut outputs))?.map_err(told)?;
+        self.with_model(rows, |model| model.run_tensors(inputs, &mut outputs))?.map_err(told)?;
         Ok(outputs)
     }
 
-    /// What is wrong with the bundle is known from here on, until it loads again.
-    fn reload(&self) -> Result<Ready, EngineError> {
-        let loaded = self.way.load(&self.bundle);
+    fn reload(&self) -> Result<Ready, String> {
         let bundle = self.bundle.name();
-        let ill = loaded.as_ref().err().map(|why| {
+        self.way.load(&self.bundle).map_err(|why| {
             tracing::error!(bundle, why, "the model could not be loaded again");
             format!("it could not be loaded again: {why}")
-        });
-        self.ailment.set(ill.clone());
-        loaded.map_err(|_| EngineError::NotReady {
-            model: format!("{bundle}@{}", self.bundle.version()),
-            why: ill.unwrap_or_default(),
         })
     }
 
-    /// Runs the model, which is loaded again where it is gone.
-    fn with_model<T>(&mut self, run: impl FnOnce(&mut Model) -> T) -> Result<T, EngineError> {
-        let name = self.bundle.name();
+    fn not_ready(&self, why: String) -> EngineError {
+        let model = format!("{}@{}", self.bundle.name(), self.bundle.version());
+        EngineError::NotReady { model, why }
+    }
+
+    /// Runs the model once, which is loaded again where it is gone.
+    fn with_model<T>(
+        &mut self,
+        rows: usize,
+        run: impl FnOnce(&mut Model) -> T,
+    ) -> Result<T, EngineError> {
         let mut ready = match self.ready.take() {
             Some(ready) => ready,
-            None => self.reload()?,
+            None => self.reload().map_err(|why| self.not_ready(why))?,
         };
+        self.ran += 1;
+        self.runs.increment(1);
+        self.rows.record(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)));
+        let name = self.bundle.name();
         let Ok(done) = catch_unwind(AssertUnwindSafe(|| run(&mut ready.model))) else {
             tracing::error!(bundle = name, "the model panicked on an input; it is loaded anew");
             return Err(EngineError::Model(format!("{name} panicked on this input")));
         };
         self.ready = Some(ready);
         Ok(done)
+    }
+}
+
+impl Work<Job> for Runner {
+    fn is_ready(&self) -> bool {
+        self.ready.is_some()
+    }
+
+    fn make_ready(&mut self) -> Result<(), String> {
+        if self.ready.is_none() {
+            self.ready = Some(self.reload()?);
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, jobs: &mut Vec<Job>) -> u64 {
+        let before = self.ran;
+        // Whoever is gone wants no answer.
+        jobs.retain(|job| !job.reply.is_closed());
+        if jobs.len() < 2 || !self.answer_together(jobs) {
+            // Where a batch fails, each of them has its own answer or its own reason.
+            let mut ill = None;
+            for job in jobs.drain(..) {
+                // Those before it wait for nothing any more.
+                self.tell();
+                ill = ill.or_else(|| self.make_ready().err());
+                match &ill {
+                    None => self.answer(job),
+                    Some(why) => self.turn_away(job, why),
+                }
+            }
+        }
+        self.ran - before
+    }
+
+    fn tell(&mut self) {
+        // Who went away meanwhile gets an answer that nobody takes.
+        self.answers.drain(..).for_each(|(to, answer)| drop(to.send(answer)));
+    }
+
+    fn turn_away(&mut self, job: Job, why: &str) {
+        drop(job.reply.send(Err(self.not_ready(why.to_owned()))));
+    }
+
+    fn rest(&mut self) {
+        self.ready = None;
+        heap::give_back();
+        tracing::info!(
+            bundle = self.bundle.name(),
+            version = self.bundle.version(),
+            "nobody asked it for models.idle_unload_s: its memory is given back, and it is loaded again when somebody does"
+        );
     }
 }
 
@@ -254,3 +262,6 @@ fn told(error: InferError) -> EngineError {
         error => EngineError::Model(crate::error_chain(&error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

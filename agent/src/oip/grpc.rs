@@ -4,19 +4,18 @@
 //! tensors of away from the reactor; a connection that is idle is asked to go, and closed if it does
 //! not.
 
+mod about;
+mod call;
+
 use std::convert::Infallible;
-use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{self, HeaderMap, HeaderValue};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::FutureExt as _;
-use futures_util::future::Either;
-use http_body_util::Full;
+use axum::http::{self, HeaderMap};
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -25,30 +24,24 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::server::{Grpc, UnaryService};
-use tonic::{Code, Request, Response, Status};
 
-use super::compression::{self, Encoding, Unread};
+use self::about::{config, index, metadata, server_metadata};
+use self::call::{status, unary};
 use super::messages::{
-    self, ConfigOutput, ConfigTensor, Message, ModelConfig, ModelConfigResponse, ModelIndex,
-    ModelInferRequest, ModelInferResponse, ModelMetadataResponse, ModelRequest, Nothing,
-    ReadyResponse, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelRequest,
-    ServerLiveResponse, ServerMetadataResponse, TensorMetadata,
+    self, Message, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelRequest,
+    Nothing, ReadyResponse, RepositoryIndexRequest, RepositoryModelRequest, ServerLiveResponse,
 };
 use super::refusal::{Kind, Refusal, shown};
 use super::request::MAX_DEADLINE;
-use super::work::{self, InPlaceOf, TEXT_WEIGHT, off_reactor};
-use super::{EXTENSIONS, SMALL_BODY, ask, contents, dtype};
+use super::work::{InPlaceOf, TEXT_WEIGHT, off_reactor};
+use super::{ask, contents};
 use crate::access::{self, Caller, Denied, Need, Peer};
-use crate::api::body::{self, Limit, Place};
+use crate::api::body::{self, Place};
 use crate::api::{Api, Tls, guard, listen, server};
 use crate::engine;
 
 /// What all methods are under.
 const SERVICE: &str = "/inference.GRPCInferenceService/";
-/// Before each message: whether it is compressed, and its length in four bytes.
-const FRAME: usize = 5;
 /// Connections are tried this often, so that one whose other end is gone is noticed.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
@@ -276,61 +269,6 @@ fn read<M: Message + Default>(bytes: Bytes) -> Result<M, Refusal> {
     messages::read(bytes).map_err(Refusal::bad)
 }
 
-fn server_metadata() -> ServerMetadataResponse {
-    ServerMetadataResponse {
-        name: "holdfast".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
-    }
-}
-
-fn metadata(found: engine::ModelMetadata) -> ModelMetadataResponse {
-    let tensor = |tensor: &engine::TensorMetadata| TensorMetadata {
-        name: tensor.name.clone(),
-        datatype: dtype::name(tensor.dtype).to_owned(),
-        shape: ask::dims(tensor),
-    };
-    ModelMetadataResponse {
-        inputs: found.inputs.iter().map(tensor).collect(),
-        outputs: found.outputs.iter().map(tensor).collect(),
-        name: found.name,
-        versions: found.versions,
-        platform: found.platform,
-    }
-}
-
-fn config(found: engine::ModelMetadata) -> ModelConfig {
-    let input = |tensor: &engine::TensorMetadata| ConfigTensor {
-        name: tensor.name.clone(),
-        data_type: dtype::number(tensor.dtype),
-        dims: ask::dims(tensor),
-    };
-    let output = |tensor: &engine::TensorMetadata| ConfigOutput {
-        name: tensor.name.clone(),
-        data_type: dtype::number(tensor.dtype),
-        dims: ask::dims(tensor),
-    };
-    ModelConfig {
-        name: found.name,
-        platform: String::new(),
-        // The shapes are whole: a free batch stands in them as -1.
-        max_batch_size: 0,
-        input: found.inputs.iter().map(input).collect(),
-        output: found.outputs.iter().map(output).collect(),
-        backend: found.platform,
-    }
-}
-
-fn index(entries: Vec<engine::ModelEntry>) -> RepositoryIndexResponse {
-    let models = entries.into_iter().map(|entry| ModelIndex {
-        name: entry.name,
-        version: entry.version,
-        state: ask::state(entry.state).to_owned(),
-        reason: entry.reason,
-    });
-    RepositoryIndexResponse { models: models.collect() }
-}
-
 async fn infer(
     api: Api,
     caller: Caller,
@@ -382,187 +320,6 @@ fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// Reads the one message of a call, and lets tonic answer with what `call` makes of it.
-async fn unary<M, F, R>(api: &Api, request: http::Request<Incoming>, call: F) -> Reply
-where
-    M: Message + Send + 'static,
-    F: FnOnce(Bytes) -> R + Send,
-    R: Future<Output = Result<M, Refusal>> + Send,
-{
-    let (mut parts, body) = request.into_parts();
-    let is_infer = parts.uri.path().ends_with("/ModelInfer");
-    let read = framed(api, &parts.headers, Body::new(body), is_infer).await;
-    let (framed, _room, _place) = match read {
-        Ok(read) => read,
-        Err(refusal) => return status(&refusal).into_http(),
-    };
-    parts.headers.remove("grpc-encoding");
-    let call = |bytes| async move { call(bytes).await.map(Response::new).map_err(|r| status(&r)) };
-    let request = http::Request::from_parts(parts, Full::new(framed));
-    Grpc::new(Plain::<M>(PhantomData))
-        // What is too large was refused before.
-        .max_decoding_message_size(usize::MAX)
-        .max_encoding_message_size(usize::MAX)
-        .unary(Once(Some(call)), request)
-        .await
-}
-
-/// The body of a call as it was sent, decompressed, with the room that it takes.
-async fn framed<'a>(
-    api: &'a Api,
-    headers: &HeaderMap,
-    body: Body,
-    is_infer: bool,
-) -> Result<(Bytes, Place, tokio::sync::SemaphorePermit<'a>), Refusal> {
-    let admitted = encoding_of(headers).and_then(|encoding| Ok((encoding, api.place()?)));
-    let (encoding, place) = match admitted {
-        Ok(admitted) => admitted,
-        Err(refusal) => {
-            body::discard(body).await;
-            return Err(refusal);
-        }
-    };
-    let busy_s = api.retry_after_s();
-    let (limit, message) = match is_infer {
-        true => (Limit::Configured { frame: FRAME }, api.config.max_body_bytes),
-        false => (Limit::Call(SMALL_BODY + FRAME), SMALL_BODY),
-    };
-    let (bytes, mut taken) =
-        body::read(&api.room, &api.config, limit, headers, body, busy_s).await?;
-    let is_compressed = match bytes.first() {
-        Some(0) => false,
-        Some(1) => true,
-        _ => return Err(Refusal::bad("the call has no message, or one with an unknown flag")),
-    };
-    if !is_compressed {
-        return Ok((bytes, taken, place));
-    }
-    let Some(encoding) = encoding else {
-        return Err(Refusal::bad("the message is compressed, and grpc-encoding does not say how"));
-    };
-    let room = api.room.clone();
-    // What is in it nobody knows before.
-    let (out, taken) = off_reactor(usize::MAX, move || {
-        let more = |bytes| room.try_take(bytes, &mut taken);
-        Ok((expanded(&bytes, encoding, message, more, busy_s)?, taken))
-    })
-    .await?;
-    Ok((out, taken, place))
-}
-
-fn encoding_of(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
-    let text = headers.get("grpc-encoding").map_or(Ok(""), HeaderValue::to_str);
-    let encoding = text.map_err(|_| ()).and_then(Encoding::of_content);
-    encoding.map_err(|()| {
-        let what = "this grpc-encoding is not read here; send identity, gzip or deflate";
-        Refusal::new(Kind::Encoding, what)
-    })
-}
-
-/// One compressed message with its frame, as a plain one.
-fn expanded(
-    bytes: &[u8],
-    encoding: Encoding,
-    limit: usize,
-    room: impl FnMut(usize) -> bool,
-    busy_s: u64,
-) -> Result<Bytes, Refusal> {
-    let (frame, body) = bytes.split_at_checked(FRAME).unwrap_or((bytes, &[]));
-    let length = frame.get(1..FRAME).and_then(|length| length.try_into().ok());
-    let length = length.map(u32::from_be_bytes).and_then(|length| usize::try_from(length).ok());
-    if length != Some(body.len()) {
-        return Err(Refusal::bad("the message is not as long as it says"));
-    }
-    let out = compression::expand(body, encoding, limit, room).map_err(|why| match why {
-        Unread::Damaged => Refusal::bad("the message is not compressed as grpc-encoding says"),
-        Unread::TooLarge => Refusal::new(
-            Kind::TooLarge,
-            format!("more than the {limit} bytes that are allowed come out of the message"),
-        ),
-        Unread::NoRoom => work::no_room(busy_s),
-    })?;
-    let mut plain = BytesMut::with_capacity(FRAME + out.len());
-    plain.put_u8(0);
-    plain.put_u32(u32::try_from(out.len()).unwrap_or(u32::MAX));
-    plain.put_slice(&out);
-    Ok(plain.freeze())
-}
-
-/// gRPC's status of a refusal.
-fn status(refusal: &Refusal) -> Status {
-    let code = match refusal.kind {
-        Kind::Bad => Code::InvalidArgument,
-        Kind::Unknown => Code::NotFound,
-        Kind::Unauthenticated => Code::Unauthenticated,
-        Kind::Forbidden => Code::PermissionDenied,
-        Kind::TooLarge | Kind::TooFast => Code::ResourceExhausted,
-        Kind::Encoding | Kind::NotOffered => Code::Unimplemented,
-        Kind::Busy => Code::Unavailable,
-        Kind::Slow | Kind::Late => Code::DeadlineExceeded,
-        Kind::Failed => Code::Internal,
-    };
-    let mut status = Status::new(code, refusal.message.clone());
-    if let Some(seconds) = refusal.retry_after_s {
-        status.metadata_mut().insert("retry-after", seconds.into());
-    }
-    status
-}
-
-/// A call that is made once.
-struct Once<F>(Option<F>);
-
-impl<F, R, M> UnaryService<Bytes> for Once<F>
-where
-    F: FnOnce(Bytes) -> R,
-    R: Future<Output = Result<Response<M>, Status>>,
-{
-    type Response = M;
-    type Future = Either<R, std::future::Ready<R::Output>>;
-
-    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        match self.0.take() {
-            Some(call) => call(request.into_inner()).left_future(),
-            None => std::future::ready(Err(Status::internal("called twice"))).right_future(),
-        }
-    }
-}
-
-/// Answers as messages; questions as the bytes of one, to be read elsewhere.
-struct Plain<M>(PhantomData<fn() -> M>);
-
-impl<M: Message + Send + 'static> Codec for Plain<M> {
-    type Encode = M;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self(PhantomData)
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<M: Message> Encoder for Plain<M> {
-    type Item = M;
-    type Error = Status;
-
-    fn encode(&mut self, message: M, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        messages::write(&message, to).map_err(Status::internal)
-    }
-}
-
-impl<M> Decoder for Plain<M> {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -592,24 +349,6 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-timeout", text.parse().unwrap());
             assert_eq!(timeout_of(&headers), want, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_compressed_message_becomes_a_plain_one() {
-        let body = compression::shrink(b"message", Encoding::Gzip).unwrap();
-        let mut framed = vec![1];
-        framed.extend_from_slice(&u32::try_from(body.len()).unwrap().to_be_bytes());
-        framed.extend_from_slice(&body);
-        let plain = expanded(&framed, Encoding::Gzip, 99, |_| true, 1).unwrap();
-        assert_eq!(&plain[..], b"\0\0\0\0\x07message");
-        for (case, bytes, limit, status) in [
-            ("cut", &framed[..framed.len() - 1], 99, 400),
-            ("no frame", &framed[..3], 99, 400),
-            ("too large", &framed[..], 6, 413),
-        ] {
-            let refusal = expanded(bytes, Encoding::Gzip, limit, |_| true, 1).unwrap_err();
-            assert_eq!(refusal.kind.http(), status, "{case}: {refusal:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidates::TRACT;
 use super::library::{OnnxRuntimeConfig, runtime};
-use super::probe::{CHILD_WITHIN, Program, become_a_child, limit_memory};
+use super::probe::{NICE, Program, become_a_child, limit_memory};
 use crate::outcome::Said;
 
 /// A sample that takes longer than this to answer is no sample.
@@ -114,10 +114,8 @@ impl Program {
         let mut arguments: Vec<OsString> = ["graph".into(), "--file".into(), onnx.into()].into();
         arguments.extend(["--tensors", &tensors, "--runtime", runtime].map(OsString::from));
         arguments.extend(config.as_argument());
-        match self.run(&arguments, CHILD_WITHIN).await {
-            Ok(Ok(tried)) => tried,
-            Ok(Err(why)) | Err(why) => Trial::Refused(why),
-        }
+        let tried = self.run(&arguments, self.within).await;
+        tried.unwrap_or_else(|error| Trial::Refused(error.to_string()))
     }
 
     /// Has the goldens of a variant made, of all samples of the bundle, and written to `to` as the text
@@ -139,7 +137,8 @@ impl Program {
         arguments.extend(["--to".into(), to.into()]);
         arguments.extend(config.as_argument());
         let all = SAMPLE_WITHIN.saturating_mul(u32::try_from(samples).unwrap_or(u32::MAX));
-        self.run(&arguments, CHILD_WITHIN.saturating_add(all)).await?
+        let made = self.run(&arguments, self.within.saturating_add(all)).await;
+        made.map_err(|error| error.to_string())
     }
 }
 
@@ -153,7 +152,7 @@ pub fn try_graph(
     name: &str,
     config: &OnnxRuntimeConfig,
 ) -> Result<Trial, String> {
-    become_a_child();
+    become_a_child(NICE);
     let tensors: Tensors = serde_json::from_str(tensors).map_err(|error| error.to_string())?;
     let unknown = || "an unknown type of elements".to_owned();
     let inputs = Tensors::specs(&tensors.inputs).ok_or_else(unknown)?;
@@ -186,7 +185,7 @@ pub fn make_goldens(
     config: &OnnxRuntimeConfig,
     to: &Path,
 ) -> Result<Vec<SampleAnswer>, String> {
-    become_a_child();
+    become_a_child(NICE);
     let told = |error: &dyn std::error::Error| crate::error_chain(error);
     let bundle = Unproven::open(bundle).map_err(|error| told(&error))?;
     let runtime = runtime(name, config)?;

@@ -6,10 +6,12 @@
 //! change.
 //!
 //! **Invariant:** this process loads a libonnxruntime, or a graph on it, only after a child did and
-//! survived; and what ended this process while it was loaded is not loaded again untried.
+//! survived; and what ended this process while it was loaded is not loaded again untried. A
+//! [careful](Tuning::careful) one does the same with graphs on tract ([`first_load`]).
 
 pub mod candidates;
 pub mod choice;
+mod first_load;
 pub mod graph;
 pub mod library;
 pub mod probe;
@@ -18,19 +20,25 @@ pub mod record;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use holdfast_models::Bundle;
 
-use self::candidates::{candidates, choose};
+use self::candidates::{TRACT, candidates, choose};
 use self::choice::{Choice, Outcome, Tried};
-use self::probe::{Looked, Program};
-use self::record::{Record, Tuned, fingerprint};
+use self::first_load::{Ended, FirstLoads};
+use self::probe::{ChildError, Looked, Program};
+use self::record::{Record, Tuned, fingerprint, write_json};
 use crate::config::ModelsConfig;
 
 /// The file in the state folder.
 const FILE: &str = "tuning.json";
 /// In the state folder, a file for each bundle that is being loaded on ONNX Runtime.
 const LOADING: &str = "loading";
+/// In the state folder, what became of first loads.
+const FIRST_LOADS: &str = "first_loads.json";
+/// A start waits for first loads this part of the time that a child may take.
+const PATIENCE: u32 = 12;
 
 /// The tuning of one device.
 #[derive(Debug)]
@@ -38,6 +46,10 @@ pub struct Tuning {
     program: Option<Program>,
     state_dir: PathBuf,
     record: Mutex<Record>,
+    first_loads: Mutex<FirstLoads>,
+    /// Whoever writes them has this.
+    writing: Mutex<()>,
+    is_careful: bool,
 }
 
 /// What trying every way led to.
@@ -54,8 +66,94 @@ pub struct Found {
 impl Tuning {
     /// The tuning that a state folder has; `program` is what tries the rest, if anything is to.
     pub fn open(program: Option<Program>, state_dir: &Path) -> Self {
-        let record = Mutex::new(Record::read(&state_dir.join(FILE)));
-        Self { program, state_dir: state_dir.to_owned(), record }
+        Self {
+            program,
+            state_dir: state_dir.to_owned(),
+            record: Mutex::new(Record::read(&state_dir.join(FILE))),
+            first_loads: Mutex::new(FirstLoads::read(&state_dir.join(FIRST_LOADS))),
+            writing: Mutex::default(),
+            is_careful: false,
+        }
+    }
+
+    /// The same for a process that is to go on whatever it loads: a graph that was never loaded on tract
+    /// on this machine is loaded in a child first.
+    #[must_use]
+    pub fn careful(self) -> Self {
+        Self { is_careful: self.program.is_some(), ..self }
+    }
+
+    /// How long a start waits for bundles that are loaded in a child first; `None`: none is.
+    pub fn patience(&self) -> Option<Duration> {
+        let program = self.program.as_ref().filter(|_| self.is_careful)?;
+        Some(program.within / PATIENCE)
+    }
+
+    /// Has a child load a variant on tract, where that was never done on this machine by this build.
+    /// Whether it can be used is not asked: what is tried on ONNX Runtime is measured in a child.
+    ///
+    /// # Errors
+    /// It did a process harm, now or before; as a sentence.
+    pub async fn try_first(
+        self: &Arc<Self>,
+        bundle: &Bundle,
+        choice: &Choice,
+    ) -> Result<(), String> {
+        if choice.runtime != TRACT {
+            return Ok(());
+        }
+        let variant = choice.variant.as_str();
+        let known = self.first_loads().of(bundle, variant).cloned();
+        if let Some(ended) = known {
+            return harmless(bundle, choice, &ended);
+        }
+        let Some(program) = self.program.as_ref().filter(|_| self.is_careful) else {
+            return Ok(());
+        };
+        let ended = match program.load_first(bundle.dir(), variant).await {
+            Ok(()) => Ended::Survived,
+            Err(error) if error.is_harm() => Ended::Harmed(error.to_string()),
+            Err(error @ ChildError::NotStarted(_)) => {
+                tracing::warn!(bundle = bundle.name(), %choice, %error, "it cannot be tried in a process of its own, and is loaded untried");
+                return Ok(());
+            }
+            Err(error) => return Err(format!("{choice}: {error}")),
+        };
+        self.note_first_load(bundle, variant, ended.clone()).await;
+        harmless(bundle, choice, &ended)
+    }
+
+    /// What a bundle did to a process that loaded it does not count any more.
+    pub async fn try_again(self: &Arc<Self>, bundle: &Bundle) {
+        let is_changed = self.first_loads().forget_harm(bundle);
+        if is_changed {
+            self.keep_first_loads().await;
+        }
+    }
+
+    async fn note_first_load(self: &Arc<Self>, bundle: &Bundle, variant: &str, ended: Ended) {
+        let is_changed = self.first_loads().put(bundle, variant, ended);
+        if is_changed {
+            self.keep_first_loads().await;
+        }
+    }
+
+    async fn keep_first_loads(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        let kept = tokio::task::spawn_blocking(move || {
+            let _one = this.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = this.first_loads().clone();
+            let file = this.state_dir.join(FIRST_LOADS);
+            if let Err(error) = write_json(&file, &kept) {
+                tracing::warn!(file = %file.display(), %error, "what was loaded for the first time cannot be kept, and is tried again after a restart");
+            }
+        });
+        kept.await.ok();
+    }
+
+    fn first_loads(&self) -> MutexGuard<'_, FirstLoads> {
+        // Whoever panicked left a whole record.
+        self.first_loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what an agent was loading when it ended: it may have been ended by it. Called by the
@@ -165,7 +263,7 @@ impl Tuning {
 
     /// Tries every way to run a bundle, one after the other.
     pub async fn try_all(
-        &self,
+        self: &Arc<Self>,
         bundle: &Bundle,
         models: &ModelsConfig,
         mut tell: impl FnMut(&Choice),
@@ -179,10 +277,7 @@ impl Tuning {
         let mut all = Vec::new();
         for choice in candidates(bundle.variants(), &runtimes, cores(), &models.pins) {
             tell(&choice);
-            let outcome = match program.probe(bundle.dir(), &choice, &models.onnxruntime).await {
-                Ok(outcome) => outcome,
-                Err(why) => Outcome::Unclear(why),
-            };
+            let outcome = self.measure(program, bundle, &choice, models).await;
             all.push(Tried { choice, outcome });
         }
         // A library that could not be looked at now may be there later.
@@ -192,6 +287,32 @@ impl Tuning {
             all.push(Tried { choice, outcome: Outcome::Unclear(why) });
         }
         all
+    }
+
+    /// Measures a choice. What a graph does to the child on tract counts as its first load.
+    async fn measure(
+        self: &Arc<Self>,
+        program: &Program,
+        bundle: &Bundle,
+        choice: &Choice,
+        models: &ModelsConfig,
+    ) -> Outcome {
+        let is_first = self.is_careful && choice.runtime == TRACT;
+        let known = self.first_loads().of(bundle, &choice.variant).cloned();
+        if let Some(ended) = known.filter(|_| is_first)
+            && let Err(why) = harmless(bundle, choice, &ended)
+        {
+            return Outcome::Refused(why);
+        }
+        let measured = program.probe(bundle.dir(), choice, &models.onnxruntime).await;
+        let ended = match &measured {
+            Ok(_) => Some(Ended::Survived),
+            Err(error) => error.is_harm().then(|| Ended::Harmed(error.to_string())),
+        };
+        if let Some(ended) = ended.filter(|_| is_first) {
+            self.note_first_load(bundle, &choice.variant, ended).await;
+        }
+        measured.map_or_else(|error| error.outcome(), Outcome::Measured)
     }
 
     /// What the library can do that the configuration means, found out by a child.
@@ -215,6 +336,17 @@ impl Tuning {
     fn record(&self) -> MutexGuard<'_, Record> {
         // Whoever panicked left a whole record.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn harmless(bundle: &Bundle, choice: &Choice, ended: &Ended) -> Result<(), String> {
+    match ended {
+        Ended::Survived => Ok(()),
+        Ended::Harmed(why) => Err(format!(
+            "{choice}: {why} when it was loaded for the first time, and is not loaded again; \
+             `holdfast-agent models load {}` tries it once more",
+            bundle.name()
+        )),
     }
 }
 

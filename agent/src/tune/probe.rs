@@ -6,15 +6,19 @@
 //! **Invariant:** whatever a child does, its parent gets what it measured or a reason, within a time.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use holdfast_models::runtime::onnx_runtime::Provider;
 use holdfast_models::runtime::onnx_runtime::library::LibraryError;
-use holdfast_models::{Bundle, Goldens, Loading, Media, Model};
+use holdfast_models::{Bundle, Goldens, Loading, Media, Model, Tract};
+use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -23,8 +27,8 @@ use super::choice::{Choice, Measured, Outcome};
 use super::estimated_kib;
 use super::library::{OnnxRuntimeConfig, runtime};
 
-/// A child that says nothing for so long hangs.
-pub(super) const CHILD_WITHIN: Duration = Duration::from_secs(120);
+/// A child that says nothing for so long hangs, in seconds.
+pub(crate) const CHILD_WITHIN_S: u64 = 120;
 /// A library that does not load within this time hangs.
 const LIBRARY_WITHIN: Duration = Duration::from_secs(10);
 /// A choice is measured over this time, and over this many requests at least.
@@ -35,13 +39,66 @@ const MOST_SAID: u64 = 64 << 10;
 /// What a child reports stands behind this, in one line of its stdout.
 const REPORT: &str = "holdfast-probe: ";
 /// Measuring is work for cores that nothing else wants.
-const NICE: i32 = 10;
+pub(super) const NICE: i32 = 10;
 
-/// How this program is started: its file, and what stands before its own arguments.
+/// A first load has less of a stack than the threads of this program, which are deeper in it.
+const CHILD_STACK: usize = 7 << 18;
+
+/// How this program is started: its file, what stands before its own arguments, and how long it may take.
 #[derive(Debug, Clone)]
 pub struct Program {
     file: PathBuf,
     before: Vec<OsString>,
+    pub(super) within: Duration,
+}
+
+/// What came of a child that reported nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ChildError {
+    /// There is none.
+    #[error("cannot start a process: {0}")]
+    NotStarted(String),
+    /// It did not end.
+    #[error("it hung for {} s", .0.as_secs_f64())]
+    Hung(Duration),
+    /// A signal ended it.
+    #[error("it ended the process that tried it ({status}): {said}")]
+    Ended {
+        /// The signal's number.
+        signal: i32,
+        /// As it is shown.
+        status: ExitStatus,
+        /// What it said.
+        said: String,
+    },
+    /// It says so itself.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl ChildError {
+    /// Whether nothing was found out: later it may be otherwise.
+    fn is_unclear(&self) -> bool {
+        matches!(self, Self::NotStarted(_) | Self::Hung(_))
+    }
+
+    /// Whether the child did itself harm. Who is short of memory, or stops this program, kills it.
+    pub(super) fn is_harm(&self) -> bool {
+        let by_others = [Signal::KILL, Signal::TERM, Signal::INT].map(Signal::as_raw);
+        match self {
+            Self::Hung(_) => true,
+            Self::Ended { signal, .. } => !by_others.contains(signal),
+            Self::NotStarted(_) | Self::Refused(_) => false,
+        }
+    }
+
+    /// What is told of a choice that was tried.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self.is_unclear() {
+            true => Outcome::Unclear(self.to_string()),
+            false => Outcome::Refused(self.to_string()),
+        }
+    }
 }
 
 impl Program {
@@ -50,13 +107,20 @@ impl Program {
         let all: Vec<OsString> = std::env::args_os().collect();
         let others = all.len().checked_sub(own)?;
         let before = all.into_iter().skip(1).take(others).collect();
-        Some(Self { file: std::env::current_exe().ok()?, before })
+        let within = Duration::from_secs(CHILD_WITHIN_S);
+        Some(Self { file: std::env::current_exe().ok()?, before, within })
+    }
+
+    /// The same, which takes this long at most.
+    #[must_use]
+    pub fn within(self, within: Duration) -> Self {
+        Self { within, ..self }
     }
 
     /// Any program that takes the arguments of `models probe`.
     #[cfg(test)]
     pub(crate) fn at(file: PathBuf) -> Self {
-        Self { file, before: Vec::new() }
+        Self { file, before: Vec::new(), within: Duration::from_secs(CHILD_WITHIN_S) }
     }
 
     /// Runs `models probe` with these arguments and reads what it reports.
@@ -64,7 +128,7 @@ impl Program {
         &self,
         arguments: &[OsString],
         within: Duration,
-    ) -> Result<Result<T, String>, String> {
+    ) -> Result<T, ChildError> {
         let mut command = Command::new(&self.file);
         command
             .args(&self.before)
@@ -74,27 +138,28 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let mut child =
-            command.spawn().map_err(|error| format!("cannot start a process: {error}"))?;
+        let not_started = |error: std::io::Error| ChildError::NotStarted(error.to_string());
+        let mut child = command.spawn().map_err(not_started)?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let all = async { tokio::join!(child.wait(), some_of(out), some_of(err)) };
         let Ok((status, out, err)) = tokio::time::timeout(within, all).await else {
-            return Err(format!("it hung for {} s", within.as_secs()));
+            return Err(ChildError::Hung(within));
         };
-        let status = status.map_err(|error| format!("cannot wait for a process: {error}"))?;
+        let status = status.map_err(not_started)?;
         // A library may print what it likes beside the report.
         let report = out.lines().find_map(|line| line.strip_prefix(REPORT));
         if let Some(report) = report {
-            return Ok(serde_json::from_str(report).map_err(|error| format!("{error}: {report}")));
+            let read = serde_json::from_str(report);
+            return read.map_err(|error| ChildError::Refused(format!("{error}: {report}")));
         }
         let said = match err.find("error: ") {
             Some(at) => err[at + "error: ".len()..].trim(),
             None => err.lines().next().unwrap_or("it said nothing"),
         };
-        Ok(Err(match status.code() {
-            Some(_) => said.to_owned(),
-            None => format!("it ended the process that tried it ({status}): {said}"),
-        }))
+        Err(match status.signal() {
+            None => ChildError::Refused(said.to_owned()),
+            Some(signal) => ChildError::Ended { signal, status, said: said.to_owned() },
+        })
     }
 
     /// What the library that the configuration means can do.
@@ -104,21 +169,31 @@ impl Program {
     pub async fn look(&self, config: &OnnxRuntimeConfig) -> Result<Looked, String> {
         let mut arguments = vec![OsString::from("library")];
         arguments.extend(config.as_argument());
-        let looked = self.run(&arguments, LIBRARY_WITHIN).await;
-        // Whatever it did to its process, it cannot be used.
-        looked.map(|looked| looked.unwrap_or_else(Looked::Broken))
+        match self.run(&arguments, LIBRARY_WITHIN).await {
+            Ok(looked) => Ok(looked),
+            Err(error) if error.is_unclear() => Err(error.to_string()),
+            // Whatever it did to its process, it cannot be used.
+            Err(error) => Ok(Looked::Broken(error.to_string())),
+        }
+    }
+
+    /// Loads a variant on tract. That it can be used is not said: only that trying it does no harm.
+    pub(super) async fn load_first(&self, bundle: &Path, variant: &str) -> Result<(), ChildError> {
+        let mut arguments: Vec<OsString> = ["load".into(), "--bundle".into(), bundle.into()].into();
+        arguments.extend(["--variant", variant].map(OsString::from));
+        self.run(&arguments, self.within).await
     }
 
     /// Measures a choice of a bundle.
     ///
     /// # Errors
-    /// It cannot be found out now; as a sentence.
+    /// The child reports nothing.
     pub async fn probe(
         &self,
         bundle: &Path,
         choice: &Choice,
         config: &OnnxRuntimeConfig,
-    ) -> Result<Outcome, String> {
+    ) -> Result<Measured, ChildError> {
         let mut arguments: Vec<OsString> =
             ["choice".into(), "--bundle".into(), bundle.into()].into();
         let threads = choice.threads.to_string();
@@ -126,8 +201,7 @@ impl Program {
             ["--variant", &choice.variant, "--runtime", &choice.runtime, "--threads", &threads];
         arguments.extend(rest.map(OsString::from));
         arguments.extend(config.as_argument());
-        let tried = self.run(&arguments, CHILD_WITHIN).await;
-        tried.map(|tried| tried.map_or_else(Outcome::Refused, Outcome::Measured))
+        self.run(&arguments, self.within).await
     }
 }
 
@@ -172,7 +246,7 @@ pub(crate) fn report(value: &impl Serialize) -> Result<String, serde_json::Error
 
 /// Loads the library; the child's side of [`Program::look`].
 pub fn look(config: &OnnxRuntimeConfig) -> Looked {
-    become_a_child();
+    become_a_child(NICE);
     let library = match config.open() {
         Ok(library) => library,
         Err(LibraryError::Absent) => return Looked::Absent,
@@ -186,6 +260,28 @@ pub fn look(config: &OnnxRuntimeConfig) -> Looked {
     })
 }
 
+/// Loads a variant on tract and checks some of its goldens, whatever comes of it; the child's side of
+/// [`Program::load_first`].
+///
+/// # Errors
+/// Nothing could be tried; as a sentence.
+pub fn load_first(bundle: &Path, variant: &str) -> Result<(), String> {
+    // Somebody waits for it: it is no less urgent than this program.
+    become_a_child(0);
+    let bundle = Bundle::open(bundle).map_err(|error| crate::error_chain(&error))?;
+    let variant = variant.to_owned();
+    let load = move || {
+        let (variant, threads) = (Some(&*variant), NonZeroUsize::MIN);
+        let loading = Loading { variant, threads, goldens: Goldens::Quick };
+        // Who asked loads it once more, and is told the reason then.
+        drop(Model::load_as(&bundle, &Tract, loading));
+    };
+    let loading = std::thread::Builder::new().stack_size(CHILD_STACK).spawn(load);
+    // A panic is caught there too.
+    drop(loading.map_err(|error| format!("cannot start a thread: {error}"))?.join());
+    Ok(())
+}
+
 /// Loads a choice, checks all of its goldens and runs the bundle's samples; the child's side of
 /// [`Program::probe`].
 ///
@@ -196,7 +292,7 @@ pub fn measure(
     choice: &Choice,
     config: &OnnxRuntimeConfig,
 ) -> Result<Measured, String> {
-    become_a_child();
+    become_a_child(NICE);
     limit_memory(&choice.runtime);
     let told = |error: &dyn std::error::Error| crate::error_chain(error);
     let bundle = Bundle::open(bundle).map_err(|error| told(&error))?;
@@ -244,14 +340,12 @@ pub fn measure(
     })
 }
 
-/// A child that nobody waits for any more ends, is less urgent than everything else, is the first to go
-/// when memory is short, and leaves no dump of itself. What the kernel does not know of this is missing.
-pub(super) fn become_a_child() {
-    use rustix::process::{
-        Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit,
-    };
+/// A child that nobody waits for any more ends, is less urgent by this much, is the first to go when
+/// memory is short, and leaves no dump of itself. What the kernel does not know of this is missing.
+pub(super) fn become_a_child(less_urgent: i32) {
+    use rustix::process::{Resource, Rlimit, nice, set_parent_process_death_signal, setrlimit};
     set_parent_process_death_signal(Some(Signal::KILL)).ok();
-    nice(NICE).ok();
+    nice(less_urgent).ok();
     std::fs::write("/proc/self/oom_score_adj", "1000").ok();
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).ok();
 }

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use holdfast_models::{Bundle, Library};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -43,10 +44,7 @@ pub struct Tuned {
 impl Record {
     /// What is kept in a file; nothing when there is none that reads, which is told.
     pub fn read(file: &Path) -> Self {
-        let Ok(found) = File::open(file) else { return Self::default() };
-        let mut bytes = Vec::new();
-        let read = found.take(MOST_BYTES).read_to_end(&mut bytes).map_err(|e| e.to_string());
-        let parsed = read.and_then(|_| serde_json::from_slice(&bytes).map_err(|e| e.to_string()));
+        let parsed = read_json(file).unwrap_or_else(|| Ok(Self::default()));
         parsed.unwrap_or_else(|why| {
             tracing::warn!(file = %file.display(), %why, "what was measured does not read, and is measured again");
             Self::default()
@@ -80,12 +78,28 @@ impl Record {
     /// # Errors
     /// The file cannot be written; what was measured counts until the restart.
     pub fn write(&self, file: &Path) -> std::io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(self).map_err(std::io::Error::other)?;
-        if let Some(dir) = file.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        whole_file::write(file, &bytes, 0o644)
+        write_json(file, self)
     }
+}
+
+/// What is kept in a file of the state folder; `None` where there is none.
+pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> Option<Result<T, String>> {
+    let found = File::open(file).ok()?;
+    let mut bytes = Vec::new();
+    let read = found.take(MOST_BYTES).read_to_end(&mut bytes).map_err(|e| e.to_string());
+    Some(read.and_then(|_| serde_json::from_slice(&bytes).map_err(|e| e.to_string())))
+}
+
+/// Keeps something in a file of the state folder. Blocks.
+///
+/// # Errors
+/// The file cannot be written; what was found out counts until the restart.
+pub(super) fn write_json(file: &Path, kept: &impl Serialize) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec_pretty(kept).map_err(std::io::Error::other)?;
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    whole_file::write(file, &bytes, 0o644)
 }
 
 /// What a bundle is remembered by.
@@ -136,7 +150,7 @@ fn identity(configured: Option<&Path>) -> String {
 }
 
 /// Processor, cores, memory and kernel: the drivers of a provider come and go with that.
-fn board() -> String {
+pub(super) fn board() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let names = ["model name", "Hardware", "CPU implementer", "CPU part", "Model"];
     let mut lines: Vec<&str> =

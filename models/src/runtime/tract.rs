@@ -11,7 +11,7 @@ mod sizes;
 
 use std::num::NonZeroUsize;
 
-use tract_onnx::pb::OperatorSetIdProto;
+use tract_onnx::pb::{ModelProto, OperatorSetIdProto};
 use tract_onnx::prelude::*;
 
 use super::{
@@ -125,11 +125,11 @@ fn fill<T: Element>(output: &mut OwnTensor, rows: std::ops::Range<usize>, values
     values.len()
 }
 
-fn load(graph: &Graph<'_>) -> Result<TractSession, RuntimeError> {
-    let malformed = |why: String| RuntimeError::Malformed { runtime: NAME, why };
+/// What tract is given of a file: what it cannot have, or would harm, is refused, and quantisation that
+/// costs more than it gives is out.
+fn prepared(onnx: &[u8]) -> Result<ModelProto, RuntimeError> {
     let unsupported = |why: String| RuntimeError::Unsupported { runtime: NAME, why };
-    let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-    let mut proto = file::read(NAME, graph.onnx)?;
+    let mut proto = file::read(NAME, onnx)?;
     let is_own = |set: &&OperatorSetIdProto| matches!(&*set.domain, "" | "ai.onnx");
     let opset = proto.opset_import.iter().filter(is_own).map(|set| set.version).max();
     if let Some(opset) = opset.filter(|opset| *opset > NEWEST_OPSET) {
@@ -156,6 +156,19 @@ fn load(graph: &Graph<'_>) -> Result<TractSession, RuntimeError> {
              this version answers wrongly"
         )));
     }
+    Ok(proto)
+}
+
+/// Whether a file passes all that is done before tract sees it. For the tests that throw bytes at it.
+#[doc(hidden)]
+pub fn is_prepared(onnx: &[u8]) -> bool {
+    prepared(onnx).is_ok()
+}
+
+fn load(graph: &Graph<'_>) -> Result<TractSession, RuntimeError> {
+    let malformed = |why: String| RuntimeError::Malformed { runtime: NAME, why };
+    let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+    let proto = prepared(graph.onnx)?;
     let mut model = onnx.model_for_proto_model(&proto).map_err(|e| malformed(format!("{e:#}")))?;
     drop(proto);
     let inputs: Vec<_> = model.inputs.iter().map(|o| model.node(o.node).name.clone()).collect();
@@ -169,7 +182,8 @@ fn load(graph: &Graph<'_>) -> Result<TractSession, RuntimeError> {
         let fact = InferenceFact::dt_shape(datum_type(spec.dtype), &spec.shape);
         model.set_input_fact(*place, fact).map_err(|e| malformed(format!("{e:#}")))?;
     }
-    let unsupported = |e: TractError| unsupported(format!("{e:#}"));
+    let unsupported =
+        |e: TractError| RuntimeError::Unsupported { runtime: NAME, why: format!("{e:#}") };
     let typed = model.into_typed().map_err(unsupported)?;
     check_sizes(&typed)?;
     for (spec, place) in graph.outputs.iter().zip(&output_places) {

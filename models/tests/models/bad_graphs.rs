@@ -127,6 +127,63 @@ fn cases() -> Vec<Case> {
             None,
         ),
         case(
+            "a size among others",
+            with(
+                &[
+                    ("Gather", &["i64sizes", "i64at"], &["s"], &[("axis", 0)]),
+                    ("ConstantOfShape", &["s"], &["h"], &[]),
+                ],
+                &[("i64sizes", &[3], &[7.0, BILLION, 3.0]), ("i64at", &[1], &[-2.0])],
+            ),
+            "1000000000",
+            None,
+        ),
+        case(
+            "a part of some sizes",
+            with(
+                &[
+                    ("Slice", &["i64sizes", "i64from", "i64to"], &["s"], &[]),
+                    ("ConstantOfShape", &["s"], &["h"], &[]),
+                ],
+                &[
+                    ("i64sizes", &[3], &[7.0, BILLION, 3.0]),
+                    ("i64from", &[1], &[1.0]),
+                    ("i64to", &[1], &[-1.0]),
+                ],
+            ),
+            "1000000000",
+            None,
+        ),
+        case(
+            "the product of some sizes",
+            with(
+                &[
+                    ("ReduceProd", &["i64sizes"], &["s"], &[("keepdims", 1)]),
+                    ("ConstantOfShape", &["s"], &["h"], &[]),
+                ],
+                &[("i64sizes", &[2], &[40_000.0, 25_000.0])],
+            ),
+            "1000000000",
+            None,
+        ),
+        case(
+            "a square of a long constant that is put upright",
+            with(
+                &[
+                    ("Reshape", &["flat", "i64to"], &["tall"], &[]),
+                    ("Unsqueeze", &["flat", "i64zero"], &["wide"], &[]),
+                    ("MatMul", &["tall", "wide"], &["h"], &[]),
+                ],
+                &[
+                    ("flat", &[40_000], &vec![1.0; 40_000]),
+                    ("i64to", &[2], &[-1.0, 1.0]),
+                    ("i64zero", &[1], &[0.0]),
+                ],
+            ),
+            "[40000, 40000]",
+            None,
+        ),
+        case(
             "a square of two long constants",
             with(
                 &[("MatMul", &["tall", "wide"], &["h"], &[])],

@@ -121,6 +121,22 @@ pub(crate) fn with_data_in(place: &str, shape: &[u64]) -> Vec<u8> {
     Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &opset.0).0
 }
 
+/// y = Relu(x), where the last dimension of x has a name of its own.
+#[allow(dead_code, reason = "not every test that takes this file in needs it")]
+pub(crate) fn with_shape_named(name: &str) -> Vec<u8> {
+    let dims = [4, 1].map(|dim| Message::default().number(1, dim));
+    let dims = dims.iter().fold(Message::default(), |dims, dim| dims.bytes(1, &dim.0));
+    let dims = dims.bytes(1, &Message::default().bytes(2, name.as_bytes()).0);
+    let tensor = Message::default().number(1, 1).bytes(2, &dims.0);
+    let kind = Message::default().bytes(1, &tensor.0);
+    let x = Message::default().bytes(1, b"x").bytes(2, &kind.0);
+    let node = Message::default().bytes(1, b"x").bytes(2, b"y").bytes(4, b"Relu");
+    let graph = Message::default().bytes(1, &node.0).bytes(2, b"made");
+    let graph = graph.bytes(11, &x.0).bytes(12, &value("y", None).0);
+    let opset = Message::default().number(2, OPSET);
+    Message::default().number(1, 8).bytes(7, &graph.0).bytes(8, &opset.0).0
+}
+
 /// A named f32 tensor; a dimension of 0 is any.
 fn value(name: &str, shape: Option<&[u64]>) -> Message {
     let mut tensor = Message::default().number(1, 1);

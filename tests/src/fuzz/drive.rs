@@ -48,6 +48,8 @@ pub fn drive(
     largest: impl Fn(&mut dyn FnMut()) -> usize,
 ) -> Report {
     let mut files = (target.seeds)();
+    let whole = files.len();
+    files.extend((target.refused)());
     let own = files.len();
     let mut random = StdRng::seed_from_u64(seed);
     let mut reached = Reached::default();
@@ -62,10 +64,11 @@ pub fn drive(
     };
     let is_counted = Reached::is_counted();
     for execution in 0..executions {
-        // The whole ones first: they must be taken, or nothing is tested.
-        let whole = usize::try_from(execution).ok().and_then(|at| files[..own].get(at)).cloned();
-        let is_whole = whole.is_some();
-        let file = whole.unwrap_or_else(|| changed(&files, target.words, &mut random));
+        // As they are first: the whole ones must be taken, or nothing is tested, and the others not.
+        let at = usize::try_from(execution).unwrap_or(usize::MAX);
+        let must_be_taken = (at < own).then_some(at < whole);
+        let as_it_is = files[..own].get(at).cloned();
+        let file = as_it_is.unwrap_or_else(|| changed(&files, target.words, &mut random));
         if is_counted {
             Reached::begin();
         }
@@ -82,16 +85,17 @@ pub fn drive(
             resume_unwind(panic)
         });
         let most = target.most + file.len() * target.share;
-        if bytes > most || took > WITHIN || (is_whole && !taken) {
+        let is_wrong = must_be_taken.is_some_and(|must| must != taken);
+        if bytes > most || took > WITHIN || is_wrong {
             told();
         }
         assert!(bytes <= most, "{}: {bytes} bytes at once for {}", target.name, file.len());
         assert!(took <= WITHIN, "{}: {took:?} for {} bytes", target.name, file.len());
-        assert!(taken || !is_whole, "{}: a whole file is refused", target.name);
+        assert!(!is_wrong, "{}: of its own files, one is taken: {taken}", target.name);
         report.taken += u64::from(taken);
         report.largest = report.largest.max(bytes);
         report.longest = report.longest.max(took);
-        if is_counted && reached.end() > 0 && !is_whole && files.len() < MOST_KEPT {
+        if is_counted && reached.end() > 0 && at >= own && files.len() < MOST_KEPT {
             files.push(file);
         }
     }

@@ -9,5 +9,6 @@
 
 pub mod coverage;
 pub mod drive;
+mod graphs;
 mod mutate;
 pub mod targets;

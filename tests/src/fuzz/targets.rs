@@ -10,11 +10,13 @@ use holdfast_models::audio::AudioPipeline;
 use holdfast_models::bundle::{GOLDEN_FILE, Golden, MANIFEST, Unproven, relisted};
 use holdfast_models::image::ImagePipeline;
 use holdfast_models::inspect::{Draft, Hints, inspect};
+use holdfast_models::runtime::tract::is_prepared;
 use holdfast_models::{Bundle, Media, MediaType, Model, Tract};
 use hound::{SampleFormat, WavSpec, WavWriter};
 use image::{ImageFormat, RgbImage};
 use sha2::{Digest, Sha256};
 
+use super::graphs::{self, message};
 use crate::bundle::Made;
 
 /// Reads bytes, and says whether they were taken.
@@ -28,6 +30,8 @@ pub struct Target {
     pub executions: u64,
     /// Files that it takes.
     pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Files that it refuses, and that are changed as well.
+    pub refused: fn() -> Vec<Vec<u8>>,
     /// Words that mean something to it.
     pub words: &'static [&'static str],
     /// Begins: what is given reads bytes, and says whether they were taken.
@@ -45,11 +49,12 @@ const RECORDING: usize = 64 << 20;
 const MESSAGE: usize = 1 << 20;
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "bundle",
         executions: 4_000,
         seeds: manifests,
+        refused: Vec::new,
         words: &[
             "[[input]]",
             "[[output]]",
@@ -85,7 +90,8 @@ pub const TARGETS: [Target; 7] = [
     Target {
         name: "onnx",
         executions: 20_000,
-        seeds: graphs,
+        seeds: graphs::whole,
+        refused: graphs::refused,
         words: &["Softmax", "Conv", "Loop", "If", "Constant", "com.microsoft", "external_data"],
         begin: || {
             Box::new(|bytes| {
@@ -100,9 +106,32 @@ pub const TARGETS: [Target; 7] = [
         share: 256,
     },
     Target {
+        name: "tract",
+        executions: 20_000,
+        seeds: graphs::whole,
+        refused: graphs::refused,
+        words: &[
+            "Reshape",
+            "Squeeze",
+            "Unsqueeze",
+            "Gather",
+            "Slice",
+            "ReduceProd",
+            "ConstantOfShape",
+            "QuantizeLinear",
+            "DequantizeLinear",
+            "Softmax",
+            "axes",
+        ],
+        begin: || Box::new(is_prepared),
+        most: 8 << 20,
+        share: 256,
+    },
+    Target {
         name: "wav",
         executions: 20_000,
         seeds: recordings,
+        refused: Vec::new,
         words: &["RIFF", "WAVE", "fmt ", "data", "LIST", "fact"],
         begin: || Box::new(|bytes| AudioPipeline::decode(bytes).is_ok()),
         most: RECORDING,
@@ -112,6 +141,7 @@ pub const TARGETS: [Target; 7] = [
         name: "image",
         executions: 4_000,
         seeds: pictures,
+        refused: Vec::new,
         words: &[
             "IHDR", "IDAT", "IEND", "PLTE", "tRNS", "eXIf", "VP8 ", "VP8L", "VP8X", "ALPH", "EXIF",
             "Exif\0\0",
@@ -134,6 +164,7 @@ pub const TARGETS: [Target; 7] = [
         name: "numbers",
         executions: 20_000,
         seeds: bodies,
+        refused: Vec::new,
         words: &[
             "{\"inputs\":",
             "\"x\":",
@@ -157,6 +188,7 @@ pub const TARGETS: [Target; 7] = [
         name: "v2-rest",
         executions: 40_000,
         seeds: rest,
+        refused: Vec::new,
         words: &[
             "\"inputs\":[",
             "\"outputs\":[",
@@ -192,6 +224,7 @@ pub const TARGETS: [Target; 7] = [
         name: "v2-grpc",
         executions: 40_000,
         seeds: grpc,
+        refused: Vec::new,
         words: &["FP32", "BYTES", "BOOL", "INT64", "FP16"],
         begin: || Box::new(holdfast_agent::oip::is_message),
         most: MESSAGE,
@@ -325,46 +358,6 @@ fn bundle() -> Reader {
     })
 }
 
-/// A protocol buffer: fields with bytes, or a number.
-fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (field, bytes) in fields {
-        out.push(field << 3 | 2);
-        // Two bytes of a length are enough.
-        let low = u8::try_from(bytes.len() % 0x80).unwrap_or_default();
-        let high = u8::try_from(bytes.len() / 0x80).expect("it is short");
-        out.extend([low | 0x80, high]);
-        out.extend_from_slice(bytes);
-    }
-    out
-}
-
-fn graphs() -> Vec<Vec<u8>> {
-    let models = crate::reference::bundles();
-    let mut all = Vec::new();
-    for bundle in ["voice-commands", "part-inspection"] {
-        let folder = std::fs::read_dir(models.join(bundle)).into_iter().flatten().flatten();
-        let files = folder.map(|entry| entry.path());
-        let onnx = files.filter(|path| path.extension().is_some_and(|ending| ending == "onnx"));
-        all.extend(onnx.filter_map(|path| std::fs::read(path).ok()));
-    }
-    all.retain(|file: &Vec<u8>| file.len() <= super::mutate::MOST_BYTES);
-    all.push(tiny_graph());
-    all
-}
-
-/// y = Relu(x), f32 [1, 4].
-fn tiny_graph() -> Vec<u8> {
-    let port = |name: &[u8]| {
-        let dims = [message(&[(1, &[8, 1])]), message(&[(1, &[8, 4])])].concat();
-        let tensor = [&[8, 1][..], &message(&[(2, &dims)])].concat();
-        message(&[(1, name), (2, &message(&[(1, &tensor)]))])
-    };
-    let node = message(&[(1, b"x"), (2, b"y"), (4, b"Relu")]);
-    let graph = message(&[(1, &node), (2, b"made"), (11, &port(b"x")), (12, &port(b"y"))]);
-    [&[8, 8][..], &message(&[(7, &graph), (8, &[16, 13])])].concat()
-}
-
 fn recordings() -> Vec<Vec<u8>> {
     let specs = [(16_000, 1, 16, SampleFormat::Int), (8_000, 2, 8, SampleFormat::Int), {
         (48_000, 1, 32, SampleFormat::Float)
@@ -400,7 +393,7 @@ fn pictures() -> Vec<Vec<u8>> {
 /// A bundle that gives back 4 x 4 numbers, and what reads numbers for it.
 fn numbers() -> Reader {
     let dir = tempfile::tempdir().expect("a folder");
-    let graph = tiny_graph();
+    let graph = graphs::tiny();
     let made = Made {
         onnx: &graph,
         kind: "tensor",

@@ -37,6 +37,11 @@ fn onnx_files() {
 }
 
 #[test]
+fn graphs_before_tract_sees_them() {
+    throw("tract");
+}
+
+#[test]
 fn recordings() {
     throw("wav");
 }

@@ -23,6 +23,13 @@ pub(super) struct ProbeArgs {
 enum What {
     /// Load the library
     Library(Library),
+    /// Load a variant on tract
+    Load {
+        #[arg(long)]
+        bundle: PathBuf,
+        #[arg(long)]
+        variant: String,
+    },
     /// Measure one way to run a bundle
     Choice {
         #[arg(long)]
@@ -80,6 +87,7 @@ impl Library {
 pub(super) fn probe(args: ProbeArgs) -> Result<Exit, Failure> {
     match args.what {
         What::Library(library) => report(Ok(probe::look(&library.config()))),
+        What::Load { bundle, variant } => report(probe::load_first(&bundle, &variant)),
         What::Choice { bundle, variant, runtime, threads, library } => {
             let choice = Choice { variant, runtime, threads };
             report(probe::measure(&bundle, &choice, &library.config()))

@@ -1,9 +1,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
-
-/// Far away.
-const LONG: Duration = Duration::from_secs(60);
+use crate::engine::tests::deadline::{LONG, until_blocking as until};
 
 /// A pool whose workers say what they begin, and end it when they are let.
 struct Shop {
@@ -14,15 +12,40 @@ struct Shop {
     hired: Receiver<()>,
 }
 
+/// A worker that says what it begins, and ends it when it is let.
+struct Hand {
+    begun: Sender<Vec<u32>>,
+    gate: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Work<u32> for Hand {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn make_ready(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn work(&mut self, jobs: &mut Vec<u32>) -> u64 {
+        self.begun.send(jobs.clone()).unwrap();
+        self.gate.lock().unwrap().recv_timeout(LONG).unwrap();
+        1
+    }
+
+    fn tell(&mut self) {}
+
+    fn turn_away(&mut self, job: u32, why: &str) {
+        panic!("{job} is turned away: {why}");
+    }
+
+    fn rest(&mut self) {
+        self.begun.send(Vec::new()).unwrap();
+    }
+}
+
 fn worker(begun: Sender<Vec<u32>>, gate: Arc<Mutex<Receiver<()>>>) -> Worker<u32> {
-    Box::new(move |work| match work {
-        Work::Do(jobs) => {
-            begun.send(jobs.clone()).unwrap();
-            gate.lock().unwrap().recv().unwrap();
-        }
-        Work::Tell => {}
-        Work::Rest => begun.send(Vec::new()).unwrap(),
-    })
+    Box::new(Hand { begun, gate })
 }
 
 fn rules(workers: usize, waiting: usize) -> Rules<u32> {
@@ -94,9 +117,7 @@ fn who_is_late_is_never_begun() {
     let within = Duration::from_millis(2);
     let _late = shop.try_admit(2, 9, within).unwrap();
     let over = Instant::now() + within;
-    while Instant::now() <= over {
-        std::thread::yield_now();
-    }
+    until("its time is over", || Instant::now() > over);
     let _next = shop.admit(3, 4);
     shop.let_go();
     assert_eq!(shop.begins(), [3]);
@@ -109,10 +130,8 @@ fn what_cannot_be_done_in_time_is_refused_at_once() {
     let took = Duration::from_millis(20);
     let _first = shop.admit(1, 4);
     assert_eq!(shop.begins(), [1]);
-    let until = Instant::now() + took;
-    while Instant::now() < until {
-        std::thread::yield_now();
-    }
+    let over = Instant::now() + took;
+    until("the run takes its time", || Instant::now() >= over);
     let _second = shop.admit(2, 4);
     shop.let_go();
     assert_eq!(shop.begins(), [2]);
@@ -199,15 +218,7 @@ impl Agency {
     fn refuses(&self) {
         self.asked.recv_timeout(LONG).unwrap();
         self.outcome.send(Err("there is no memory".to_owned())).unwrap();
-        until(|| self.pool.load().workers == 1);
-    }
-}
-
-fn until(is_so: impl Fn() -> bool) {
-    let over = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < over);
-        std::thread::yield_now();
+        until("it does not come", || self.pool.load().workers == 1);
     }
 }
 
@@ -257,7 +268,7 @@ fn one_who_looks_at_the_line_is_left_where_another_does_not_come() {
     drop(first);
     assert_eq!(shop.begins(), [0; 0], "it rests, although another one is to come");
     shop.outcome.send(Err("there is no memory".to_owned())).unwrap();
-    until(|| shop.pool.load().workers == 1);
+    until("it does not come", || shop.pool.load().workers == 1);
     let _third = shop.admit(3);
     assert_eq!(shop.begins(), [3], "somebody is there");
     shop.gate.send(()).unwrap();
@@ -268,9 +279,7 @@ fn who_has_nothing_to_do_rests_and_wakes_again() {
     let rest_after = Some(Duration::from_millis(1));
     let shop = shop(Rules { rest_after, ..rules(1, 8) });
     assert_eq!(shop.begins(), [0; 0], "it rests");
-    while !shop.pool.load().is_resting {
-        std::thread::yield_now();
-    }
+    until("it rests", || shop.pool.load().is_resting);
     let _first = shop.admit(1, 4);
     assert_eq!(shop.begins(), [1]);
     assert!(!shop.pool.load().is_resting);
@@ -289,9 +298,7 @@ fn those_alike_go_together_up_to_the_most() {
         assert_eq!(shop.begins(), want);
     }
     shop.let_go();
-    while shop.pool.load().runs < 4 {
-        std::thread::yield_now();
-    }
+    until("four runs", || shop.pool.load().runs == 4);
 }
 
 #[test]
@@ -304,9 +311,7 @@ fn a_busy_worker_waits_for_more_and_a_free_one_does_not() {
     let _third = shop.admit(6, 4);
     assert_eq!(shop.begins(), [2, 4, 6], "the worker waited until it had all it can do");
     shop.let_go();
-    while shop.pool.load().busy > 0 {
-        std::thread::yield_now();
-    }
+    until("it is free", || shop.pool.load().busy == 0);
     let _lone = shop.admit(8, 4);
     assert_eq!(shop.begins(), [8]);
     shop.let_go();
@@ -330,20 +335,182 @@ fn the_threads_end_with_the_pool() {
     );
 }
 
+/// A worker that is done at once, and says when it tells.
+struct Quick(Sender<()>);
+
+impl Work<u32> for Quick {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn make_ready(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn work(&mut self, _jobs: &mut Vec<u32>) -> u64 {
+        1
+    }
+
+    fn tell(&mut self) {
+        self.0.send(()).unwrap();
+    }
+
+    fn turn_away(&mut self, _job: u32, _why: &str) {}
+
+    fn rest(&mut self) {}
+}
+
 #[test]
 fn who_asks_again_at_once_needs_no_further_worker() {
     let (say, told) = channel();
-    let first = Box::new(move |work: Work<'_, u32>| {
-        if matches!(work, Work::Tell) {
-            say.send(()).unwrap();
-        }
-    });
     let hire = Box::new(|| -> Result<Worker<u32>, String> { panic!("nobody had to wait") });
-    let pool = Pool::start("shop".to_owned(), rules(2, 8), first, hire).unwrap();
+    let pool = Pool::start("shop".to_owned(), rules(2, 8), Box::new(Quick(say)), hire).unwrap();
     for job in 0..2000 {
         let admitted = pool.admit(job, Priority::default(), Instant::now() + LONG);
         let _ticket = admitted.unwrap().0;
         told.recv_timeout(LONG).expect("it is done");
     }
     assert_eq!(pool.load().workers, 1);
+}
+
+/// What a worker that breaks says.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Begun(u32),
+    /// It tries to be ready again.
+    Tries,
+    TurnedAway(u32),
+}
+
+/// A worker that a job can break: an even one does. Every try to mend it has the outcome that comes.
+struct Brittle {
+    is_whole: bool,
+    said: Sender<Said>,
+    gate: Arc<Mutex<Receiver<()>>>,
+    mended: Arc<Mutex<Receiver<Result<(), String>>>>,
+}
+
+impl Work<u32> for Brittle {
+    fn is_ready(&self) -> bool {
+        self.is_whole
+    }
+
+    fn make_ready(&mut self) -> Result<(), String> {
+        self.said.send(Said::Tries).unwrap();
+        // At the end of a test nobody mends it any more.
+        let mended = self.mended.lock().unwrap().recv_timeout(LONG);
+        let mended = mended.unwrap_or_else(|_| Err("no file".to_owned()));
+        self.is_whole = mended.is_ok();
+        mended
+    }
+
+    fn work(&mut self, jobs: &mut Vec<u32>) -> u64 {
+        let job = jobs.pop().unwrap();
+        self.said.send(Said::Begun(job)).unwrap();
+        self.gate.lock().unwrap().recv_timeout(LONG).unwrap();
+        self.is_whole = job % 2 == 1;
+        1
+    }
+
+    fn tell(&mut self) {}
+
+    fn turn_away(&mut self, job: u32, why: &str) {
+        assert_eq!(why, "no file");
+        self.said.send(Said::TurnedAway(job)).unwrap();
+    }
+
+    fn rest(&mut self) {}
+}
+
+struct Workshop {
+    pool: Pool<u32>,
+    said: Receiver<Said>,
+    gate: Sender<()>,
+    mend: Sender<Result<(), String>>,
+}
+
+fn workshop(workers: usize) -> Workshop {
+    let (say, said) = channel();
+    let (gate, held) = channel();
+    let (mend, mended) = channel();
+    let (held, mended) = (Arc::new(Mutex::new(held)), Arc::new(Mutex::new(mended)));
+    let make = move |said: &Sender<Said>| -> Worker<u32> {
+        let (gate, mended) = (Arc::clone(&held), Arc::clone(&mended));
+        Box::new(Brittle { is_whole: true, said: said.clone(), gate, mended })
+    };
+    let first = make(&say);
+    let say = Mutex::new(say);
+    let hire = Box::new(move || Ok(make(&say.lock().unwrap())));
+    let pool = Pool::start("shop".to_owned(), rules(workers, 8), first, hire).unwrap();
+    Workshop { pool, said, gate, mend }
+}
+
+impl Workshop {
+    fn admit(&self, job: u32) -> Result<Ticket<u32>, Turned> {
+        let admitted = self.pool.admit(job, Priority::default(), Instant::now() + LONG);
+        admitted.map(|(ticket, _)| ticket)
+    }
+
+    fn says(&self) -> Said {
+        self.said.recv_timeout(LONG).expect("a worker says something")
+    }
+
+    fn cannot_be_mended(&self) {
+        self.mend.send(Err("no file".to_owned())).unwrap();
+    }
+}
+
+#[test]
+fn a_worker_that_cannot_be_mended_takes_nothing_while_another_can_work() {
+    let shop = workshop(2);
+    let mut tickets = Vec::from([2, 1].map(|job| shop.admit(job).unwrap()));
+    let mut begun = [shop.says(), shop.says()];
+    begun.sort_by_key(|said| matches!(said, Said::Begun(2)));
+    assert_eq!(begun, [Said::Begun(1), Said::Begun(2)]);
+    tickets.push(shop.admit(3).unwrap());
+    shop.gate.send(()).unwrap();
+    shop.gate.send(()).unwrap();
+    // Whichever comes first takes the third job, or tries to be ready for it.
+    let mut all = vec![shop.says()];
+    if all[0] == Said::Tries {
+        shop.cannot_be_mended();
+        all.push(shop.says());
+    }
+    assert!(all.contains(&Said::Begun(3)), "{all:?}");
+    shop.gate.send(()).unwrap();
+    for job in [5, 7, 9] {
+        tickets.push(shop.admit(job).unwrap());
+        let mut says = shop.says();
+        if says == Said::Tries {
+            shop.cannot_be_mended();
+            says = shop.says();
+        }
+        assert_eq!(says, Said::Begun(job), "the one that can work does it all");
+        shop.gate.send(()).unwrap();
+    }
+    assert_eq!(shop.pool.fault(), None, "somebody can work");
+}
+
+#[test]
+fn where_nobody_can_work_it_is_told_at_once_and_tried_again_by_the_next() {
+    let shop = workshop(1);
+    let _first = shop.admit(2).unwrap();
+    assert_eq!(shop.says(), Said::Begun(2));
+    let _waits = [1, 3].map(|job| shop.admit(job).unwrap());
+    shop.gate.send(()).unwrap();
+    assert_eq!(shop.says(), Said::Tries);
+    shop.cannot_be_mended();
+    assert_eq!([shop.says(), shop.says()], [Said::TurnedAway(1), Said::TurnedAway(3)]);
+    assert_eq!(shop.pool.fault().as_deref(), Some("no file"));
+    // One has it tried again; who comes meanwhile does not wait for what comes of it.
+    let _canary = shop.admit(5).unwrap();
+    assert_eq!(shop.says(), Said::Tries);
+    assert_eq!(shop.admit(7).unwrap_err(), Turned::Ill { why: "no file".to_owned() });
+    shop.mend.send(Ok(())).unwrap();
+    assert_eq!(shop.says(), Said::Begun(5));
+    assert_eq!(shop.pool.fault(), None);
+    shop.gate.send(()).unwrap();
+    let _after = shop.admit(9).unwrap();
+    assert_eq!(shop.says(), Said::Begun(9));
+    shop.gate.send(()).unwrap();
 }

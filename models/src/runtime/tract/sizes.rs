@@ -7,6 +7,8 @@
 //!
 //! **Invariant:** pure; only shapes and short lists of numbers are calculated, whatever they ask for.
 
+mod shapes;
+
 use std::collections::HashMap;
 
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
@@ -15,6 +17,8 @@ use super::MAX_ELEMENTS;
 
 /// Numbers of a list that is followed: shapes, repetitions, limits.
 const MOST_VALUES: usize = 64;
+/// Dimensions of a tensor that is followed.
+const MOST_DIMENSIONS: usize = 64;
 /// Operators may stand in any order; what stands far before what it needs is found in later rounds.
 const MOST_ROUNDS: usize = 32;
 /// Graphs inside of graphs; deeper ones were refused before.
@@ -31,6 +35,11 @@ struct Known {
 impl Known {
     fn of_shape(shape: Vec<usize>) -> Self {
         Self { shape, values: None }
+    }
+
+    /// A scalar.
+    fn one(value: f64) -> Self {
+        Self { shape: Vec::new(), values: Some(vec![value]) }
     }
 
     /// Elements; nothing where there are more than can be counted.
@@ -83,38 +92,59 @@ fn look<'a>(
     inner.filter(|_| depth < MAX_DEPTH).try_for_each(|graph| look(graph, known, depth + 1))
 }
 
+/// The inputs of an operator, each in its place; `None` is one that is left out.
+struct Inputs<'a>(Vec<Option<&'a Known>>);
+
+impl<'a> Inputs<'a> {
+    /// Nothing where one of them does not follow from constants.
+    fn of(node: &NodeProto, known: &'a HashMap<&str, Known>) -> Option<Self> {
+        let input = |name: &String| match name.as_str() {
+            "" => Some(None),
+            name => known.get(name).map(Some),
+        };
+        node.input.iter().map(input).collect::<Option<_>>().map(Self)
+    }
+
+    fn at(&self, place: usize) -> Option<&'a Known> {
+        *self.0.get(place)?
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'a Known> + '_ {
+        self.0.iter().flatten().copied()
+    }
+}
+
 /// What an operator makes of constants; nothing where one of them is none, or it is not followed.
 fn made_by(node: &NodeProto, known: &HashMap<&str, Known>) -> Option<Known> {
-    let named = node.input.iter().filter(|name| !name.is_empty());
-    let inputs: Vec<&Known> =
-        named.map(|name| known.get(name.as_str())).collect::<Option<Vec<&Known>>>()?;
-    let first = || inputs.first().copied();
-    Some(match &*node.op_type {
+    let inputs = Inputs::of(node, known)?;
+    let first = || inputs.at(0);
+    let made = match &*node.op_type {
         "Constant" => attributes(node)?,
-        "ConstantOfShape" => Known::of_shape(first()?.sizes()?),
-        "Shape" => {
-            let dims: Vec<f64> = first()?.shape.iter().map(|dim| *dim as f64).collect();
-            Known { shape: vec![dims.len()], values: Some(dims) }
-        }
-        "Expand" => Known::of_shape(broadcast(&[&first()?.shape, &inputs.get(1)?.sizes()?])),
+        "ConstantOfShape" => filled(node, first()?.sizes()?),
+        "Shape" => shapes::shape_of(node, first()?),
+        "Size" => Known::one(first()?.size()? as f64),
+        "Expand" => Known::of_shape(broadcast(&[&first()?.shape, &inputs.at(1)?.sizes()?])),
         "Tile" => {
-            let times = inputs.get(1)?.sizes()?;
+            let times = inputs.at(1)?.sizes()?;
             let dims = first()?.shape.iter().zip(times);
             Known::of_shape(dims.map(|(dim, times)| dim.saturating_mul(times)).collect())
         }
         "Range" => range(&inputs)?,
         "OneHot" => {
             let mut shape = first()?.shape.clone();
-            shape.extend(inputs.get(1)?.sizes()?.first());
+            shape.extend(inputs.at(1)?.sizes()?.first());
             Known::of_shape(shape)
         }
-        "Pad" => padded(first()?, inputs.get(1)?)?,
-        "Resize" | "Upsample" => resized(first()?, inputs.last()?)?,
-        "MatMul" | "Gemm" => product(node, first()?, inputs.get(1)?)?,
+        "Pad" => padded(first()?, inputs.at(1)?)?,
+        "Resize" | "Upsample" => resized(first()?, inputs.all().skip(1).last()?)?,
+        "MatMul" | "Gemm" => product(node, first()?, inputs.at(1)?)?,
         "Transpose" => transposed(node, first()?),
         "HannWindow" | "HammingWindow" | "BlackmanWindow" => Known::of_shape(first()?.sizes()?),
         "Concat" => joined(node, &inputs)?,
-        "Add" | "Sub" | "Mul" | "Div" => calculated(&node.op_type, first()?, inputs.get(1)?),
+        "Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" | "Equal" if inputs.0.len() == 2 => {
+            calculated(&node.op_type, first()?, inputs.at(1)?)
+        }
+        "Where" => chosen(first()?, inputs.at(1)?, inputs.at(2)?),
         "Cast" | "Identity" | "Neg" | "Abs" | "Floor" | "Ceil" | "Relu" | "Sqrt" | "Exp"
         | "Not" | "Reciprocal" => {
             let is_same = matches!(&*node.op_type, "Cast" | "Identity");
@@ -123,17 +153,33 @@ fn made_by(node: &NodeProto, known: &HashMap<&str, Known>) -> Option<Known> {
                 values: first()?.values.clone().filter(|_| is_same),
             }
         }
-        // The elements stay, in whatever shape.
-        "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" => {
-            Known { shape: reshaped(node, &inputs)?, values: first()?.values.clone() }
-        }
-        "Pow" | "Max" | "Min" | "Where" | "And" | "Or" | "Xor" | "Equal" | "Less" | "Greater"
-        | "Sum" => {
-            let shapes: Vec<&[usize]> = inputs.iter().map(|input| &*input.shape).collect();
+        "Reshape" => shapes::reshaped(node, first()?, inputs.at(1))?,
+        "Flatten" => shapes::flattened(node, first()?)?,
+        "Squeeze" => shapes::squeezed(node, first()?, inputs.at(1))?,
+        "Unsqueeze" => shapes::unsqueezed(node, first()?, inputs.at(1))?,
+        "Gather" => shapes::gathered(node, first()?, inputs.at(1)?)?,
+        "Slice" => shapes::sliced(node, &inputs)?,
+        kind if kind.starts_with("Reduce") => shapes::reduced(node, first()?, inputs.at(1))?,
+        "Pow" | "Max" | "Min" | "And" | "Or" | "Xor" | "Less" | "Greater" | "Sum" => {
+            let shapes: Vec<&[usize]> = inputs.all().map(|input| &*input.shape).collect();
             Known::of_shape(broadcast(&shapes))
         }
         _ => return None,
-    })
+    };
+    // Operators could double the dimensions of each other's tensors.
+    (made.shape.len() <= MOST_DIMENSIONS).then_some(made)
+}
+
+/// All elements alike.
+fn filled(node: &NodeProto, shape: Vec<usize>) -> Known {
+    let value = node.attribute.first().and_then(|attribute| attribute.t.as_ref());
+    let value = match value.map(constant) {
+        None => Some(0.0),
+        Some(value) => value.values.and_then(|values| values.first().copied()),
+    };
+    let known = Known::of_shape(shape);
+    let few = known.size().filter(|size| *size <= MOST_VALUES);
+    Known { values: few.and_then(|size| Some(vec![value?; size])), ..known }
 }
 
 /// The tensor of a file.
@@ -166,15 +212,19 @@ fn attributes(node: &NodeProto) -> Option<Known> {
     if let Some(tensor) = &attribute.t {
         return Some(constant(tensor));
     }
-    let list = |values: Vec<f64>| Known { shape: vec![values.len()], values: Some(values) };
-    let one = |value: f64| Known { shape: Vec::new(), values: Some(vec![value]) };
     Some(match &*attribute.name {
-        "value_ints" => list(attribute.ints.iter().map(|x| *x as f64).collect()),
-        "value_floats" => list(attribute.floats.iter().map(|x| f64::from(*x)).collect()),
-        "value_int" => one(attribute.i as f64),
-        "value_float" => one(attribute.f.into()),
+        "value_ints" => list(attribute.ints.iter().map(|x| *x as f64)),
+        "value_floats" => list(attribute.floats.iter().map(|x| f64::from(*x))),
+        "value_int" => Known::one(attribute.i as f64),
+        "value_float" => Known::one(attribute.f.into()),
         _ => return None,
     })
+}
+
+/// A list, with its elements where they are few.
+fn list(values: impl ExactSizeIterator<Item = f64>) -> Known {
+    let count = values.len();
+    Known { shape: vec![count], values: (count <= MOST_VALUES).then(|| values.collect()) }
 }
 
 /// A size; nothing for what is below 0 or no number.
@@ -185,6 +235,11 @@ fn attributes(node: &NodeProto) -> Option<Known> {
 )]
 fn whole(value: f64) -> Option<usize> {
     (value >= 0.0).then_some(value as usize)
+}
+
+/// A whole number among an operator's attributes.
+fn number(node: &NodeProto, name: &str) -> Option<i64> {
+    node.attribute.iter().find(|attribute| attribute.name == name).map(|attribute| attribute.i)
 }
 
 /// A list among an operator's attributes.
@@ -204,10 +259,13 @@ fn broadcast(shapes: &[&[usize]]) -> Vec<usize> {
     (0..rank).map(dim).collect()
 }
 
-fn range(inputs: &[&Known]) -> Option<Known> {
-    let value = |at: usize| inputs.get(at)?.values.as_ref()?.first().copied();
-    let count = ((value(1)? - value(0)?) / value(2)?).ceil().max(0.0);
-    Some(Known::of_shape(vec![whole(count)?]))
+fn range(inputs: &Inputs<'_>) -> Option<Known> {
+    let value = |at: usize| inputs.at(at)?.values.as_ref()?.first().copied();
+    let (from, step) = (value(0)?, value(2)?);
+    let count = whole(((value(1)? - from) / step).ceil().max(0.0))?;
+    let values = (0..count).map(|at| from + step * at as f64);
+    let values = (count <= MOST_VALUES).then(|| values.collect());
+    Some(Known { shape: vec![count], values })
 }
 
 fn padded(known: &Known, pads: &Known) -> Option<Known> {
@@ -255,45 +313,53 @@ fn transposed(node: &NodeProto, known: &Known) -> Known {
     Known::of_shape(shape.unwrap_or(turned))
 }
 
-fn joined(node: &NodeProto, inputs: &[&Known]) -> Option<Known> {
-    let axis = node.attribute.iter().find(|attribute| attribute.name == "axis")?.i;
-    let mut shape = inputs.first()?.shape.clone();
-    let axis = match usize::try_from(axis) {
-        Ok(axis) => axis,
-        Err(_) => shape.len().checked_sub(usize::try_from(axis.unsigned_abs()).ok()?)?,
-    };
-    let dims = inputs.iter().map(|input| input.shape.get(axis));
+fn joined(node: &NodeProto, inputs: &Inputs<'_>) -> Option<Known> {
+    let axis = number(node, "axis")?;
+    let mut shape = inputs.at(0)?.shape.clone();
+    let axis = shapes::place(axis, shape.len())?;
+    let dims = inputs.all().map(|input| input.shape.get(axis));
     let sum =
         dims.collect::<Option<Vec<_>>>()?.into_iter().fold(0usize, |a, b| a.saturating_add(*b));
     *shape.get_mut(axis)? = sum;
-    let all: Option<Vec<&Vec<f64>>> = inputs.iter().map(|input| input.values.as_ref()).collect();
+    let all: Option<Vec<&Vec<f64>>> = inputs.all().map(|input| input.values.as_ref()).collect();
     let values = all.filter(|_| shape.len() == 1 && sum <= MOST_VALUES);
     Some(Known { shape, values: values.map(|all| all.into_iter().flatten().copied().collect()) })
 }
 
 fn calculated(kind: &str, left: &Known, right: &Known) -> Known {
-    let shape = broadcast(&[&left.shape, &right.shape]);
     let of = |a: f64, b: f64| match kind {
         "Add" => a + b,
         "Sub" => a - b,
         "Mul" => a * b,
+        "Max" => a.max(b),
+        "Min" => a.min(b),
+        "Equal" => f64::from(u8::from(a.total_cmp(&b).is_eq())),
         _ => a / b,
     };
-    let values = match (&left.values, &right.values) {
-        (Some(a), Some(b)) if a.len() == b.len() => {
-            Some(a.iter().zip(b).map(|(a, b)| of(*a, *b)).collect())
-        }
-        (Some(a), Some(b)) if b.len() == 1 => Some(a.iter().map(|a| of(*a, b[0])).collect()),
-        (Some(a), Some(b)) if a.len() == 1 => Some(b.iter().map(|b| of(a[0], *b)).collect()),
-        _ => None,
-    };
-    Known { shape, values }
+    let known = Known::of_shape(broadcast(&[&left.shape, &right.shape]));
+    let values = known.size().and_then(|size| {
+        let (left, right) = (spread(left, size)?, spread(right, size)?);
+        Some(left.zip(right).map(|(a, b)| of(a, b)).collect())
+    });
+    Known { values, ..known }
 }
 
-/// The shape that is asked for, or all elements in a row where it leaves something open.
-fn reshaped(node: &NodeProto, inputs: &[&Known]) -> Option<Vec<usize>> {
-    let first = inputs.first()?;
-    let asked = inputs.get(1).filter(|_| node.op_type == "Reshape").and_then(|to| to.sizes());
-    let size = first.size()?;
-    Some(asked.filter(|asked| !asked.contains(&0)).unwrap_or_else(|| vec![size]))
+fn chosen(by: &Known, left: &Known, right: &Known) -> Known {
+    let known = Known::of_shape(broadcast(&[&by.shape, &left.shape, &right.shape]));
+    let values = known.size().and_then(|size| {
+        let both = spread(left, size)?.zip(spread(right, size)?);
+        let chosen = spread(by, size)?.zip(both);
+        Some(chosen.map(|(by, (left, right))| if by == 0.0 { right } else { left }).collect())
+    });
+    Known { values, ..known }
 }
+
+/// The elements, or the only one so many times; nothing where they go together in another way.
+fn spread(known: &Known, size: usize) -> Option<impl Iterator<Item = f64> + '_> {
+    let values = known.values.as_ref()?;
+    let fits = values.len() == size || values.len() == 1 && size <= MOST_VALUES;
+    fits.then(|| values.iter().cycle().take(size).copied())
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,7 @@
 //! device shows the operator's token, which lies in the state folder and is new at each start.
 //!
 //! **Invariant:** where tokens are required, nobody without one learns more than that the agent lives; a
-//! token counts for its own grant and nothing else, and one that is revoked is refused within
-//! [`LOOK_EVERY`].
+//! token counts for its own grant and nothing else, and one that is revoked is refused within a second.
 
 mod grant;
 mod pace;

@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** this process loads a libonnxruntime, or a graph on it, only after a child did and
 //! survived; and what ended this process while it was loaded is not loaded again untried. A
-//! [careful](Tuning::careful) one does the same with graphs on tract ([`first_load`]).
+//! [careful](Tuning::careful) one does the same with graphs on tract (`first_load.rs`).
 
 pub mod candidates;
 pub mod choice;

@@ -261,7 +261,7 @@ pub fn look(config: &OnnxRuntimeConfig) -> Looked {
 }
 
 /// Loads a variant on tract and checks some of its goldens, whatever comes of it; the child's side of
-/// [`Program::load_first`].
+/// `Program::load_first`.
 ///
 /// # Errors
 /// Nothing could be tried; as a sentence.

@@ -24,8 +24,9 @@ pub(crate) fn post(path: &str, headers: &[(String, String)], body: &str) -> Vec<
     (head + "\r\n" + body).into_bytes()
 }
 
-/// A connection that is kept.
+/// A connection that is kept, or opened again where the server closed it between two requests.
 pub(crate) struct Caller {
+    address: SocketAddr,
     stream: TcpStream,
     /// What was received and not looked at yet.
     received: Vec<u8>,
@@ -40,9 +41,8 @@ enum End {
 
 impl Caller {
     pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::new(), room: vec![0; 64 << 10] })
+        let stream = connected(address).await?;
+        Ok(Self { address, stream, received: Vec::new(), room: vec![0; 64 << 10] })
     }
 
     /// Asks, and gives each piece of the answer's body to `piece` as it comes.
@@ -51,7 +51,10 @@ impl Caller {
         request: &[u8],
         mut piece: impl FnMut(&[u8]),
     ) -> anyhow::Result<()> {
-        self.stream.write_all(request).await?;
+        if self.begin(request).await.is_err() {
+            self.stream = connected(self.address).await?;
+            self.begin(request).await?;
+        }
         let head = self.line_up_to(b"\r\n\r\n").await?;
         let head = String::from_utf8(head)?;
         let end = end(&head)?;
@@ -62,6 +65,12 @@ impl Caller {
             bail!("{head}{}", String::from_utf8_lossy(&told));
         }
         self.body(end, |bytes| piece(bytes)).await
+    }
+
+    /// Sends the request, and waits for the first bytes of its answer.
+    async fn begin(&mut self, request: &[u8]) -> anyhow::Result<()> {
+        self.stream.write_all(request).await?;
+        self.more().await
     }
 
     async fn body(&mut self, end: End, mut piece: impl FnMut(&[u8])) -> anyhow::Result<()> {
@@ -125,6 +134,12 @@ impl Caller {
         self.received.extend_from_slice(self.room.get(..got).unwrap_or_default());
         Ok(())
     }
+}
+
+async fn connected(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 fn end(head: &str) -> anyhow::Result<End> {

@@ -94,7 +94,8 @@ pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
             }
             eprintln!("round {} of {}", round + 1, options.rounds);
         }
-        let memory: Vec<_> = rest.iter().map(|peer| (peer.name, pss_mib(peer.pid))).collect();
+        let peers = rest.iter().filter(|peer| peer.name != own.name);
+        let memory: Vec<_> = peers.map(|peer| (peer.name, pss_mib(peer.pid))).collect();
         rows(&mut report, &results);
         for (name, mib) in memory {
             report.add(format!("{name}: memory (PSS)"), mib?, "MiB");

@@ -101,7 +101,7 @@ pub(crate) async fn agent(
          access_log = false\nmax_concurrent = 2048\nmax_connections = 4096\n[models]\nbundles = []\n\
          [queue]\nheadroom_mib = 0\n[[destination]]\nname = \"provider\"\nzone = \"site\"\n\
          protocol = \"openai\"\nurl = \"http://{upstream}\"\nmodel = {MODEL:?}\nconcurrency = 1024\n\
-         api_key_env = \"HOLDFAST_BENCH_KEY\"\nprice_per_million_tokens_in_micros = 2500000\n\
+         price_per_million_tokens_in_micros = 2500000\n\
          price_per_million_tokens_out_micros = 10000000\nbudget_per_day_micros = 1000000000000\n",
         place.join("data"),
     );

@@ -99,12 +99,20 @@ fn part(price: u64, count: u64, of: u64) -> u64 {
     u64::try_from(exact).unwrap_or(u64::MAX)
 }
 
-/// How long a WAV file is by the bytes a second that it states; one that states none is taken as
+/// How long a WAV file is at most, by the bytes a second that it states and by those of its samples; one
+/// that states none is taken as
 /// 16 kHz of 16 bits.
 pub(crate) fn wav_ms(bytes: &[u8]) -> u64 {
-    let stated = bytes.get(12..16).filter(|id| *id == b"fmt ").and_then(|_| bytes.get(28..32));
-    let stated = stated.and_then(|field| field.try_into().ok()).map(u32::from_le_bytes);
-    let rate = stated.filter(|rate| *rate > 0).map_or(32_000, u64::from);
+    let is_format = bytes.get(12..16) == Some(b"fmt ");
+    let field = |from: usize, len: usize| {
+        let bytes = bytes.get(from..from + len).filter(|_| is_format)?;
+        Some(bytes.iter().rev().fold(0, |value, byte| (value << 8) | u64::from(*byte)))
+    };
+    let samples = field(24, 4).zip(field(22, 2)).zip(field(34, 2));
+    let decoded = samples.map(|((rate, channels), bits)| rate * channels * bits / 8);
+    // Whoever decodes it may go by either: the longer recording counts.
+    let rates = [field(28, 4), decoded].into_iter().flatten().filter(|rate| *rate > 0);
+    let rate = rates.min().unwrap_or(32_000);
     let length = u64::try_from(bytes.len().saturating_sub(44)).unwrap_or(u64::MAX);
     length.saturating_mul(1_000) / rate
 }

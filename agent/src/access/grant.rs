@@ -3,7 +3,6 @@
 //! Pure. **Invariant:** a grant that lists something allows that and nothing else of its kind; who may
 //! not operate the agent cannot list what others asked.
 
-use axum::http::Method;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -148,7 +147,7 @@ pub(crate) enum Need {
 
 /// What a route, by its pattern, asks of its caller. What has no route asks for a token too: who has
 /// none is not told what there is.
-pub(crate) fn need(method: &Method, route: Option<&str>) -> Need {
+pub(crate) fn need(route: Option<&str>) -> Need {
     const OPEN: [&str; 4] = ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"];
     /// Beginnings of what shows or changes what others asked, or what the agent does.
     const OPERATED: [&str; 5] =
@@ -158,7 +157,7 @@ pub(crate) fn need(method: &Method, route: Option<&str>) -> Need {
         return Need::Nothing;
     }
     let is_of_one = route.starts_with("/v1/requests/{id}/");
-    let is_of_all = route == "/v1/requests" && *method == Method::GET;
+    let is_of_all = route == "/v1/requests";
     let is_event = route == "/v1/requests/{id}/events";
     let is_operated = OPERATED.iter().any(|beginning| route.starts_with(beginning));
     if is_operated || is_of_all || (is_of_one && !is_event) { Need::Admin } else { Need::Token }
@@ -198,29 +197,28 @@ mod tests {
 
     #[test]
     fn what_is_others_is_an_operators() {
-        for (method, route, want) in [
-            (Method::GET, "/healthz", Need::Nothing),
-            (Method::GET, "/v2/health/ready", Need::Nothing),
-            (Method::GET, "/v1/tasks", Need::Token),
-            (Method::POST, "/v1/tasks/{task}", Need::Token),
-            (Method::GET, "/v1/requests/{id}", Need::Token),
-            (Method::DELETE, "/v1/requests/{id}", Need::Token),
-            (Method::GET, "/v1/requests/{id}/events", Need::Token),
-            (Method::POST, "/v1/requests/{id}/retry", Need::Admin),
-            (Method::GET, "/v1/requests/{id}/record", Need::Admin),
-            (Method::GET, "/v1/requests", Need::Admin),
-            (Method::GET, "/v1/queue", Need::Admin),
-            (Method::POST, "/v1/queue/records", Need::Admin),
-            (Method::GET, "/v1/results", Need::Admin),
-            (Method::DELETE, "/v1/takers/{name}", Need::Admin),
-            (Method::POST, "/v2/models/{model}/infer", Need::Token),
-            (Method::POST, "/v2/repository/index", Need::Token),
-            (Method::POST, "/v2/repository/models/{model}/unload", Need::Admin),
-            (Method::GET, "/metrics", Need::Admin),
+        for (route, want) in [
+            ("/healthz", Need::Nothing),
+            ("/v2/health/ready", Need::Nothing),
+            ("/v1/tasks", Need::Token),
+            ("/v1/tasks/{task}", Need::Token),
+            ("/v1/requests/{id}", Need::Token),
+            ("/v1/requests/{id}/events", Need::Token),
+            ("/v1/requests/{id}/retry", Need::Admin),
+            ("/v1/requests/{id}/record", Need::Admin),
+            ("/v1/requests", Need::Admin),
+            ("/v1/queue", Need::Admin),
+            ("/v1/queue/records", Need::Admin),
+            ("/v1/results", Need::Admin),
+            ("/v1/takers/{name}", Need::Admin),
+            ("/v2/models/{model}/infer", Need::Token),
+            ("/v2/repository/index", Need::Token),
+            ("/v2/repository/models/{model}/unload", Need::Admin),
+            ("/metrics", Need::Admin),
         ] {
-            assert_eq!(need(&method, Some(route)), want, "{method} {route}");
+            assert_eq!(need(Some(route)), want, "{route}");
         }
-        assert_eq!(need(&Method::GET, None), Need::Token);
+        assert_eq!(need(None), Need::Token);
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl Caller {
         &self.name
     }
 
+    /// Whether there are tasks that it may not ask.
+    pub(crate) fn is_for_some_tasks(&self) -> bool {
+        !self.grant.tasks.is_empty()
+    }
+
     /// Whether it may ask this task or model.
     ///
     /// # Errors
@@ -187,9 +192,11 @@ impl Access {
         match inner.holder(digest) {
             Ok(Some(holder)) => inner.admit(&holder),
             // Clients that need no token show one all the same.
-            Ok(None) | Err(_) if !inner.is_required => Ok((Caller::anybody(), None)),
-            Ok(None) => Err(Denied::Unknown),
-            Err(why) => Err(Denied::Unreadable { why }),
+            unknown => {
+                let why =
+                    unknown.map_or_else(|why| Denied::Unreadable { why }, |_| Denied::Unknown);
+                inner.known_by_place(peer).map(|caller| (caller, None)).map_err(|_| why)
+            }
         }
     }
 }
@@ -259,7 +266,9 @@ impl Known {
             Ok(tokens) => Ok(self.holders_of(&tokens)),
             Err(error) => {
                 let why = crate::error_chain(&error);
-                tracing::error!(error = %why, "the tokens cannot be read: whoever needs one is refused");
+                if self.holders.as_ref().err() != Some(&why) {
+                    tracing::error!(error = %why, "the tokens cannot be read: whoever needs one is refused");
+                }
                 Err(why)
             }
         };

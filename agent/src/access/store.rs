@@ -7,9 +7,12 @@
 //! that cannot be read lets nobody in.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -124,7 +127,35 @@ impl Tokens {
         let failed = |source| StoreError::File { path: path.clone(), source };
         let bytes = serde_json::to_vec_pretty(&text).map_err(|error| failed(error.into()))?;
         std::fs::create_dir_all(state_dir).map_err(failed)?;
-        whole_file::write(&path, &bytes, 0o600).map_err(failed)
+        whole_file::write(&path, &bytes, 0o600).map_err(failed)?;
+        // Root may make tokens for an agent that is another user.
+        let folder = std::fs::metadata(state_dir).map_err(failed)?;
+        let own = std::fs::metadata(&path).map_err(failed)?;
+        if own.uid() != folder.uid() {
+            std::os::unix::fs::chown(&path, Some(folder.uid()), Some(folder.gid()))
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Changes those of a state folder, one change after the other. Blocks until the change is durable.
+    ///
+    /// # Errors
+    /// What the change says, and files that cannot be read or written.
+    pub fn change<T>(
+        state_dir: &Path,
+        change: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let path = state_dir.join("tokens.lock");
+        let failed = |source| StoreError::File { path: path.clone(), source };
+        std::fs::create_dir_all(state_dir).map_err(failed)?;
+        let lock = File::create(&path).map_err(failed)?;
+        // Given back with the file.
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
+        let mut tokens = Self::read(state_dir)?;
+        let changed = change(&mut tokens)?;
+        tokens.write(state_dir)?;
+        Ok(changed)
     }
 
     /// Makes a token; the text that is returned is nowhere else.

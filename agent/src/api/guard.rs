@@ -37,7 +37,7 @@ pub(crate) struct Logged {
 /// Lets a request through to its route, or answers it.
 pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let need = need(request.method(), route);
+    let need = need(route);
     let admitted = admit(&gate.access, &request, need);
     let caller = admitted.as_ref().map_or("-", |(caller, _)| caller.name());
     let line = gate.has_log.then(|| Line {
@@ -47,7 +47,7 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         bytes_in: length(request.headers()),
         begun: Instant::now(),
         logged: Logged::default(),
-        status: StatusCode::OK,
+        status: None,
         bytes_out: 0,
         is_whole: false,
     });
@@ -137,7 +137,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-fn watched(response: Response, line: Option<Line>, place: Option<Place>) -> Response {
+fn watched(response: Response, mut line: Option<Line>, place: Option<Place>) -> Response {
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::UNAUTHORIZED {
         let realm = HeaderValue::from_static("Bearer realm=\"holdfast\"");
@@ -146,8 +146,10 @@ fn watched(response: Response, line: Option<Line>, place: Option<Place>) -> Resp
     if line.is_none() && place.is_none() {
         return Response::from_parts(parts, body);
     }
-    let logged = parts.extensions.remove::<Logged>().unwrap_or_default();
-    let line = line.map(|line| Line { status: parts.status, logged, ..line });
+    if let Some(line) = &mut line {
+        line.status = Some(parts.status);
+        line.logged = parts.extensions.remove::<Logged>().unwrap_or_default();
+    }
     Response::from_parts(parts, Body::new(Watched { body, line, _place: place }))
 }
 
@@ -188,14 +190,13 @@ impl HttpBody for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if let Some(mut line) = self.line.take() {
+        if let Some(line) = &mut self.line {
             line.is_whole |= self.body.is_end_stream();
-            line.write();
         }
     }
 }
 
-/// One request, as it is logged.
+/// One request, as it is logged when this value goes: also where its caller went before any response.
 struct Line {
     caller: String,
     method: Method,
@@ -203,18 +204,19 @@ struct Line {
     bytes_in: Option<u64>,
     begun: Instant,
     logged: Logged,
-    status: StatusCode,
+    /// None before there is a response.
+    status: Option<StatusCode>,
     bytes_out: usize,
     is_whole: bool,
 }
 
-impl Line {
-    fn write(&self) {
+impl Drop for Line {
+    fn drop(&mut self) {
         let ms = crate::answer::millis(self.begun.elapsed());
-        let outcome = match (self.is_whole, self.status) {
-            (false, _) => "cut",
-            (true, status) if status.is_success() => "answered",
-            (true, _) => "refused",
+        let outcome = match self.status.filter(|_| self.is_whole) {
+            None => "cut",
+            Some(status) if status.is_success() => "answered",
+            Some(_) => "refused",
         };
         tracing::info!(
             target: "holdfast_agent::access",
@@ -223,7 +225,7 @@ impl Line {
             route = self.route,
             task = self.logged.task.as_deref(),
             class = self.logged.class.map(DataClass::as_str),
-            status = self.status.as_u16(),
+            status = self.status.map(|status| status.as_u16()),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             ms = format_args!("{ms:.1}"),

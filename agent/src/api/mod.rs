@@ -12,6 +12,7 @@ mod queue;
 mod requests;
 mod results;
 pub(crate) mod server;
+mod stalled;
 mod terms;
 
 use std::collections::BTreeSet;
@@ -360,6 +361,7 @@ struct LookUpQuery {
 
 async fn look_up(
     State(api): State<Api>,
+    caller: Caller,
     Path(text): Path<String>,
     query: Result<Query<LookUpQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -367,8 +369,19 @@ async fn look_up(
     let id = known_id(&text)?;
     let wait = wait_of(query.wait_ms)?;
     let _place = if wait.is_zero() { None } else { Some(api.waiting_place()?) };
+    check_own(&api, &caller, id, &text).await?;
     let reply = api.service.look_up(id, wait).await?.ok_or_else(|| unknown_request(&text))?;
     Ok(Json(ReplyBody::at(&reply, api.service.clock.now_ms())).into_response())
+}
+
+/// A token that is for some tasks is told of their requests alone; of others it hears as of none.
+async fn check_own(api: &Api, caller: &Caller, id: RequestId, text: &str) -> Result<(), Problem> {
+    if !caller.is_for_some_tasks() {
+        return Ok(());
+    }
+    let reply = api.service.look_up(id, Duration::ZERO).await?;
+    let is_own = reply.is_some_and(|reply| caller.may_ask(reply.task.as_str()).is_ok());
+    if is_own { Ok(()) } else { Err(unknown_request(text)) }
 }
 
 fn known_id(text: &str) -> Result<RequestId, Problem> {

@@ -12,7 +12,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::{Api, Problem, bad_query, body, known_id, unknown_request};
+use super::{Api, Problem, bad_query, body, check_own, known_id, unknown_request};
+use crate::access::Caller;
 use crate::export::{Line, MAX_LINE_BYTES};
 use crate::listing::{self, Numbers};
 use crate::operator;
@@ -51,11 +52,13 @@ pub struct Ids {
 
 pub(super) async fn cancel(
     State(api): State<Api>,
+    caller: Caller,
     Path(text): Path<String>,
     query: Result<Query<Back>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(back) = query.map_err(|error| bad_query(&error, "forget=true or false"))?;
     let id = known_id(&text)?;
+    check_own(&api, &caller, id, &text).await?;
     let now_ms = api.service.clock.now_ms();
     let queue = api.service.queue.open()?;
     if back.forget == Some(true) {

@@ -29,7 +29,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, Problem, bad_query, known_id, unknown_request, wait_of};
+use super::{Api, Problem, bad_query, check_own, known_id, unknown_request, wait_of};
+use crate::access::Caller;
 use crate::queue::{Queue, QueueError, RequestId, State};
 use crate::reply::{ReplyBody, reply_of};
 use crate::request::TaskName;
@@ -297,9 +298,11 @@ struct Watching {
 
 pub(super) async fn request_events(
     From(api): From<Api>,
+    caller: Caller,
     Path(text): Path<String>,
 ) -> Result<Response, Problem> {
     let id = known_id(&text)?;
+    check_own(&api, &caller, id, &text).await?;
     let queue = api.service.queue.open()?;
     let changes = queue.changes();
     if queue.get(id).await.map_err(AskError::from)?.is_none() {

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Problem;
 use super::listen::{self, Socket, Source, Tls};
+use super::stalled::Watched;
 use crate::access::Peer;
 use crate::config::ApiConfig;
 
@@ -49,15 +50,17 @@ pub(crate) async fn serve(
     config: &ApiConfig,
     stop: CancellationToken,
 ) {
-    let http = http(config);
+    let (http, patience) = (http(config), config.read_timeout);
     let serve = move |stream, stop| {
         let (http, router, tls) = (http.clone(), router.clone(), tls.clone());
         async move {
             let Some(tls) = tls else {
+                let stream = Watched::new(stream, patience);
                 return connection(stream, Peer::Network, http, router, stop).await;
             };
             if let Some(stream) = tls.greet(stream).await {
                 let peer = listen::certified(&stream);
+                let stream = Watched::new(stream, patience);
                 connection(stream, peer, http, router, stop).await;
             }
         }
@@ -72,9 +75,10 @@ pub(crate) async fn serve_socket(
     config: &ApiConfig,
     stop: CancellationToken,
 ) {
-    let http = http(config);
+    let (http, patience) = (http(config), config.read_timeout);
     let serve = move |stream, stop| {
         let peer = listen::process(&stream);
+        let stream = Watched::new(stream, patience);
         connection(stream, peer, http.clone(), router.clone(), stop)
     };
     accept(socket, config.max_connections, stop, serve).await;

@@ -3,7 +3,7 @@
 //! **Invariant:** a token's text is printed once, when it is made, and is nowhere else; a running agent
 //! goes by a change within a second.
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::{ConfigArgs, Exit, Failure, output, table};
@@ -50,7 +50,7 @@ struct AddArgs {
     /// What it is called in the log and in lists: 1 to 64 of letters, digits, `.`, `_`, `-`
     name: String,
     /// A task or model that it may ask; may be repeated [default: all]
-    #[arg(long = "task", value_name = "TASK")]
+    #[arg(long = "task", value_name = "TASK", value_parser = NonEmptyStringValueParser::new())]
     tasks: Vec<String>,
     /// A data class that it may put on requests; may be repeated [default: all]
     #[arg(long = "class", value_name = "CLASS", value_parser = classes())]
@@ -90,7 +90,6 @@ pub(super) fn token(args: &TokenArgs) -> Result<Exit, Failure> {
 
 fn add(args: &AddArgs) -> Result<Exit, Failure> {
     let config = args.common.config.load()?;
-    let mut tokens = Tokens::read(&config.state_dir).map_err(failure)?;
     let grant = Grant {
         tasks: args.tasks.clone(),
         classes: args.classes.clone(),
@@ -99,8 +98,10 @@ fn add(args: &AddArgs) -> Result<Exit, Failure> {
         concurrent: args.concurrent,
     };
     let lasts_ms = args.days.map(|days| days.saturating_mul(DAY_MS));
-    let token = tokens.add(&args.name, grant, now_ms(&config), lasts_ms).map_err(failure)?;
-    tokens.write(&config.state_dir).map_err(failure)?;
+    let now_ms = now_ms(&config);
+    let added =
+        Tokens::change(&config.state_dir, |tokens| tokens.add(&args.name, grant, now_ms, lasts_ms));
+    let token = added.map_err(failure)?;
     if args.common.json {
         output::print_json(&serde_json::json!({ "name": args.name, "token": token.text() }))?;
     } else {
@@ -174,11 +175,10 @@ fn list(common: &Common) -> Result<Exit, Failure> {
 
 fn revoke(names: &[String], common: &Common) -> Result<Exit, Failure> {
     let config = common.config.load()?;
-    let mut tokens = Tokens::read(&config.state_dir).map_err(failure)?;
-    for name in names {
-        tokens.revoke(name).map_err(failure)?;
-    }
-    tokens.write(&config.state_dir).map_err(failure)?;
+    let revoked = Tokens::change(&config.state_dir, |tokens| {
+        names.iter().try_for_each(|name| tokens.revoke(name).map(drop))
+    });
+    revoked.map_err(failure)?;
     if common.json {
         output::print_json(&serde_json::json!({ "revoked": names }))?;
     } else {

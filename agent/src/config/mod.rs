@@ -86,7 +86,7 @@ pub struct ApiConfig {
     pub max_connections: usize,
     /// Limit for receiving a request's header, from the connection's start or the answer before.
     pub header_timeout: Duration,
-    /// Limit for receiving a body.
+    /// Limit for receiving a body, and for a caller that stops taking what it is told.
     pub read_timeout: Duration,
     /// A Unix socket that is served too.
     pub unix_socket: Option<PathBuf>,

@@ -351,7 +351,14 @@ impl<J: Send + 'static> Shared<J> {
             }
             if floor.line.len() > 0 && !worker.is_ready() {
                 match self.make_ready(floor, worker) {
-                    Some(again) => floor = again,
+                    Some(again) => {
+                        floor = again;
+                        if worker.is_ready() {
+                            // Whoever woke it may be gone by now; it has its model all the same.
+                            rests = false;
+                            floor.is_resting = false;
+                        }
+                    }
                     None => return false,
                 }
             }

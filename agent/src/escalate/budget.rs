@@ -84,7 +84,8 @@ impl Spending {
 
     /// What has to be on disk before what is reserved may be sent; `None` when it is.
     pub(super) fn due_note(&self) -> Option<Note> {
-        (self.committed() > self.noted).then(|| {
+        // What went beyond the budget is no more than all of it.
+        (self.committed().min(self.budget) > self.noted).then(|| {
             let ahead = self.committed().saturating_add(self.budget / NOTES_PER_DAY);
             Note { day: self.day, spent_micros: ahead.min(self.budget) }
         })

@@ -156,6 +156,20 @@ async fn a_token_does_what_it_is_for() {
         assert!(got.body["detail"].as_str().unwrap().contains(want), "{}", got.body);
     }
     assert_eq!(guarded.ask(Method::POST, VOICE, Some(&all), &[public]).await.status, 200);
+    // What was asked with another task's token is not there for this one.
+    let parts = guarded.add(&["parts", "--task", "part-inspection"]);
+    let keyed = [public, ("idempotency-key", "job-1")];
+    let got = guarded.ask(Method::POST, VOICE, Some(&all), &keyed).await;
+    let of_voice = format!("/v1/requests/{}", got.body["id"].as_str().unwrap());
+    for (token, want) in [(&parts, 404), (&voice, 200), (&all, 200)] {
+        let got = guarded.ask(Method::GET, &of_voice, Some(token), &[]).await;
+        assert_eq!(got.status, want, "{}", got.body);
+    }
+    for path in [format!("{of_voice}?forget=true"), of_voice.clone()] {
+        assert_eq!(guarded.ask(Method::DELETE, &path, Some(&parts), &[]).await.status, 404);
+    }
+    let events = format!("{of_voice}/events");
+    assert_eq!(guarded.ask(Method::GET, &events, Some(&parts), &[]).await.status, 404);
     for path in ["/v1/queue", "/v1/results", "/v1/queue/stats", "/v1/takers", "/metrics"] {
         assert_eq!(guarded.ask(Method::GET, path, Some(&all), &[]).await.status, 403, "{path}");
         assert_eq!(guarded.ask(Method::GET, path, Some(&boss), &[]).await.status, 200, "{path}");

@@ -113,6 +113,10 @@ async fn over_tls_callers_are_known_by_token_or_by_certificate() {
     let known = with(clients.sign("line-7"));
     assert_eq!(status(&known, &url("/v1/tasks")).await, 200, "its certificate is enough");
     assert_eq!(status(&known, &url("/v1/queue")).await, 403, "and makes nobody an operator");
+    // OpenAI's clients always show some key.
+    let with_key = |path: &str| known.get(url(path)).bearer_auth("sk-none").send();
+    assert_eq!(with_key("/v1/tasks").await.unwrap().status(), 200);
+    assert_eq!(with_key("/v1/queue").await.unwrap().status(), 403, "with a key neither");
 }
 
 #[tokio::test]

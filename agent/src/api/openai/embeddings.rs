@@ -9,7 +9,7 @@ use axum::response::Response;
 use holdfast_chat::served::embeddings::{AskedVectors, answer, read};
 
 use super::complaint::Complaint;
-use super::{Call, Taken, allowed, apart, check_json, take, told};
+use super::{Call, Taken, allowed, apart, take_json, told};
 use crate::access::Caller;
 use crate::api::{Api, Logged, terms};
 use crate::inquiry::{Inquiry, Texts};
@@ -31,8 +31,7 @@ async fn vectors(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Response, Logged), Complaint> {
-    let Taken { bytes, place: _place, _room } = take(api, headers, body).await?;
-    check_json(headers)?;
+    let Taken { bytes, place: _place, room: _room } = take_json(api, headers, body).await?;
     let AskedVectors { model, inputs, dimensions, encoding, .. } = apart(bytes, read).await?;
     let default = api.service.policy.default_class;
     let terms = terms::of_inquiry(headers, &Default::default(), default)?;

@@ -23,7 +23,7 @@ mod transcriptions;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -40,6 +40,10 @@ use crate::request::DataClass;
 
 /// From this size on a body is not taken apart on the reactor.
 const LARGE: usize = 256 * 1024;
+/// What a value of JSON takes in memory at most, however short its text is.
+const BYTES_OF_A_VALUE: usize = 768;
+/// Values of JSON in one body at most.
+const MAX_VALUES: usize = 65_536;
 
 pub(super) fn router() -> Router<Api> {
     Router::new()
@@ -115,7 +119,7 @@ impl Call {
 struct Taken {
     bytes: Bytes,
     place: OwnedSemaphorePermit,
-    _room: Place,
+    room: Place,
 }
 
 /// Takes a call in: a place for it, then its body.
@@ -130,7 +134,48 @@ async fn take(api: &Api, headers: &HeaderMap, body: Body) -> Result<Taken, Compl
     let limit = Limit::Configured { frame: 0 };
     let busy_s = api.retry_after_s();
     let (bytes, room) = read(&api.room, &api.config, limit, headers, body, busy_s).await?;
-    Ok(Taken { bytes, place, _room: room })
+    Ok(Taken { bytes, place, room })
+}
+
+/// Takes a call of JSON in, with the room for what its text becomes.
+async fn take_json(api: &Api, headers: &HeaderMap, body: Body) -> Result<Taken, Complaint> {
+    let mut taken = take(api, headers, body).await?;
+    check_json(headers)?;
+    let values = count_values(taken.bytes.clone()).await;
+    if values > MAX_VALUES {
+        let what = format!("the body has more than {MAX_VALUES} values");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", what).into());
+    }
+    if !api.room.try_take(values * BYTES_OF_A_VALUE, &mut taken.room) {
+        let what = "the bodies under way take all of api.max_body_memory_mib; try again shortly";
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", what);
+        return Err(problem.retry_after(api.retry_after_s()).into());
+    }
+    Ok(taken)
+}
+
+/// How many values a body of JSON has; a large one is not looked through on the reactor.
+async fn count_values(bytes: Bytes) -> usize {
+    if bytes.len() < LARGE {
+        return values(&bytes);
+    }
+    // Only a runtime that ends takes none in, and nobody is answered then.
+    tokio::task::spawn_blocking(move || values(&bytes)).await.unwrap_or_default()
+}
+
+/// The same, by what stands between them outside of texts.
+fn values(bytes: &[u8]) -> usize {
+    let (mut count, mut is_text, mut is_escaped) = (1, false, false);
+    for byte in bytes {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'{' | b'[' | b',' | b':' if !is_text => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// Calls that say what their body is say JSON.
@@ -142,7 +187,7 @@ fn check_json(headers: &HeaderMap) -> Result<(), Complaint> {
         Some(kind) if kind.eq_ignore_ascii_case("application/json") => Ok(()),
         Some(_) => {
             let what = "the body must be JSON, with content-type: application/json";
-            let status = axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             Err(Problem::new(status, "wrong_media", what).into())
         }
     }
@@ -175,4 +220,21 @@ fn told<A>(by: &Answered<A>, content_type: &'static str, body: impl Into<Body>) 
         headers.insert("holdfast-cost-micros", HeaderValue::from(micros));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_texts() {
+        for (text, want) in [
+            ("", 1),
+            ("[]", 2),
+            (r#"{"a": [1, 2, {"b": "x, y: [z] \\" {"}]}"#, 8),
+            (r#""\\\\", 1"#, 2),
+        ] {
+            assert_eq!(values(text.as_bytes()), want, "{text}");
+        }
+    }
 }

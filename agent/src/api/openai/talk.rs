@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::complaint::Complaint;
 use super::pouring::Pouring;
-use super::{Call, Taken, allowed, apart, check_json, take, told};
+use super::{Call, Taken, allowed, apart, take_json, told};
 use crate::access::Caller;
 use crate::api::{Api, Logged, terms};
 use crate::gateway::{Answered, Begun};
@@ -72,12 +72,16 @@ async fn answer(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Response, Logged), Complaint> {
-    let Taken { bytes, place, _room } = take(api, headers, body).await?;
-    check_json(headers)?;
+    let Taken { bytes, place, room: _room } = take_json(api, headers, body).await?;
     let mut asked = apart(bytes, move |bytes| form.read(bytes)).await?;
     check_kept(&asked)?;
     // Nothing is, whatever OpenAI does where nobody says so.
     asked.store = Some(false);
+    if asked.store == Some(true) {
+        let param = Some("store".to_owned());
+        let message = "nothing is stored of an answer here: leave it out, or say false".to_owned();
+        return Err(Refusal { param, code: "unsupported_parameter", message }.into());
+    }
     let default = api.service.policy.default_class;
     let terms = terms::of_inquiry(headers, &asked.metadata, default)?;
     let logged = allowed(caller, &asked.model, terms.class)?;

@@ -35,7 +35,7 @@ async fn transcript(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Response, Logged), Complaint> {
-    let Taken { bytes, place: _place, _room } = take(api, headers, body).await?;
+    let Taken { bytes, place: _place, room: _room } = take(api, headers, body).await?;
     let (asked, recording) = taken_apart(headers, &bytes)?;
     drop(bytes);
     let default = api.service.policy.default_class;

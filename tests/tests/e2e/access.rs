@@ -139,6 +139,7 @@ async fn a_token_does_what_it_is_for() {
     let voice = guarded.add(&["voice", "--task", "voice-commands", "--class", "restricted"]);
     let all = guarded.add(&["all"]);
     let boss = guarded.add(&["boss", "--admin"]);
+    let parts = guarded.add(&["parts", "--task", "part-inspection"]);
     let restricted = ("holdfast-class", "restricted");
     let public = ("holdfast-class", "public");
 
@@ -157,7 +158,6 @@ async fn a_token_does_what_it_is_for() {
     }
     assert_eq!(guarded.ask(Method::POST, VOICE, Some(&all), &[public]).await.status, 200);
     // What was asked with another task's token is not there for this one.
-    let parts = guarded.add(&["parts", "--task", "part-inspection"]);
     let keyed = [public, ("idempotency-key", "job-1")];
     let got = guarded.ask(Method::POST, VOICE, Some(&all), &keyed).await;
     let of_voice = format!("/v1/requests/{}", got.body["id"].as_str().unwrap());

@@ -231,7 +231,7 @@ mod tests {
         for (text, want) in [
             ("", 1),
             ("[]", 2),
-            (r#"{"a": [1, 2, {"b": "x, y: [z] \\" {"}]}"#, 8),
+            (r#"{"a": [1, 2, {"b": "x, y: [z] \" {"}]}"#, 8),
             (r#""\\\\", 1"#, 2),
         ] {
             assert_eq!(values(text.as_bytes()), want, "{text}");

@@ -93,6 +93,25 @@ pub(crate) async fn ask(
     Ok(Figures { p50: us(0.5), p99: us(0.99), rate })
 }
 
+/// Follows so many streams at once, each to its end.
+pub(crate) async fn at_once(
+    address: SocketAddr,
+    request: &Arc<Vec<u8>>,
+    streams: usize,
+) -> anyhow::Result<()> {
+    let mut following = JoinSet::new();
+    for _ in 0..streams {
+        let request = Arc::clone(request);
+        following.spawn(async move {
+            one(&mut Caller::open(address).await?, &request, Whole::Stream).await
+        });
+    }
+    while let Some(followed) = following.join_next().await {
+        followed??;
+    }
+    Ok(())
+}
+
 async fn one(caller: &mut Caller, request: &[u8], whole: Whole) -> anyhow::Result<()> {
     let (mut bytes, mut tail) = (Vec::new(), 0);
     caller

@@ -210,7 +210,7 @@ async fn endure(report: &mut Report, own: &Gateway, options: &Options) -> anyhow
     report.at_most(what, more, "MiB", 5.0);
     let paced = own.request(Ask::Paced);
     let (open, address) = (options.streams, own.address);
-    let streaming = load::ask(address, &paced, open, Until::Asked(open), Whole::Stream);
+    let streaming = load::at_once(address, &paced, open);
     let mut most: f64 = 0.0;
     let watching = async {
         loop {

@@ -2,12 +2,14 @@
 //!
 //! A caller shows a bearer token; the file of tokens has its digest, and what it is for. Where tokens are
 //! not required (on loopback, unless `api.require_token` says so), who shows none, or one that is not
-//! known here, is let in as before: clients of OpenAI's API always send a key. The command line of this
-//! device shows the operator's token, which lies in the state folder and is new at each start.
+//! known here, is let in as before: clients of OpenAI's API always send a key. Where they
+//! are required, the command line of this device shows the operator's token, which lies in the state folder
+//! and is new at each start.
 //!
 //! **Invariant:** where tokens are required, nobody without one learns more than that the agent lives; a
 //! token counts for its own grant and nothing else, and one that is revoked is refused within a second.
 
+mod caller;
 mod grant;
 mod pace;
 mod store;
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use self::caller::{Caller, Peer};
 pub use self::grant::{Denied, Grant};
 pub(crate) use self::grant::{Need, named, need};
 pub use self::pace::Place;
@@ -37,8 +40,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const OPERATOR: &str = "operator.token";
 /// What the operator's token is called.
 const OPERATOR_NAME: &str = "(operator)";
-/// What a caller without a token is called.
-const NOBODY: &str = "-";
 /// What a caller with a certificate and without a token is called.
 const CERTIFIED: &str = "(certificate)";
 
@@ -52,7 +53,9 @@ struct Inner {
     state_dir: PathBuf,
     clock: Clock,
     begun: Instant,
-    operator: Digest,
+    /// Where no token is required, the command line needs none.
+    operator: Option<(Digest, Caller)>,
+    certified: Caller,
     known: Mutex<Known>,
 }
 
@@ -69,106 +72,31 @@ type Stamp = (i64, i64, u64, u64);
 
 #[derive(Debug)]
 struct Holder {
-    name: String,
-    grant: Grant,
+    caller: Caller,
     expires_at_ms: Option<u64>,
     bucket: Mutex<Bucket>,
     under_way: UnderWay,
 }
 
-/// Who is at the other end of a connection, before anything is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    /// Somebody on the network.
-    Network,
-    /// Somebody with a client certificate that was checked.
-    Certified,
-    /// A process of this machine, over a Unix socket.
-    Process {
-        /// Its user's number.
-        user: u32,
-    },
-}
-
-/// Who calls, and what for; goes with the request.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    name: Arc<str>,
-    grant: Arc<Grant>,
-}
-
-impl Caller {
-    /// Somebody who may do everything, since nobody is asked for a token.
-    pub fn anybody() -> Self {
-        Self { name: NOBODY.into(), grant: Arc::new(Grant::all()) }
-    }
-
-    /// The name of its token.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Whether there are tasks that it may not ask.
-    pub(crate) fn is_for_some_tasks(&self) -> bool {
-        !self.grant.tasks.is_empty()
-    }
-
-    /// Whether it may ask this task or model.
-    ///
-    /// # Errors
-    /// [`Denied::Task`]
-    pub fn may_ask(&self, task: &str) -> Result<(), Denied> {
-        self.grant.may_ask(&self.name, task)
-    }
-
-    /// Whether it may label data so.
-    ///
-    /// # Errors
-    /// [`Denied::Class`]
-    pub fn may_label(&self, class: crate::request::DataClass) -> Result<(), Denied> {
-        self.grant.may_label(&self.name, class)
-    }
-
-    /// Whether it may do what a route needs.
-    ///
-    /// # Errors
-    /// [`Denied::Admin`]
-    pub(crate) fn may(&self, need: Need) -> Result<(), Denied> {
-        match need {
-            Need::Admin if !self.grant.admin => Err(Denied::Admin { name: self.name.to_string() }),
-            Need::Nothing | Need::Token | Need::Admin => Ok(()),
-        }
-    }
-}
-
 impl Access {
-    /// Knows the callers of the agent whose state is in this folder, and writes the operator's token there.
-    /// Blocks.
-    ///
-    /// A token that cannot be written is said in the log: then the command line has none.
+    /// Knows the callers of the agent whose state is in this folder. Where tokens are required, the
+    /// operator's is written there; one that cannot be written is said in the log: then the command line
+    /// has none. Blocks.
     ///
     /// # Errors
     /// When the system gives no random numbers.
     pub fn open(state_dir: &Path, is_required: bool, clock: Clock) -> std::io::Result<Self> {
-        let operator = Token::new()?;
-        let path = state_dir.join(OPERATOR);
-        if let Err(error) = whole_file::write(&path, operator.text().as_bytes(), 0o600) {
-            tracing::warn!(path = %path.display(), %error, "the operator's token cannot be written: the command line has none");
-        }
+        let operator = is_required.then(|| write_operator(state_dir)).transpose()?;
         let known = Known { holders: Ok(HashMap::new()), stamp: None, looked: None };
         Ok(Self(Arc::new(Inner {
             is_required,
             state_dir: state_dir.to_owned(),
             clock,
             begun: Instant::now(),
-            operator: operator.digest(),
+            operator: operator.map(|digest| (digest, Caller::new(OPERATOR_NAME, Grant::all()))),
+            certified: Caller::new(CERTIFIED, Grant::default()),
             known: Mutex::new(known),
         })))
-    }
-
-    /// Whether who shows no token is refused.
-    pub fn is_required(&self) -> bool {
-        self.0.is_required
     }
 
     /// Who shows this token from there, with a place among its requests under way.
@@ -185,9 +113,8 @@ impl Access {
             return inner.known_by_place(peer).map(|caller| (caller, None));
         };
         let digest = Digest::of(token);
-        if digest == inner.operator {
-            let caller = Caller { name: OPERATOR_NAME.into(), grant: Arc::new(Grant::all()) };
-            return Ok((caller, None));
+        if let Some((_, operator)) = inner.operator.as_ref().filter(|(own, _)| *own == digest) {
+            return Ok((operator.clone(), None));
         }
         match inner.holder(digest) {
             Ok(Some(holder)) => inner.admit(&holder),
@@ -208,11 +135,9 @@ impl Inner {
         match peer {
             // Who may read the operator's token need not.
             Peer::Process { user } if user == 0 || user == own || !self.is_required => {
-                Ok(Caller { name: format!("uid:{user}").into(), grant: Arc::new(Grant::all()) })
+                Ok(Caller::new(format!("uid:{user}"), Grant::all()))
             }
-            Peer::Certified => {
-                Ok(Caller { name: CERTIFIED.into(), grant: Arc::new(Grant::default()) })
-            }
+            Peer::Certified => Ok(self.certified.clone()),
             Peer::Process { .. } | Peer::Network if self.is_required => Err(Denied::NoToken),
             Peer::Process { .. } | Peer::Network => Ok(Caller::anybody()),
         }
@@ -220,40 +145,42 @@ impl Inner {
 
     fn holder(&self, digest: Digest) -> Result<Option<Arc<Holder>>, String> {
         let mut known = locked(&self.known);
-        known.refresh(&self.state_dir);
+        known.refresh(&self.state_dir, LOOK_EVERY);
+        // One that was made a moment ago counts at once.
+        if self.is_required && known.holders.as_ref().is_ok_and(|all| !all.contains_key(&digest)) {
+            known.refresh(&self.state_dir, Duration::ZERO);
+        }
         known.holders.as_ref().map(|holders| holders.get(&digest).cloned()).map_err(Clone::clone)
     }
 
     fn admit(&self, holder: &Holder) -> Result<(Caller, Option<Place>), Denied> {
-        let name = || holder.name.clone();
+        let (grant, name) = (holder.caller.grant(), || holder.caller.name().to_owned());
         if holder.expires_at_ms.is_some_and(|end| self.clock.now_ms() >= end) {
             return Err(Denied::Expired { name: name() });
         }
-        let place = match holder.grant.concurrent {
+        let place = match grant.concurrent {
             None => None,
             Some(most) => {
                 let place = holder.under_way.take(most);
                 Some(place.ok_or_else(|| Denied::TooMany { name: name(), concurrent: most })?)
             }
         };
-        if let Some(per_min) = holder.grant.per_min {
+        if let Some(per_min) = grant.per_min {
             let taken = locked(&holder.bucket).take(per_min, self.begun.elapsed());
             taken.map_err(|left| {
                 let retry_after_s = left.as_secs().saturating_add(1);
                 Denied::TooFast { name: name(), per_min, retry_after_s }
             })?;
         }
-        let caller =
-            Caller { name: holder.name.as_str().into(), grant: Arc::new(holder.grant.clone()) };
-        Ok((caller, place))
+        Ok((holder.caller.clone(), place))
     }
 }
 
 impl Known {
-    /// Reads the file again if it changed, not more often than [`LOOK_EVERY`].
-    fn refresh(&mut self, state_dir: &Path) {
+    /// Reads the file again if it changed and was not looked at for so long.
+    fn refresh(&mut self, state_dir: &Path, after: Duration) {
         let now = Instant::now();
-        if self.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
+        if self.looked.is_some_and(|looked| now < looked + after) {
             return;
         }
         let is_first = self.looked.replace(now).is_none();
@@ -279,15 +206,13 @@ impl Known {
         let known = self.holders.as_ref().ok();
         let holder = |(name, entry): (&str, &Entry)| {
             let digest = Digest::from_hex(&entry.sha256)?;
-            let before = known.and_then(|known| known.get(&digest));
-            let same = before.filter(|holder| {
-                (holder.name.as_str(), &holder.grant, holder.expires_at_ms)
-                    == (name, &entry.grant, entry.expires_at_ms)
+            let caller = Caller::new(name, entry.grant.clone());
+            let before = known.and_then(|known| known.get(&digest)).filter(|before| {
+                before.caller == caller && before.expires_at_ms == entry.expires_at_ms
             });
-            let holder = same.cloned().unwrap_or_else(|| {
+            let holder = before.cloned().unwrap_or_else(|| {
                 Arc::new(Holder {
-                    name: name.to_owned(),
-                    grant: entry.grant.clone(),
+                    caller,
                     expires_at_ms: entry.expires_at_ms,
                     bucket: Mutex::default(),
                     under_way: UnderWay::default(),
@@ -297,6 +222,16 @@ impl Known {
         };
         tokens.iter().filter_map(holder).collect()
     }
+}
+
+/// Writes a new operator's token; what it is known by.
+fn write_operator(state_dir: &Path) -> std::io::Result<Digest> {
+    let token = Token::new()?;
+    let path = state_dir.join(OPERATOR);
+    if let Err(error) = whole_file::write(&path, token.text().as_bytes(), 0o600) {
+        tracing::warn!(path = %path.display(), %error, "the operator's token cannot be written: the command line has none");
+    }
+    Ok(token.digest())
 }
 
 /// The operator's token of the agent whose state is in this folder, if it can be read. Blocks.
@@ -412,11 +347,11 @@ mod tests {
         assert_eq!(many, Denied::TooMany { name: "line-7".into(), concurrent: 1 });
         drop(place);
         drop(device.access.caller(Peer::Network, Some(token.text())).unwrap());
-        device.add("other", Grant::default(), None);
-        tokio::time::advance(LOOK_EVERY).await;
+        let other = device.add("other", Grant::default(), None);
+        assert!(device.access.caller(Peer::Network, Some(other.text())).is_ok(), "at once");
         let fast = device.access.caller(Peer::Network, Some(token.text())).unwrap_err();
-        assert_eq!(fast, Denied::TooFast { name: "line-7".into(), per_min: 2, retry_after_s: 30 });
-        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(fast, Denied::TooFast { name: "line-7".into(), per_min: 2, retry_after_s: 31 });
+        tokio::time::advance(Duration::from_secs(31)).await;
         assert!(device.access.caller(Peer::Network, Some(token.text())).is_ok());
     }
 }

@@ -4,7 +4,6 @@
 //! as long as the request is under way.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -16,9 +15,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::problem::Problem;
 use crate::config::ApiConfig;
 
-/// Of a refused body, at most this much is taken, for at most this long.
-const DISCARD_BYTES: usize = 64 << 20;
-const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 /// A body of no announced length takes room in steps of this many KiB.
 const STEP_KIB: usize = 64;
 
@@ -134,14 +130,12 @@ pub(crate) async fn read(
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let declared = declared.and_then(|text| text.parse::<usize>().ok());
     if declared.is_some_and(|length| length > limit.bytes(config)) {
-        discard(body).await;
         return Err(too_large(config, limit));
     }
     let mut place = Place::default();
     if let Some(length) = declared {
         let until = Instant::now() + config.read_timeout;
         if room.take(length.div_ceil(1024), &mut place, until).await.is_err() {
-            discard(body).await;
             return Err(no_room(config, retry_after_s));
         }
     }
@@ -192,23 +186,6 @@ async fn gather(
     Ok((bytes.freeze(), place))
 }
 
-/// Takes what is left of a refused body, within bounds: a connection that is closed with bytes
-/// unread can lose the refusal on its way.
-pub(crate) async fn discard(body: Body) {
-    let mut data = body.into_data_stream();
-    let mut left = DISCARD_BYTES;
-    let all = async {
-        while let Some(Ok(chunk)) = data.next().await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // What did not come in time is not waited for.
-    drop(timeout(DISCARD_WITHIN, all).await);
-}
-
 fn too_large(config: &ApiConfig, limit: Limit) -> Problem {
     let detail = match limit {
         Limit::Configured { .. } => {
@@ -233,6 +210,8 @@ fn no_room(config: &ApiConfig, retry_after_s: u64) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::stream;
 
     use super::*;

@@ -56,7 +56,6 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
             request.extensions_mut().insert(caller);
             (next.run(request).await, place)
         }
-        // What is on its way from a stranger is not read: the connection ends with the refusal.
         Err(denied) => (told(request.uri().path(), denied), None),
     };
     watched(response, line, place)

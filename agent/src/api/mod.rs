@@ -14,6 +14,7 @@ mod results;
 pub(crate) mod server;
 mod stalled;
 mod terms;
+pub(crate) mod unread;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -187,14 +188,9 @@ async fn ask(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let admitted = admit(&api, &caller, &task, query, &headers).await;
-    let (task, terms, (ttl_ms, not_before_ms), _place) = match admitted {
-        Ok(admitted) => admitted,
-        Err(problem) => {
-            body::discard(body).await;
-            return Err(problem);
-        }
-    };
+    // What can be said without the body is said before it is read.
+    let (task, terms, (ttl_ms, not_before_ms), _place) =
+        admit(&api, &caller, &task, query, &headers).await?;
     let busy_s = api.retry_after_s();
     let limit = body::Limit::Configured { frame: 0 };
     let (bytes, _room) = body::read(&api.room, &api.config, limit, &headers, body, busy_s).await?;

@@ -21,9 +21,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Problem;
 use super::listen::{self, Socket, Source, Tls};
 use super::stalled::Watched;
+use super::{Problem, unread};
 use crate::access::Peer;
 use crate::config::ApiConfig;
 
@@ -141,15 +141,20 @@ async fn connection(
     stop: CancellationToken,
 ) {
     let (router, stopping) = (TowerToHyperService::new(router), Arc::new(stop.clone()));
-    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(peer);
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let (mut head, body) = request.into_parts();
+        head.extensions.insert(peer);
+        let (body, rest) = unread::lend(&head.headers, body);
+        let request = hyper::Request::from_parts(head, body);
         let (response, stopping) = (router.call(request), Arc::clone(&stopping));
         async move {
-            tokio::select! {
+            let response = tokio::select! {
                 biased;
                 response = response => response,
                 () = stopped_for_long(&stopping) => Ok(come_back()),
-            }
+            };
+            rest.discard().await;
+            response
         }
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));

@@ -36,8 +36,8 @@ use super::request::MAX_DEADLINE;
 use super::work::{InPlaceOf, TEXT_WEIGHT, off_reactor};
 use super::{ask, contents};
 use crate::access::{self, Caller, Denied, Need, Peer};
-use crate::api::body::{self, Place};
-use crate::api::{Api, Tls, guard, listen, server};
+use crate::api::body::Place;
+use crate::api::{Api, Tls, guard, listen, server, unread};
 use crate::engine;
 
 /// What all methods are under.
@@ -152,7 +152,7 @@ async fn answer(api: Api, peer: Peer, request: http::Request<Incoming>) -> Reply
     let (caller, _place) = match admitted(&api, peer, &method, request.headers()) {
         Ok(admitted) => admitted,
         Err(denied) => {
-            body::discard(Body::new(request.into_body())).await;
+            unread::discard(Body::new(request.into_body())).await;
             return status(&Refusal::from(denied)).into_http();
         }
     };
@@ -248,7 +248,7 @@ async fn repository(api: &Api, engine: &engine::Engine, request: http::Request<I
         }
         _ => {
             let path = shown(request.uri().path());
-            body::discard(Body::new(request.into_body())).await;
+            unread::discard(Body::new(request.into_body())).await;
             let what = format!("{path} is not offered here; see ServerMetadata for the extensions");
             status(&Refusal::new(Kind::NotOffered, what)).into_http()
         }

@@ -288,14 +288,8 @@ async fn infer(
     let ModelPath { model, version } = path;
     let engine = &api.service.engine;
     // What can be said without the body is said before it is read.
-    let admitted = announced(&headers).and_then(|announced| Ok((announced, api.place()?)));
-    let (announced, _place) = match admitted {
-        Ok(admitted) => admitted,
-        Err(refusal) => {
-            body::discard(body).await;
-            return Err(refusal);
-        }
-    };
+    let announced = announced(&headers)?;
+    let _place = api.place()?;
     let (limit, busy_s) = (Limit::Configured { frame: 0 }, api.retry_after_s());
     let (bytes, place) = body::read(&api.room, &api.config, limit, &headers, body, busy_s).await?;
     let in_view = |refusal| ask::in_view_of_the_model(engine, &model, version.as_deref(), refusal);
@@ -389,8 +383,7 @@ fn written(answered: &Answered, wanted: Option<Encoding>) -> Asked {
     Ok(response)
 }
 
-async fn unknown_path(uri: Uri, body: Body) -> Refusal {
-    body::discard(body).await;
+async fn unknown_path(uri: Uri) -> Refusal {
     let detail = format!(
         "nothing at /v2{}; this agent speaks the Open Inference Protocol v2 with the extensions {}",
         path_of(&uri),
@@ -399,8 +392,7 @@ async fn unknown_path(uri: Uri, body: Body) -> Refusal {
     Refusal::new(Kind::Unknown, detail)
 }
 
-async fn wrong_method(method: Method, uri: Uri, body: Body) -> Response {
-    body::discard(body).await;
+async fn wrong_method(method: Method, uri: Uri) -> Response {
     let message = format!("{method} does not work on /v2{}", path_of(&uri));
     let mut response = Refusal::bad(message).into_response();
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;

@@ -31,7 +31,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use self::complaint::Complaint;
-use super::body::{Limit, Place, discard, read};
+use super::body::{Limit, Place, read};
 use super::{Api, Logged, Problem};
 use crate::access::{Caller, Denied};
 use crate::gateway::Answered;
@@ -47,9 +47,7 @@ const MAX_VALUES: usize = 65_536;
 
 pub(super) fn router() -> Router<Api> {
     Router::new()
-        .route("/v1/chat/completions", post(talk::completions))
-        .route("/v1/completions", post(talk::legacy))
-        .route("/v1/responses", post(talk::responses))
+        .merge(talk::router())
         .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/audio/transcriptions", post(transcriptions::transcribe))
         .route("/v1/models", get(models::list))
@@ -124,13 +122,7 @@ struct Taken {
 
 /// Takes a call in: a place for it, then its body.
 async fn take(api: &Api, headers: &HeaderMap, body: Body) -> Result<Taken, Complaint> {
-    let place = match api.owned_place() {
-        Ok(place) => place,
-        Err(problem) => {
-            discard(body).await;
-            return Err(problem.into());
-        }
-    };
+    let place = api.owned_place()?;
     let limit = Limit::Configured { frame: 0 };
     let busy_s = api.retry_after_s();
     let (bytes, room) = read(&api.room, &api.config, limit, headers, body, busy_s).await?;

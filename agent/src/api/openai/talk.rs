@@ -2,10 +2,12 @@
 //!
 //! **Invariant:** the forms differ in how they are read and written, and in nothing else.
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use axum::routing::{MethodRouter, post};
 use futures_util::stream;
 use holdfast_chat::served::{Asked, Named, Refusal, StreamOptions, completion, legacy, responses};
 use holdfast_chat::{Answer, Event};
@@ -35,34 +37,18 @@ pub(super) enum Writer {
     Response(responses::Writer),
 }
 
-pub(super) async fn completions(
-    State(api): State<Api>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let call = Call::begin();
-    call.end_logged(answer(&api, &caller, (Form::Completion, call), &headers, body).await)
+pub(super) fn router() -> Router<Api> {
+    Router::new()
+        .route("/v1/chat/completions", of(Form::Completion))
+        .route("/v1/completions", of(Form::Legacy))
+        .route("/v1/responses", of(Form::Response))
 }
 
-pub(super) async fn legacy(
-    State(api): State<Api>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let call = Call::begin();
-    call.end_logged(answer(&api, &caller, (Form::Legacy, call), &headers, body).await)
-}
-
-pub(super) async fn responses(
-    State(api): State<Api>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let call = Call::begin();
-    call.end_logged(answer(&api, &caller, (Form::Response, call), &headers, body).await)
+fn of(form: Form) -> MethodRouter<Api> {
+    post(async move |State(api): State<Api>, caller: Caller, headers: HeaderMap, body: Body| {
+        let call = Call::begin();
+        call.end_logged(answer(&api, &caller, (form, call), &headers, body).await)
+    })
 }
 
 async fn answer(
@@ -77,11 +63,6 @@ async fn answer(
     check_kept(&asked)?;
     // Nothing is, whatever OpenAI does where nobody says so.
     asked.store = Some(false);
-    if asked.store == Some(true) {
-        let param = Some("store".to_owned());
-        let message = "nothing is stored of an answer here: leave it out, or say false".to_owned();
-        return Err(Refusal { param, code: "unsupported_parameter", message }.into());
-    }
     let default = api.service.policy.default_class;
     let terms = terms::of_inquiry(headers, &asked.metadata, default)?;
     let logged = allowed(caller, &asked.model, terms.class)?;

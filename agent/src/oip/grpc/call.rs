@@ -17,8 +17,8 @@ use tonic::server::{Grpc, UnaryService};
 use tonic::{Code, Request, Response, Status};
 
 use super::Reply;
-use crate::api::Api;
 use crate::api::body::{self, Limit, Place};
+use crate::api::{Api, unread};
 use crate::oip::SMALL_BODY;
 use crate::oip::compression::{self, Encoding, Unread};
 use crate::oip::messages::{self, Message};
@@ -64,7 +64,7 @@ async fn framed<'a>(
     let (encoding, place) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            body::discard(body).await;
+            unread::discard(body).await;
             return Err(refusal);
         }
     };

@@ -1,0 +1,90 @@
+//! Owns who calls: where from, under which name, and what for.
+//!
+//! **Invariant:** a caller has one grant, that of what it showed; a clone costs no memory.
+
+use std::sync::{Arc, LazyLock};
+
+use super::grant::{Denied, Grant, Need};
+use crate::request::DataClass;
+
+/// What a caller without a token is called.
+const NOBODY: &str = "-";
+
+/// Who is at the other end of a connection, before anything is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody on the network.
+    Network,
+    /// Somebody with a client certificate that was checked.
+    Certified,
+    /// A process of this machine, over a Unix socket.
+    Process {
+        /// Its user's number.
+        user: u32,
+    },
+}
+
+/// Who calls, and what for; goes with the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller(Arc<Named>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Named {
+    name: String,
+    grant: Grant,
+}
+
+impl Caller {
+    pub(super) fn new(name: impl Into<String>, grant: Grant) -> Self {
+        Self(Arc::new(Named { name: name.into(), grant }))
+    }
+
+    /// Somebody who may do everything, since nobody is asked for a token.
+    pub fn anybody() -> Self {
+        static ANYBODY: LazyLock<Caller> = LazyLock::new(|| Caller::new(NOBODY, Grant::all()));
+        ANYBODY.clone()
+    }
+
+    /// The name of its token.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(super) fn grant(&self) -> &Grant {
+        &self.0.grant
+    }
+
+    /// Whether there are tasks that it may not ask.
+    pub(crate) fn is_for_some_tasks(&self) -> bool {
+        !self.grant().tasks.is_empty()
+    }
+
+    /// Whether it may ask this task or model.
+    ///
+    /// # Errors
+    /// [`Denied::Task`]
+    pub fn may_ask(&self, task: &str) -> Result<(), Denied> {
+        self.grant().may_ask(self.name(), task)
+    }
+
+    /// Whether it may label data so.
+    ///
+    /// # Errors
+    /// [`Denied::Class`]
+    pub fn may_label(&self, class: DataClass) -> Result<(), Denied> {
+        self.grant().may_label(self.name(), class)
+    }
+
+    /// Whether it may do what a route needs.
+    ///
+    /// # Errors
+    /// [`Denied::Admin`]
+    pub(crate) fn may(&self, need: Need) -> Result<(), Denied> {
+        match need {
+            Need::Admin if !self.grant().admin => {
+                Err(Denied::Admin { name: self.name().to_owned() })
+            }
+            Need::Nothing | Need::Token | Need::Admin => Ok(()),
+        }
+    }
+}

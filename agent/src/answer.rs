@@ -206,3 +206,8 @@ impl fmt::Display for Reason {
         }
     }
 }
+
+/// Reasons, as one sentence.
+pub fn sentence(reasons: &[Reason]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

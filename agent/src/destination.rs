@@ -79,6 +79,41 @@ pub struct Destination {
     pub concurrency: usize,
     /// How fast and for how much money it is asked.
     pub limits: Limits,
+    /// How it is reached.
+    pub transport: Transport,
+}
+
+/// How a destination is reached; by default over TLS as the system believes it, and straight.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Transport {
+    /// Roots of its certificate, in PEM, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// SHA-256 of public keys (subject public key info in DER, RFC 7469), of which its certificate has one;
+    /// any key where there is none.
+    pub pins: Vec<[u8; 32]>,
+    /// The certificate, with those above it, and its private key that are shown there, in PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Through whom.
+    pub proxy: Option<Proxy>,
+}
+
+/// Who passes bytes on to a destination; TLS goes through it to the destination itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proxy {
+    /// Whom `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    Environment,
+    /// One.
+    At {
+        /// Its URL, with one of [`Self::SCHEMES`].
+        url: String,
+        /// A file with `user:password`.
+        user_file: Option<PathBuf>,
+    },
+}
+
+impl Proxy {
+    /// `CONNECT` over HTTP, and SOCKS 5, with the host's name resolved here or there.
+    pub const SCHEMES: [&str; 3] = ["http://", "socks5://", "socks5h://"];
 }
 
 /// What the operator lets a destination cost and take; without a number there is no such limit.

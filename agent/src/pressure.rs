@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::service::Slot;
+use crate::slot::Slot;
 
 /// Rates are measured this often.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);

@@ -3,17 +3,17 @@
 //! **Invariant:** a reply is given only when the answer is there or the request is safely on disk;
 //! whatever leaves the device goes through [`Policy::clear`].
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Reason};
+use crate::ask_error::AskError;
 use crate::asked::Asked;
 use crate::clock::Clock;
 use crate::destination::Destination;
@@ -28,6 +28,7 @@ use crate::queue::{
 use crate::reply::{Reply, reply_of};
 use crate::request::{Escalate, Request, TaskName};
 use crate::route::{self, Above, Local, Next, Question, Start};
+use crate::slot::Slot;
 use crate::together::Together;
 
 /// Who waits for a request looks at it at most this often.
@@ -60,96 +61,6 @@ pub struct Service {
     pub stop: CancellationToken,
 }
 
-/// The queue's place: empty while its disk cannot be used, which the device outlives.
-#[derive(Debug, Clone, Default)]
-pub struct Slot(Arc<SlotInner>);
-
-#[derive(Debug, Default)]
-struct SlotInner {
-    queue: OnceLock<Queue>,
-    why: Mutex<String>,
-}
-
-impl Slot {
-    /// The queue, if it is open.
-    pub fn get(&self) -> Option<&Queue> {
-        self.0.queue.get()
-    }
-
-    /// Puts the opened queue in its place; a second one is dropped.
-    pub fn fill(&self, queue: Queue) {
-        drop(self.0.queue.set(queue));
-    }
-
-    /// Notes why there is no queue.
-    pub fn refuse(&self, error: &QueueError) {
-        let why = crate::error_chain(error);
-        tracing::error!(error = %why, "no queue: nothing can be held until its disk can be used");
-        *self.0.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    }
-
-    /// The queue.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn open(&self) -> Result<&Queue, AskError> {
-        self.get().ok_or_else(|| AskError::NoQueue(self.why()))
-    }
-
-    /// Why there is no queue; `None` while there is one.
-    pub fn missing(&self) -> Option<String> {
-        self.get().is_none().then(|| self.why())
-    }
-
-    fn why(&self) -> String {
-        self.0.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// Why a request was not taken.
-#[derive(Debug, Clone, Error)]
-pub enum AskError {
-    /// The input cannot be used.
-    #[error("{0}")]
-    Input(String),
-    /// Nobody here or above can answer it.
-    #[error("nobody can answer this: {}", sentence(.0))]
-    Nobody(Vec<Reason>),
-    /// Only the model here could answer it, which has too much to do for that now.
-    #[error("nobody can answer this now: {}", sentence(reasons))]
-    Busy {
-        /// Why it went this way.
-        reasons: Vec<Reason>,
-        /// How long the model would take.
-        expected: Duration,
-    },
-    /// The queue did not take it.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    /// There is no queue now.
-    #[error("nothing can be held or kept now: {0}")]
-    NoQueue(String),
-    /// The key belongs to another request.
-    #[error(
-        "idempotency key {key:?} was used for request {id} with another content{}: use a new key",
-        differs.as_ref().map(|what| format!(" ({what})")).unwrap_or_default()
-    )]
-    Conflict {
-        /// The key.
-        key: String,
-        /// The request that has it.
-        id: RequestId,
-        /// In what the two differ, where that is known.
-        differs: Option<String>,
-    },
-    /// The same is asked already under this key, and takes longer than this caller may wait.
-    #[error("the call under the same idempotency key is still under way: ask again with the key")]
-    UnderWay,
-    /// A stored record cannot be read.
-    #[error(transparent)]
-    Stored(#[from] EnvelopeError),
-}
-
 /// A provisional answer that is larger than what the queue keeps beside a request, such as a mask: the
 /// caller has it at once, and whoever asks later gets the answer from above.
 fn take_oversized(envelope: &mut Envelope) -> Option<Answer> {
@@ -157,11 +68,6 @@ fn take_oversized(envelope: &mut Envelope) -> Option<Answer> {
     envelope.provisional.as_ref().filter(may_be_large)?;
     let is_oversized = envelope.to_bytes().len() > MAX_ENVELOPE_BYTES;
     is_oversized.then(|| envelope.provisional.take()).flatten()
-}
-
-/// Reasons, as one sentence.
-pub fn sentence(reasons: &[Reason]) -> String {
-    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// What is known of a request while it is on its way.

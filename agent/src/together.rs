@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
+use crate::ask_error::AskError;
 use crate::asked::Asked;
 use crate::queue::{Idempotency, QueueError, RequestId};
 use crate::reply::Reply;
-use crate::service::AskError;
 
 /// How a call comes out.
 pub type Outcome = Result<Reply, AskError>;

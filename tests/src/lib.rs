@@ -2,6 +2,7 @@
 //! be cut, and a client of the agent's API.
 
 pub mod agreement;
+pub mod authority;
 pub mod bundle;
 pub mod classifiers;
 pub mod client;

@@ -43,6 +43,12 @@ pub enum Denied {
         "the token is not known here, or was revoked; `holdfast-agent token ls` lists those that are"
     )]
     Unknown,
+    /// A web page of somebody else's, where no token is needed.
+    #[error(
+        "this was sent for a web page of another site, or under a name that this device is not known by: \
+         name it in api.hosts, or let callers show tokens with api.require_token = true"
+    )]
+    Page,
     /// A token whose time is over.
     #[error("the token \"{name}\" has expired; `holdfast-agent token add` makes a new one")]
     Expired {

@@ -12,6 +12,7 @@
 mod caller;
 mod grant;
 mod pace;
+mod page;
 mod store;
 mod token;
 
@@ -27,6 +28,7 @@ pub use self::grant::{Denied, Grant};
 pub(crate) use self::grant::{Need, named, need};
 pub use self::pace::Place;
 use self::pace::{Bucket, UnderWay};
+pub(crate) use self::page::is_foreign;
 pub use self::store::{Entry, StoreError, Tokens};
 use self::token::Digest;
 pub use self::token::Token;

@@ -230,6 +230,7 @@ mod tests {
             unix_socket: None,
             tls: None,
             require_token: false,
+            hosts: Vec::new(),
             access_log: false,
         }
     }

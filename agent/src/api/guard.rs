@@ -4,6 +4,7 @@
 //! asked or answered, and one line for each request, when its response is over.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
@@ -17,7 +18,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::{Problem, openai};
-use crate::access::{Access, Caller, Denied, Need, Peer, Place, bearer, named, need};
+use crate::access::{Access, Caller, Denied, Need, Peer, Place, bearer, is_foreign, named, need};
 use crate::request::DataClass;
 
 /// What the gate knows.
@@ -25,6 +26,8 @@ use crate::request::DataClass;
 pub(super) struct Gate {
     pub(super) access: Access,
     pub(super) has_log: bool,
+    /// Names of this device, where nobody is asked for a token and only programs on it are meant.
+    pub(super) own_hosts: Option<Arc<[String]>>,
 }
 
 /// What a handler adds to the log's line, in its response's extensions.
@@ -38,7 +41,7 @@ pub(crate) struct Logged {
 pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let need = need(route);
-    let admitted = admit(&gate.access, &request, need);
+    let admitted = admit(&gate, &request, need);
     let caller = admitted.as_ref().map_or("-", |(caller, _)| caller.name());
     let line = gate.has_log.then(|| Line {
         caller: caller.to_owned(),
@@ -61,16 +64,18 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
     watched(response, line, place)
 }
 
-fn admit(
-    access: &Access,
-    request: &Request,
-    need: Need,
-) -> Result<(Caller, Option<Place>), Denied> {
+fn admit(gate: &Gate, request: &Request, need: Need) -> Result<(Caller, Option<Place>), Denied> {
     if need == Need::Nothing {
         return Ok((Caller::anybody(), None));
     }
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Network);
-    let (caller, place) = access.caller(peer, shown(request.headers()))?;
+    if let Some(hosts) = gate.own_hosts.as_ref().filter(|_| peer == Peer::Network) {
+        let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
+        if is_foreign(text(header::HOST), text(header::ORIGIN), hosts) {
+            return Err(Denied::Page);
+        }
+    }
+    let (caller, place) = gate.access.caller(peer, shown(request.headers()))?;
     caller.may(need)?;
     if let Some(task) = named(request.uri().path()) {
         caller.may_ask(task)?;
@@ -106,7 +111,7 @@ fn refusal(denied: &Denied) -> Problem {
             (StatusCode::UNAUTHORIZED, "unauthenticated")
         }
         Denied::Unreadable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_tokens"),
-        Denied::Task { .. } | Denied::Class { .. } | Denied::Admin { .. } => {
+        Denied::Page | Denied::Task { .. } | Denied::Class { .. } | Denied::Admin { .. } => {
             (StatusCode::FORBIDDEN, "forbidden")
         }
         Denied::TooFast { .. } | Denied::TooMany { .. } => {

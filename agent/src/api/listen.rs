@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
@@ -20,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::access::Peer;
 use crate::config::TlsConfig;
+use crate::pem::{self, PemError};
 
 /// Who has the file may connect: its user and its group.
 const SOCKET_MODE: u32 = 0o660;
@@ -114,15 +113,8 @@ pub(crate) struct Tls {
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file with certificates or a key.
-    #[error("api.tls: {} has no {what} in PEM: {why}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What was looked for.
-        what: &'static str,
-        /// Why it is not there.
-        why: String,
-    },
+    #[error("api.tls: {0}")]
+    File(#[from] PemError),
     /// The two do not fit each other, or into TLS.
     #[error("api.tls: certificate and key cannot be used: {0}")]
     Unfit(String),
@@ -146,20 +138,13 @@ impl Tls {
         let builder = match &config.client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(|error| unfit(&error))?;
-                }
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let roots = Arc::new(pem::roots(path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
                 builder.with_client_cert_verifier(verifier.build().map_err(|error| unfit(&error))?)
             }
         };
-        let file = |what, why: String| TlsError::File { path: config.key.clone(), what, why };
-        let key = PrivateKeyDer::from_pem_file(&config.key)
-            .map_err(|error| file("private key", crate::error_chain(&error)))?;
         let mut server = builder
-            .with_single_cert(certificates(&config.certificate)?, key)
+            .with_single_cert(pem::certificates(&config.certificate)?, pem::key(&config.key)?)
             .map_err(|error| unfit(&error))?;
         server.alpn_protocols = vec![alpn.to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), within })
@@ -187,16 +172,6 @@ pub(crate) fn certified(stream: &TlsStream<TcpStream>) -> Peer {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |why| TlsError::File { path: path.to_owned(), what: "certificate", why };
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = read.map_err(|error| failed(crate::error_chain(&error)))?;
-    if found.is_empty() {
-        return Err(failed("there is none in it".to_owned()));
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,17 +191,5 @@ mod tests {
         Socket::bind(&path).unwrap();
         std::fs::write(&path, "a file of somebody's").unwrap();
         assert!(Socket::bind(&path).is_err(), "what is no socket stays");
-    }
-
-    #[test]
-    fn files_that_have_no_certificate_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cert.pem");
-        std::fs::write(&path, "nothing").unwrap();
-        let config = TlsConfig { certificate: path.clone(), key: path.clone(), client_ca: None };
-        let Err(error) = Tls::read(&config, b"http/1.1", Duration::ZERO) else {
-            panic!("it reads")
-        };
-        assert!(error.to_string().contains("cert.pem has no private key"), "{error}");
     }
 }

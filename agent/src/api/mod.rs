@@ -151,7 +151,13 @@ impl Api {
 
     /// All routes.
     pub fn router(self) -> Router {
-        let gate = guard::Gate { access: self.access.clone(), has_log: self.config.access_log };
+        let is_for_this_device =
+            !self.config.require_token && self.config.listen.ip().is_loopback();
+        let gate = guard::Gate {
+            access: self.access.clone(),
+            has_log: self.config.access_log,
+            own_hosts: is_for_this_device.then(|| self.config.hosts.as_slice().into()),
+        };
         Router::new()
             .route("/v1/tasks", get(list_tasks))
             .route("/v1/tasks/{task}", post(ask))

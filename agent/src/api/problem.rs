@@ -7,9 +7,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::ask_error::AskError;
 use crate::pressure::{self, Rate};
 use crate::queue::QueueError;
-use crate::service::AskError;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

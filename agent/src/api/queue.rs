@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Api, Problem, bad_query, body, check_own, known_id, unknown_request};
 use crate::access::Caller;
+use crate::ask_error::AskError;
 use crate::export::{Line, MAX_LINE_BYTES};
 use crate::listing::{self, Numbers};
 use crate::operator;
 use crate::queue::{self, QueueError, Recorded, RequestId};
 use crate::reply::ReplyBody;
-use crate::service::AskError;
 
 /// Which requests are meant.
 #[derive(Debug, Default, Deserialize)]

@@ -22,9 +22,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::results::HEARTBEAT;
 use super::{Api, Problem, bad_query, known_id};
+use crate::ask_error::AskError;
 use crate::listing::{MAX_LISTED, Row, page_of};
 use crate::queue::{Queue, RequestId, State};
-use crate::service::AskError;
 
 /// Requests in a page unless the caller says otherwise.
 const PAGE: usize = 100;

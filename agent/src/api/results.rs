@@ -31,12 +31,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Api, Problem, bad_query, check_own, known_id, unknown_request, wait_of};
 use crate::access::Caller;
+use crate::ask_error::AskError;
 use crate::queue::{Queue, QueueError, RequestId, State};
 use crate::reply::{ReplyBody, reply_of};
 use crate::request::TaskName;
 use crate::results::feed::{self, Reader, ResultBody};
 use crate::results::takers::{Gap, TakerError, TakerName};
-use crate::service::{AskError, Service};
+use crate::service::Service;
 
 /// Results in a page unless the caller says otherwise.
 const PAGE: usize = 100;

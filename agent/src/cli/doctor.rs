@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use super::nearest::nearest;
 use super::{ConfigArgs, Exit, Failure, Places, output, running};
+use crate::access::Tokens;
+use crate::api::Tls;
 use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
@@ -105,6 +107,7 @@ async fn examine(config: &Config, program: Option<Program>, findings: &mut Vec<F
     of_bundles(&engine, config, findings);
     findings.push(of_state_dir(&config.state_dir, &config.queue));
     findings.push(of_queue(config).await);
+    findings.extend(of_callers(config));
     let bundled: Vec<_> = engine.lanes().iter().map(|lane| lane.task().clone()).collect();
     for destination in &config.destinations {
         findings.push(of_destination(destination).await);
@@ -311,6 +314,34 @@ async fn queue_that_is_missing(config: &Config) -> Option<String> {
     let agent = running::agent(config).ok()?;
     let said: Value = agent.ask(Method::Get, "/readyz", Vec::new()).await.ok()?;
     Some(said.get("queue")?.get("why")?.as_str()?.to_owned())
+}
+
+/// Who can call the API, and how.
+fn of_callers(config: &Config) -> Vec<Finding> {
+    let tls = config.api.tls.as_ref().map(|tls| match Tls::read(tls, b"http/1.1", REACH_WITHIN) {
+        Ok(_) => Finding::fine("api.tls", "certificate and key fit each other"),
+        Err(error) => {
+            let advice = "correct the file: the agent does not start without it";
+            Finding::fault("api.tls", crate::error_chain(&error), advice)
+        }
+    });
+    let tokens = match Tokens::read(&config.state_dir) {
+        Err(error) => {
+            let advice = "until it can be read nobody who must show a token is let in";
+            Finding::fault("tokens", crate::error_chain(&error), advice)
+        }
+        Ok(_) if !config.api.require_token => {
+            Finding::fine("tokens", "not required: who reaches the API may call")
+        }
+        Ok(tokens) => match tokens.iter().count() {
+            0 => {
+                let found = "required, and there is none: only the command line may call";
+                Finding::warn("tokens", found, "make one with `holdfast-agent token add NAME`")
+            }
+            count => Finding::fine("tokens", format!("required, and there are {count}")),
+        },
+    };
+    tls.into_iter().chain([tokens]).collect()
 }
 
 async fn of_destination(destination: &Destination) -> Finding {

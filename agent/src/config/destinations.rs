@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::bytes;
 use super::protocol;
 use super::reader::Section;
+use super::transport;
 use crate::destination::{Credential, Destination, Limits, Prices, Protocol, Zone};
 use crate::price;
 use crate::request::TaskName;
@@ -71,6 +72,7 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
     let timeout = section.integer("timeout_ms", 10..=600_000, 30_000);
     let concurrency = section.integer("concurrency", 1..=4096, 4);
     let limits = read_limits(section, protocol.as_ref());
+    let transport = transport::read(section, url.as_deref());
     Some(Destination {
         name,
         zone: zone?,
@@ -82,6 +84,7 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
         timeout: Duration::from_millis(timeout),
         concurrency: bytes(concurrency),
         limits,
+        transport,
     })
 }
 

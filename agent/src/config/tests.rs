@@ -88,6 +88,39 @@ fn every_fault_is_reported_at_once_with_key_value_and_range() {
 }
 
 #[test]
+fn what_would_make_a_destination_no_safer_is_a_fault() {
+    let site = |url: &str, line: &str| {
+        format!("[[destination]]\nname = \"site\"\nzone = \"site\"\nurl = \"{url}\"\n{line}\n")
+    };
+    let (plain, tls) = ("http://10.0.0.5:8470", "https://10.0.0.5:8470");
+    for (url, line, want) in [
+        (plain, "ca_file = \"root.pem\"", "ca_file: is given for a url without TLS"),
+        (plain, "proxy = \"http://10.0.0.1:3128\"", "the proxy would read all that is sent"),
+        (plain, "client_certificate = \"a.crt\"\nclient_key = \"a.key\"", "without TLS"),
+        (tls, "proxy = \"http://line:hunter2@10.0.0.1\"", "proxy: must be \"environment\""),
+        (tls, "proxy = \"ftp://10.0.0.1\"", "one of http://, socks5://, socks5h://"),
+        (tls, "proxy_user_file = \"user\"", "proxy: is missing"),
+        (tls, "proxy = \"environment\"\nproxy_user_file = \"user\"", "has its user in the URL"),
+        (tls, "client_key = \"a.key\"", "client_certificate: is missing"),
+        (tls, "client_certificate = \"a.crt\"", "client_key: is missing"),
+        (tls, "pinned_keys = [\"sha256//AAAA\"]", "pinned_keys: has \"sha256//AAAA\""),
+        (tls, "pinned_keys = [\"sha1//AAAA\"]", "must be sha256// and the SHA-256"),
+    ] {
+        let faults = with_environment(&site(url, line), &[]).unwrap_err().join("\n");
+        assert!(faults.contains(want), "{line}: {faults}");
+        assert!(!faults.contains("hunter2"), "a secret was echoed");
+    }
+    let pin = format!("sha256//{}=", "A".repeat(43));
+    let lines = format!(
+        "ca_file = \"root.pem\"\npinned_keys = [{pin:?}]\nproxy = \"socks5h://10.0.0.1:1080\"\n\
+         proxy_user_file = \"user\"\nclient_certificate = \"a.crt\"\nclient_key = \"a.key\""
+    );
+    let config = with_environment(&site(tls, &lines), &[]).unwrap();
+    let transport = &config.destinations[0].transport;
+    assert_eq!((transport.pins.as_slice(), transport.identity.is_some()), (&[[0; 32]][..], true));
+}
+
+#[test]
 fn the_environment_overrides_the_file() {
     let config = with_environment(
         "[api]\nlisten = \"127.0.0.1:1\"",

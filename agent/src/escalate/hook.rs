@@ -12,7 +12,7 @@ use super::credential::Secret;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
 use super::proof::Proof;
-use crate::destination::Credential;
+use crate::destination::{Credential, Transport};
 use crate::policy::ClearedResult;
 use crate::results::receiver::{Address, Webhook};
 use crate::results::signature;
@@ -58,7 +58,7 @@ impl Hook {
             Address::Url(url) => url.as_str(),
             Address::Controller => "",
         };
-        let http = Http::to(webhook.name.as_str(), url, CONNECT_WITHIN, 1)?;
+        let http = Http::to(webhook.name.as_str(), url, CONNECT_WITHIN, 1, &Transport::default())?;
         let secret = Credential::File(webhook.secret_file.clone());
         Ok(Self { http, secret, timeout: webhook.timeout })
     }

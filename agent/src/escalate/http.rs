@@ -1,7 +1,7 @@
 //! Owns one exchange over HTTP with one destination.
 //!
-//! **Invariant:** bytes go to the configured host alone: no redirect is followed and no proxy is
-//! taken from the environment; an answer is read up to a bound of its protocol and up to a deadline,
+//! **Invariant:** bytes go to the configured host alone, through the configured proxy alone: no redirect is
+//! followed, and the environment's proxy is taken where that is what the configuration says; an answer is read up to a bound of its protocol and up to a deadline,
 //! and one that comes piece by piece waits so long for each.
 
 use std::path::PathBuf;
@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::EscalateError;
 use super::proof::Proof;
-use crate::destination::{Destination, Protocol};
+use super::trust;
+use crate::destination::{Destination, Protocol, Proxy, Transport};
 
 /// More bytes than this are no answer of most protocols.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -146,12 +147,14 @@ impl HttpError {
 impl Http {
     /// Sets up the connections to `destination`; opens none.
     pub(super) fn new(destination: &Destination) -> Result<Self, EscalateError> {
-        let Destination { name, url, protocol, connect_timeout, concurrency, .. } = destination;
+        let Destination { name, url, protocol, connect_timeout, concurrency, transport, .. } =
+            destination;
         let max_answer = match protocol {
             Protocol::Holdfast => MAX_ANSWER_OF_AGENT,
             Protocol::Chat(_) => MAX_ANSWER,
         };
-        Ok(Self::to(name, url, *connect_timeout, *concurrency)?.reading_up_to(max_answer))
+        let http = Self::to(name, url, *connect_timeout, *concurrency, transport)?;
+        Ok(http.reading_up_to(max_answer))
     }
 
     /// Sets up at most so many idle connections to the host of `base`; opens none.
@@ -160,6 +163,7 @@ impl Http {
         base: &str,
         connect_timeout: Duration,
         concurrency: usize,
+        transport: &Transport,
     ) -> Result<Self, EscalateError> {
         let address = reqwest::Url::parse(base).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
@@ -177,7 +181,6 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
-            .no_proxy()
             .connect_timeout(connect_timeout)
             .pool_max_idle_per_host(concurrency.max(1))
             .pool_idle_timeout(Duration::from_secs(60))
@@ -187,9 +190,12 @@ impl Http {
             // A board without CA certificates still reaches its site over plain HTTP.
             builder = builder.tls_certs_only([]);
         }
-        let client = builder
-            .build()
-            .map_err(|error| EscalateError::Setup { name: name.to_owned(), cause: cause(error) })?;
+        let setup = |cause| EscalateError::Setup { name: name.to_owned(), cause };
+        if let Some(tls) = trust::of(transport).map_err(setup)? {
+            builder = builder.tls_backend_preconfigured(tls);
+        }
+        builder = through(builder, transport.proxy.as_ref()).map_err(setup)?;
+        let client = builder.build().map_err(|error| setup(cause(error)))?;
         Ok(Self {
             client,
             max_answer: MAX_ANSWER,
@@ -310,6 +316,27 @@ impl Http {
         builder = builder.headers(headers);
         builder.build().map_err(cause)
     }
+}
+
+/// Goes through a proxy, or straight. Blocks.
+fn through(
+    builder: reqwest::ClientBuilder,
+    proxy: Option<&Proxy>,
+) -> Result<reqwest::ClientBuilder, String> {
+    let (url, user_file) = match proxy {
+        None => return Ok(builder.no_proxy()),
+        Some(Proxy::Environment) => return Ok(builder),
+        Some(Proxy::At { url, user_file }) => (url, user_file),
+    };
+    let mut proxy = reqwest::Proxy::all(url).map_err(cause)?;
+    if let Some(path) = user_file {
+        let unfit = |why: &str| format!("proxy_user_file {}: {why}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| unfit(&error.to_string()))?;
+        let (user, password) =
+            text.trim().split_once(':').ok_or_else(|| unfit("is not `user:password`"))?;
+        proxy = proxy.basic_auth(user, password);
+    }
+    Ok(builder.proxy(proxy))
 }
 
 async fn whole(

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::error::{EscalateError, clean, clean_up_to};
 use super::http::{Call, Http, HttpError, Method};
 use super::proof::Proof;
-use crate::destination::{Destination, Limits, Protocol, Zone};
+use crate::destination::{Destination, Limits, Protocol, Transport, Zone};
 
 /// A local agent that needs longer for a small thing is not well.
 const WITHIN: Duration = Duration::from_secs(3);
@@ -150,6 +150,7 @@ fn destination(url: &str) -> Destination {
         url: url.to_owned(),
         credential: None,
         tasks: Vec::new(),
+        transport: Transport::default(),
         connect_timeout: WITHIN,
         timeout: WITHIN,
         concurrency: 1,

@@ -38,6 +38,7 @@ mod tally;
 mod tests;
 mod tokens;
 mod transcribe;
+mod trust;
 mod turn;
 
 use std::sync::Arc;

@@ -24,7 +24,7 @@ use super::credential::{CredentialError, Secret};
 use super::error::SendError;
 use super::http::{Call, Http, Method};
 use super::proof::Proof;
-use crate::destination::Destination;
+use crate::destination::{Destination, Transport};
 
 /// What the token is for.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -138,7 +138,10 @@ async fn ask(
     let now_s = crate::clock::date_ms() / 1000;
     let claim = claim(&account, now_s).ok_or_else(unfit)?;
     let connect = destination.connect_timeout;
-    let http = Http::to(&name, &account.token_uri, connect, 1).map_err(|_| unfit())?;
+    // Its certificate and its key are others than the destination's.
+    let transport =
+        Transport { proxy: destination.transport.proxy.clone(), ..Transport::default() };
+    let http = Http::to(&name, &account.token_uri, connect, 1, &transport).map_err(|_| unfit())?;
     let body = format!(
         "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={claim}"
     );

@@ -78,7 +78,7 @@ mod tests {
     use holdfast_chat::Dialect;
 
     use super::*;
-    use crate::destination::{Chat, Limits, Zone};
+    use crate::destination::{Chat, Limits, Transport, Zone};
 
     fn destination(name: &str, model: Option<&str>) -> Destination {
         let chat = |model| Protocol::Chat(Chat::new(Dialect::OpenAi, model));
@@ -89,6 +89,7 @@ mod tests {
             url: "http://127.0.0.1:9".to_owned(),
             credential: None,
             tasks: Vec::new(),
+            transport: Transport::default(),
             connect_timeout: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             concurrency: 1,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::answer::Reason;
+use crate::answer::sentence;
 use crate::escalate::{Next, SendError};
-use crate::service::sentence;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]

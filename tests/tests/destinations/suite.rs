@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use holdfast_agent::answer::Answer;
 use holdfast_agent::clock::Clock;
-use holdfast_agent::destination::{Chat, Credential, Destination, Limits, Prices, Protocol, Zone};
+use holdfast_agent::destination::{
+    Chat, Credential, Destination, Limits, Prices, Protocol, Transport, Zone,
+};
 use holdfast_agent::escalate::{
     Escalator, Fault, Hints, Next as ToDo, Purse, SendError, TaskHints,
 };
@@ -79,6 +81,7 @@ impl Bench {
             url: fake.url.clone(),
             credential: Some(Credential::File(key)),
             tasks: Vec::new(),
+            transport: Transport::default(),
             connect_timeout: PLENTY,
             timeout: PLENTY,
             concurrency: 4,

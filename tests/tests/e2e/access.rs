@@ -1,8 +1,6 @@
 //! Tokens: who has none learns nothing, who has one does what it is for, over HTTP and gRPC alike.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
 
 use holdfast_tests::node::Node;
 use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent_with};
@@ -38,13 +36,13 @@ impl Guarded {
             .toml(dir.path())
             .replace("[api]\n", "[api]\nrequire_token = true\ngrpc_listen = \"127.0.0.1:0\"\n");
         let node = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
-        let http = client().build().unwrap();
+        let http = super::client().build().unwrap();
         Self { dir, node, http }
     }
 
     /// `holdfast-agent token ...`: whether it went well, and what it said.
     fn token(&self, args: &[&str]) -> (bool, String) {
-        run(self.dir.path(), &[&["token"], args].concat())
+        super::command(self.dir.path(), &[&["token"], args].concat())
     }
 
     fn add(&self, args: &[&str]) -> String {
@@ -79,29 +77,6 @@ impl Guarded {
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Got { status, authenticate, retry_after, body }
     }
-}
-
-fn client() -> reqwest::ClientBuilder {
-    // The first of several clients in one process installs it.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder().no_proxy()
-}
-
-/// A command of the agent whose state is under this folder.
-fn run(dir: &Path, args: &[&str]) -> (bool, String) {
-    let config = dir.join(format!("{DEVICE}.toml"));
-    let output = Command::new(super::program())
-        .arg("agent")
-        .args(args)
-        .arg("--config")
-        .arg(config)
-        .output()
-        .unwrap();
-    let text = match output.status.success() {
-        true => output.stdout,
-        false => output.stderr,
-    };
-    (output.status.success(), String::from_utf8(text).unwrap())
 }
 
 const VOICE: &str = "/v1/tasks/voice-commands";
@@ -177,9 +152,9 @@ async fn a_token_does_what_it_is_for() {
     let unload = "/v2/repository/models/part-inspection/unload";
     assert_eq!(guarded.ask(Method::POST, unload, Some(&all), &[]).await.status, 403);
     // The device's own command line is an operator without being told a token.
-    let (is_fine, said) = run(guarded.dir.path(), &["queue", "stats", "--json"]);
+    let (is_fine, said) = super::command(guarded.dir.path(), &["queue", "stats", "--json"]);
     assert!(is_fine, "{said}");
-    let (is_fine, said) = run(guarded.dir.path(), &["models", "ls", "--json"]);
+    let (is_fine, said) = super::command(guarded.dir.path(), &["models", "ls", "--json"]);
     assert!(is_fine, "{said}");
 }
 
@@ -247,7 +222,7 @@ async fn grpc(address: SocketAddr, method: &str, token: Option<&str>, model: &st
     let mut body = vec![0];
     body.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
     body.extend_from_slice(&message);
-    let client = client().http2_prior_knowledge().build().unwrap();
+    let client = super::client().http2_prior_knowledge().build().unwrap();
     let url = format!("http://{address}/inference.GRPCInferenceService/{method}");
     let mut request = client.post(url).header("content-type", "application/grpc").body(body);
     if let Some(token) = token {

@@ -1,35 +1,14 @@
 //! TLS and the Unix socket: callers who are known by their certificate or by the kernel.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use holdfast_tests::authority::{Authority, Signed};
 use holdfast_tests::node::Node;
 use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent_with};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use reqwest::{Certificate, Client, Identity};
 use serde_json::Value;
 
-/// A root, with what it signed.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn root(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A certificate and its key, in PEM.
-    fn sign(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
-    }
-}
+use super::{client, command};
 
 fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
@@ -44,25 +23,6 @@ async fn start(dir: &Path, api: &str, tables: &str) -> Node {
     start_agent_with(super::program(), dir, DEVICE, &toml).await.unwrap()
 }
 
-fn agent_command(dir: &Path, args: &[&str]) -> (bool, String) {
-    let config = dir.join(format!("{DEVICE}.toml"));
-    let output = Command::new(super::program())
-        .arg("agent")
-        .args(args)
-        .arg("--config")
-        .arg(config)
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(text).unwrap())
-}
-
-fn client() -> ClientBuilder {
-    // The first of several clients in one process installs it.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    Client::builder().no_proxy()
-}
-
 async fn status(client: &Client, url: &str) -> u16 {
     client.get(url).send().await.unwrap().status().as_u16()
 }
@@ -70,10 +30,9 @@ async fn status(client: &Client, url: &str) -> u16 {
 #[tokio::test]
 async fn over_tls_callers_are_known_by_token_or_by_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
-    let (certificate, key) = authority.sign("localhost");
-    let certificate = file(dir.path(), "agent.crt", &certificate);
-    let key = file(dir.path(), "agent.key", &key);
+    let authority = Authority::new().unwrap();
+    let (certificate, key) =
+        authority.sign("localhost").unwrap().write(dir.path(), "agent").unwrap();
     let tls = format!("\n[api.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n");
     let required = "require_token = true";
     let root = Certificate::from_pem(authority.root().as_bytes()).unwrap();
@@ -84,7 +43,7 @@ async fn over_tls_callers_are_known_by_token_or_by_certificate() {
     let trusting = client().tls_certs_only([root.clone()]).build().unwrap();
     assert_eq!(status(&trusting, &url("/healthz")).await, 200);
     assert_eq!(status(&trusting, &url("/v1/tasks")).await, 401);
-    let (is_fine, said) = agent_command(dir.path(), &["token", "add", "line-7"]);
+    let (is_fine, said) = command(dir.path(), &["token", "add", "line-7"]);
     assert!(is_fine, "{said}");
     let token = said.lines().find(|line| line.starts_with("hf_")).unwrap();
     let got = trusting.get(url("/v1/tasks")).bearer_auth(token).send().await.unwrap();
@@ -95,22 +54,22 @@ async fn over_tls_callers_are_known_by_token_or_by_certificate() {
     let stranger = client().tls_certs_only([]).build().unwrap();
     assert!(stranger.get(url("/healthz")).send().await.is_err(), "the root is not its");
     // The command line goes over the socket, and needs no root.
-    let (is_fine, said) = agent_command(dir.path(), &["queue", "stats", "--json"]);
+    let (is_fine, said) = command(dir.path(), &["queue", "stats", "--json"]);
     assert!(is_fine, "{said}");
     drop(node);
 
-    let clients = Authority::new();
+    let clients = Authority::new().unwrap();
     let roots = file(dir.path(), "clients.crt", &clients.root());
     let node = start(dir.path(), required, &format!("{tls}client_ca = {roots:?}\n")).await;
     let port = node.address("api").unwrap().port();
     let url = |path: &str| format!("https://localhost:{port}{path}");
     assert!(trusting.get(url("/healthz")).send().await.is_err(), "no certificate, no word");
-    let with = |(certificate, key): (String, String)| {
+    let with = |Signed { certificate, key, .. }: Signed| {
         let identity = Identity::from_pem((certificate + &key).as_bytes()).unwrap();
         client().tls_certs_only([root.clone()]).identity(identity).build().unwrap()
     };
-    assert!(with(authority.sign("line-7")).get(url("/healthz")).send().await.is_err());
-    let known = with(clients.sign("line-7"));
+    assert!(with(authority.sign("line-7").unwrap()).get(url("/healthz")).send().await.is_err());
+    let known = with(clients.sign("line-7").unwrap());
     assert_eq!(status(&known, &url("/v1/tasks")).await, 200, "its certificate is enough");
     assert_eq!(status(&known, &url("/v1/queue")).await, 403, "and makes nobody an operator");
     // OpenAI's clients always show some key.
@@ -127,7 +86,7 @@ async fn a_certificate_that_cannot_be_read_ends_the_start_with_its_name() {
     let agent = Agent { name: DEVICE, bundles: Vec::new(), site: None, broker: None };
     let toml = agent.toml(dir.path()) + &tls;
     let failed = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap_err();
-    assert!(format!("{failed:#}").contains("agent.crt has no private key"), "{failed:#}");
+    assert!(format!("{failed:#}").contains("agent.crt has no certificate"), "{failed:#}");
 }
 
 #[tokio::test]

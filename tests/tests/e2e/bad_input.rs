@@ -147,7 +147,7 @@ async fn a_body_that_stops_halfway_holds_nobody_up() {
     let address = device.address("api").unwrap();
     let mut cut = TcpStream::connect(address).unwrap();
     cut.write_all(
-        b"POST /v1/tasks/voice-commands HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\nRIFF",
+        b"POST /v1/tasks/voice-commands HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999\r\n\r\nRIFF",
     )
     .unwrap();
     let client = Client::new(address).unwrap();
@@ -171,7 +171,7 @@ async fn connections_that_do_nothing_are_closed_and_keep_nobody_out() {
     let address = device.address("api").unwrap();
     let mut idle: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
     for stream in &mut idle {
-        stream.write_all(b"POST /v1/tasks/voice-commands HTTP/1.1\r\nHost: x\r\n").unwrap();
+        stream.write_all(b"POST /v1/tasks/voice-commands HTTP/1.1\r\nHost: localhost\r\n").unwrap();
     }
     let client = Client::new(address).unwrap();
     client.ask("voice-commands", wav(), &[]).await.expect("served once the idle ones are closed");

@@ -12,6 +12,7 @@ mod answers;
 mod bad_input;
 mod bad_models;
 mod bundles;
+mod by_name;
 mod classes;
 mod damage;
 mod delivery;
@@ -41,16 +42,35 @@ mod runtime_install;
 mod same_key;
 mod serving;
 mod stopping;
+mod transport;
 mod tuning;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use holdfast_tests::reference;
+use holdfast_tests::site::DEVICE;
 
 /// A program that is the agent and the controller.
 fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_holdfast-demo"))
+}
+
+/// A command of the agent whose state is under this folder: whether it went well, and what it said.
+fn command(dir: &Path, args: &[&str]) -> (bool, String) {
+    let config = dir.join(format!("{DEVICE}.toml"));
+    let mut command = Command::new(program());
+    let output = command.arg("agent").args(args).arg("--config").arg(config).output().unwrap();
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+/// A client without a proxy, to be told more.
+fn client() -> reqwest::ClientBuilder {
+    // The first of several clients in one process installs it.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().no_proxy()
 }
 
 /// For everything that happens by itself.

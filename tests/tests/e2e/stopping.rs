@@ -67,7 +67,7 @@ impl Rig {
 /// A call whose body does not come; the agent waits for it.
 async fn begin_to_upload(rig: &Rig) -> TcpStream {
     let mut stream = TcpStream::connect(rig.device.address("api").unwrap()).await.unwrap();
-    let head = "POST /v1/tasks/voice-commands HTTP/1.1\r\nhost: device\r\n\
+    let head = "POST /v1/tasks/voice-commands HTTP/1.1\r\nhost: localhost\r\n\
                 content-type: audio/wav\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut said = [0; 25];

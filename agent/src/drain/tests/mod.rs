@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::answer::{Answer, Class};
-use crate::destination::{Limits, Protocol, Zone};
+use crate::destination::{Limits, Protocol, Transport, Zone};
 use crate::envelope::Final;
 use crate::escalate::{Hints, Purse};
 use crate::queue::{NewEntry, QueueConfig, RequestId, State as Place};
@@ -112,6 +112,7 @@ fn destination(name: &str, url: &str) -> Destination {
         url: url.to_owned(),
         credential: None,
         tasks: Vec::new(),
+        transport: Transport::default(),
         connect_timeout: Duration::from_secs(5),
         timeout: PLENTY,
         concurrency: 1,

@@ -18,7 +18,7 @@ use super::super::Drain;
 use crate::answer::Reason;
 use crate::clock::Clock;
 use crate::clock::simulated::Machine;
-use crate::destination::{Destination, Limits, Protocol, Zone};
+use crate::destination::{Destination, Limits, Protocol, Transport, Zone};
 use crate::envelope::Envelope;
 use crate::escalate::scripted::{Called, Network, Told};
 use crate::escalate::{Escalator, Hints, Purse};
@@ -177,6 +177,7 @@ pub(super) fn destination(name: &str, zone: Zone, concurrency: usize) -> Destina
         url: format!("http://{name}"),
         credential: None,
         tasks: Vec::new(),
+        transport: Transport::default(),
         connect_timeout: Duration::from_secs(5),
         timeout: Duration::from_secs(30),
         concurrency,

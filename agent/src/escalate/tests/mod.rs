@@ -14,7 +14,7 @@ use holdfast_models::Media;
 use super::{Escalator, Hints, Purse, SendError, TaskHints};
 use crate::answer::Answer;
 use crate::clock::Clock;
-use crate::destination::{Credential, Destination, Limits, Protocol, Zone};
+use crate::destination::{Credential, Destination, Limits, Protocol, Transport, Zone};
 use crate::policy::Policy;
 use crate::queue::RequestId;
 use crate::request::{DataClass, Escalate, Priority, Request, TaskName};
@@ -57,6 +57,7 @@ pub(super) fn destination(protocol: Protocol, url: String) -> Destination {
         url,
         credential: None,
         tasks: Vec::new(),
+        transport: Transport::default(),
         connect_timeout: Duration::from_secs(5),
         timeout: PLENTY,
         concurrency: 4,

@@ -9,7 +9,8 @@ use crate::conversation::{Part, Said, ToolCall, ToolResult, Turn};
 use crate::gathering::arguments;
 use crate::served::Refusal;
 use crate::served::fault::{invalid, missing, unsupported, unsupported_value};
-use crate::served::fields::{Given, Object, Word, picture, recording};
+use crate::served::fields::{Given, Object, Word};
+use crate::served::parts::{Extra, InputAudio, picture, recording, seal, words};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,15 +73,6 @@ struct ImageUrl<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct InputAudio<'a> {
-    #[serde(borrow)]
-    data: Option<Word<'a>>,
-    #[serde(borrow)]
-    format: Option<Word<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Called<'a> {
     id: Option<String>,
     #[serde(borrow, rename = "type")]
@@ -96,18 +88,6 @@ struct Called<'a> {
 struct Function {
     name: Option<String>,
     arguments: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Extra {
-    google: Option<Object<OfGoogle>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfGoogle {
-    thought_signature: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -284,7 +264,7 @@ fn texts(param: &str, content: Content<'_>) -> Result<Vec<String>, Refusal> {
 fn parts(param: &str, content: Content<'_>) -> Result<Vec<Part>, Refusal> {
     let pieces = match content {
         Content::None => return Err(missing(format!("{param}.content"))),
-        Content::Text(text) => return Ok(vec![words(format!("{param}.content"), text)?]),
+        Content::Text(text) => return Ok(vec![words(&format!("{param}.content"), text)?]),
         Content::Pieces(pieces) => pieces,
     };
     if pieces.is_empty() {
@@ -295,13 +275,6 @@ fn parts(param: &str, content: Content<'_>) -> Result<Vec<Part>, Refusal> {
         part(&param, piece)
     });
     each.collect()
-}
-
-fn words(param: String, text: String) -> Result<Part, Refusal> {
-    match text.is_empty() {
-        true => Err(invalid(param.clone(), format!("{param}: must not be empty"))),
-        false => Ok(Part::Text(text)),
-    }
 }
 
 /// The kind of a part, which has nothing that cannot be honoured.
@@ -328,7 +301,7 @@ fn kind(param: &str, piece: &Piece<'_>) -> Result<&'static str, Refusal> {
 
 fn part(param: &str, piece: Piece<'_>) -> Result<Part, Refusal> {
     match (kind(param, &piece)?, piece.text, piece.image_url, piece.input_audio) {
-        ("text", Some(text), None, None) => words(format!("{param}.text"), text),
+        ("text", Some(text), None, None) => words(&format!("{param}.text"), text),
         ("image_url", None, Some(Object(image)), None) => {
             if image.detail.is_some_and(|detail| detail.0 != "auto") {
                 return Err(unsupported(format!("{param}.image_url.detail")));
@@ -337,10 +310,7 @@ fn part(param: &str, piece: Piece<'_>) -> Result<Part, Refusal> {
             picture(&param, &image.url.ok_or_else(|| missing(param.clone()))?.0)
         }
         ("input_audio", None, None, Some(Object(audio))) => {
-            let param = format!("{param}.input_audio");
-            let format = audio.format.ok_or_else(|| missing(format!("{param}.format")))?;
-            let data = audio.data.ok_or_else(|| missing(format!("{param}.data")))?;
-            recording(&param, &format.0, &data.0)
+            recording(&format!("{param}.input_audio"), &audio)
         }
         (kind, ..) => {
             let message = format!("{param}: must have {kind} and nothing else beside its type");
@@ -385,11 +355,10 @@ fn tool_call(param: &str, call: Called<'_>) -> Result<ToolCall, Refusal> {
     }
     let Object(function) = call.function.ok_or_else(|| missing(at("function")))?;
     let text = function.arguments.ok_or_else(|| missing(at("function.arguments")))?;
-    let google = call.extra_content.and_then(|extra| extra.0.google);
     Ok(ToolCall {
         id: call.id.ok_or_else(|| missing(at("id")))?,
         name: function.name.ok_or_else(|| missing(at("function.name")))?,
         arguments: arguments(text),
-        signature: google.and_then(|google| google.0.thought_signature),
+        signature: seal(call.extra_content),
     })
 }

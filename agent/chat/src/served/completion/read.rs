@@ -8,15 +8,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::message::{self, Message};
-use crate::conversation::{Conversation, Output, Sampling, Tool, ToolChoice};
-use crate::served::fault::{has_none_of, invalid, missing, parsed, unsupported, unsupported_value};
-use crate::served::fields::{
-    self, Form, Function, Given, Object, OneOrMany, Streaming, Word, WordOr,
-};
+use crate::conversation::{Conversation, Output, Sampling, Tool};
+use crate::served::fault::{has_none_of, invalid, missing, parsed, unsupported};
+use crate::served::fields::{self, Given, Object, OneOrMany, Streaming, Word, WordOr};
+use crate::served::tools::{self, Form, Function};
 use crate::served::{Asked, Refusal};
-
-/// OpenAI takes so many tools.
-const MOST_TOOLS: usize = 128;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,8 +132,8 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
     let model = fields::model(request.model)?;
     let messages = request.messages.ok_or_else(|| missing("messages"))?;
     let (system, turns) = message::turns(messages)?;
-    let tools = tools(request.tools.unwrap_or_default())?;
-    let tool_choice = choice(request.tool_choice, &tools)?;
+    let tools = tools::tools(request.tools, tool)?;
+    let tool_choice = tools::choice(request.tool_choice, &tools, chosen)?;
     let output = match request.response_format {
         None => Output::Text,
         Some(Object(format)) => {
@@ -148,7 +144,7 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
                 schema: form.schema,
                 strict: form.strict,
             });
-            fields::output("response_format.json_schema", &kind.0, form)?
+            tools::output("response_format.json_schema", &kind.0, form)?
         }
     };
     let most = match (request.max_completion_tokens, request.max_tokens) {
@@ -232,44 +228,22 @@ fn honoured(request: &Request<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn tools(declared: Vec<Object<Declared<'_>>>) -> Result<Vec<Tool>, Refusal> {
-    if declared.len() > MOST_TOOLS {
-        return Err(invalid("tools", format!("tools: must be up to {MOST_TOOLS}")));
+fn tool(param: &str, declared: Declared<'_>) -> Result<Tool, Refusal> {
+    let kind = declared.kind.as_ref().map(|kind| &*kind.0);
+    tools::is_function(param, kind)?;
+    if declared.custom.0 {
+        return Err(unsupported(format!("{param}.custom")));
     }
-    let each = declared.into_iter().enumerate().map(|(at, Object(declared))| {
-        let kind = declared.kind.ok_or_else(|| missing(format!("tools[{at}].type")))?;
-        if kind.0 != "function" || declared.custom.0 {
-            let param = format!("tools[{at}].type");
-            let message = format!("{param}: can only be function here");
-            return Err(unsupported_value(param, message));
-        }
-        let param = format!("tools[{at}].function");
-        fields::tool(&param, declared.function.ok_or_else(|| missing(param.clone()))?.0)
-    });
-    each.collect()
+    let param = format!("{param}.function");
+    tools::tool(&param, declared.function.ok_or_else(|| missing(param.clone()))?.0)
 }
 
-fn choice(choice: Option<WordOr<Choice>>, tools: &[Tool]) -> Result<ToolChoice, Refusal> {
-    let choice = match choice {
-        None => return Ok(ToolChoice::Auto),
-        Some(WordOr::Word(word)) => match word.as_str() {
-            "auto" => return Ok(ToolChoice::Auto),
-            "none" => return Ok(ToolChoice::Never),
-            "required" => ToolChoice::Any,
-            _ => {
-                let message = "tool_choice: must be none, auto, required or a function";
-                return Err(invalid("tool_choice", message));
-            }
-        },
-        Some(WordOr::Object(choice)) => {
-            let kind = choice.kind.ok_or_else(|| missing("tool_choice.type"))?;
-            if kind != "function" || choice.allowed_tools.0 || choice.custom.0 {
-                let message = "tool_choice.type: can only be function here";
-                return Err(unsupported_value("tool_choice.type", message));
-            }
-            let Object(chosen) = choice.function.ok_or_else(|| missing("tool_choice.function"))?;
-            ToolChoice::Named(chosen.name.ok_or_else(|| missing("tool_choice.function.name"))?)
-        }
-    };
-    fields::is_among("tool_choice", choice, tools)
+fn chosen(choice: Choice) -> Result<String, Refusal> {
+    tools::is_function("tool_choice", choice.kind.as_deref())?;
+    has_none_of([
+        ("tool_choice.allowed_tools", choice.allowed_tools.0),
+        ("tool_choice.custom", choice.custom.0),
+    ])?;
+    let Object(chosen) = choice.function.ok_or_else(|| missing("tool_choice.function"))?;
+    chosen.name.ok_or_else(|| missing("tool_choice.function.name"))
 }

@@ -11,7 +11,8 @@ use crate::conversation::{Part, Said, ToolCall, ToolResult, Turn};
 use crate::gathering::arguments;
 use crate::served::Refusal;
 use crate::served::fault::{invalid, missing, unsupported, unsupported_value};
-use crate::served::fields::{Given, Object, OneOrMany, Word, picture, recording};
+use crate::served::fields::{Given, Object, OneOrMany, Word};
+use crate::served::parts::{Extra, InputAudio, picture, recording, seal, words};
 
 /// An item of any type; each has some of these.
 #[derive(Deserialize)]
@@ -72,31 +73,10 @@ pub(super) struct Piece<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct InputAudio<'a> {
-    #[serde(borrow)]
-    data: Option<Word<'a>>,
-    #[serde(borrow)]
-    format: Option<Word<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Summary {
     #[serde(rename = "type")]
     _kind: String,
     text: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Extra {
-    google: Option<Object<OfGoogle>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfGoogle {
-    thought_signature: Option<String>,
 }
 
 /// What was read so far.
@@ -210,12 +190,11 @@ impl Reading {
 
     fn call(&mut self, param: &str, item: Item<'_>) -> Result<(), Refusal> {
         let at = |field: &str| format!("{param}.{field}");
-        let google = item.extra_content.and_then(|extra| extra.0.google);
         let call = ToolCall {
             id: item.call_id.ok_or_else(|| missing(at("call_id")))?,
             name: item.name.ok_or_else(|| missing(at("name")))?,
             arguments: arguments(item.arguments.ok_or_else(|| missing(at("arguments")))?),
-            signature: google.and_then(|google| google.0.thought_signature),
+            signature: seal(item.extra_content),
         };
         let open = (call.id.clone(), call.name.clone());
         // Calls of one turn follow each other, and have no result in between.
@@ -281,13 +260,6 @@ fn thought(item: Item<'_>) -> Said {
     }
 }
 
-fn words(param: &str, text: String) -> Result<Part, Refusal> {
-    match text.is_empty() {
-        true => Err(invalid(param, format!("{param}: must not be empty"))),
-        false => Ok(Part::Text(text)),
-    }
-}
-
 /// What is said in words alone.
 fn texts(param: &str, content: OneOrMany<Object<Piece<'_>>>) -> Result<Vec<String>, Refusal> {
     let pieces = match content {
@@ -340,10 +312,7 @@ fn part(param: &str, piece: Piece<'_>) -> Result<Part, Refusal> {
         ("input_text", Some(text), None, None) => words(&format!("{param}.text"), text),
         ("input_image", None, Some(url), None) => picture(&format!("{param}.image_url"), &url.0),
         ("input_audio", None, None, Some(Object(audio))) => {
-            let param = format!("{param}.input_audio");
-            let format = audio.format.ok_or_else(|| missing(format!("{param}.format")))?;
-            let data = audio.data.ok_or_else(|| missing(format!("{param}.data")))?;
-            recording(&param, &format.0, &data.0)
+            recording(&format!("{param}.input_audio"), &audio)
         }
         ("input_text" | "input_image" | "input_audio", ..) => {
             let message = format!("{param}: must have what its type says and nothing else");

@@ -8,15 +8,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::item::{self, Item};
-use crate::conversation::{Conversation, Output, Sampling, Tool, ToolChoice};
-use crate::served::fault::{has_none_of, invalid, missing, parsed, unsupported, unsupported_value};
-use crate::served::fields::{
-    self, Form, Function, Given, Object, OneOrMany, Streaming, Word, WordOr,
-};
+use crate::conversation::{Conversation, Output, Sampling, Tool};
+use crate::served::fault::{has_none_of, missing, parsed, unsupported};
+use crate::served::fields::{self, Given, Object, OneOrMany, Streaming, Word, WordOr};
+use crate::served::tools::{self, Form, Function};
 use crate::served::{Asked, Refusal};
-
-/// OpenAI takes so many tools.
-const MOST_TOOLS: usize = 128;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,8 +143,8 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
     let model = fields::model(request.model)?;
     let input = request.input.ok_or_else(|| missing("input"))?;
     let (system, turns) = item::turns(request.instructions, input)?;
-    let tools = tools(request.tools.unwrap_or_default())?;
-    let tool_choice = choice(request.tool_choice, &tools)?;
+    let tools = tools::tools(request.tools, tool)?;
+    let tool_choice = tools::choice(request.tool_choice, &tools, chosen)?;
     let output = match request.text.and_then(|Object(text)| text.format) {
         None => Output::Text,
         Some(Object(format)) => {
@@ -160,7 +156,7 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
                 strict: format.strict,
             };
             let is_there = kind.0 == "json_schema" || form.name.is_some() || form.schema.is_some();
-            fields::output("text.format", &kind.0, is_there.then_some(form))?
+            tools::output("text.format", &kind.0, is_there.then_some(form))?
         }
     };
     let conversation = Conversation {
@@ -236,59 +232,22 @@ fn honoured(request: &Request<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn tools(declared: Vec<Object<Declared<'_>>>) -> Result<Vec<Tool>, Refusal> {
-    if declared.len() > MOST_TOOLS {
-        return Err(invalid("tools", format!("tools: must be up to {MOST_TOOLS}")));
+fn tool(param: &str, declared: Declared<'_>) -> Result<Tool, Refusal> {
+    tools::is_function(param, declared.kind.as_ref().map(|kind| &*kind.0))?;
+    for (field, is_there) in [
+        ("allowed_callers", declared.allowed_callers.0),
+        ("defer_loading", declared.defer_loading.0),
+        ("output_schema", declared.output_schema.0),
+    ] {
+        if is_there {
+            return Err(unsupported(format!("{param}.{field}")));
+        }
     }
-    let each = declared.into_iter().enumerate().map(|(at, Object(declared))| {
-        let param = format!("tools[{at}]");
-        let kind = declared.kind.ok_or_else(|| missing(format!("{param}.type")))?;
-        if kind.0 != "function" {
-            let param = format!("{param}.type");
-            return Err(unsupported_value(
-                param.clone(),
-                format!("{param}: can only be function here"),
-            ));
-        }
-        for (field, is_there) in [
-            ("allowed_callers", declared.allowed_callers.0),
-            ("defer_loading", declared.defer_loading.0),
-            ("output_schema", declared.output_schema.0),
-        ] {
-            if is_there {
-                return Err(unsupported(format!("{param}.{field}")));
-            }
-        }
-        let function = Function {
-            name: declared.name,
-            description: declared.description,
-            parameters: declared.parameters,
-            strict: declared.strict,
-        };
-        fields::tool(&param, function)
-    });
-    each.collect()
+    let Declared { name, description, parameters, strict, .. } = declared;
+    tools::tool(param, Function { name, description, parameters, strict })
 }
 
-fn choice(choice: Option<WordOr<Choice>>, tools: &[Tool]) -> Result<ToolChoice, Refusal> {
-    let choice = match choice {
-        None => return Ok(ToolChoice::Auto),
-        Some(WordOr::Word(word)) => match word.as_str() {
-            "auto" => return Ok(ToolChoice::Auto),
-            "none" => return Ok(ToolChoice::Never),
-            "required" => ToolChoice::Any,
-            _ => {
-                let message = "tool_choice: must be none, auto, required or a function";
-                return Err(invalid("tool_choice", message));
-            }
-        },
-        Some(WordOr::Object(choice)) => {
-            if choice.kind.ok_or_else(|| missing("tool_choice.type"))? != "function" {
-                let message = "tool_choice.type: can only be function here";
-                return Err(unsupported_value("tool_choice.type", message));
-            }
-            ToolChoice::Named(choice.name.ok_or_else(|| missing("tool_choice.name"))?)
-        }
-    };
-    fields::is_among("tool_choice", choice, tools)
+fn chosen(choice: Choice) -> Result<String, Refusal> {
+    tools::is_function("tool_choice", choice.kind.as_deref())?;
+    choice.name.ok_or_else(|| missing("tool_choice.name"))
 }

@@ -16,6 +16,9 @@ use serde::{Deserialize, Deserializer};
 use super::fault::{invalid, unsupported_value};
 use super::{Refusal, StreamOptions};
 
+/// The tiers of service that are the usual one.
+pub(super) const TIERS: [&str; 2] = ["auto", "default"];
+
 /// Whether a field is there and not null.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Given(pub(super) bool);
@@ -29,6 +32,11 @@ impl<'de> Deserialize<'de> for Given {
 /// A text that is read and not kept.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Word<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// The text of a word that is there.
+pub(super) fn text<'a>(word: &'a Option<Word<'_>>) -> Option<&'a str> {
+    word.as_ref().map(|word| &*word.0)
+}
 
 /// An object; the items of a list are not taken for its fields.
 #[derive(Debug)]
@@ -149,6 +157,21 @@ pub(super) fn model(model: Option<String>) -> Result<String, Refusal> {
         true => Err(invalid("model", "model: must not be empty")),
         false => Ok(model),
     }
+}
+
+/// One of some words.
+pub(super) fn one_of<T: Copy>(
+    param: &str,
+    word: Option<&str>,
+    named: &[(&'static str, T)],
+) -> Result<Option<T>, Refusal> {
+    let Some(word) = word else { return Ok(None) };
+    if let Some((_, value)) = named.iter().find(|(name, _)| *name == word) {
+        return Ok(Some(*value));
+    }
+    let (last, others) = named.split_last().map_or(("", named), |((last, _), rest)| (*last, rest));
+    let others: Vec<&str> = others.iter().map(|(name, _)| *name).collect();
+    Err(invalid(param, format!("{param}: must be {} or {last}", others.join(", "))))
 }
 
 /// A number in a range.

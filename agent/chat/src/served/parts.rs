@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::Refusal;
 use super::fault::{invalid, missing, unsupported_value};
-use super::fields::{Object, Word};
-use crate::conversation::Part;
+use super::fields::{Object, Word, one_of};
+use crate::conversation::{Detail, Part};
 use crate::media::{Audio, Image};
 
 /// A recording.
@@ -50,8 +50,25 @@ pub(super) fn words(param: &str, text: String) -> Result<Part, Refusal> {
     }
 }
 
+/// Who speaks, of several.
+pub(super) fn speaker(param: &str, name: String) -> Result<Part, Refusal> {
+    let is_odd = |letter: char| letter.is_whitespace() || "<|\\/>".contains(letter);
+    match name.is_empty() || name.chars().count() > 64 || name.contains(is_odd) {
+        true => {
+            let message = "must be 1 to 64 characters, no spaces and none of < | \\ / >";
+            Err(invalid(param, format!("{param}: {message}")))
+        }
+        false => Ok(Part::Speaker(name)),
+    }
+}
+
+/// How closely a picture is to be looked at.
+pub(super) fn detail(param: &str, word: Option<&str>) -> Result<Detail, Refusal> {
+    Ok(one_of(param, word, &Detail::NAMED)?.unwrap_or_default())
+}
+
 /// A picture out of a data URL.
-pub(super) fn picture(param: &str, url: &str) -> Result<Part, Refusal> {
+pub(super) fn picture(param: &str, url: &str, detail: Detail) -> Result<Part, Refusal> {
     let Some(rest) = url.strip_prefix("data:") else {
         let message = "must be a data URL with the picture in base64: nothing is fetched";
         return Err(unsupported_value(param, format!("{param}: {message}")));
@@ -68,7 +85,7 @@ pub(super) fn picture(param: &str, url: &str) -> Result<Part, Refusal> {
             return Err(unsupported_value(param, format!("{param}: {message}")));
         }
     };
-    Ok(Part::Image(kind, decoded(param, data)?))
+    Ok(Part::Image(kind, decoded(param, data)?, detail))
 }
 
 /// A recording in base64.

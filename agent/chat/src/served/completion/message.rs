@@ -9,8 +9,8 @@ use crate::conversation::{Part, Said, ToolCall, ToolResult, Turn};
 use crate::gathering::arguments;
 use crate::served::Refusal;
 use crate::served::fault::{invalid, missing, unsupported, unsupported_value};
-use crate::served::fields::{Given, Object, Word};
-use crate::served::parts::{Extra, InputAudio, picture, recording, seal, words};
+use crate::served::fields::{Given, Object, Word, text};
+use crate::served::parts::{Extra, InputAudio, detail, picture, recording, seal, speaker, words};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,8 +19,7 @@ pub(super) struct Message<'a> {
     role: Option<Word<'a>>,
     #[serde(borrow, default)]
     content: Content<'a>,
-    #[serde(default)]
-    name: Given,
+    name: Option<String>,
     #[serde(borrow)]
     tool_calls: Option<Vec<Object<Called<'a>>>>,
     tool_call_id: Option<String>,
@@ -163,7 +162,7 @@ impl Reading {
         let role = role.0.clone().into_owned();
         let is_model = role == "assistant";
         for (field, is_there) in [
-            ("name", message.name.0 && role != "tool"),
+            ("name", message.name.is_some() && (role == "system" || role == "developer")),
             ("audio", message.audio.0),
             ("function_call", message.function_call.0),
             ("tool_calls", !is_model && message.tool_calls.is_some()),
@@ -189,7 +188,7 @@ impl Reading {
                 let message = format!("{param}: {role} messages come before all others here");
                 return Err(unsupported_value(param, message));
             }
-            "user" => self.turns.push(Turn::User(parts(param, message.content)?)),
+            "user" => self.user(param, message)?,
             "assistant" => self.model(param, message)?,
             "tool" => self.result(param, message)?,
             "function" => {
@@ -204,6 +203,13 @@ impl Reading {
                 return Err(invalid(param, message));
             }
         }
+        Ok(())
+    }
+
+    fn user(&mut self, param: &str, message: Message<'_>) -> Result<(), Refusal> {
+        let name = message.name.map(|name| speaker(&format!("{param}.name"), name)).transpose()?;
+        let parts = parts(param, message.content)?;
+        self.turns.push(Turn::User(name.into_iter().chain(parts).collect()));
         Ok(())
     }
 
@@ -303,11 +309,9 @@ fn part(param: &str, piece: Piece<'_>) -> Result<Part, Refusal> {
     match (kind(param, &piece)?, piece.text, piece.image_url, piece.input_audio) {
         ("text", Some(text), None, None) => words(&format!("{param}.text"), text),
         ("image_url", None, Some(Object(image)), None) => {
-            if image.detail.is_some_and(|detail| detail.0 != "auto") {
-                return Err(unsupported(format!("{param}.image_url.detail")));
-            }
+            let detail = detail(&format!("{param}.image_url.detail"), text(&image.detail))?;
             let param = format!("{param}.image_url.url");
-            picture(&param, &image.url.ok_or_else(|| missing(param.clone()))?.0)
+            picture(&param, &image.url.ok_or_else(|| missing(param.clone()))?.0, detail)
         }
         ("input_audio", None, None, Some(Object(audio))) => {
             recording(&format!("{param}.input_audio"), &audio)

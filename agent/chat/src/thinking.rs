@@ -1,0 +1,134 @@
+//! Owns what becomes of an effort where models are asked to think in other ways: Claude's, of Anthropic
+//! and of Bedrock, and Gemini's.
+//!
+//! Their older models take a number of tokens and no word, their newer ones a word and no number, so that
+//! the model's name decides; a name that is not known is a newer model's.
+//!
+//! **Invariant:** a number of tokens for thoughts is less than that of the whole answer.
+
+use serde_json::{Value, json};
+
+use crate::conversation::{Conversation, Effort, Thinking, ToolChoice};
+use crate::unfit::What;
+
+/// Parts of the names of Claudes that take a number: those up to 4.5.
+const NUMBERED_CLAUDES: [&str; 9] = [
+    "claude-3",
+    "claude-opus-4-0",
+    "claude-opus-4-1",
+    "claude-opus-4-2",
+    "claude-opus-4-5",
+    "claude-sonnet-4-0",
+    "claude-sonnet-4-2",
+    "claude-sonnet-4-5",
+    "claude-haiku-4-5",
+];
+/// Parts of the names of Geminis that do.
+const NUMBERED_GEMINIS: [&str; 2] = ["gemini-1", "gemini-2"];
+/// Claude thinks with so many tokens at least.
+const LEAST: u32 = 1024;
+
+/// So many tokens for thoughts, as Google documents it for OpenAI's words.
+fn budget(effort: Effort) -> u32 {
+    match effort {
+        Effort::None => 0,
+        Effort::Minimal | Effort::Low => LEAST,
+        Effort::Medium => 8192,
+        Effort::High | Effort::ExtraHigh | Effort::Max => 24_576,
+    }
+}
+
+/// What a Claude is told of how much to think.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OfClaude {
+    /// `thinking`
+    pub(crate) thinking: Option<Value>,
+    /// The effort of the output's configuration.
+    pub(crate) effort: Option<&'static str>,
+    /// So many tokens beside those of the answer, where nobody limits it.
+    pub(crate) room: u32,
+}
+
+/// What the Claude called `model` is told; its thoughts and answer have `most` tokens together, if that
+/// is limited.
+///
+/// # Errors
+/// What cannot be asked of an older one: thoughts in an answer that has no room for them, or together
+/// with what excludes them.
+pub(crate) fn of_claude(model: &str, conversation: &Conversation) -> Result<OfClaude, What> {
+    let Thinking { effort, is_told } = conversation.thinking;
+    let (thinking, room) = match effort {
+        None => return Ok(OfClaude { thinking: None, effort: None, room: 0 }),
+        Some(Effort::None) => {
+            let thinking = Some(json!({ "type": "disabled" }));
+            return Ok(OfClaude { thinking, effort: None, room: 0 });
+        }
+        Some(effort) => (json!({ "type": "adaptive" }), budget(effort)),
+    };
+    let told = |mut thinking: Value| {
+        if is_told {
+            thinking["display"] = "summarized".into();
+        }
+        Some(thinking)
+    };
+    if NUMBERED_CLAUDES.iter().any(|name| model.contains(name)) {
+        let most = conversation.max_tokens.unwrap_or(u32::MAX);
+        if most <= LEAST {
+            return Err(What::Parameter("room for thoughts in an answer of up to 1024 tokens"));
+        }
+        if excludes_thoughts(conversation) {
+            return Err(What::Parameter(
+                "thoughts beside a temperature, a top_p, a top_k or a tool that has to be called",
+            ));
+        }
+        // The answer is to have as much as the thoughts.
+        let budget = room.min(most / 2).max(LEAST);
+        let thinking = told(json!({ "type": "enabled", "budget_tokens": budget }));
+        return Ok(OfClaude { thinking, effort: None, room });
+    }
+    let effort = match effort {
+        Some(Effort::Minimal | Effort::Low) => "low",
+        Some(Effort::Medium) => "medium",
+        Some(Effort::ExtraHigh) => "xhigh",
+        Some(Effort::Max) => "max",
+        _ => "high",
+    };
+    let thinking = if excludes_thoughts(conversation) { None } else { told(thinking) };
+    Ok(OfClaude { thinking, effort: Some(effort), room })
+}
+
+/// Whether a Claude is asked what it does not do when it thinks beforehand.
+fn excludes_thoughts(conversation: &Conversation) -> bool {
+    let sampling = &conversation.sampling;
+    let is_forced = match conversation.tool_choice {
+        ToolChoice::Auto | ToolChoice::Never => false,
+        ToolChoice::Any | ToolChoice::Named(_) => true,
+    };
+    let is_below = |value: Option<f32>, least| value.is_some_and(|value| value < least);
+    let is_sampled = is_below(sampling.temperature, 1.0) || is_below(sampling.top_p, 0.95);
+    is_forced || is_sampled || sampling.top_k.is_some()
+}
+
+/// Gemini's `thinkingConfig`, if anything is asked.
+///
+/// # Errors
+/// A newer one cannot be kept from thinking.
+pub(crate) fn of_gemini(model: &str, thinking: Thinking) -> Result<Option<Value>, What> {
+    let mut config = json!({});
+    let is_numbered = NUMBERED_GEMINIS.iter().any(|name| model.contains(name));
+    match thinking.effort {
+        None => {}
+        Some(effort) if is_numbered => config["thinkingBudget"] = budget(effort).into(),
+        Some(Effort::None) => return Err(What::Parameter("way not to think")),
+        Some(Effort::Minimal) => config["thinkingLevel"] = "MINIMAL".into(),
+        Some(Effort::Low) => config["thinkingLevel"] = "LOW".into(),
+        Some(Effort::Medium) => config["thinkingLevel"] = "MEDIUM".into(),
+        Some(Effort::High) => config["thinkingLevel"] = "HIGH".into(),
+        Some(Effort::ExtraHigh | Effort::Max) => config["thinkingLevel"] = "XHIGH".into(),
+    }
+    if thinking.is_told && thinking.effort != Some(Effort::None) {
+        config["includeThoughts"] = true.into();
+    }
+    let is_asked = config.as_object().is_some_and(|config| !config.is_empty());
+    Ok(is_asked.then_some(config))
+}

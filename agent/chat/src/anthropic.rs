@@ -4,9 +4,10 @@
 //! - without a limit an answer ends at 4096 tokens, since the protocol wants one, and where it thinks at
 //!   so many more as it may think;
 //! - an effort is thinking as the model likes, of that effort, of which `minimal` is `low`; models up to
-//!   4.5 think for a number of tokens instead; where a tool has to be called, or a temperature, a `top_p`
-//!   below 0.95 or a `top_k` is set, newer models are told the effort alone; thoughts are told where that
-//!   is asked together with an effort;
+//!   4.5 think for a number of tokens instead, and not at all where they go on from a call whose thoughts
+//!   did not come back with it; where a tool has to be called, or a temperature, a `top_p` below 0.95 or a
+//!   `top_k` is set, newer models are told the effort alone; thoughts are told where that is asked together
+//!   with an effort;
 //! - how closely a picture is to be looked at is left out; who speaks is said before the words, as in
 //!   `Bob:`; ids of calls that it does not take, or that are there twice, are others;
 //! - turns of one role that follow each other are one message, results of tools first;

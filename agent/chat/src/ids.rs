@@ -7,8 +7,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use sha2::{Digest, Sha256};
-
 use crate::conversation::{Conversation, Said, Turn};
 
 /// The letters that every provider takes.
@@ -49,19 +47,27 @@ impl Rule {
 
     /// What `id` becomes; another one for each `again`.
     fn made(self, id: &str, again: u32) -> String {
-        let mut hash = Sha256::new();
-        hash.update(id);
-        hash.update(again.to_le_bytes());
-        let digest = hash.finalize();
-        let letters = digest.iter().filter_map(|byte| LETTERS.get(usize::from(*byte) % 62));
-        let letters = letters.map(|letter| char::from(*letter));
+        let letters = letters(id, again);
         match self {
             Self::Nine => letters.take(9).collect(),
             Self::Any | Self::Short | Self::Plain => {
-                "call_".chars().chain(letters.take(24)).collect()
+                "call_".chars().chain(letters.take(10)).collect()
             }
         }
     }
+}
+
+/// Letters that `id` stands for: its FNV-1a hash, written with 62 of them.
+fn letters(id: &str, again: u32) -> impl Iterator<Item = char> {
+    let bytes = id.bytes().chain(again.to_le_bytes());
+    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    std::iter::from_fn(move || {
+        let at = usize::try_from(hash % 62).unwrap_or_default();
+        hash /= 62;
+        LETTERS.get(at).map(|letter| char::from(*letter))
+    })
 }
 
 /// The conversation with ids that fit.
@@ -105,7 +111,7 @@ fn rename(rule: Rule, turns: &mut [Turn]) {
                         rule.takes(&old) && (kept.insert(old.clone()) || rule.takes_again());
                     if !stays {
                         let mut ways = (0..).map(|again| rule.made(&old, again));
-                        let new = ways.find(|new| rule.takes_again() || !taken.contains(new));
+                        let new = ways.find(|new| !taken.contains(new));
                         call.id = new.unwrap_or_default();
                         taken.insert(call.id.clone());
                     }

@@ -8,7 +8,7 @@
 
 use serde_json::{Value, json};
 
-use crate::conversation::{Conversation, Effort, Thinking, ToolChoice};
+use crate::conversation::{Conversation, Effort, Said, Thinking, ToolChoice, Turn};
 use crate::unfit::What;
 
 /// Parts of the names of Claudes that take a number: those up to 4.5.
@@ -81,6 +81,9 @@ pub(crate) fn of_claude(model: &str, conversation: &Conversation) -> Result<OfCl
                 "thoughts beside a temperature, a top_p, a top_k or a tool that has to be called",
             ));
         }
+        if lost_thoughts(&conversation.turns) {
+            return Ok(OfClaude { thinking: None, effort: None, room });
+        }
         // The answer is to have as much as the thoughts.
         let budget = room.min(most / 2).max(LEAST);
         let thinking = told(json!({ "type": "enabled", "budget_tokens": budget }));
@@ -95,6 +98,19 @@ pub(crate) fn of_claude(model: &str, conversation: &Conversation) -> Result<OfCl
     };
     let thinking = if excludes_thoughts(conversation) { None } else { told(thinking) };
     Ok(OfClaude { thinking, effort: Some(effort), room })
+}
+
+/// Whether the model's last turn has a call without the sealed thoughts before it.
+fn lost_thoughts(turns: &[Turn]) -> bool {
+    let said = turns.iter().rev().find_map(|turn| match turn {
+        Turn::Model(said) => Some(said.as_slice()),
+        Turn::User(_) | Turn::Results(_) => None,
+    });
+    let said = said.unwrap_or_default();
+    // Thoughts without a seal do not go back.
+    let first = said.iter().find(|said| !matches!(said, Said::Reasoning { signature: None, .. }));
+    let is_sealed = matches!(first, Some(Said::Reasoning { .. } | Said::Redacted(_)));
+    !is_sealed && said.iter().any(|said| matches!(said, Said::Call(_)))
 }
 
 /// Whether a Claude is asked what it does not do when it thinks beforehand.

@@ -175,6 +175,22 @@ fn a_mistake_is_named_with_its_place_and_what_is_wanted() {
 }
 
 #[test]
+fn a_name_without_end_is_shown_in_part() {
+    let long = "x".repeat(1_000_000);
+    for text in [
+        format!(r#"{{"{long}": 1}}"#),
+        format!(r#"{{"metadata": {{"{long}": 1}}}}"#),
+        format!(
+            r#"{{"model": "m", "messages": [{{"role": "user", "content": "x"}}], "metadata": {{"{long}": ""}}}}"#
+        ),
+    ] {
+        let refusal = chat(&text);
+        assert!(refusal.message.len() < 300, "{} bytes", refusal.message.len());
+        assert!(refusal.param.is_some_and(|param| param.len() < 300));
+    }
+}
+
+#[test]
 fn a_word_that_is_none_of_those_known_is_told_them() {
     let hello = r#""messages": [{"role": "user", "content": "x"}]"#;
     for (field, message) in [

@@ -8,6 +8,9 @@ use serde_json::error::Category;
 use super::Refusal;
 use super::fields::Object;
 
+/// So many characters of a name are shown.
+const LONGEST_NAME: usize = 128;
+
 /// A refusal of the field at `param`.
 pub(super) fn refusal(
     code: &'static str,
@@ -153,6 +156,11 @@ fn said(what: &str) -> Option<(&str, String)> {
     Some((wanted, found))
 }
 
+/// The name of a field of the caller's, no longer than anybody reads.
+pub(super) fn shown(name: &str) -> String {
+    name.chars().take(LONGEST_NAME).collect()
+}
+
 /// A place that JSON is nested into.
 enum Place {
     Object(String),
@@ -188,7 +196,7 @@ fn path(body: &[u8], line: usize, column: usize) -> String {
                 let (text, behind) = rest.split_at(length);
                 rest = behind.get(1..).unwrap_or_default();
                 if let (true, Some(Place::Object(key))) = (is_key, places.last_mut()) {
-                    *key = String::from_utf8_lossy(text).into_owned();
+                    *key = shown(&String::from_utf8_lossy(text));
                 }
             }
             _ => {}

@@ -13,7 +13,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::fault::{invalid, unsupported_value};
+use super::fault::{invalid, shown, unsupported_value};
 use super::{Refusal, StreamOptions};
 
 /// The tiers of service that are the usual one.
@@ -229,7 +229,7 @@ pub(super) fn metadata(
     match metadata.iter().find(|(key, value)| is_long(key, 64) || is_long(value, 512)) {
         Some((key, _)) => {
             let message = "metadata: names have up to 64 characters, values up to 512";
-            Err(invalid(format!("metadata.{key}"), message))
+            Err(invalid(format!("metadata.{}", shown(key)), message))
         }
         None => Ok(metadata),
     }

@@ -178,6 +178,7 @@ fn what_cannot_be_honoured_is_refused_by_its_path() {
             (Some(param), code),
             "{more}: {refusal}"
         );
+        assert!(refusal.message.contains(param), "{more}: {refusal} names no {param}");
     }
 }
 

@@ -228,8 +228,9 @@ pub(super) fn metadata(
     let is_long = |text: &str, most: usize| text.chars().count() > most;
     match metadata.iter().find(|(key, value)| is_long(key, 64) || is_long(value, 512)) {
         Some((key, _)) => {
-            let message = "metadata: names have up to 64 characters, values up to 512";
-            Err(invalid(format!("metadata.{}", shown(key)), message))
+            let param = format!("metadata.{}", shown(key));
+            let message = "names have up to 64 characters, values up to 512";
+            Err(invalid(param.clone(), format!("{param}: {message}")))
         }
         None => Ok(metadata),
     }

@@ -274,7 +274,8 @@ fn parts(param: &str, content: Content<'_>) -> Result<Vec<Part>, Refusal> {
         Content::Pieces(pieces) => pieces,
     };
     if pieces.is_empty() {
-        return Err(invalid(format!("{param}.content"), "content: must not be empty"));
+        let param = format!("{param}.content");
+        return Err(invalid(param.clone(), format!("{param}: must not be empty")));
     }
     let each = pieces.into_iter().enumerate().map(|(at, Object(piece))| {
         let param = format!("{param}.content[{at}]");
@@ -343,8 +344,9 @@ fn thoughts(
             }
             ("redacted_thinking", None, Some(data)) => Ok(Said::Redacted(data)),
             _ => {
+                let param = format!("{param}.thinking_blocks[{at}]");
                 let message = "must be thinking with its signature, or redacted_thinking with data";
-                Err(invalid(format!("{param}.thinking_blocks[{at}]"), message))
+                Err(invalid(param.clone(), format!("{param}: {message}")))
             }
         }
     });

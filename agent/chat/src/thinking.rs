@@ -49,22 +49,20 @@ pub(crate) struct OfClaude {
     pub(crate) room: u32,
 }
 
-/// What the Claude called `model` is told; its thoughts and answer have `most` tokens together, if that
-/// is limited.
+/// What the Claude called `model` is told.
 ///
 /// # Errors
 /// What cannot be asked of an older one: thoughts in an answer that has no room for them, or together
 /// with what excludes them.
 pub(crate) fn of_claude(model: &str, conversation: &Conversation) -> Result<OfClaude, What> {
     let Thinking { effort, is_told } = conversation.thinking;
-    let (thinking, room) = match effort {
-        None => return Ok(OfClaude { thinking: None, effort: None, room: 0 }),
-        Some(Effort::None) => {
-            let thinking = Some(json!({ "type": "disabled" }));
-            return Ok(OfClaude { thinking, effort: None, room: 0 });
-        }
-        Some(effort) => (json!({ "type": "adaptive" }), budget(effort)),
+    let silent = |thinking, room| OfClaude { thinking, effort: None, room };
+    let effort = match effort {
+        None => return Ok(silent(None, 0)),
+        Some(Effort::None) => return Ok(silent(Some(json!({ "type": "disabled" })), 0)),
+        Some(effort) => effort,
     };
+    let room = budget(effort);
     let told = |mut thinking: Value| {
         if is_told {
             thinking["display"] = "summarized".into();
@@ -72,32 +70,36 @@ pub(crate) fn of_claude(model: &str, conversation: &Conversation) -> Result<OfCl
         Some(thinking)
     };
     if NUMBERED_CLAUDES.iter().any(|name| model.contains(name)) {
-        let most = conversation.max_tokens.unwrap_or(u32::MAX);
-        if most <= LEAST {
-            return Err(What::Parameter("room for thoughts in an answer of up to 1024 tokens"));
-        }
-        if excludes_thoughts(conversation) {
-            return Err(What::Parameter(
-                "thoughts beside a temperature, a top_p, a top_k or a tool that has to be called",
-            ));
-        }
         if lost_thoughts(&conversation.turns) {
-            return Ok(OfClaude { thinking: None, effort: None, room });
+            return Ok(silent(None, room));
         }
-        // The answer is to have as much as the thoughts.
-        let budget = room.min(most / 2).max(LEAST);
-        let thinking = told(json!({ "type": "enabled", "budget_tokens": budget }));
-        return Ok(OfClaude { thinking, effort: None, room });
+        let budget = number(conversation, room)?;
+        return Ok(silent(told(json!({ "type": "enabled", "budget_tokens": budget })), room));
     }
-    let effort = match effort {
-        Some(Effort::Minimal | Effort::Low) => "low",
-        Some(Effort::Medium) => "medium",
-        Some(Effort::ExtraHigh) => "xhigh",
-        Some(Effort::Max) => "max",
-        _ => "high",
+    let word = match effort {
+        Effort::Minimal | Effort::Low => "low",
+        Effort::Medium => "medium",
+        Effort::None | Effort::High => "high",
+        Effort::ExtraHigh => "xhigh",
+        Effort::Max => "max",
     };
-    let thinking = if excludes_thoughts(conversation) { None } else { told(thinking) };
-    Ok(OfClaude { thinking, effort: Some(effort), room })
+    let is_free = !excludes_thoughts(conversation);
+    let thinking = if is_free { told(json!({ "type": "adaptive" })) } else { None };
+    Ok(OfClaude { thinking, effort: Some(word), room })
+}
+
+/// So many tokens for thoughts, of `room` at most, so that the answer has as much.
+fn number(conversation: &Conversation, room: u32) -> Result<u32, What> {
+    let most = conversation.max_tokens.unwrap_or(u32::MAX);
+    if most <= LEAST {
+        return Err(What::Parameter("room for thoughts in an answer of up to 1024 tokens"));
+    }
+    if excludes_thoughts(conversation) {
+        let what =
+            "thoughts beside a temperature, a top_p, a top_k or a tool that has to be called";
+        return Err(What::Parameter(what));
+    }
+    Ok(room.min(most / 2).max(LEAST))
 }
 
 /// Whether the model's last turn has a call without the sealed thoughts before it.

@@ -1,10 +1,19 @@
 //! Owns Anthropic's messages.
 //!
 //! Stated conversions:
-//! - without a limit an answer ends at 4096 tokens, since the protocol wants one;
+//! - without a limit an answer ends at 4096 tokens, since the protocol wants one, and where it thinks at
+//!   so many more as it may think;
+//! - an effort is thinking as the model likes, of that effort, of which `minimal` is `low`; models up to
+//!   4.5 think for a number of tokens instead, and not at all where they go on from a call whose thoughts
+//!   did not come back with it; where a tool has to be called, or a temperature, a `top_p` below 0.95 or a
+//!   `top_k` is set, newer models are told the effort alone; thoughts are told where that is asked together
+//!   with an effort;
+//! - how closely a picture is to be looked at is left out; who speaks is said before the words, as in
+//!   `Bob:`; ids of calls that it does not take, or that are there twice, are others;
 //! - turns of one role that follow each other are one message, results of tools first;
 //! - thoughts of earlier turns go back only with their signature;
-//! - temperature, `top_p` and `top_k` go in the version of 2023, the last that has them;
+//! - temperature, `top_p` and `top_k` go in the version of 2023, the last that has them, unless they
+//!   are 1, which is what holds without them; penalties of 0 are none;
 //! - a schema that the model is held to is made plain: limits are taken out, objects are closed;
 //! - tokens written to and read from a cache count as tokens in.
 //!
@@ -17,48 +26,57 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::answer::{Stream, answer};
-use crate::conversation::{Conversation, Output, Part, Said, Sampling, ToolChoice, Turn};
+use crate::conversation::{
+    Conversation, Output, Part, Said, Sampling, ToolChoice, Turn, Verbosity,
+};
 use crate::dialect::exact;
 use crate::failure::{Failure, Kind, says, words};
 use crate::schema::plain;
-use crate::unfit::{What, has_none_of, takes_at_most_one};
+use crate::thinking::{OfClaude, of_claude};
+use crate::unfit::{What, has_none_of, plain as plain_sampling};
 use crate::wait::{Told, of_headers};
 
 /// An answer is no longer than this where nobody says otherwise.
 const MAX_TOKENS: u32 = 4096;
 
 /// The version of the API that a call is in.
-pub(crate) fn version(conversation: &Conversation) -> &'static str {
-    let Sampling { temperature, top_p, top_k, .. } = conversation.sampling;
+pub(crate) fn version(sampling: &Sampling) -> &'static str {
+    let Sampling { temperature, top_p, top_k, .. } = kept(sampling);
     let is_sampled = temperature.is_some() || top_p.is_some() || top_k.is_some();
     if is_sampled { "2023-06-01" } else { "2026-10-21" }
 }
 
+/// What is set in another way than it is anyway.
+fn kept(sampling: &Sampling) -> Sampling {
+    let is_set = |value: &f32| *value != 1.0;
+    let (temperature, top_p) = (sampling.temperature.filter(is_set), sampling.top_p.filter(is_set));
+    Sampling { temperature, top_p, ..*sampling }
+}
+
 /// The body of a call.
 pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, What> {
-    let sampling = &conversation.sampling;
-    has_none_of([
-        ("seed", sampling.seed.is_some()),
-        ("presence_penalty", sampling.presence_penalty.is_some()),
-        ("frequency_penalty", sampling.frequency_penalty.is_some()),
-    ])?;
-    takes_at_most_one(sampling.temperature)?;
+    let sampling = kept(&plain_sampling(&conversation.sampling)?);
+    let is_odd = |verbosity: Verbosity| verbosity != Verbosity::Medium;
+    has_none_of([("verbosity", conversation.verbosity.is_some_and(is_odd))])?;
+    let OfClaude { thinking, effort, room } = of_claude(model, conversation)?;
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
-    let most = conversation.max_tokens.unwrap_or(MAX_TOKENS);
+    let most = conversation.max_tokens.unwrap_or(MAX_TOKENS.saturating_add(room));
     body.insert("max_tokens".to_owned(), json!(most));
     body.insert("messages".to_owned(), messages(&conversation.turns)?.into());
-    let format = match &conversation.output {
-        Output::Text => None,
-        Output::Json { name, schema } => {
-            let schema = plain(name, schema)?;
-            Some(json!({ "format": { "type": "json_schema", "schema": schema } }))
-        }
-    };
+    let mut config = Map::new();
+    if let Output::Json { name, schema } = &conversation.output {
+        let format = json!({ "type": "json_schema", "schema": plain(name, schema)? });
+        config.insert("format".to_owned(), format);
+    }
+    if let Some(effort) = effort {
+        config.insert("effort".to_owned(), effort.into());
+    }
     let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
     for (key, value) in [
         ("system", conversation.system.as_ref().map(|system| json!(system))),
-        ("output_config", format),
+        ("thinking", thinking),
+        ("output_config", (!config.is_empty()).then(|| config.into())),
         ("temperature", sampling.temperature.map(exact)),
         ("top_p", sampling.top_p.map(exact)),
         ("top_k", sampling.top_k.map(Value::from)),
@@ -90,12 +108,17 @@ fn tools(conversation: &Conversation, body: &mut Map<String, Value>) -> Result<(
     });
     let tools: Value = tools.collect::<Result<Vec<_>, What>>()?.into();
     body.insert("tools".to_owned(), tools);
-    let choice = match &conversation.tool_choice {
-        ToolChoice::Auto => return Ok(()),
+    let is_single = conversation.takes_one_call();
+    let mut choice = match &conversation.tool_choice {
+        ToolChoice::Auto if !is_single => return Ok(()),
+        ToolChoice::Auto => json!({ "type": "auto" }),
         ToolChoice::Never => json!({ "type": "none" }),
         ToolChoice::Any => json!({ "type": "any" }),
         ToolChoice::Named(name) => json!({ "type": "tool", "name": name }),
     };
+    if is_single {
+        choice["disable_parallel_tool_use"] = true.into();
+    }
     body.insert("tool_choice".to_owned(), choice);
     Ok(())
 }
@@ -131,7 +154,8 @@ fn messages(turns: &[Turn]) -> Result<Vec<Value>, What> {
 fn part_block(part: &Part) -> Result<Value, What> {
     match part {
         Part::Text(text) => Ok(json!({ "type": "text", "text": text })),
-        Part::Image(kind, bytes) => Ok(json!({ "type": "image", "source": { "type": "base64",
+        Part::Speaker(name) => Ok(json!({ "type": "text", "text": format!("{name}:") })),
+        Part::Image(kind, bytes, _) => Ok(json!({ "type": "image", "source": { "type": "base64",
             "media_type": kind.mime(), "data": STANDARD.encode(bytes) } })),
         Part::Audio(kind, _) => Err(What::Audio(*kind)),
     }

@@ -4,6 +4,11 @@
 //! - turns of one role that follow each other are one message;
 //! - no tool may be called: the tools are left out;
 //! - thoughts of earlier turns go back only with their signature;
+//! - an effort is that of the output, of which `minimal` is `low`; a Claude thinks as Anthropic's module
+//!   says, in the model's own fields; thoughts are told where that is asked together with an effort;
+//! - how closely a picture is to be looked at is left out; who speaks is said before the words, as in
+//!   `Bob:`; ids of calls that it does not take, or that are there twice, are others;
+//! - a `top_p` of 1 and penalties of 0 are none;
 //! - a schema that the model is held to is made plain: limits are taken out, objects are closed;
 //! - tokens written to and read from a cache count as tokens in.
 //!
@@ -18,23 +23,24 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::answer::{Stream, answer};
-use crate::conversation::{Conversation, Output, Part, Said, ToolChoice, Turn};
+use crate::conversation::{Conversation, Effort, Output, Part, Said, ToolChoice, Turn, Verbosity};
 use crate::dialect::exact;
 use crate::failure::{Failure, Kind, says, words};
 use crate::schema::plain;
-use crate::unfit::{What, has_none_of, takes_at_most_one};
+use crate::thinking::{OfClaude, of_claude};
+use crate::unfit::{ONE_CALL, What, has_none_of, plain as plain_sampling};
 use crate::wait::{Told, of_headers};
 
 /// The body of a call.
-pub(crate) fn body(conversation: &Conversation) -> Result<Value, What> {
-    let sampling = &conversation.sampling;
+pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, What> {
+    let sampling = plain_sampling(&conversation.sampling)?;
+    let is_odd = |verbosity: Verbosity| verbosity != Verbosity::Medium;
     has_none_of([
         ("top_k", sampling.top_k.is_some()),
-        ("seed", sampling.seed.is_some()),
-        ("presence_penalty", sampling.presence_penalty.is_some()),
-        ("frequency_penalty", sampling.frequency_penalty.is_some()),
+        ("verbosity", conversation.verbosity.is_some_and(is_odd)),
+        (ONE_CALL, conversation.takes_one_call()),
     ])?;
-    takes_at_most_one(sampling.temperature)?;
+    let OfClaude { thinking, effort, .. } = thinking(model, conversation)?;
     let mut body = Map::new();
     body.insert("messages".to_owned(), messages(&conversation.turns)?.into());
     if let Some(system) = &conversation.system {
@@ -53,13 +59,34 @@ pub(crate) fn body(conversation: &Conversation) -> Result<Value, What> {
     if !config.is_empty() {
         body.insert("inferenceConfig".to_owned(), config.into());
     }
+    let mut output = Map::new();
     if let Output::Json { name, schema } = &conversation.output {
         let schema = json!({ "name": name, "schema": plain(name, schema)?.to_string() });
         let format = json!({ "type": "json_schema", "structure": { "jsonSchema": schema } });
-        body.insert("outputConfig".to_owned(), json!({ "textFormat": format }));
+        output.insert("textFormat".to_owned(), format);
+    }
+    if let Some(effort) = effort {
+        output.insert("effort".to_owned(), effort.into());
+    }
+    if !output.is_empty() {
+        body.insert("outputConfig".to_owned(), output.into());
+    }
+    if let Some(thinking) = thinking {
+        let fields = json!({ "thinking": thinking });
+        body.insert("additionalModelRequestFields".to_owned(), fields);
     }
     tools(conversation, &mut body)?;
     Ok(body.into())
+}
+
+/// What the model is told of how much to think.
+fn thinking(model: &str, conversation: &Conversation) -> Result<OfClaude, What> {
+    let told = of_claude(model, conversation)?;
+    match (model.contains("claude"), conversation.thinking.effort) {
+        (true, _) => Ok(told),
+        (false, Some(Effort::None)) => Err(What::Parameter("way not to think")),
+        (false, _) => Ok(OfClaude { thinking: None, ..told }),
+    }
 }
 
 fn tools(conversation: &Conversation, body: &mut Map<String, Value>) -> Result<(), What> {
@@ -125,7 +152,8 @@ fn part_block(part: &Part) -> Value {
     let source = |bytes: &[u8]| json!({ "bytes": STANDARD.encode(bytes) });
     match part {
         Part::Text(text) => json!({ "text": text }),
-        Part::Image(kind, bytes) => {
+        Part::Speaker(name) => json!({ "text": format!("{name}:") }),
+        Part::Image(kind, bytes, _) => {
             json!({ "image": { "format": kind.name(), "source": source(bytes) } })
         }
         Part::Audio(kind, bytes) => {

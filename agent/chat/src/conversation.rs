@@ -19,14 +19,28 @@ pub struct Conversation {
     pub tools: Vec<Tool>,
     /// Whether it has to.
     pub tool_choice: ToolChoice,
+    /// Whether it may call several at once; what is not set is the provider's affair.
+    pub parallel_tool_calls: Option<bool>,
     /// The form of the answer.
     pub output: Output,
+    /// How much it thinks beforehand.
+    pub thinking: Thinking,
+    /// How many words it makes; what is not set is the provider's affair.
+    pub verbosity: Option<Verbosity>,
     /// How its words are chosen.
     pub sampling: Sampling,
     /// The answer ends at so many tokens at the latest.
     pub max_tokens: Option<u32>,
     /// The answer ends before any of these.
     pub stop: Vec<String>,
+}
+
+impl Conversation {
+    /// Whether tools may be called, and no more than one in an answer.
+    pub(crate) fn takes_one_call(&self) -> bool {
+        let may_call = !self.tools.is_empty() && self.tool_choice != ToolChoice::Never;
+        may_call && self.parallel_tool_calls == Some(false)
+    }
 }
 
 /// One turn.
@@ -43,12 +57,38 @@ pub enum Turn {
 /// A part of what is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
+    /// Who speaks, of several: the first part of a turn. 1 to 64 characters.
+    Speaker(String),
     /// Words.
     Text(String),
-    /// A picture: its kind, and the file's bytes.
-    Image(Image, Bytes),
+    /// A picture: its kind, the file's bytes, and how closely it is to be looked at.
+    Image(Image, Bytes, Detail),
     /// A recording: its kind, and the file's bytes.
     Audio(Audio, Bytes),
+}
+
+/// How closely a picture is to be looked at, from the coarsest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Detail {
+    /// For few tokens.
+    Low,
+    /// As the provider likes.
+    #[default]
+    Auto,
+    /// For many tokens.
+    High,
+    /// In the size that it has.
+    Original,
+}
+
+impl Detail {
+    /// All, by OpenAI's words.
+    pub(crate) const NAMED: [(&str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("low", Self::Low),
+        ("high", Self::High),
+        ("original", Self::Original),
+    ];
 }
 
 /// A part of what a model says, in the order in which it says them.
@@ -135,6 +175,69 @@ pub enum Output {
         /// The JSON schema, an object.
         schema: Value,
     },
+}
+
+/// How much a model thinks before it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Thinking {
+    /// How much; what is not set is the provider's affair.
+    pub effort: Option<Effort>,
+    /// Whether its thoughts are to be told, where the provider leaves the choice.
+    pub is_told: bool,
+}
+
+/// How much a model thinks, from the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effort {
+    /// Not at all.
+    None,
+    /// Next to nothing.
+    Minimal,
+    /// Little.
+    Low,
+    /// As much as is usual.
+    Medium,
+    /// Much.
+    High,
+    /// More than much.
+    ExtraHigh,
+    /// As much as it can.
+    Max,
+}
+
+impl Effort {
+    /// All, by OpenAI's words, which are Mistral's too.
+    pub(crate) const NAMED: [(&str, Self); 7] = [
+        ("none", Self::None),
+        ("minimal", Self::Minimal),
+        ("low", Self::Low),
+        ("medium", Self::Medium),
+        ("high", Self::High),
+        ("xhigh", Self::ExtraHigh),
+        ("max", Self::Max),
+    ];
+}
+
+/// How many words a model makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Few.
+    Low,
+    /// As many as is usual.
+    Medium,
+    /// Many.
+    High,
+}
+
+impl Verbosity {
+    /// All, by OpenAI's words.
+    pub(crate) const NAMED: [(&str, Self); 3] =
+        [("low", Self::Low), ("medium", Self::Medium), ("high", Self::High)];
+}
+
+/// The word for `value` among those named.
+pub(crate) fn word<T: Copy + PartialEq>(named: &[(&'static str, T)], value: T) -> &'static str {
+    named.iter().find(|(_, each)| *each == value).map_or("", |(word, _)| word)
 }
 
 /// How words are chosen; what is not set is the provider's affair.

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::reader::Reader;
 use crate::unfit::{Unfit, What};
 use crate::vectors::{self, Vectors};
-use crate::{anthropic, bedrock, gemini, openai};
+use crate::{anthropic, bedrock, gemini, ids, openai};
 
 /// A protocol, with what its addresses need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,10 +86,12 @@ impl Dialect {
     fn made(&self, model: &str, conversation: &Conversation, way: Way) -> Result<Call, Unfit> {
         let unfit = |what| Unfit { protocol: self.name(), what };
         check(conversation).map_err(unfit)?;
+        let conversation = &*ids::fitted(self.ids(), conversation);
         let path = self.path(model, way);
         let headers = match self {
             Self::Anthropic => {
-                vec![("anthropic-version", anthropic::version(conversation).to_owned())]
+                let version = anthropic::version(&conversation.sampling);
+                vec![("anthropic-version", version.to_owned())]
             }
             _ => Vec::new(),
         };
@@ -98,8 +100,8 @@ impl Dialect {
             Self::AzureOpenAi { .. } => openai::body(openai::Flavour::OpenAi, None, conversation),
             Self::Mistral => openai::body(openai::Flavour::Mistral, Some(model), conversation),
             Self::Anthropic => anthropic::body(model, conversation),
-            Self::Gemini | Self::Vertex { .. } => gemini::body(conversation),
-            Self::Bedrock { .. } => bedrock::body(conversation),
+            Self::Gemini | Self::Vertex { .. } => gemini::body(model, conversation),
+            Self::Bedrock { .. } => bedrock::body(model, conversation),
         };
         let mut body = body.map_err(unfit)?;
         match (self, way) {
@@ -237,6 +239,16 @@ impl Dialect {
         format!("{}{path}", bare.filter(is_segment).unwrap_or(base))
     }
 
+    /// Which ids of calls it takes.
+    fn ids(&self) -> ids::Rule {
+        match self {
+            Self::OpenAi | Self::AzureOpenAi { .. } => ids::Rule::Short,
+            Self::Mistral => ids::Rule::Nine,
+            Self::Anthropic | Self::Bedrock { .. } => ids::Rule::Plain,
+            Self::Gemini | Self::Vertex { .. } => ids::Rule::Any,
+        }
+    }
+
     fn path(&self, model: &str, way: Way) -> String {
         let google = match way {
             Way::InOnePiece => "generateContent",
@@ -328,11 +340,17 @@ fn check(conversation: &Conversation) -> Result<(), What> {
     check_turns(&conversation.turns)
 }
 
+fn is_said(part: &Part) -> bool {
+    !matches!(part, Part::Speaker(_))
+}
+
 fn check_turns(turns: &[Turn]) -> Result<(), What> {
     let mut called: Vec<&str> = Vec::new();
     for (at, turn) in turns.iter().enumerate() {
         match turn {
-            Turn::User(parts) if parts.is_empty() => return Err(What::Turns("a turn is empty")),
+            Turn::User(parts) if !parts.iter().any(is_said) => {
+                return Err(What::Turns("a turn is empty"));
+            }
             Turn::User(parts) if parts.contains(&Part::Text(String::new())) => {
                 return Err(What::Turns("a text is empty"));
             }

@@ -5,7 +5,11 @@
 //! - a result of a tool is an object with `result` or `error`;
 //! - a strict tool is declared as every other, since there is no mark for it;
 //! - calls that the model gives no id are numbered here, and go back without one;
-//! - thoughts of earlier turns are left out, but the seal on a call goes back with it.
+//! - thoughts of earlier turns are left out, but the seal on a call goes back with it;
+//! - an effort is a level of thinking, of which `max` is `XHIGH`; models up to 2.5 think for a number of
+//!   tokens instead, the one that Google documents for OpenAI's words;
+//! - pictures are looked at as closely as the one that is to be looked at most closely, in its own size
+//!   no more closely than `high`; who speaks is said before the words, as in `Bob:`.
 //!
 //! **Invariant:** the first content is the user's, and the roles alternate.
 
@@ -16,11 +20,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::answer::{Stream, answer};
-use crate::conversation::{Conversation, Output, Part, Said, ToolChoice, Turn};
+use crate::conversation::{Conversation, Detail, Output, Part, Said, ToolChoice, Turn, Verbosity};
 use crate::dialect::exact;
 use crate::failure::{Failure, Kind, says, words};
 use crate::media::Image;
-use crate::unfit::What;
+use crate::thinking::of_gemini;
+use crate::unfit::{ONE_CALL, What, has_none_of};
 use crate::wait::{Told, of_headers, span};
 
 /// It takes so many stop sequences.
@@ -29,7 +34,12 @@ const MOST_STOPS: usize = 5;
 const NUMBERED: &str = "holdfast-call-";
 
 /// The body of a call.
-pub(crate) fn body(conversation: &Conversation) -> Result<Value, What> {
+pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, What> {
+    let is_odd = |verbosity: Verbosity| verbosity != Verbosity::Medium;
+    has_none_of([
+        ("verbosity", conversation.verbosity.is_some_and(is_odd)),
+        (ONE_CALL, conversation.takes_one_call()),
+    ])?;
     if conversation.stop.len() > MOST_STOPS {
         return Err(What::TooMuch("number of stop sequences", 5));
     }
@@ -40,14 +50,14 @@ pub(crate) fn body(conversation: &Conversation) -> Result<Value, What> {
         body.insert("systemInstruction".to_owned(), system);
     }
     tools(conversation, &mut body);
-    let config = config(conversation);
+    let config = config(model, conversation)?;
     if !config.is_empty() {
         body.insert("generationConfig".to_owned(), config.into());
     }
     Ok(body.into())
 }
 
-fn config(conversation: &Conversation) -> Map<String, Value> {
+fn config(model: &str, conversation: &Conversation) -> Result<Map<String, Value>, What> {
     let sampling = &conversation.sampling;
     let (mime, schema) = match &conversation.output {
         Output::Text => (None, None),
@@ -65,9 +75,28 @@ fn config(conversation: &Conversation) -> Map<String, Value> {
         ("stopSequences", stop),
         ("responseMimeType", mime),
         ("responseJsonSchema", schema),
+        ("thinkingConfig", of_gemini(model, conversation.thinking)?),
+        ("mediaResolution", resolution(&conversation.turns)),
     ];
     let set = settings.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    set.collect()
+    Ok(set.collect())
+}
+
+/// How closely all the pictures are looked at, if it is not for the model to say.
+fn resolution(turns: &[Turn]) -> Option<Value> {
+    let parts = turns.iter().flat_map(|turn| match turn {
+        Turn::User(parts) => parts.as_slice(),
+        Turn::Model(_) | Turn::Results(_) => &[],
+    });
+    let details = parts.filter_map(|part| match part {
+        Part::Image(_, _, detail) => Some(*detail),
+        Part::Speaker(_) | Part::Text(_) | Part::Audio(..) => None,
+    });
+    match details.max()? {
+        Detail::Low => Some("MEDIA_RESOLUTION_LOW".into()),
+        Detail::Auto => None,
+        Detail::High | Detail::Original => Some("MEDIA_RESOLUTION_HIGH".into()),
+    }
 }
 
 fn tools(conversation: &Conversation, body: &mut Map<String, Value>) {
@@ -130,8 +159,9 @@ fn part_value(part: &Part) -> Result<Value, What> {
     let inline = |mime: &str, bytes: &[u8]| json!({ "inlineData": { "mimeType": mime, "data": STANDARD.encode(bytes) } });
     match part {
         Part::Text(text) => Ok(json!({ "text": text })),
-        Part::Image(Image::Gif, _) => Err(What::Image(Image::Gif)),
-        Part::Image(kind, bytes) => Ok(inline(kind.mime(), bytes)),
+        Part::Speaker(name) => Ok(json!({ "text": format!("{name}:") })),
+        Part::Image(Image::Gif, ..) => Err(What::Image(Image::Gif)),
+        Part::Image(kind, bytes, _) => Ok(inline(kind.mime(), bytes)),
         Part::Audio(kind, bytes) => Ok(inline(kind.mime(), bytes)),
     }
 }

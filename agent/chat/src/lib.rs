@@ -29,6 +29,7 @@ mod failure;
 mod frames;
 mod gathering;
 mod gemini;
+mod ids;
 mod media;
 mod openai;
 mod reader;
@@ -36,13 +37,14 @@ mod schema;
 pub mod served;
 pub mod sigv4;
 mod sse;
+mod thinking;
 mod unfit;
 mod vectors;
 mod wait;
 
 pub use self::conversation::{
-    Answer, Conversation, Output, Part, Said, Sampling, Stop, Tool, ToolCall, ToolChoice,
-    ToolResult, Turn, Usage,
+    Answer, Conversation, Detail, Effort, Output, Part, Said, Sampling, Stop, Thinking, Tool,
+    ToolCall, ToolChoice, ToolResult, Turn, Usage, Verbosity,
 };
 pub use self::dialect::{Call, Dialect, Malformed};
 pub use self::event::{Event, StreamError};

@@ -4,7 +4,12 @@
 //! - the system prompt is the first message; thoughts of earlier turns are left out;
 //! - a result that is an error begins with `Error: `, since there is no mark for it;
 //! - a schema that strict mode does not take goes without it, that of any object is `json_object`;
-//! - Mistral: `max_tokens`, `random_seed` and `any` are its words; a recording goes in bare base64.
+//! - how many words a model makes is told where it is not the usual (`verbosity`), and how closely a
+//!   picture is to be looked at where it is not `auto`; whether thoughts are told is not asked;
+//! - ids of calls that are longer than OpenAI takes them are others;
+//! - Mistral: `max_tokens`, `random_seed` and `any` are its words; a recording goes in bare base64; who
+//!   speaks is said before the words, as in `Bob:`; a picture in its own size is one of `high` detail; ids
+//!   of calls that are not 9 letters and digits are others.
 //!
 //! **Invariant:** one answer is asked for, and the first choice is it.
 
@@ -15,7 +20,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::answer::{Stream, answer};
-use crate::conversation::{Conversation, Output, Part, Said, ToolChoice, Turn};
+use crate::conversation::{
+    Conversation, Detail, Effort, Output, Part, Said, ToolChoice, Turn, Verbosity, word,
+};
 use crate::dialect::exact;
 use crate::failure::{Failure, Kind, words};
 use crate::media::Audio;
@@ -81,6 +88,12 @@ fn parameters(
         Flavour::OpenAi => ("max_completion_tokens", "seed"),
         Flavour::Mistral => ("max_tokens", "random_seed"),
     };
+    let verbosity = conversation.verbosity.filter(|verbosity| *verbosity != Verbosity::Medium);
+    if flavour == Flavour::Mistral && verbosity.is_some() {
+        return Err(What::Parameter("verbosity"));
+    }
+    let verbosity = verbosity.map(|verbosity| json!(word(&Verbosity::NAMED, verbosity)));
+    let effort = conversation.thinking.effort.map(|effort| json!(word(&Effort::NAMED, effort)));
     let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
     for (key, value) in [
         (most, conversation.max_tokens.map(Value::from)),
@@ -91,6 +104,8 @@ fn parameters(
         ("presence_penalty", sampling.presence_penalty.map(exact)),
         ("frequency_penalty", sampling.frequency_penalty.map(exact)),
         ("stop", stop),
+        ("reasoning_effort", effort),
+        ("verbosity", verbosity),
     ] {
         if let Some(value) = value {
             body.insert(key.to_owned(), value);
@@ -112,6 +127,9 @@ fn tools(flavour: Flavour, conversation: &Conversation, body: &mut Map<String, V
         json!({ "type": "function", "function": function })
     });
     body.insert("tools".to_owned(), tools.collect());
+    if let Some(is_parallel) = conversation.parallel_tool_calls {
+        body.insert("parallel_tool_calls".to_owned(), is_parallel.into());
+    }
     let choice = match (&conversation.tool_choice, flavour) {
         (ToolChoice::Auto, _) => return,
         (ToolChoice::Never, _) => json!("none"),
@@ -126,17 +144,7 @@ fn tools(flavour: Flavour, conversation: &Conversation, body: &mut Map<String, V
 
 fn turn_messages(flavour: Flavour, turn: &Turn) -> Result<Vec<Value>, What> {
     match turn {
-        Turn::User(parts) => {
-            let content = match parts.as_slice() {
-                [Part::Text(text)] => json!(text),
-                parts => {
-                    let parts: Result<Vec<_>, _> =
-                        parts.iter().map(|part| part_value(flavour, part)).collect();
-                    parts?.into()
-                }
-            };
-            Ok(vec![json!({ "role": "user", "content": content })])
-        }
+        Turn::User(parts) => Ok(vec![user_message(flavour, parts)?]),
         Turn::Model(said) => Ok(vec![model_message(said)]),
         Turn::Results(results) => Ok(results
             .iter()
@@ -150,6 +158,26 @@ fn turn_messages(flavour: Flavour, turn: &Turn) -> Result<Vec<Value>, What> {
             })
             .collect()),
     }
+}
+
+fn user_message(flavour: Flavour, parts: &[Part]) -> Result<Value, What> {
+    let (name, parts) = match (flavour, parts) {
+        (Flavour::OpenAi, [Part::Speaker(name), parts @ ..]) => (Some(name), parts),
+        (_, parts) => (None, parts),
+    };
+    let content = match parts {
+        [Part::Text(text)] => json!(text),
+        parts => {
+            let parts: Result<Vec<_>, _> =
+                parts.iter().map(|part| part_value(flavour, part)).collect();
+            parts?.into()
+        }
+    };
+    let mut message = json!({ "role": "user", "content": content });
+    if let Some(name) = name {
+        message["name"] = json!(name);
+    }
+    Ok(message)
 }
 
 fn model_message(said: &[Said]) -> Value {
@@ -181,9 +209,16 @@ fn model_message(said: &[Said]) -> Value {
 fn part_value(flavour: Flavour, part: &Part) -> Result<Value, What> {
     match part {
         Part::Text(text) => Ok(json!({ "type": "text", "text": text })),
-        Part::Image(kind, bytes) => {
+        Part::Speaker(name) => Ok(json!({ "type": "text", "text": format!("{name}:") })),
+        Part::Image(kind, bytes, detail) => {
             let url = format!("data:{};base64,{}", kind.mime(), STANDARD.encode(bytes));
-            Ok(json!({ "type": "image_url", "image_url": { "url": url } }))
+            let mut image = json!({ "url": url });
+            match (detail, flavour) {
+                (Detail::Auto, _) => {}
+                (Detail::Original, Flavour::Mistral) => image["detail"] = "high".into(),
+                (detail, _) => image["detail"] = word(&Detail::NAMED, *detail).into(),
+            }
+            Ok(json!({ "type": "image_url", "image_url": image }))
         }
         Part::Audio(kind @ (Audio::Wav | Audio::Mp3), bytes) => {
             let data = STANDARD.encode(bytes);

@@ -12,7 +12,9 @@ mod fields;
 mod json;
 pub mod legacy;
 pub mod models;
+mod parts;
 pub mod responses;
+mod tools;
 pub mod transcriptions;
 
 use std::collections::BTreeMap;

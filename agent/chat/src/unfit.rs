@@ -4,7 +4,11 @@
 
 use thiserror::Error;
 
+use crate::conversation::Sampling;
 use crate::media::{Audio, Image};
+
+/// What is missing where a model cannot be kept from calling several tools at once.
+pub(crate) const ONE_CALL: &str = "way to have tools called one at a time";
 
 /// A conversation that a protocol cannot express.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -25,7 +29,7 @@ pub enum What {
     /// Pictures of this kind.
     #[error("it takes no {} pictures", .0.name())]
     Image(Image),
-    /// A parameter that it does not have.
+    /// A parameter, or what it can be, that it does not have.
     #[error("it has no {0}")]
     Parameter(&'static str),
     /// A parameter beyond what it takes.
@@ -51,10 +55,20 @@ pub(crate) fn has_none_of<const N: usize>(named: [(&'static str, bool); N]) -> R
     first.map_or(Ok(()), |(name, _)| Err(What::Parameter(name)))
 }
 
-/// Refuses a temperature that only some protocols take.
-pub(crate) fn takes_at_most_one(temperature: Option<f32>) -> Result<(), What> {
-    match temperature {
+/// How words are chosen where there are neither penalties nor seeds: without what changes nothing.
+pub(crate) fn plain(sampling: &Sampling) -> Result<Sampling, What> {
+    let is_penal = |penalty: Option<f32>| penalty.is_some_and(|penalty| penalty != 0.0);
+    has_none_of([
+        ("seed", sampling.seed.is_some()),
+        ("presence_penalty", is_penal(sampling.presence_penalty)),
+        ("frequency_penalty", is_penal(sampling.frequency_penalty)),
+    ])?;
+    match sampling.temperature {
         Some(temperature) if temperature > 1.0 => Err(What::TooMuch("temperature", 1)),
-        _ => Ok(()),
+        temperature => {
+            // All of the words are all of them.
+            let top_p = sampling.top_p.filter(|share| *share < 1.0);
+            Ok(Sampling { temperature, top_p, top_k: sampling.top_k, ..Sampling::default() })
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use holdfast_chat::{
-    Answer, Audio, Conversation, Dialect, Image, Kind, Output, Part, Said, Sampling, Stop, Tool,
-    ToolCall, ToolChoice, ToolResult, Turn, Usage, What,
+    Answer, Audio, Conversation, Detail, Dialect, Image, Kind, Output, Part, Said, Sampling, Stop,
+    Tool, ToolCall, ToolChoice, ToolResult, Turn, Usage, What,
 };
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn hello() -> Conversation {
 
 fn call() -> ToolCall {
     ToolCall {
-        id: "c1".to_owned(),
+        id: "call00001".to_owned(),
         name: "weather".to_owned(),
         arguments: json!({ "city": "Bonn" }),
         signature: Some("seal".to_owned()),
@@ -45,7 +45,7 @@ fn call() -> ToolCall {
 fn long() -> Conversation {
     let thoughts = Said::Reasoning { text: "hm".to_owned(), signature: Some("sealed".to_owned()) };
     let result = ToolResult {
-        id: "c1".to_owned(),
+        id: "call00001".to_owned(),
         name: "weather".to_owned(),
         content: "no such city".to_owned(),
         is_error: true,
@@ -55,7 +55,7 @@ fn long() -> Conversation {
         turns: vec![
             Turn::User(vec![
                 Part::Text("here".to_owned()),
-                Part::Image(Image::Png, Bytes::from_static(b"abc")),
+                Part::Image(Image::Png, Bytes::from_static(b"abc"), Detail::Auto),
             ]),
             Turn::Model(vec![thoughts, Said::Text("I look".to_owned()), Said::Call(call())]),
             Turn::Results(vec![result]),
@@ -76,6 +76,7 @@ fn long() -> Conversation {
         sampling: Sampling { temperature: Some(0.5), top_p: Some(0.75), ..Sampling::default() },
         max_tokens: Some(50),
         stop: vec!["END".to_owned()],
+        ..Conversation::default()
     }
 }
 
@@ -94,8 +95,8 @@ fn chat_completions_have_it_all_in_messages() {
                 { "type": "image_url", "image_url": { "url": "data:image/png;base64,YWJj" } },
             ] },
             { "role": "assistant", "content": "I look", "tool_calls":
-                [{ "id": "c1", "type": "function", "function": function }] },
-            { "role": "tool", "tool_call_id": "c1", "content": "Error: no such city" },
+                [{ "id": "call00001", "type": "function", "function": function }] },
+            { "role": "tool", "tool_call_id": "call00001", "content": "Error: no such city" },
             { "role": "user", "content": "and?" },
         ],
         "tools": [{ "type": "function", "function":
@@ -131,10 +132,10 @@ fn anthropic_has_it_in_blocks_of_alternating_roles() {
             { "role": "assistant", "content": [
                 { "type": "thinking", "thinking": "hm", "signature": "sealed" },
                 { "type": "text", "text": "I look" },
-                { "type": "tool_use", "id": "c1", "name": "weather", "input": { "city": "Bonn" } },
+                { "type": "tool_use", "id": "call00001", "name": "weather", "input": { "city": "Bonn" } },
             ] },
             { "role": "user", "content": [
-                { "type": "tool_result", "tool_use_id": "c1", "content": "no such city",
+                { "type": "tool_result", "tool_use_id": "call00001", "content": "no such city",
                     "is_error": true },
                 { "type": "text", "text": "and?" },
             ] },
@@ -168,11 +169,11 @@ fn google_has_it_in_parts_of_alternating_roles() {
             ] },
             { "role": "model", "parts": [
                 { "text": "I look" },
-                { "functionCall": { "id": "c1", "name": "weather", "args": { "city": "Bonn" } },
+                { "functionCall": { "id": "call00001", "name": "weather", "args": { "city": "Bonn" } },
                     "thoughtSignature": "seal" },
             ] },
             { "role": "user", "parts": [
-                { "functionResponse": { "id": "c1", "name": "weather",
+                { "functionResponse": { "id": "call00001", "name": "weather",
                     "response": { "error": "no such city" } } },
                 { "text": "and?" },
             ] },
@@ -205,11 +206,11 @@ fn bedrock_has_it_in_blocks_that_name_their_kind() {
             { "role": "assistant", "content": [
                 { "reasoningContent": { "reasoningText": { "text": "hm", "signature": "sealed" } } },
                 { "text": "I look" },
-                { "toolUse": { "toolUseId": "c1", "name": "weather",
+                { "toolUse": { "toolUseId": "call00001", "name": "weather",
                     "input": { "city": "Bonn" } } },
             ] },
             { "role": "user", "content": [
-                { "toolResult": { "toolUseId": "c1", "status": "error",
+                { "toolResult": { "toolUseId": "call00001", "status": "error",
                     "content": [{ "text": "no such city" }] } },
                 { "text": "and?" },
             ] },
@@ -280,7 +281,7 @@ fn addresses_have_model_deployment_project_and_region() {
 fn what_a_protocol_does_not_have_is_never_a_call() {
     let sampled = |sampling: Sampling| Conversation { sampling, ..hello() };
     let audio = |kind| asking(Part::Audio(kind, Bytes::from_static(b"x")));
-    let gif = asking(Part::Image(Image::Gif, Bytes::from_static(b"x")));
+    let gif = asking(Part::Image(Image::Gif, Bytes::from_static(b"x"), Detail::Auto));
     let none = Sampling::default();
     let stops = |count| Conversation { stop: vec!["x".to_owned(); count], ..hello() };
     for (case, conversation, refusing) in [
@@ -343,8 +344,8 @@ fn what_is_no_conversation_is_one_nowhere() {
         ("the model first", turns(&[says(), user()])),
         ("the model last", turns(&[user(), says()])),
         ("a call without its result", turns(&[user(), calls(), user()])),
-        ("a result of another call", turns(&[user(), calls(), told("c2")])),
-        ("a result of no call", turns(&[user(), told("c1")])),
+        ("a result of another call", turns(&[user(), calls(), told("call00002")])),
+        ("a result of no call", turns(&[user(), told("call00001")])),
         ("no name", tool("", json!({ "type": "object" }))),
         ("an odd name", tool("a b", json!({ "type": "object" }))),
         ("no object", tool("a", json!({ "type": "string" }))),
@@ -374,7 +375,7 @@ fn answer(dialect: &Dialect, body: &Value) -> Answer {
 fn thoughts_words_and_calls_come_back_in_order() {
     let [openai, _, mistral, anthropic, gemini, _, bedrock] = dialects();
     let function = json!({ "name": "weather", "arguments": "{\"city\":\"Bonn\"}" });
-    let calls = json!([{ "id": "c1", "type": "function", "function": function }]);
+    let calls = json!([{ "id": "call00001", "type": "function", "function": function }]);
     let chat = |message: Value| {
         json!({ "model": "m-1", "choices": [{ "message": message, "finish_reason": "tool_calls" }],
             "usage": { "prompt_tokens": 12, "completion_tokens": 7,
@@ -398,7 +399,7 @@ fn thoughts_words_and_calls_come_back_in_order() {
                 { "type": "thinking", "thinking": "hm", "signature": "s" },
                 { "type": "text", "text": "I look" },
                 { "type": "server_tool_use", "id": "x" },
-                { "type": "tool_use", "id": "c1", "name": "weather", "input": { "city": "Bonn" } }],
+                { "type": "tool_use", "id": "call00001", "name": "weather", "input": { "city": "Bonn" } }],
                 "usage": { "input_tokens": 6, "cache_creation_input_tokens": 2,
                     "cache_read_input_tokens": 4, "output_tokens": 7,
                     "output_tokens_details": { "thinking_tokens": 3 } } }),
@@ -409,7 +410,7 @@ fn thoughts_words_and_calls_come_back_in_order() {
             &gemini,
             json!({ "modelVersion": "m-1", "candidates": [{ "finishReason": "STOP", "content":
                 { "role": "model", "parts": [{ "text": "hm", "thought": true }, { "text": "I look" },
-                    { "functionCall": { "id": "c1", "name": "weather", "args": { "city": "Bonn" } },
+                    { "functionCall": { "id": "call00001", "name": "weather", "args": { "city": "Bonn" } },
                         "thoughtSignature": "t" }] } }],
                 "usageMetadata": { "promptTokenCount": 12, "cachedContentTokenCount": 4,
                     "candidatesTokenCount": 4, "thoughtsTokenCount": 3 } }),
@@ -422,7 +423,7 @@ fn thoughts_words_and_calls_come_back_in_order() {
                 "content": [{ "reasoningContent":
                     { "reasoningText": { "text": "hm", "signature": "s" } } },
                     { "text": "I look" }, { "toolUse":
-                        { "toolUseId": "c1", "name": "weather", "input": { "city": "Bonn" } } }] } },
+                        { "toolUseId": "call00001", "name": "weather", "input": { "city": "Bonn" } } }] } },
                 "usage": { "inputTokens": 6, "outputTokens": 7, "totalTokens": 19,
                     "cacheReadInputTokens": 4, "cacheWriteInputTokens": 2 } }),
             (Some("s"), None),

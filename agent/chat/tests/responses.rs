@@ -6,8 +6,8 @@ use bytes::Bytes;
 use holdfast_chat::served::responses::{self, Standing, Writer};
 use holdfast_chat::served::{Asked, Named, Refusal};
 use holdfast_chat::{
-    Answer, Event, Gathering, Image, Output, Part, Said, Stop, ToolCall, ToolChoice, ToolResult,
-    Turn, Usage,
+    Answer, Detail, Effort, Event, Gathering, Image, Output, Part, Said, Stop, Thinking, ToolCall,
+    ToolChoice, ToolResult, Turn, Usage, Verbosity,
 };
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ fn a_request_with_everything_in_it_is_read() {
             { "role": "developer", "content": "and kind" },
             { "type": "message", "role": "user", "content": [
                 { "type": "input_text", "text": "here" },
-                { "type": "input_image", "image_url": "data:image/png;base64,YWJj", "detail": "auto" }] },
+                { "type": "input_image", "image_url": "data:image/png;base64,YWJj", "detail": "high" }] },
             { "type": "reasoning", "id": "rs_1", "summary": [{ "type": "summary_text", "text": "hm" }],
                 "encrypted_content": "seal", "status": "completed" },
             { "type": "reasoning", "id": "rs_2", "summary": [],
@@ -51,11 +51,12 @@ fn a_request_with_everything_in_it_is_read() {
             "parameters": { "type": "object", "properties": {}, "additionalProperties": false } }],
         "tool_choice": { "type": "function", "name": "weather" },
         "text": { "format": { "type": "json_schema", "name": "part",
-            "schema": { "type": "object", "properties": {} } }, "verbosity": "medium" },
+            "schema": { "type": "object", "properties": {} } }, "verbosity": "low" },
         "temperature": 0.7, "top_p": 0.9, "max_output_tokens": 50, "background": true, "store": true,
         "stream": true, "metadata": { "class": "public" }, "user": "u", "truncation": "disabled",
-        "include": ["reasoning.encrypted_content"], "reasoning": { "effort": null, "summary": "auto" },
-        "parallel_tool_calls": true, "service_tier": "default", "top_logprobs": 0,
+        "include": ["reasoning.encrypted_content"], "reasoning": { "effort": "max",
+            "summary": "detailed", "context": "auto", "mode": "standard" },
+        "parallel_tool_calls": false, "service_tier": "default", "top_logprobs": 0,
         "prompt_cache_key": "k", "safety_identifier": "s", "previous_response_id": null,
     }))
     .unwrap();
@@ -75,7 +76,7 @@ fn a_request_with_everything_in_it_is_read() {
         [
             Turn::User(vec![
                 Part::Text(text("here")),
-                Part::Image(Image::Png, Bytes::from_static(b"abc"))
+                Part::Image(Image::Png, Bytes::from_static(b"abc"), Detail::High)
             ]),
             Turn::Model(vec![
                 Said::Reasoning { text: text("hm"), signature: Some(text("seal")) },
@@ -92,6 +93,9 @@ fn a_request_with_everything_in_it_is_read() {
     let schema = json!({ "type": "object", "properties": {} });
     assert_eq!(conversation.output, Output::Json { name: text("part"), schema });
     assert_eq!((conversation.max_tokens, conversation.tools[0].strict), (Some(50), true));
+    let thinking = Thinking { effort: Some(Effort::Max), is_told: true };
+    assert_eq!((conversation.thinking, conversation.parallel_tool_calls), (thinking, Some(false)));
+    assert_eq!(conversation.verbosity, Some(Verbosity::Low));
     assert_eq!((asked.background, asked.store, asked.stream.is_some()), (true, Some(true), true));
     assert_eq!(
         read(json!({})).unwrap().conversation.turns,
@@ -155,11 +159,13 @@ fn what_cannot_be_honoured_is_refused_by_its_path() {
         (json!({ "tools": [{ "type": "web_search" }] }), "tools[0].type", value),
         (json!({ "previous_response_id": "resp_0" }), "previous_response_id", no),
         (json!({ "conversation": "c" }), "conversation", no),
-        (json!({ "reasoning": { "effort": "high" } }), "reasoning.effort", no),
-        (json!({ "reasoning": { "summary": "detailed" } }), "reasoning.summary", no),
+        (json!({ "reasoning": { "effort": "huge" } }), "reasoning.effort", odd),
+        (json!({ "reasoning": { "summary": "long" } }), "reasoning.summary", odd),
+        (json!({ "reasoning": { "context": "all_turns" } }), "reasoning.context", no),
+        (json!({ "reasoning": { "mode": "pro" } }), "reasoning.mode", no),
         (json!({ "include": ["message.output_text.logprobs"] }), "include", no),
         (json!({ "truncation": "auto" }), "truncation", no),
-        (json!({ "text": { "verbosity": "low" } }), "text.verbosity", no),
+        (json!({ "text": { "verbosity": "short" } }), "text.verbosity", odd),
         (json!({ "text": { "format": { "type": "grammar" } } }), "text.format", odd),
         (json!({ "text": { "format": { "type": "json_schema" } } }), "text.format.name", gone),
         (json!({ "max_output_tokens": 0 }), "max_output_tokens", odd),
@@ -172,6 +178,7 @@ fn what_cannot_be_honoured_is_refused_by_its_path() {
             (Some(param), code),
             "{more}: {refusal}"
         );
+        assert!(refusal.message.contains(param), "{more}: {refusal} names no {param}");
     }
 }
 

@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use holdfast_chat::served::{self, Asked, Named, Refusal, StreamOptions, completion, legacy};
 use holdfast_chat::{
-    Answer, Audio, Event, Image, Output, Part, Said, Stop, ToolCall, ToolChoice, ToolResult, Turn,
-    Usage,
+    Answer, Audio, Detail, Effort, Event, Image, Output, Part, Said, Stop, Thinking, ToolCall,
+    ToolChoice, ToolResult, Turn, Usage, Verbosity,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn a_chat_with_everything_in_it_is_read() {
             { "role": "user", "content": [
                 { "type": "text", "text": "here" },
                 { "type": "image_url", "image_url":
-                    { "url": "data:image/png;base64,YWJj", "detail": "auto" } },
+                    { "url": "data:image/png;base64,YWJj", "detail": "low" } },
                 { "type": "input_audio", "input_audio": { "data": "YWJj", "format": "mp3" } },
             ] },
             { "role": "assistant", "content": null, "refusal": null, "annotations": [],
@@ -60,7 +60,7 @@ fn a_chat_with_everything_in_it_is_read() {
             { "role": "tool", "tool_call_id": "c1", "content": [{ "type": "text", "text": "rain" }] },
             { "role": "assistant", "content": "it rains" },
             { "role": "assistant", "content": "" },
-            { "role": "user", "content": "and?" },
+            { "role": "user", "name": "Bob", "content": "and?" },
         ],
         "tools": [{ "type": "function", "function": { "name": "weather", "description": "of a city",
             "strict": true, "parameters": { "type": "object", "properties":
@@ -75,7 +75,7 @@ fn a_chat_with_everything_in_it_is_read() {
         "stream_options": { "include_usage": true }, "metadata": { "class": "public" },
         "user": "u", "store": false, "n": 1, "logprobs": false, "parallel_tool_calls": true,
         "service_tier": "auto", "verbosity": "medium", "modalities": ["text"], "logit_bias": {},
-        "safety_identifier": "s", "prompt_cache_key": "k", "reasoning_effort": null,
+        "safety_identifier": "s", "prompt_cache_key": "k", "reasoning_effort": "low",
     }))
     .unwrap();
     let conversation = &asked.conversation;
@@ -97,15 +97,18 @@ fn a_chat_with_everything_in_it_is_read() {
     let want = [
         Turn::User(vec![
             Part::Text("here".to_owned()),
-            Part::Image(Image::Png, abc.clone()),
+            Part::Image(Image::Png, abc.clone(), Detail::Low),
             Part::Audio(Audio::Mp3, abc),
         ]),
         Turn::Model(vec![thoughts, Said::Redacted("x".to_owned()), Said::Call(call)]),
         Turn::Results(vec![result]),
         Turn::Model(vec![Said::Text("it rains".to_owned())]),
-        user("and?"),
+        Turn::User(vec![Part::Speaker("Bob".to_owned()), Part::Text("and?".to_owned())]),
     ];
     assert_eq!(conversation.turns, want);
+    let thinking = Thinking { effort: Some(Effort::Low), is_told: false };
+    assert_eq!((conversation.thinking, conversation.parallel_tool_calls), (thinking, Some(true)));
+    assert_eq!(conversation.verbosity, Some(Verbosity::Medium));
     assert_eq!(conversation.tools.len(), 2);
     assert!(conversation.tools[0].strict);
     assert_eq!(conversation.tools[1].parameters, json!({ "type": "object", "properties": {} }));
@@ -181,7 +184,9 @@ fn what_cannot_be_honoured_is_refused_by_its_path() {
         (message(json!({ "role": "user", "content": "" })), "messages[0].content", odd),
         (message(json!({ "role": "user", "content": [] })), "messages[0].content", odd),
         (message(json!({ "role": "user", "content": 7 })), "messages[0].content", kind),
-        (said(json!({ "name": "bob" })), "messages[0].name", no),
+        (said(json!({ "name": "two words" })), "messages[0].name", odd),
+        (said(json!({ "name": "" })), "messages[0].name", odd),
+        (said(json!({ "role": "system", "name": "example_user" })), "messages[0].name", no),
         (said(json!({ "tool_calls": [] })), "messages[0].tool_calls", no),
         (said(json!({ "tool_call_id": "a" })), "messages[0].tool_call_id", no),
         (
@@ -218,9 +223,9 @@ fn what_cannot_be_honoured_is_refused_by_its_path() {
         (image("data:image/png;base64,***"), "messages[0].content[0].image_url.url", odd),
         (image("data:image/png;base64,"), "messages[0].content[0].image_url.url", odd),
         (
-            content(json!({ "type": "image_url", "image_url": { "url": "x", "detail": "high" } })),
+            content(json!({ "type": "image_url", "image_url": { "url": "x", "detail": "fine" } })),
             "messages[0].content[0].image_url.detail",
-            no,
+            odd,
         ),
         (
             content(
@@ -246,15 +251,15 @@ fn what_cannot_be_honoured_is_refused_by_its_path() {
         (json!({ "n": 2 }), "n", no),
         (json!({ "store": true }), "store", no),
         (json!({ "logprobs": true }), "logprobs", no),
-        (json!({ "top_logprobs": 0 }), "top_logprobs", no),
-        (json!({ "parallel_tool_calls": false }), "parallel_tool_calls", no),
+        (json!({ "top_logprobs": 3 }), "top_logprobs", no),
+        (json!({ "parallel_tool_calls": "no" }), "parallel_tool_calls", kind),
         (json!({ "service_tier": "priority" }), "service_tier", no),
-        (json!({ "verbosity": "low" }), "verbosity", no),
+        (json!({ "verbosity": "short" }), "verbosity", odd),
         (json!({ "modalities": ["text", "audio"] }), "modalities", no),
         (json!({ "logit_bias": { "1": 2 } }), "logit_bias", no),
         (json!({ "functions": [] }), "functions", no),
         (json!({ "audio": {} }), "audio", no),
-        (json!({ "reasoning_effort": "high" }), "reasoning_effort", no),
+        (json!({ "reasoning_effort": "huge" }), "reasoning_effort", odd),
         (json!({ "web_search_options": {} }), "web_search_options", no),
         (json!({ "stream_options": {} }), "stream_options", odd),
         (json!({ "metadata": { "a": 1 } }), "metadata.a", kind),
@@ -301,6 +306,7 @@ fn what_cannot_be_honoured_is_refused_by_its_path() {
             (Some(param), code),
             "{more}: {refusal}"
         );
+        assert!(refusal.message.contains(param), "{more}: {refusal} names no {param}");
     }
     let deep = "[".repeat(200);
     let deep = format!("{{\"tools\":[{{\"function\":{{\"parameters\":{{\"a\":{deep}");

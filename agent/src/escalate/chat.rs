@@ -200,9 +200,9 @@ fn input(media: &Media) -> Part {
     let bytes = || media.bytes().clone();
     match media.media_type() {
         MediaType::Wav => Part::Audio(chat::Audio::Wav, bytes()),
-        MediaType::Jpeg => Part::Image(chat::Image::Jpeg, bytes()),
-        MediaType::Png => Part::Image(chat::Image::Png, bytes()),
-        MediaType::Webp => Part::Image(chat::Image::Webp, bytes()),
+        MediaType::Jpeg => Part::Image(chat::Image::Jpeg, bytes(), chat::Detail::Auto),
+        MediaType::Png => Part::Image(chat::Image::Png, bytes(), chat::Detail::Auto),
+        MediaType::Webp => Part::Image(chat::Image::Webp, bytes(), chat::Detail::Auto),
         MediaType::Text | MediaType::Json | MediaType::Csv => {
             Part::Text(String::from_utf8_lossy(media.bytes()).into_owned())
         }

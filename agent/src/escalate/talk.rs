@@ -351,8 +351,8 @@ fn content(conversation: &Conversation, bytes: u64) -> Content {
     });
     for part in parts.flatten() {
         let file = match part {
-            Part::Text(_) => continue,
-            Part::Image(_, file) => {
+            Part::Speaker(_) | Part::Text(_) => continue,
+            Part::Image(_, file, _) => {
                 content.images += 1;
                 file
             }

@@ -50,6 +50,9 @@ pub(super) fn check(call: &Call<'_>) -> Result<Asked, Refused> {
     if !body["system"].is_null() && !body["system"].is_array() {
         text(&body["system"], "system")?;
     }
+    if !body["thinking"].is_null() {
+        word(&body["thinking"]["type"], "thinking.type", &["adaptive", "enabled", "disabled"])?;
+    }
     let schema = format(&body["output_config"])?;
     let stream = (body["stream"] == true).then_some(true);
     let mut asked = Asked { schema, stream, ..Asked::default() };
@@ -148,7 +151,12 @@ fn block(role: &str, block: &Value, asked: &mut Asked, open: &mut Vec<String>) -
         "tool_use" => {
             object(block, "tool_use", &["type", "id", "name", "input"], &["caller"])?;
             object(&block["input"], "input", &[], &["city"])?;
-            open.push(text(&block["id"], "id")?.to_owned());
+            let id = text(&block["id"], "id")?;
+            let is_known = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+            if !id.bytes().all(is_known) {
+                return Err(format!("tool_use.id: {id} does not match ^[a-zA-Z0-9_-]+$"));
+            }
+            open.push(id.to_owned());
         }
         "tool_result" => {
             object(block, "tool_result", &["type", "tool_use_id"], &["content", "is_error"])?;

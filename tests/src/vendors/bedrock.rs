@@ -74,8 +74,11 @@ fn format(config: &Value) -> Checked<Option<Value>> {
     if config.is_null() {
         return Ok(None);
     }
-    object(config, "outputConfig", &["textFormat"], &["effort"])?;
+    object(config, "outputConfig", &[], &["textFormat", "effort"])?;
     let format = &config["textFormat"];
+    if format.is_null() {
+        return Ok(None);
+    }
     object(format, "textFormat", &["type", "structure"], &[])?;
     word(&format["type"], "textFormat.type", &["json_schema"])?;
     let asked = &format["structure"]["jsonSchema"];
@@ -139,7 +142,12 @@ fn block(role: &str, block: &Value, asked: &mut Asked, open: &mut Vec<String>) -
         }
         "toolUse" => {
             object(inner, "toolUse", &["toolUseId", "name", "input"], &[])?;
-            open.push(text(&inner["toolUseId"], "toolUseId")?.to_owned());
+            let id = text(&inner["toolUseId"], "toolUseId")?;
+            let is_known = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
+            if id.len() > 64 || !id.bytes().all(is_known) {
+                return Err("toolUseId: must be 1 to 64 of [a-zA-Z0-9_.:-]".to_owned());
+            }
+            open.push(id.to_owned());
         }
         "toolResult" => {
             object(inner, "toolResult", &["toolUseId", "content"], &["status"])?;

@@ -19,7 +19,7 @@ const KNOWN: [&str; 6] = [
     "safetySettings",
     "cachedContent",
 ];
-const CONFIG: [&str; 14] = [
+const CONFIG: [&str; 15] = [
     "temperature",
     "topP",
     "topK",
@@ -33,6 +33,7 @@ const CONFIG: [&str; 14] = [
     "responseSchema",
     "responseJsonSchema",
     "responseModalities",
+    "mediaResolution",
     "thinkingConfig",
 ];
 

@@ -26,7 +26,10 @@ const KNOWN: [&str; 15] = [
     "metadata",
     "reasoning_effort",
 ];
-const OF_OPENAI: [&str; 7] = [
+/// What Mistral calls its calls: exactly 9 of letters and digits.
+pub(super) const CALL_OF_MISTRAL: &str = "a1B2c3D4e";
+const OF_OPENAI: [&str; 8] = [
+    "verbosity",
     "max_completion_tokens",
     "seed",
     "store",
@@ -69,6 +72,9 @@ pub(super) fn check(vendor: Vendor, call: &Call<'_>) -> Result<Asked, Refused> {
     let schema = format(&body["response_format"])?;
     let mut asked = Asked { schema, stream, ..Asked::default() };
     let is_answered = messages(vendor, list(&body["messages"], "messages")?, &mut asked)?;
+    if body["tools"].is_null() && !body["parallel_tool_calls"].is_null() {
+        return Err(Refused::Request("parallel_tool_calls: only allowed with tools".to_owned()));
+    }
     if !body["tools"].is_null() {
         let name = tools(&body["tools"])?;
         asked.tool = (!is_answered && body["tool_choice"] != "none").then_some(name);
@@ -157,7 +163,9 @@ fn messages(vendor: Vendor, messages: &[Value], asked: &mut Asked) -> Checked<bo
                 )?;
                 for call in message["tool_calls"].as_array().into_iter().flatten() {
                     text(&call["function"]["arguments"], "arguments")?;
-                    open.push(text(&call["id"], "tool_calls.id")?.to_owned());
+                    let id = text(&call["id"], "tool_calls.id")?;
+                    call_id(vendor, id)?;
+                    open.push(id.to_owned());
                 }
             }
             _ => {
@@ -174,6 +182,18 @@ fn messages(vendor: Vendor, messages: &[Value], asked: &mut Asked) -> Checked<bo
     }
 }
 
+/// What these two say about the id of a call, though neither documents it.
+fn call_id(vendor: Vendor, id: &str) -> Checked<()> {
+    let is_nine = id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match vendor {
+        Vendor::Mistral if !is_nine => {
+            Err(format!("Tool call id was {id} but must be a-z, A-Z, 0-9, with a length of 9."))
+        }
+        _ if id.len() > 40 => Err("tool_calls.id: string too long, maximum length 40".to_owned()),
+        _ => Ok(()),
+    }
+}
+
 fn user(vendor: Vendor, content: &Value, asked: &mut Asked) -> Checked<()> {
     if content.is_string() {
         text(content, "content")?.clone_into(&mut asked.text);
@@ -186,6 +206,13 @@ fn user(vendor: Vendor, content: &Value, asked: &mut Asked) -> Checked<()> {
             "text" => text(&part["text"], "text")?.clone_into(&mut asked.text),
             "image_url" => {
                 let image = &part["image_url"];
+                if !image["detail"].is_null() {
+                    let known: &[&str] = match vendor {
+                        Vendor::Mistral => &["low", "auto", "high"],
+                        _ => &["low", "auto", "high", "original"],
+                    };
+                    word(&image["detail"], "image_url.detail", known)?;
+                }
                 let url = if image.is_string() { image } else { &image["url"] };
                 let url = text(url, "image_url.url")?;
                 let (kind, data) = url
@@ -220,7 +247,8 @@ pub(super) fn answer(vendor: Vendor, says: &Says) -> Value {
         Says::Filtered => (Value::Null, Value::Null, "content_filter"),
         Says::Call(name, arguments) => {
             let function = json!({ "name": name, "arguments": arguments.to_string() });
-            let call = json!([{ "id": "call_123456", "type": "function", "function": function }]);
+            let id = if vendor == Vendor::Mistral { CALL_OF_MISTRAL } else { "call_123456" };
+            let call = json!([{ "id": id, "type": "function", "function": function }]);
             (Value::Null, call, "tool_calls")
         }
     };

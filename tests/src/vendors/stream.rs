@@ -80,8 +80,9 @@ fn openai(vendor: Vendor, says: &Says, tells_usage: bool) -> Vec<Bytes> {
         }
         Says::Filtered => "content_filter",
         Says::Call(name, arguments) => {
+            let id = if is_mistral { super::openai::CALL_OF_MISTRAL } else { "call_123456" };
             let call = |arguments: &str| {
-                json!({ "index": 0, "id": "call_123456", "type": "function",
+                json!({ "index": 0, "id": id, "type": "function",
                     "function": { "name": name, "arguments": arguments } })
             };
             let more = |text: &str| json!({ "index": 0, "function": { "arguments": text } });

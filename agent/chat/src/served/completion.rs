@@ -5,9 +5,13 @@
 //!   line; so are the texts of one;
 //! - thoughts are `reasoning_content`, and those that a provider wants back are `thinking_blocks`, as
 //!   LiteLLM has them; the seal on a call is `extra_content.google.thought_signature`, as Google has it;
-//! - a message of the assistant that says nothing is left out;
+//! - a message of the assistant that says nothing is left out, and so is the name on one that says
+//!   something; the name on a user's message is who speaks;
+//! - a refusal of earlier turns is what the model said;
 //! - `response_format` `json_object` is the schema of any object; a description goes into the schema;
-//! - a stop that OpenAI does not have is `stop`.
+//! - a stop that OpenAI does not have is `stop`;
+//! - what tells the provider who asks and what to cache (`user`, `safety_identifier`, `prompt_cache_key`)
+//!   is not sent on, and neither is a `prediction`, which changes the time and the price alone.
 //!
 //! **Invariant:** one choice is answered.
 

@@ -75,7 +75,8 @@ pub fn read(body: &[u8]) -> Result<AskedVectors, Refusal> {
         return Err(invalid("input", format!("input: must be 1 to {MOST_INPUTS} texts")));
     }
     if let Some(at) = inputs.iter().position(String::is_empty) {
-        return Err(invalid(format!("input[{at}]"), "input: a text must not be empty"));
+        let param = format!("input[{at}]");
+        return Err(invalid(param.clone(), format!("{param}: must not be empty")));
     }
     let encoding = match request.encoding_format.as_deref() {
         None | Some("float") => Encoding::Float,

@@ -1,5 +1,5 @@
-//! Owns the fields that several requests have: presence, words or lists of them, pictures and
-//! recordings in base64, sampling, metadata, schemas.
+//! Owns the fields that several requests have: presence, words or lists of them, sampling, metadata,
+//! streams.
 //!
 //! **Invariant:** a field of a wrong form is refused by its path.
 
@@ -9,19 +9,15 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value, json};
 
-use super::fault::{invalid, unsupported_value};
+use super::fault::{invalid, shown, unsupported_value};
 use super::{Refusal, StreamOptions};
-use crate::conversation::{Output, Part, Tool, ToolChoice};
-use crate::media::{Audio, Image};
-use crate::schema::is_strict;
+
+/// The tiers of service that are the usual one.
+pub(super) const TIERS: [&str; 2] = ["auto", "default"];
 
 /// Whether a field is there and not null.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,6 +32,11 @@ impl<'de> Deserialize<'de> for Given {
 /// A text that is read and not kept.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Word<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// The text of a word that is there.
+pub(super) fn text<'a>(word: &'a Option<Word<'_>>) -> Option<&'a str> {
+    word.as_ref().map(|word| &*word.0)
+}
 
 /// An object; the items of a list are not taken for its fields.
 #[derive(Debug)]
@@ -158,6 +159,21 @@ pub(super) fn model(model: Option<String>) -> Result<String, Refusal> {
     }
 }
 
+/// One of some words.
+pub(super) fn one_of<T: Copy>(
+    param: &str,
+    word: Option<&str>,
+    named: &[(&'static str, T)],
+) -> Result<Option<T>, Refusal> {
+    let Some(word) = word else { return Ok(None) };
+    if let Some((_, value)) = named.iter().find(|(name, _)| *name == word) {
+        return Ok(Some(*value));
+    }
+    let (last, others) = named.split_last().map_or(("", named), |((last, _), rest)| (*last, rest));
+    let others: Vec<&str> = others.iter().map(|(name, _)| *name).collect();
+    Err(invalid(param, format!("{param}: must be {} or {last}", others.join(", "))))
+}
+
 /// A number in a range.
 pub(super) fn within(
     param: &str,
@@ -212,167 +228,10 @@ pub(super) fn metadata(
     let is_long = |text: &str, most: usize| text.chars().count() > most;
     match metadata.iter().find(|(key, value)| is_long(key, 64) || is_long(value, 512)) {
         Some((key, _)) => {
-            let message = "metadata: names have up to 64 characters, values up to 512";
-            Err(invalid(format!("metadata.{key}"), message))
+            let param = format!("metadata.{}", shown(key));
+            let message = "names have up to 64 characters, values up to 512";
+            Err(invalid(param.clone(), format!("{param}: {message}")))
         }
         None => Ok(metadata),
-    }
-}
-
-/// A name of a tool or a schema.
-pub(super) fn named(param: &str, name: String) -> Result<String, Refusal> {
-    let is_name = (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-    match is_name {
-        true => Ok(name),
-        false => {
-            Err(invalid(param, format!("{param}: must be 1 to 64 of letters, digits, _ and -")))
-        }
-    }
-}
-
-/// The schema of an object, or of any object.
-pub(super) fn schema(
-    param: &str,
-    schema: Option<Map<String, Value>>,
-    is_to_be_strict: bool,
-) -> Result<Value, Refusal> {
-    let schema = match schema {
-        Some(schema) => Value::Object(schema),
-        None => json!({ "type": "object", "properties": {} }),
-    };
-    if schema["type"] != "object" {
-        return Err(invalid(param, format!("{param}: must be the schema of an object")));
-    }
-    if is_to_be_strict && !is_strict(&schema) {
-        let message = "where strict is true, every object has all its properties required and \
-                       additionalProperties false";
-        return Err(invalid(param, format!("{param}: {message}")));
-    }
-    Ok(schema)
-}
-
-/// A tool of `function`'s fields, at `param`.
-pub(super) fn tool(param: &str, function: Function) -> Result<Tool, Refusal> {
-    let at = |field: &str| format!("{param}.{field}");
-    let name = function.name.ok_or_else(|| super::fault::missing(at("name")))?;
-    let strict = function.strict.unwrap_or_default();
-    Ok(Tool {
-        name: named(&at("name"), name)?,
-        description: function.description.unwrap_or_default(),
-        parameters: schema(&at("parameters"), function.parameters, strict)?,
-        strict,
-    })
-}
-
-/// A choice of tools that are there.
-pub(super) fn is_among(
-    param: &str,
-    choice: ToolChoice,
-    tools: &[Tool],
-) -> Result<ToolChoice, Refusal> {
-    let is_there = match &choice {
-        ToolChoice::Auto | ToolChoice::Never => true,
-        ToolChoice::Any => !tools.is_empty(),
-        ToolChoice::Named(name) => tools.iter().any(|tool| tool.name == *name),
-    };
-    match is_there {
-        true => Ok(choice),
-        false => Err(invalid(param, format!("{param}: no such tool is in tools"))),
-    }
-}
-
-/// A function that may be called.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Function {
-    pub(super) name: Option<String>,
-    #[serde(default)]
-    pub(super) description: Option<String>,
-    #[serde(default)]
-    pub(super) parameters: Option<Map<String, Value>>,
-    #[serde(default)]
-    pub(super) strict: Option<bool>,
-}
-
-/// The fields of a form of JSON.
-#[derive(Debug, Default)]
-pub(super) struct Form {
-    pub(super) name: Option<String>,
-    pub(super) description: Option<String>,
-    pub(super) schema: Option<Map<String, Value>>,
-    pub(super) strict: Option<bool>,
-}
-
-/// The form of an answer; any object is the schema `{"type": "object"}`.
-pub(super) fn output(param: &str, kind: &str, form: Option<Form>) -> Result<Output, Refusal> {
-    let any = || json!({ "type": "object" });
-    match (kind, form) {
-        ("text", None) => Ok(Output::Text),
-        ("json_object", None) => Ok(Output::Json { name: "object".to_owned(), schema: any() }),
-        ("json_schema", Some(form)) => {
-            let at = |field: &str| format!("{param}.{field}");
-            let name = form.name.ok_or_else(|| super::fault::missing(at("name")))?;
-            let name = named(&at("name"), name)?;
-            let is_to_be_strict = form.strict.unwrap_or_default();
-            let mut schema = match form.schema {
-                None => any(),
-                given => schema(&at("schema"), given, is_to_be_strict)?,
-            };
-            if let (Some(description), true) = (form.description, schema["description"].is_null()) {
-                schema["description"] = description.into();
-            }
-            Ok(Output::Json { name, schema })
-        }
-        ("json_schema", None) => Err(super::fault::missing(param)),
-        ("text" | "json_object", Some(_)) => {
-            Err(invalid(param, format!("{param}: only of the type json_schema")))
-        }
-        _ => {
-            let message = format!("{param}: must be of the type text, json_object or json_schema");
-            Err(invalid(param, message))
-        }
-    }
-}
-
-/// A picture out of a data URL; nothing is fetched.
-pub(super) fn picture(param: &str, url: &str) -> Result<Part, Refusal> {
-    let Some(rest) = url.strip_prefix("data:") else {
-        let message = "must be a data URL with the picture in base64: nothing is fetched";
-        return Err(unsupported_value(param, format!("{param}: {message}")));
-    };
-    let (head, data) = rest.split_once(',').unwrap_or((rest, ""));
-    let mime = head.strip_suffix(";base64").and_then(|head| head.split(';').next());
-    let kind = match mime {
-        Some("image/jpeg" | "image/jpg") => Image::Jpeg,
-        Some("image/png") => Image::Png,
-        Some("image/webp") => Image::Webp,
-        Some("image/gif") => Image::Gif,
-        _ => {
-            let message = "must be JPEG, PNG, WebP or GIF in base64";
-            return Err(unsupported_value(param, format!("{param}: {message}")));
-        }
-    };
-    Ok(Part::Image(kind, decoded(param, data)?))
-}
-
-/// A recording in base64.
-pub(super) fn recording(param: &str, format: &str, data: &str) -> Result<Part, Refusal> {
-    let kind = match format {
-        "wav" => Audio::Wav,
-        "mp3" => Audio::Mp3,
-        _ => {
-            let param = format!("{param}.format");
-            let message = format!("{param}: must be wav or mp3");
-            return Err(invalid(param, message));
-        }
-    };
-    Ok(Part::Audio(kind, decoded(&format!("{param}.data"), data)?))
-}
-
-fn decoded(param: &str, data: &str) -> Result<Bytes, Refusal> {
-    match STANDARD.decode(data) {
-        Ok(bytes) if !bytes.is_empty() => Ok(bytes.into()),
-        _ => Err(invalid(param, format!("{param}: must be base64 that is not empty"))),
     }
 }

@@ -8,7 +8,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::fault::{has_none_of, invalid, missing, parsed, unsupported, unsupported_value};
+use super::fault::{asks_no_more, has_none_of, invalid, missing, parsed, unsupported_value};
 use super::fields::{self, Given, Object, OneOrMany, Streaming};
 use super::json::{DONE, begin, end, reason, text, usage};
 use super::{Asked, Named, Refusal, StreamOptions};
@@ -53,17 +53,12 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
     let request: Request = parsed(body)?;
     has_none_of([("logprobs", request.logprobs.0), ("suffix", request.suffix.0)])?;
     let is_biased = request.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty());
-    for (param, is_asked, only) in [
+    asks_no_more([
         ("best_of", request.best_of.is_some_and(|n| n != 1), "1"),
         ("n", request.n.is_some_and(|n| n != 1), "1"),
         ("echo", request.echo == Some(true), "false"),
         ("logit_bias", is_biased, "empty"),
-    ] {
-        if is_asked {
-            let message = format!("unsupported parameter: {param} can only be {only} here");
-            return Err(Refusal { message, ..unsupported(param) });
-        }
-    }
+    ])?;
     let prompt = match request.prompt.ok_or_else(|| missing("prompt"))? {
         OneOrMany::One(prompt) => prompt,
         OneOrMany::Many(mut many) => match (many.pop(), many.as_slice()) {

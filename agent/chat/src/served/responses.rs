@@ -7,7 +7,10 @@
 //! - thoughts are the summary of a reasoning item, their seal is its `encrypted_content`, and those that a
 //!   provider hides are an item with `encrypted_content` alone, behind `redacted_thinking:`;
 //! - the seal on a call is `extra_content.google.thought_signature`, as in chat completions;
-//! - a stop that OpenAI does not have is a response that is completed.
+//! - a stop that OpenAI does not have is a response that is completed;
+//! - a summary of thoughts that is asked for is what the provider tells of them, however long;
+//! - what tells the provider who asks and what to cache (`user`, `safety_identifier`, `prompt_cache_key`)
+//!   is not sent on.
 //!
 //! **Invariant:** events are numbered from 0 without a gap, and what is told at the end of a stream is
 //! what would have been answered in one piece.

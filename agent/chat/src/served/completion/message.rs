@@ -9,7 +9,8 @@ use crate::conversation::{Part, Said, ToolCall, ToolResult, Turn};
 use crate::gathering::arguments;
 use crate::served::Refusal;
 use crate::served::fault::{invalid, missing, unsupported, unsupported_value};
-use crate::served::fields::{Given, Object, Word, picture, recording};
+use crate::served::fields::{Given, Object, Word, text};
+use crate::served::parts::{Extra, InputAudio, detail, picture, recording, seal, speaker, words};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,8 +19,7 @@ pub(super) struct Message<'a> {
     role: Option<Word<'a>>,
     #[serde(borrow, default)]
     content: Content<'a>,
-    #[serde(default)]
-    name: Given,
+    name: Option<String>,
     #[serde(borrow)]
     tool_calls: Option<Vec<Object<Called<'a>>>>,
     tool_call_id: Option<String>,
@@ -72,15 +72,6 @@ struct ImageUrl<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct InputAudio<'a> {
-    #[serde(borrow)]
-    data: Option<Word<'a>>,
-    #[serde(borrow)]
-    format: Option<Word<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Called<'a> {
     id: Option<String>,
     #[serde(borrow, rename = "type")]
@@ -96,18 +87,6 @@ struct Called<'a> {
 struct Function {
     name: Option<String>,
     arguments: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Extra {
-    google: Option<Object<OfGoogle>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfGoogle {
-    thought_signature: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -183,7 +162,7 @@ impl Reading {
         let role = role.0.clone().into_owned();
         let is_model = role == "assistant";
         for (field, is_there) in [
-            ("name", message.name.0 && role != "tool"),
+            ("name", message.name.is_some() && (role == "system" || role == "developer")),
             ("audio", message.audio.0),
             ("function_call", message.function_call.0),
             ("tool_calls", !is_model && message.tool_calls.is_some()),
@@ -209,7 +188,7 @@ impl Reading {
                 let message = format!("{param}: {role} messages come before all others here");
                 return Err(unsupported_value(param, message));
             }
-            "user" => self.turns.push(Turn::User(parts(param, message.content)?)),
+            "user" => self.user(param, message)?,
             "assistant" => self.model(param, message)?,
             "tool" => self.result(param, message)?,
             "function" => {
@@ -224,6 +203,13 @@ impl Reading {
                 return Err(invalid(param, message));
             }
         }
+        Ok(())
+    }
+
+    fn user(&mut self, param: &str, message: Message<'_>) -> Result<(), Refusal> {
+        let name = message.name.map(|name| speaker(&format!("{param}.name"), name)).transpose()?;
+        let parts = parts(param, message.content)?;
+        self.turns.push(Turn::User(name.into_iter().chain(parts).collect()));
         Ok(())
     }
 
@@ -284,24 +270,18 @@ fn texts(param: &str, content: Content<'_>) -> Result<Vec<String>, Refusal> {
 fn parts(param: &str, content: Content<'_>) -> Result<Vec<Part>, Refusal> {
     let pieces = match content {
         Content::None => return Err(missing(format!("{param}.content"))),
-        Content::Text(text) => return Ok(vec![words(format!("{param}.content"), text)?]),
+        Content::Text(text) => return Ok(vec![words(&format!("{param}.content"), text)?]),
         Content::Pieces(pieces) => pieces,
     };
     if pieces.is_empty() {
-        return Err(invalid(format!("{param}.content"), "content: must not be empty"));
+        let param = format!("{param}.content");
+        return Err(invalid(param.clone(), format!("{param}: must not be empty")));
     }
     let each = pieces.into_iter().enumerate().map(|(at, Object(piece))| {
         let param = format!("{param}.content[{at}]");
         part(&param, piece)
     });
     each.collect()
-}
-
-fn words(param: String, text: String) -> Result<Part, Refusal> {
-    match text.is_empty() {
-        true => Err(invalid(param.clone(), format!("{param}: must not be empty"))),
-        false => Ok(Part::Text(text)),
-    }
 }
 
 /// The kind of a part, which has nothing that cannot be honoured.
@@ -328,19 +308,14 @@ fn kind(param: &str, piece: &Piece<'_>) -> Result<&'static str, Refusal> {
 
 fn part(param: &str, piece: Piece<'_>) -> Result<Part, Refusal> {
     match (kind(param, &piece)?, piece.text, piece.image_url, piece.input_audio) {
-        ("text", Some(text), None, None) => words(format!("{param}.text"), text),
+        ("text", Some(text), None, None) => words(&format!("{param}.text"), text),
         ("image_url", None, Some(Object(image)), None) => {
-            if image.detail.is_some_and(|detail| detail.0 != "auto") {
-                return Err(unsupported(format!("{param}.image_url.detail")));
-            }
+            let detail = detail(&format!("{param}.image_url.detail"), text(&image.detail))?;
             let param = format!("{param}.image_url.url");
-            picture(&param, &image.url.ok_or_else(|| missing(param.clone()))?.0)
+            picture(&param, &image.url.ok_or_else(|| missing(param.clone()))?.0, detail)
         }
         ("input_audio", None, None, Some(Object(audio))) => {
-            let param = format!("{param}.input_audio");
-            let format = audio.format.ok_or_else(|| missing(format!("{param}.format")))?;
-            let data = audio.data.ok_or_else(|| missing(format!("{param}.data")))?;
-            recording(&param, &format.0, &data.0)
+            recording(&format!("{param}.input_audio"), &audio)
         }
         (kind, ..) => {
             let message = format!("{param}: must have {kind} and nothing else beside its type");
@@ -369,8 +344,9 @@ fn thoughts(
             }
             ("redacted_thinking", None, Some(data)) => Ok(Said::Redacted(data)),
             _ => {
+                let param = format!("{param}.thinking_blocks[{at}]");
                 let message = "must be thinking with its signature, or redacted_thinking with data";
-                Err(invalid(format!("{param}.thinking_blocks[{at}]"), message))
+                Err(invalid(param.clone(), format!("{param}: {message}")))
             }
         }
     });
@@ -385,11 +361,10 @@ fn tool_call(param: &str, call: Called<'_>) -> Result<ToolCall, Refusal> {
     }
     let Object(function) = call.function.ok_or_else(|| missing(at("function")))?;
     let text = function.arguments.ok_or_else(|| missing(at("function.arguments")))?;
-    let google = call.extra_content.and_then(|extra| extra.0.google);
     Ok(ToolCall {
         id: call.id.ok_or_else(|| missing(at("id")))?,
         name: function.name.ok_or_else(|| missing(at("function.name")))?,
         arguments: arguments(text),
-        signature: google.and_then(|google| google.0.thought_signature),
+        signature: seal(call.extra_content),
     })
 }

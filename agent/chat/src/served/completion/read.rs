@@ -8,15 +8,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::message::{self, Message};
-use crate::conversation::{Conversation, Output, Sampling, Tool, ToolChoice};
-use crate::served::fault::{has_none_of, invalid, missing, parsed, unsupported, unsupported_value};
-use crate::served::fields::{
-    self, Form, Function, Given, Object, OneOrMany, Streaming, Word, WordOr,
-};
+use crate::conversation::{Conversation, Effort, Output, Sampling, Thinking, Tool, Verbosity};
+use crate::served::fault::{asks_no_more, has_none_of, invalid, missing, parsed, unsupported};
+use crate::served::fields::{self, Given, Object, OneOrMany, Streaming, TIERS, Word, WordOr, text};
+use crate::served::tools::{self, Form, Function};
 use crate::served::{Asked, Refusal};
-
-/// OpenAI takes so many tools.
-const MOST_TOOLS: usize = 128;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +37,14 @@ struct Request<'a> {
     stop: Option<OneOrMany<String>>,
     metadata: Option<BTreeMap<String, String>>,
     user: Option<String>,
-    // These change nothing.
+    #[serde(borrow)]
+    reasoning_effort: Option<Word<'a>>,
+    parallel_tool_calls: Option<bool>,
+    #[serde(borrow)]
+    verbosity: Option<Word<'a>>,
+    // These change nothing but the provider's costs and speed.
+    #[serde(default, rename = "prediction")]
+    _prediction: Given,
     #[serde(default, rename = "safety_identifier")]
     _safety_identifier: Given,
     #[serde(default, rename = "prompt_cache_key")]
@@ -50,11 +53,9 @@ struct Request<'a> {
     store: Option<bool>,
     n: Option<u64>,
     logprobs: Option<bool>,
-    parallel_tool_calls: Option<bool>,
+    top_logprobs: Option<u64>,
     #[serde(borrow)]
     service_tier: Option<Word<'a>>,
-    #[serde(borrow)]
-    verbosity: Option<Word<'a>>,
     #[serde(borrow)]
     modalities: Option<Vec<Word<'a>>>,
     logit_bias: Option<Map<String, Value>>,
@@ -68,15 +69,9 @@ struct Request<'a> {
     #[serde(default)]
     moderation: Given,
     #[serde(default)]
-    prediction: Given,
-    #[serde(default)]
     prompt_cache_options: Given,
     #[serde(default)]
     prompt_cache_retention: Given,
-    #[serde(default)]
-    reasoning_effort: Given,
-    #[serde(default)]
-    top_logprobs: Given,
     #[serde(default)]
     web_search_options: Given,
 }
@@ -136,8 +131,8 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
     let model = fields::model(request.model)?;
     let messages = request.messages.ok_or_else(|| missing("messages"))?;
     let (system, turns) = message::turns(messages)?;
-    let tools = tools(request.tools.unwrap_or_default())?;
-    let tool_choice = choice(request.tool_choice, &tools)?;
+    let tools = tools::tools(request.tools, tool)?;
+    let tool_choice = tools::choice(request.tool_choice, &tools, chosen)?;
     let output = match request.response_format {
         None => Output::Text,
         Some(Object(format)) => {
@@ -148,7 +143,7 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
                 schema: form.schema,
                 strict: form.strict,
             });
-            fields::output("response_format.json_schema", &kind.0, form)?
+            tools::output("response_format.json_schema", &kind.0, form)?
         }
     };
     let most = match (request.max_completion_tokens, request.max_tokens) {
@@ -164,7 +159,17 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
         turns,
         tools,
         tool_choice,
+        parallel_tool_calls: request.parallel_tool_calls,
         output,
+        thinking: Thinking {
+            effort: fields::one_of(
+                "reasoning_effort",
+                text(&request.reasoning_effort),
+                &Effort::NAMED,
+            )?,
+            is_told: false,
+        },
+        verbosity: fields::one_of("verbosity", text(&request.verbosity), &Verbosity::NAMED)?,
         sampling: Sampling {
             temperature: fields::within("temperature", request.temperature, 0.0..=2.0)?,
             top_p: fields::within("top_p", request.top_p, 0.0..=1.0)?,
@@ -202,74 +207,41 @@ fn honoured(request: &Request<'_>) -> Result<(), Refusal> {
         ("function_call", request.function_call.0),
         ("functions", request.functions.0),
         ("moderation", request.moderation.0),
-        ("prediction", request.prediction.0),
         ("prompt_cache_options", request.prompt_cache_options.0),
         ("prompt_cache_retention", request.prompt_cache_retention.0),
-        ("reasoning_effort", request.reasoning_effort.0),
-        ("top_logprobs", request.top_logprobs.0),
         ("web_search_options", request.web_search_options.0),
     ])?;
-    let is_odd = |word: &Option<Word<'_>>, plain: &[&str]| {
-        word.as_ref().is_some_and(|word| !plain.contains(&&*word.0))
-    };
-    let is_biased = request.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty());
+    let tier = text(&request.service_tier);
     let is_text = |words: &Vec<Word<'_>>| words.iter().all(|word| word.0 == "text");
-    for (param, is_asked, only) in [
+    asks_no_more([
         ("store", request.store == Some(true), "false"),
         ("n", request.n.is_some_and(|n| n != 1), "1"),
         ("logprobs", request.logprobs == Some(true), "false"),
-        ("parallel_tool_calls", request.parallel_tool_calls == Some(false), "true"),
-        ("service_tier", is_odd(&request.service_tier, &["auto", "default"]), "auto or default"),
-        ("verbosity", is_odd(&request.verbosity, &["medium"]), "medium"),
+        ("top_logprobs", request.top_logprobs.is_some_and(|count| count > 0), "0"),
+        // What another tier costs is not known.
+        ("service_tier", tier.is_some_and(|tier| !TIERS.contains(&tier)), "auto or default"),
         ("modalities", !request.modalities.as_ref().is_none_or(is_text), "[\"text\"]"),
-        ("logit_bias", is_biased, "empty"),
-    ] {
-        if is_asked {
-            let message = format!("unsupported parameter: {param} can only be {only} here");
-            return Err(Refusal { message, ..unsupported(param) });
-        }
-    }
-    Ok(())
+        // Tokens are one model's own, and who is asked may have several.
+        ("logit_bias", request.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), "empty"),
+    ])
 }
 
-fn tools(declared: Vec<Object<Declared<'_>>>) -> Result<Vec<Tool>, Refusal> {
-    if declared.len() > MOST_TOOLS {
-        return Err(invalid("tools", format!("tools: must be up to {MOST_TOOLS}")));
+fn tool(param: &str, declared: Declared<'_>) -> Result<Tool, Refusal> {
+    let kind = declared.kind.as_ref().map(|kind| &*kind.0);
+    tools::is_function(param, kind)?;
+    if declared.custom.0 {
+        return Err(unsupported(format!("{param}.custom")));
     }
-    let each = declared.into_iter().enumerate().map(|(at, Object(declared))| {
-        let kind = declared.kind.ok_or_else(|| missing(format!("tools[{at}].type")))?;
-        if kind.0 != "function" || declared.custom.0 {
-            let param = format!("tools[{at}].type");
-            let message = format!("{param}: can only be function here");
-            return Err(unsupported_value(param, message));
-        }
-        let param = format!("tools[{at}].function");
-        fields::tool(&param, declared.function.ok_or_else(|| missing(param.clone()))?.0)
-    });
-    each.collect()
+    let param = format!("{param}.function");
+    tools::tool(&param, declared.function.ok_or_else(|| missing(param.clone()))?.0)
 }
 
-fn choice(choice: Option<WordOr<Choice>>, tools: &[Tool]) -> Result<ToolChoice, Refusal> {
-    let choice = match choice {
-        None => return Ok(ToolChoice::Auto),
-        Some(WordOr::Word(word)) => match word.as_str() {
-            "auto" => return Ok(ToolChoice::Auto),
-            "none" => return Ok(ToolChoice::Never),
-            "required" => ToolChoice::Any,
-            _ => {
-                let message = "tool_choice: must be none, auto, required or a function";
-                return Err(invalid("tool_choice", message));
-            }
-        },
-        Some(WordOr::Object(choice)) => {
-            let kind = choice.kind.ok_or_else(|| missing("tool_choice.type"))?;
-            if kind != "function" || choice.allowed_tools.0 || choice.custom.0 {
-                let message = "tool_choice.type: can only be function here";
-                return Err(unsupported_value("tool_choice.type", message));
-            }
-            let Object(chosen) = choice.function.ok_or_else(|| missing("tool_choice.function"))?;
-            ToolChoice::Named(chosen.name.ok_or_else(|| missing("tool_choice.function.name"))?)
-        }
-    };
-    fields::is_among("tool_choice", choice, tools)
+fn chosen(choice: Choice) -> Result<String, Refusal> {
+    tools::is_function("tool_choice", choice.kind.as_deref())?;
+    has_none_of([
+        ("tool_choice.allowed_tools", choice.allowed_tools.0),
+        ("tool_choice.custom", choice.custom.0),
+    ])?;
+    let Object(chosen) = choice.function.ok_or_else(|| missing("tool_choice.function"))?;
+    chosen.name.ok_or_else(|| missing("tool_choice.function.name"))
 }

@@ -11,7 +11,8 @@ use crate::conversation::{Part, Said, ToolCall, ToolResult, Turn};
 use crate::gathering::arguments;
 use crate::served::Refusal;
 use crate::served::fault::{invalid, missing, unsupported, unsupported_value};
-use crate::served::fields::{Given, Object, OneOrMany, Word, picture, recording};
+use crate::served::fields::{Given, Object, OneOrMany, Word, text};
+use crate::served::parts::{Extra, InputAudio, detail, picture, recording, seal, words};
 
 /// An item of any type; each has some of these.
 #[derive(Deserialize)]
@@ -72,31 +73,10 @@ pub(super) struct Piece<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct InputAudio<'a> {
-    #[serde(borrow)]
-    data: Option<Word<'a>>,
-    #[serde(borrow)]
-    format: Option<Word<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Summary {
     #[serde(rename = "type")]
-    _kind: String,
-    text: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Extra {
-    google: Option<Object<OfGoogle>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfGoogle {
-    thought_signature: Option<String>,
+    _kind: Option<String>,
+    text: Option<String>,
 }
 
 /// What was read so far.
@@ -166,8 +146,8 @@ impl Reading {
             "function_call" => self.call(param, item),
             "function_call_output" => self.result(param, item),
             "reasoning" => {
-                self.say(param, thought(item))?;
-                Ok(())
+                let thought = thought(param, item)?;
+                self.say(param, thought)
             }
             _ => {
                 let param = format!("{param}.type");
@@ -210,12 +190,11 @@ impl Reading {
 
     fn call(&mut self, param: &str, item: Item<'_>) -> Result<(), Refusal> {
         let at = |field: &str| format!("{param}.{field}");
-        let google = item.extra_content.and_then(|extra| extra.0.google);
         let call = ToolCall {
             id: item.call_id.ok_or_else(|| missing(at("call_id")))?,
             name: item.name.ok_or_else(|| missing(at("name")))?,
             arguments: arguments(item.arguments.ok_or_else(|| missing(at("arguments")))?),
-            signature: google.and_then(|google| google.0.thought_signature),
+            signature: seal(item.extra_content),
         };
         let open = (call.id.clone(), call.name.clone());
         // Calls of one turn follow each other, and have no result in between.
@@ -269,23 +248,16 @@ impl Reading {
     }
 }
 
-fn thought(item: Item<'_>) -> Said {
+fn thought(param: &str, item: Item<'_>) -> Result<Said, Refusal> {
     let seal = item.encrypted_content.filter(|seal| !seal.is_empty());
-    match seal.as_deref().and_then(|seal| seal.strip_prefix(REDACTED)) {
-        Some(data) => Said::Redacted(data.to_owned()),
-        None => {
-            let summary = item.summary.into_iter().flatten();
-            let text = summary.map(|Object(summary)| summary.text).collect();
-            Said::Reasoning { text, signature: seal }
-        }
+    if let Some(data) = seal.as_deref().and_then(|seal| seal.strip_prefix(REDACTED)) {
+        return Ok(Said::Redacted(data.to_owned()));
     }
-}
-
-fn words(param: &str, text: String) -> Result<Part, Refusal> {
-    match text.is_empty() {
-        true => Err(invalid(param, format!("{param}: must not be empty"))),
-        false => Ok(Part::Text(text)),
-    }
+    let each = item.summary.into_iter().flatten().enumerate().map(|(at, Object(summary))| {
+        summary.text.ok_or_else(|| missing(format!("{param}.summary[{at}].text")))
+    });
+    let text = each.collect::<Result<String, Refusal>>()?;
+    Ok(Said::Reasoning { text, signature: seal })
 }
 
 /// What is said in words alone.
@@ -329,7 +301,6 @@ fn part(param: &str, piece: Piece<'_>) -> Result<Part, Refusal> {
         ("file_url", piece.file_url.0),
         ("filename", piece.filename.0),
         ("prompt_cache_breakpoint", piece.prompt_cache_breakpoint.0),
-        ("detail", piece.detail.is_some_and(|detail| detail.0 != "auto")),
     ] {
         if is_there {
             return Err(unsupported(format!("{param}.{field}")));
@@ -338,12 +309,12 @@ fn part(param: &str, piece: Piece<'_>) -> Result<Part, Refusal> {
     let kind = piece.kind.ok_or_else(|| missing(format!("{param}.type")))?;
     match (&*kind.0, piece.text, piece.image_url, piece.input_audio) {
         ("input_text", Some(text), None, None) => words(&format!("{param}.text"), text),
-        ("input_image", None, Some(url), None) => picture(&format!("{param}.image_url"), &url.0),
+        ("input_image", None, Some(url), None) => {
+            let detail = detail(&format!("{param}.detail"), text(&piece.detail))?;
+            picture(&format!("{param}.image_url"), &url.0, detail)
+        }
         ("input_audio", None, None, Some(Object(audio))) => {
-            let param = format!("{param}.input_audio");
-            let format = audio.format.ok_or_else(|| missing(format!("{param}.format")))?;
-            let data = audio.data.ok_or_else(|| missing(format!("{param}.data")))?;
-            recording(&param, &format.0, &data.0)
+            recording(&format!("{param}.input_audio"), &audio)
         }
         ("input_text" | "input_image" | "input_audio", ..) => {
             let message = format!("{param}: must have what its type says and nothing else");

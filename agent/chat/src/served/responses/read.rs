@@ -8,15 +8,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::item::{self, Item};
-use crate::conversation::{Conversation, Output, Sampling, Tool, ToolChoice};
-use crate::served::fault::{has_none_of, invalid, missing, parsed, unsupported, unsupported_value};
-use crate::served::fields::{
-    self, Form, Function, Given, Object, OneOrMany, Streaming, Word, WordOr,
-};
+use crate::conversation::{Conversation, Effort, Output, Sampling, Thinking, Tool, Verbosity};
+use crate::served::fault::{asks_no_more, has_none_of, missing, parsed, unsupported};
+use crate::served::fields::{self, Given, Object, OneOrMany, Streaming, TIERS, Word, WordOr, text};
+use crate::served::tools::{self, Form, Function};
 use crate::served::{Asked, Refusal};
-
-/// OpenAI takes so many tools.
-const MOST_TOOLS: usize = 128;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +35,9 @@ struct Request<'a> {
     metadata: Option<BTreeMap<String, String>>,
     store: Option<bool>,
     user: Option<String>,
+    #[serde(borrow)]
+    reasoning: Option<Object<Reasoning<'a>>>,
+    parallel_tool_calls: Option<bool>,
     // These change nothing.
     #[serde(default, rename = "safety_identifier")]
     _safety_identifier: Given,
@@ -46,8 +45,6 @@ struct Request<'a> {
     _prompt_cache_key: Given,
     // These may say what holds anyway.
     include: Option<Vec<String>>,
-    reasoning: Option<Object<Reasoning>>,
-    parallel_tool_calls: Option<bool>,
     #[serde(borrow)]
     service_tier: Option<Word<'a>>,
     top_logprobs: Option<u64>,
@@ -125,16 +122,19 @@ struct Format<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Reasoning {
-    #[serde(default)]
-    context: Given,
-    #[serde(default)]
-    effort: Given,
-    #[serde(default)]
-    generate_summary: Given,
-    #[serde(default)]
-    mode: Given,
-    summary: Option<String>,
+struct Reasoning<'a> {
+    #[serde(borrow)]
+    effort: Option<Word<'a>>,
+    #[serde(borrow)]
+    summary: Option<Word<'a>>,
+    /// As `summary` was called before.
+    #[serde(borrow)]
+    generate_summary: Option<Word<'a>>,
+    // These may say what holds anyway.
+    #[serde(borrow)]
+    context: Option<Word<'a>>,
+    #[serde(borrow)]
+    mode: Option<Word<'a>>,
 }
 
 /// What the body of a request asks.
@@ -147,8 +147,11 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
     let model = fields::model(request.model)?;
     let input = request.input.ok_or_else(|| missing("input"))?;
     let (system, turns) = item::turns(request.instructions, input)?;
-    let tools = tools(request.tools.unwrap_or_default())?;
-    let tool_choice = choice(request.tool_choice, &tools)?;
+    let tools = tools::tools(request.tools, tool)?;
+    let tool_choice = tools::choice(request.tool_choice, &tools, chosen)?;
+    let verbosity = request.text.as_ref().and_then(|Object(given)| text(&given.verbosity));
+    let verbosity = fields::one_of("text.verbosity", verbosity, &Verbosity::NAMED)?;
+    let thinking = request.reasoning.as_ref().map(|Object(given)| thinking(given)).transpose()?;
     let output = match request.text.and_then(|Object(text)| text.format) {
         None => Output::Text,
         Some(Object(format)) => {
@@ -160,7 +163,7 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
                 strict: format.strict,
             };
             let is_there = kind.0 == "json_schema" || form.name.is_some() || form.schema.is_some();
-            fields::output("text.format", &kind.0, is_there.then_some(form))?
+            tools::output("text.format", &kind.0, is_there.then_some(form))?
         }
     };
     let conversation = Conversation {
@@ -168,7 +171,10 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
         turns,
         tools,
         tool_choice,
+        parallel_tool_calls: request.parallel_tool_calls,
         output,
+        thinking: thinking.unwrap_or_default(),
+        verbosity,
         sampling: Sampling {
             temperature: fields::within("temperature", request.temperature, 0.0..=2.0)?,
             top_p: fields::within("top_p", request.top_p, 0.0..=1.0)?,
@@ -203,92 +209,56 @@ fn honoured(request: &Request<'_>) -> Result<(), Refusal> {
         ("prompt_cache_options", request.prompt_cache_options.0),
         ("prompt_cache_retention", request.prompt_cache_retention.0),
     ])?;
-    if let Some(Object(reasoning)) = &request.reasoning {
-        has_none_of([
-            ("reasoning.context", reasoning.context.0),
-            ("reasoning.effort", reasoning.effort.0),
-            ("reasoning.generate_summary", reasoning.generate_summary.0),
-            ("reasoning.mode", reasoning.mode.0),
-        ])?;
-    }
     let is_odd =
         |word: Option<&str>, plain: &[&str]| word.is_some_and(|word| !plain.contains(&word));
-    let word = |word: &'_ Option<Word<'_>>| word.as_ref().map(|word| word.0.clone().into_owned());
-    let summary = request.reasoning.as_ref().and_then(|reasoning| reasoning.0.summary.as_deref());
-    let verbosity = request.text.as_ref().and_then(|text| word(&text.0.verbosity));
-    let (tier, truncation) = (word(&request.service_tier), word(&request.truncation));
-    let included = request.include.iter().flatten();
-    let is_included = included.into_iter().any(|each| each != "reasoning.encrypted_content");
-    for (param, is_asked, only) in [
+    let reasoning = request.reasoning.as_ref().map(|Object(reasoning)| reasoning);
+    let context = reasoning.and_then(|reasoning| text(&reasoning.context));
+    let mode = reasoning.and_then(|reasoning| text(&reasoning.mode));
+    let mut included = request.include.iter().flatten();
+    let is_included = included.any(|each| each != "reasoning.encrypted_content");
+    asks_no_more([
         ("include", is_included, "[\"reasoning.encrypted_content\"]"),
-        ("parallel_tool_calls", request.parallel_tool_calls == Some(false), "true"),
-        ("reasoning.summary", is_odd(summary, &["auto"]), "auto"),
-        ("service_tier", is_odd(tier.as_deref(), &["auto", "default"]), "auto or default"),
-        ("text.verbosity", is_odd(verbosity.as_deref(), &["medium"]), "medium"),
+        ("reasoning.context", is_odd(context, &["auto"]), "auto"),
+        ("reasoning.mode", is_odd(mode, &["standard"]), "standard"),
+        // What another tier costs is not known.
+        ("service_tier", is_odd(text(&request.service_tier), &TIERS), "auto or default"),
         ("top_logprobs", request.top_logprobs.is_some_and(|count| count > 0), "0"),
-        ("truncation", is_odd(truncation.as_deref(), &["disabled"]), "disabled"),
+        ("truncation", is_odd(text(&request.truncation), &["disabled"]), "disabled"),
+    ])
+}
+
+/// How much is to be thought, and whether it is to be told.
+fn thinking(reasoning: &Reasoning<'_>) -> Result<Thinking, Refusal> {
+    let effort = text(&reasoning.effort);
+    let mut is_told = false;
+    for (param, word) in [
+        ("reasoning.summary", &reasoning.summary),
+        ("reasoning.generate_summary", &reasoning.generate_summary),
     ] {
-        if is_asked {
-            let message = format!("unsupported parameter: {param} can only be {only} here");
-            return Err(Refusal { message, ..unsupported(param) });
-        }
+        // However long they are told.
+        let named = [("auto", ()), ("concise", ()), ("detailed", ())];
+        is_told |= fields::one_of(param, text(word), &named)?.is_some();
     }
-    Ok(())
+    let effort = fields::one_of("reasoning.effort", effort, &Effort::NAMED)?;
+    Ok(Thinking { effort, is_told })
 }
 
-fn tools(declared: Vec<Object<Declared<'_>>>) -> Result<Vec<Tool>, Refusal> {
-    if declared.len() > MOST_TOOLS {
-        return Err(invalid("tools", format!("tools: must be up to {MOST_TOOLS}")));
+fn tool(param: &str, declared: Declared<'_>) -> Result<Tool, Refusal> {
+    tools::is_function(param, declared.kind.as_ref().map(|kind| &*kind.0))?;
+    for (field, is_there) in [
+        ("allowed_callers", declared.allowed_callers.0),
+        ("defer_loading", declared.defer_loading.0),
+        ("output_schema", declared.output_schema.0),
+    ] {
+        if is_there {
+            return Err(unsupported(format!("{param}.{field}")));
+        }
     }
-    let each = declared.into_iter().enumerate().map(|(at, Object(declared))| {
-        let param = format!("tools[{at}]");
-        let kind = declared.kind.ok_or_else(|| missing(format!("{param}.type")))?;
-        if kind.0 != "function" {
-            let param = format!("{param}.type");
-            return Err(unsupported_value(
-                param.clone(),
-                format!("{param}: can only be function here"),
-            ));
-        }
-        for (field, is_there) in [
-            ("allowed_callers", declared.allowed_callers.0),
-            ("defer_loading", declared.defer_loading.0),
-            ("output_schema", declared.output_schema.0),
-        ] {
-            if is_there {
-                return Err(unsupported(format!("{param}.{field}")));
-            }
-        }
-        let function = Function {
-            name: declared.name,
-            description: declared.description,
-            parameters: declared.parameters,
-            strict: declared.strict,
-        };
-        fields::tool(&param, function)
-    });
-    each.collect()
+    let Declared { name, description, parameters, strict, .. } = declared;
+    tools::tool(param, Function { name, description, parameters, strict })
 }
 
-fn choice(choice: Option<WordOr<Choice>>, tools: &[Tool]) -> Result<ToolChoice, Refusal> {
-    let choice = match choice {
-        None => return Ok(ToolChoice::Auto),
-        Some(WordOr::Word(word)) => match word.as_str() {
-            "auto" => return Ok(ToolChoice::Auto),
-            "none" => return Ok(ToolChoice::Never),
-            "required" => ToolChoice::Any,
-            _ => {
-                let message = "tool_choice: must be none, auto, required or a function";
-                return Err(invalid("tool_choice", message));
-            }
-        },
-        Some(WordOr::Object(choice)) => {
-            if choice.kind.ok_or_else(|| missing("tool_choice.type"))? != "function" {
-                let message = "tool_choice.type: can only be function here";
-                return Err(unsupported_value("tool_choice.type", message));
-            }
-            ToolChoice::Named(choice.name.ok_or_else(|| missing("tool_choice.name"))?)
-        }
-    };
-    fields::is_among("tool_choice", choice, tools)
+fn chosen(choice: Choice) -> Result<String, Refusal> {
+    tools::is_function("tool_choice", choice.kind.as_deref())?;
+    choice.name.ok_or_else(|| missing("tool_choice.name"))
 }

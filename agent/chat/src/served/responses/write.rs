@@ -8,7 +8,7 @@ use std::mem;
 use serde_json::{Value, json};
 
 use super::REDACTED;
-use crate::conversation::{Answer, Output, Said, Stop, ToolChoice, Usage};
+use crate::conversation::{Answer, Effort, Output, Said, Stop, ToolChoice, Usage, Verbosity, word};
 use crate::event::Event;
 use crate::served::json::{number, text};
 use crate::served::{Asked, Named};
@@ -112,6 +112,12 @@ fn bare(named: &Named, asked: &Asked) -> Value {
             json!({ "type": "json_schema", "name": name, "schema": schema })
         }
     };
+    let mut shape = json!({ "format": format });
+    if let Some(verbosity) = conversation.verbosity {
+        shape["verbosity"] = word(&Verbosity::NAMED, verbosity).into();
+    }
+    let effort = conversation.thinking.effort.map(|effort| word(&Effort::NAMED, effort));
+    let summary = conversation.thinking.is_told.then_some("auto");
     let exact = |number: Option<f32>| number.map(crate::dialect::exact);
     let mut metadata = asked.metadata.clone();
     metadata.extend(named.metadata.clone());
@@ -119,10 +125,11 @@ fn bare(named: &Named, asked: &Asked) -> Value {
         "status": "in_progress", "background": asked.background, "error": null,
         "incomplete_details": null, "instructions": conversation.system,
         "max_output_tokens": conversation.max_tokens, "model": named.model, "output": [],
-        "parallel_tool_calls": true, "previous_response_id": null,
-        "reasoning": { "effort": null, "summary": null },
+        "parallel_tool_calls": conversation.parallel_tool_calls.unwrap_or(true),
+        "previous_response_id": null,
+        "reasoning": { "effort": effort, "summary": summary },
         "store": asked.store.unwrap_or(true), "temperature": exact(conversation.sampling.temperature),
-        "text": { "format": format }, "tool_choice": choice, "tools": tools,
+        "text": shape, "tool_choice": choice, "tools": tools,
         "top_p": exact(conversation.sampling.top_p), "truncation": "disabled", "usage": null,
         "user": asked.user, "metadata": metadata })
 }

@@ -21,6 +21,7 @@ pub mod answer;
 pub mod api;
 pub mod ask_error;
 pub mod asked;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::api::{Api, Socket, Tls, TlsError};
+use crate::audit::Audit;
 use crate::clock::{self, Clock};
 use crate::config::{ApiConfig, Config};
 use crate::drain::Drain;
@@ -101,6 +102,9 @@ pub enum RunError {
     /// The operator's token cannot be made.
     #[error("the system gives no random numbers")]
     Random(#[source] std::io::Error),
+    /// The record of what leaves the device has no thread.
+    #[error("the record of what leaves the device cannot be begun")]
+    Audit(#[source] std::io::Error),
     /// The metrics cannot be set up.
     #[error("cannot set up the metrics")]
     Metrics(#[from] BuildError),
@@ -156,7 +160,9 @@ pub async fn run(
     });
     let clock = Clock::resume(&config.state_dir);
     let purse = Purse::open(&config.state_dir, clock.clone(), &config.destinations);
-    let escalator = Arc::new(Escalator::new(&config.destinations, hints.collect(), purse)?);
+    let audit =
+        Audit::open(&config.state_dir, config.audit, clock.clone()).map_err(RunError::Audit)?;
+    let escalator = Arc::new(Escalator::new(&config.destinations, hints.collect(), purse, audit)?);
     let service = Service {
         engine,
         queue: slot?,
@@ -500,7 +506,8 @@ async fn link_task(parts: Arc<Parts>, stop: CancellationToken) {
 async fn webhook_task(parts: Arc<Parts>, webhook: Webhook, stop: CancellationToken) {
     let Some(queue) = queue_of(&parts.service, &stop).await else { return };
     let (takers, policy) = (parts.takers.clone(), parts.service.policy.clone());
-    results::webhook::run(webhook, queue, takers, policy, stop).await;
+    let audit = parts.service.escalator.audit().clone();
+    results::webhook::run(webhook, queue, takers, policy, audit, stop).await;
 }
 
 /// The queue, as soon as it is open; `None` when the agent stops first.

@@ -506,15 +506,17 @@ async fn render_metrics(State(api): State<Api>) -> Response {
     ([(header::CONTENT_TYPE, kind)], api.metrics.render() + &models).into_response()
 }
 
-async fn unknown_path(uri: Uri) -> Problem {
+async fn unknown_path(uri: Uri) -> Response {
     let shown: String = uri.path().chars().take(128).collect();
     let detail =
         format!("nothing at {shown}; ask with POST /v1/tasks/{{task}}, list with GET /v1/tasks");
-    Problem::new(StatusCode::NOT_FOUND, "unknown_path", detail)
+    let problem = Problem::new(StatusCode::NOT_FOUND, "unknown_path", detail);
+    openai::complained(uri.path(), problem)
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Problem {
+async fn wrong_method(method: Method, uri: Uri) -> Response {
     let shown: String = uri.path().chars().take(128).collect();
     let detail = format!("{method} does not work on {shown}");
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail);
+    openai::complained(uri.path(), problem)
 }

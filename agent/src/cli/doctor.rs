@@ -11,6 +11,7 @@ use super::nearest::nearest;
 use super::{ConfigArgs, Exit, Failure, Places, output, running};
 use crate::access::Tokens;
 use crate::api::Tls;
+use crate::audit::Audit;
 use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
@@ -155,7 +156,7 @@ async fn of_onnxruntime(tuning: &Tuning, config: &Config) -> Finding {
 /// Nothing is posted: that would be a result.
 async fn of_webhook(webhook: &Webhook) -> Finding {
     let check = format!("webhook {}", webhook.name);
-    let fault = match Hook::new(webhook) {
+    let fault = match Hook::new(webhook, Audit::default()) {
         Ok(hook) => hook.secret_fault().await,
         Err(error) => Some(crate::error_chain(&error)),
     };

@@ -4,6 +4,7 @@
 //! [`Exit`] and nothing else.
 
 mod annotated;
+mod audit;
 mod doctor;
 mod infer;
 mod models;
@@ -114,6 +115,8 @@ enum Command {
     Runtime(runtime::RuntimeArgs),
     /// Look at the requests on disk
     Queue(queue::QueueArgs),
+    /// Look at the record of what left the device, and check it
+    Audit(audit::AuditArgs),
     /// Make, list and revoke the tokens with which others call the API
     Token(token::TokenArgs),
     /// Print completions for a shell
@@ -187,6 +190,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Models(args) => models::models(args, program),
         Command::Runtime(args) => runtime::runtime(args, program),
         Command::Queue(args) => queue::queue(&args),
+        Command::Audit(args) => audit::audit(&args),
         Command::Token(args) => token::token(&args),
         Command::Completions { shell } => {
             let mut command = Args::command();

@@ -56,6 +56,7 @@ pub(super) fn run(args: &RunArgs, program: Option<Program>) -> Result<Exit, Fail
             RunError::Listen { .. }
             | RunError::Socket { .. }
             | RunError::Queue(_)
+            | RunError::Audit(_)
             | RunError::Random(_) => Exit::Unavailable,
             RunError::Escalate(_) | RunError::Tls(_) => Exit::Config,
             RunError::ReadyFile { .. } => Exit::Storage,

@@ -8,6 +8,7 @@
 //! reported together.
 
 mod api;
+mod audit;
 mod destinations;
 mod protocol;
 mod reader;
@@ -30,6 +31,7 @@ use self::destinations::read_destinations;
 pub use self::reader::Fault;
 use self::reader::{Faults, Section};
 pub use self::results::ResultsConfig;
+use crate::audit::AuditConfig;
 use crate::destination::{Destination, Zone};
 use crate::gateway::Route;
 use crate::policy::{Policy, ceiling};
@@ -67,6 +69,8 @@ pub struct Config {
     pub fleet: Option<FleetConfig>,
     /// Who takes results.
     pub results: ResultsConfig,
+    /// The record of what leaves the device.
+    pub audit: AuditConfig,
 }
 
 /// Which models run here.
@@ -223,8 +227,8 @@ impl Config {
 }
 
 /// Tables whose keys can be overridden: `HOLDFAST_API_LISTEN` misses an underscore, and is noticed.
-const TABLES: [&str; 7] =
-    ["API_", "DEVICE_", "MODELS_", "POLICY_", "QUEUE_", "REQUESTS_", "RESULTS_"];
+const TABLES: [&str; 8] =
+    ["API_", "AUDIT_", "DEVICE_", "MODELS_", "POLICY_", "QUEUE_", "REQUESTS_", "RESULTS_"];
 
 /// Applies one environment variable; false when it looks like a key of ours and is none.
 fn override_key(table: &mut Table, name: &str, value: &str) -> bool {
@@ -279,6 +283,7 @@ fn read(mut root: Section<'_>) -> Config {
     let fleet = root.optional_section("fleet").and_then(read_fleet);
     let webhooks = results::read_webhooks(root.sections("webhook"));
     let results = results::read(root.section("results"), webhooks);
+    let audit = audit::read(root.section("audit"));
     root.finish();
     Config {
         device: id,
@@ -294,6 +299,7 @@ fn read(mut root: Section<'_>) -> Config {
         routes,
         fleet,
         results,
+        audit,
     }
 }
 

@@ -189,9 +189,7 @@ impl Worker {
             Next::Retry => self.failed(request.id, index, begun, &error).await,
             Next::Later { after } => self.later(request.id, index, begun, &error, after),
             // The pause says when.
-            Next::AwaitOperator { .. } if !matches!(error, SendError::Unnoted { .. }) => {
-                Word::Standing
-            }
+            Next::AwaitOperator { .. } if !is_of_this_disk(&error) => Word::Standing,
             Next::AwaitOperator { after } | Next::AwaitBudget { after } => {
                 Word::Later { after, why: error.to_string() }
             }
@@ -261,6 +259,11 @@ async fn unpack(lease: &Lease, envelope: &Envelope) -> Result<Request, Outcome> 
 fn wait_after(attempts: u32, jitter: f64) -> Duration {
     let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(attempts.min(16)));
     doubled.min(LONGEST_WAIT).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+}
+
+/// Whether it is this device's own disk that keeps everything back, and no pause of the destination.
+fn is_of_this_disk(error: &SendError) -> bool {
+    matches!(error, SendError::Unnoted { .. } | SendError::Unrecorded { .. })
 }
 
 #[cfg(test)]

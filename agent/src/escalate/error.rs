@@ -73,6 +73,14 @@ pub enum SendError {
         /// What the disk said.
         cause: String,
     },
+    /// That it goes out cannot be put on record first.
+    #[error("nothing goes to {destination} while it cannot be put on record: {cause}")]
+    Unrecorded {
+        /// The destination.
+        destination: String,
+        /// What the disk said.
+        cause: String,
+    },
     /// The destination holds the request itself; asking again under the same id gets its answer.
     #[error("{destination} holds the request and has no answer yet")]
     Pending {
@@ -297,7 +305,8 @@ impl SendError {
             Self::OutOfCredit { .. }
             | Self::Unauthorised { .. }
             | Self::Credential { .. }
-            | Self::Unnoted { .. } => Next::AwaitOperator { after: OPERATOR_WAIT },
+            | Self::Unnoted { .. }
+            | Self::Unrecorded { .. } => Next::AwaitOperator { after: OPERATOR_WAIT },
             Self::Unusable { fault, .. } => fault.next(),
             Self::Refused { .. }
             | Self::GaveUp { .. }
@@ -325,6 +334,7 @@ impl SendError {
             | Self::Limited { .. }
             | Self::OverBudget { .. }
             | Self::Unnoted { .. }
+            | Self::Unrecorded { .. }
             | Self::Throttled { .. }
             | Self::Unauthorised { .. }
             | Self::Credential { .. }
@@ -351,6 +361,7 @@ impl SendError {
             Self::Limited { .. } => "limited",
             Self::OverBudget { .. } => "over_budget",
             Self::Unnoted { .. } => "unnoted",
+            Self::Unrecorded { .. } => "unrecorded",
             Self::Pending { .. } => "pending",
             Self::Throttled { .. } => "throttled",
             Self::Failed { .. } => "failed",

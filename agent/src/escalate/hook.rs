@@ -12,6 +12,7 @@ use super::credential::Secret;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
 use super::proof::Proof;
+use crate::audit::{Audit, Ended, Sent, Unwritten};
 use crate::destination::{Credential, Transport};
 use crate::policy::ClearedResult;
 use crate::results::receiver::{Address, Webhook};
@@ -25,6 +26,7 @@ pub struct Hook {
     http: Http,
     secret: Credential,
     timeout: Duration,
+    audit: Audit,
 }
 
 /// What became of a result that was posted.
@@ -49,18 +51,18 @@ pub enum Posted {
 }
 
 impl Hook {
-    /// Sets up the way to `webhook`; opens no connection.
+    /// Sets up the way to `webhook`, whose posts are put on record; opens no connection.
     ///
     /// # Errors
     /// When its URL or TLS cannot be used.
-    pub fn new(webhook: &Webhook) -> Result<Self, EscalateError> {
+    pub fn new(webhook: &Webhook, audit: Audit) -> Result<Self, EscalateError> {
         let url = match &webhook.receiver.address {
             Address::Url(url) => url.as_str(),
             Address::Controller => "",
         };
         let http = Http::to(webhook.name.as_str(), url, CONNECT_WITHIN, 1, &Transport::default())?;
         let secret = Credential::File(webhook.secret_file.clone());
-        Ok(Self { http, secret, timeout: webhook.timeout })
+        Ok(Self { http, secret, timeout: webhook.timeout, audit })
     }
 
     /// What is wrong with the secret that signs, if something is.
@@ -84,7 +86,11 @@ impl Hook {
             Err(why) => return Posted::Unreached { why },
         };
         let body = cleared.body();
-        let id = cleared.id().to_string();
+        if let Err(Unwritten(cause)) = self.audit.sent(on_record(&cleared, &body)).await {
+            let why = format!("nothing is sent while it cannot be put on record: {cause}");
+            return Posted::Unreached { why };
+        }
+        let (id, began) = (cleared.id().to_string(), Instant::now());
         let headers = vec![
             ("content-type", "application/json".to_owned()),
             ("webhook-signature", signature::sign(&key, &id, at_s, &body)),
@@ -94,7 +100,7 @@ impl Hook {
         let (url, body) = (url.clone(), Bytes::from(body));
         let call = Call { method: Method::Post, url, headers, proof: Proof::new(), body };
         let deadline = Instant::now() + self.timeout;
-        match self.http.exchange(call, deadline, || {}).await {
+        let posted = match self.http.exchange(call, deadline, || {}).await {
             Ok(reply) => match reply.status {
                 200..=299 => Posted::Taken,
                 410 => Posted::Gone,
@@ -104,7 +110,43 @@ impl Hook {
                 }
             },
             Err(error) => unreached(error),
+        };
+        self.audit.ended(Ended {
+            request: cleared.id(),
+            destination: cleared.receiver().name.clone(),
+            outcome: posted.outcome().to_owned(),
+            tokens_in: 0,
+            tokens_out: 0,
+            cost_micros: 0,
+            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        });
+        posted
+    }
+}
+
+impl Posted {
+    /// A word for the record.
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Taken => "answered",
+            Self::Refused { .. } => "refused",
+            Self::Unreached { .. } => "unreachable",
+            Self::Gone => "gone",
         }
+    }
+}
+
+/// What the record says of a result that is posted.
+fn on_record(cleared: &ClearedResult<'_>, body: &[u8]) -> Sent {
+    let (reply, receiver) = (cleared.reply(), cleared.receiver());
+    Sent {
+        request: cleared.id(),
+        asked: reply.task.to_string(),
+        class: reply.class,
+        destination: receiver.name.clone(),
+        zone: receiver.zone,
+        bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
+        most_micros: 0,
     }
 }
 

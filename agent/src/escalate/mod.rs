@@ -69,6 +69,7 @@ use self::tally::Tally;
 use self::turn::Turns;
 pub use self::turn::{Standing, Turn};
 use crate::answer::Answer;
+use crate::audit::Audit;
 use crate::destination::{Destination, Protocol};
 use crate::policy::Cleared;
 use crate::price::Content;
@@ -81,12 +82,13 @@ pub struct Escalator {
     links: Arc<Links>,
     tally: Arc<Tally>,
     purse: Purse,
+    audit: Audit,
     freed: Arc<watch::Sender<u64>>,
 }
 
 impl Escalator {
     /// Sets up the clients; sends nothing. `hints` says what the tasks are, for destinations
-    /// that do not know them; `purse` has what may be spent.
+    /// that do not know them; `purse` has what may be spent, `audit` the record of what is sent.
     ///
     /// # Errors
     /// A name that is there twice, an unfit URL, or TLS that cannot be set up.
@@ -94,6 +96,7 @@ impl Escalator {
         destinations: &[Destination],
         hints: Hints,
         purse: Purse,
+        audit: Audit,
     ) -> Result<Self, EscalateError> {
         let freed = Arc::new(watch::Sender::new(0));
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(destinations.len());
@@ -106,12 +109,17 @@ impl Escalator {
         }
         let names = destinations.iter().map(|destination| destination.name.as_str());
         let (links, tally) = (Arc::new(Links::new(names)), Arc::default());
-        Ok(Self { endpoints, hints, links, tally, purse, freed })
+        Ok(Self { endpoints, hints, links, tally, purse, audit, freed })
     }
 
     /// The destinations, in the order of the configuration.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         self.endpoints.iter().map(|endpoint| &endpoint.destination)
+    }
+
+    /// The record of what is sent.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The state of every link, and a notice at each change.
@@ -211,6 +219,9 @@ impl Escalator {
         let bytes = u64::try_from(request.media.bytes().len()).unwrap_or(u64::MAX);
         let mut errand = Errand {
             destination,
+            request: request.id,
+            asked: request.task.as_str(),
+            class: request.class,
             hops: request.hops,
             bytes,
             content: Content::default(),

@@ -1,13 +1,15 @@
 //! Owns the way of every send, whoever is asked what: link, pause, credential, turn, money and token
 //! before it, and what is noted when it is over.
 //!
-//! **Invariant:** what goes out has a turn, with the most that it may cost noted on disk; what it cost
+//! **Invariant:** what goes out has a turn, with the most that it may cost noted on disk, and a line in the
+//! record; what it cost
 //! in the end is settled once, and what was cut off never counts as less than was set apart.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_chat::Usage;
+use tokio::time::Instant;
 
 use super::Escalator;
 use super::credential::Secret;
@@ -17,14 +19,20 @@ use super::exchange::{Exchange, Limit};
 use super::links::Links;
 use super::purse::Spent;
 use super::turn::Turn;
+use crate::audit::{Audit, Ended, Sent, Unwritten};
 use crate::destination::Destination;
 use crate::price::{self, Content};
-use crate::request::MAX_HOPS;
+use crate::queue::RequestId;
+use crate::request::{DataClass, MAX_HOPS};
 
 /// What is to be sent, as far as it matters before it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Errand<'a> {
     pub(super) destination: &'a Destination,
+    pub(super) request: RequestId,
+    /// Its task, or the model that is asked.
+    pub(super) asked: &'a str,
+    pub(super) class: DataClass,
     /// Agents that it came through.
     pub(super) hops: u8,
     /// Bytes that are posted.
@@ -50,6 +58,9 @@ pub(super) struct Passage {
     limit: Limit,
     content: Content,
     tokens_out: Option<u32>,
+    audit: Audit,
+    request: RequestId,
+    began: Instant,
 }
 
 /// How a send ended.
@@ -102,10 +113,26 @@ impl Escalator {
             let cause = error.to_string();
             SendError::Unnoted { destination: destination(), cause }
         })?;
+        self.audit.sent(errand.sent(most)).await.map_err(|Unwritten(cause)| {
+            SendError::Unrecorded { destination: destination(), cause }
+        })?;
         turn.goes_out();
         let (endpoint, links) = (Arc::clone(endpoint), Arc::clone(&self.links));
-        let Errand { content, tokens_out, .. } = *errand;
-        Ok(Passage { endpoint, links, turn, secret, token, limit, content, tokens_out })
+        let Errand { content, tokens_out, request, .. } = *errand;
+        let (audit, began) = (self.audit.clone(), Instant::now());
+        Ok(Passage {
+            endpoint,
+            links,
+            turn,
+            secret,
+            token,
+            limit,
+            content,
+            tokens_out,
+            audit,
+            request,
+            began,
+        })
     }
 
     /// The endpoint of a destination that is configured just as the policy saw it.
@@ -120,6 +147,21 @@ impl Escalator {
             return Err(SendError::LinkDown { destination: destination.clone() });
         }
         Ok(())
+    }
+}
+
+impl Errand<'_> {
+    /// What the record says of it.
+    fn sent(&self, most_micros: u64) -> Sent {
+        Sent {
+            request: self.request,
+            asked: self.asked.to_owned(),
+            class: self.class,
+            destination: self.destination.name.clone(),
+            zone: self.destination.zone,
+            bytes: self.bytes,
+            most_micros,
+        }
     }
 }
 
@@ -153,6 +195,22 @@ impl Passage {
             }
             End::Broken(error) => (Spent::AtLeast(counted.unwrap_or_default()), error),
         };
+        let outcome = match end {
+            End::Answered => "answered",
+            End::Broken(_) => "cut",
+            End::Failed(error) => error.code(),
+        };
+        self.audit.ended(Ended {
+            request: self.request,
+            destination: self.endpoint.destination.name.clone(),
+            outcome: outcome.to_owned(),
+            tokens_in: usage.map_or(0, |usage| usage.input),
+            tokens_out: usage.map_or(0, |usage| usage.output),
+            cost_micros: match spent {
+                Spent::Known(micros) | Spent::AtLeast(micros) => micros,
+            },
+            took_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        });
         self.turn.end(spent);
         if let Some(error) = error {
             self.endpoint.note(error, self.secret.as_ref(), self.token.as_ref());

@@ -23,6 +23,7 @@ use crate::destination::{Chat, Destination, Protocol, Zone};
 use crate::inquiry::{Inquiry, Terms, Texts};
 use crate::policy::Cleared;
 use crate::price::{Content, wav_ms};
+use crate::queue::RequestId;
 
 /// Vectors are longer than other answers: so many bytes are read of them at most.
 const MAX_VECTORS: usize = 32 << 20;
@@ -52,7 +53,7 @@ impl Escalator {
             let (chat, conversation) = (talked_to(destination)?, cut(destination, matter));
             let call = chat.dialect.call(&chat.model, &conversation);
             let call = fitted(destination, terms, call)?;
-            let errand = errand(destination, terms, &conversation, &call, within);
+            let errand = errand(destination, (*id, terms), &conversation, &call, within);
             let passage = self.enter(&errand, None).await?;
             let key = key(terms, &id.to_string());
             let result = answered(&passage.exchange(), chat, call, &key).await;
@@ -94,7 +95,7 @@ impl Escalator {
         let (chat, conversation) = (talked_to(destination)?, cut(destination, matter));
         let call = chat.dialect.call_streamed(&chat.model, &conversation);
         let call = fitted(destination, terms, call)?;
-        let errand = errand(destination, terms, &conversation, &call, within);
+        let errand = errand(destination, (*id, terms), &conversation, &call, within);
         let passage = self.enter(&errand, None).await?;
         let exchange = passage.exchange();
         let call = posted(&exchange, chat, call, &key(terms, &id.to_string()));
@@ -123,7 +124,7 @@ impl Escalator {
             let call = chat.dialect.embed(&chat.model, &matter.inputs, matter.dimensions);
             let call = fitted(destination, terms, call)?;
             let content = Content { text_bytes: length(&call.body), ..Content::default() };
-            let errand = Errand { tokens_out: Some(0), ..plain(destination, terms, within) };
+            let errand = Errand { tokens_out: Some(0), ..plain(destination, *id, terms, within) };
             let errand = Errand { content, bytes: length(&call.body), ..errand };
             let passage = self.enter(&errand, None).await?;
             let exchange = passage.exchange();
@@ -315,11 +316,19 @@ pub(super) fn key(terms: &Terms, id: &str) -> String {
 
 pub(super) fn plain<'a>(
     destination: &'a Destination,
+    request: RequestId,
     terms: &Terms,
     within: Duration,
 ) -> Errand<'a> {
+    let asked = match &destination.protocol {
+        Protocol::Chat(chat) => chat.model.as_str(),
+        Protocol::Holdfast => "",
+    };
     Errand {
         destination,
+        request,
+        asked,
+        class: terms.class,
         hops: terms.hops,
         bytes: 0,
         content: Content::default(),
@@ -331,7 +340,7 @@ pub(super) fn plain<'a>(
 
 fn errand<'a>(
     destination: &'a Destination,
-    terms: &Terms,
+    (id, terms): (RequestId, &Terms),
     conversation: &Conversation,
     call: &chat::Call,
     within: Duration,
@@ -339,7 +348,7 @@ fn errand<'a>(
     let bytes = length(&call.body);
     let content = content(conversation, bytes);
     let tokens_out = conversation.max_tokens;
-    Errand { bytes, content, tokens_out, ..plain(destination, terms, within) }
+    Errand { bytes, content, tokens_out, ..plain(destination, id, terms, within) }
 }
 
 /// What is in a conversation that becomes so many bytes.

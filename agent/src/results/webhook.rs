@@ -18,6 +18,7 @@ use super::patience::{DISK_WAIT, until_written};
 use super::receiver::Webhook;
 use super::takers::{TakerError, TakerName, Takers};
 use super::withheld::Withheld;
+use crate::audit::Audit;
 use crate::clock;
 use crate::escalate::{Hook, Posted, jitter};
 use crate::policy::Policy;
@@ -35,9 +36,10 @@ pub async fn run(
     queue: Queue,
     takers: Takers,
     policy: Arc<Policy>,
+    audit: Audit,
     stop: CancellationToken,
 ) {
-    let hook = match Hook::new(&webhook) {
+    let hook = match Hook::new(&webhook, audit) {
         Ok(hook) => hook,
         Err(error) => {
             let error = crate::error_chain(&error);

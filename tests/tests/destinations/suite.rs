@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use holdfast_agent::answer::Answer;
+use holdfast_agent::audit::Audit;
 use holdfast_agent::clock::Clock;
 use holdfast_agent::destination::{
     Chat, Credential, Destination, Limits, Prices, Protocol, Transport, Zone,
@@ -65,7 +66,7 @@ pub(crate) fn escalator(destination: &Destination, dir: &Path) -> Escalator {
     let hints = Hints::from([(TaskName::parse("look").unwrap(), hints)]);
     let destinations = std::slice::from_ref(destination);
     let purse = Purse::open(dir, Clock::resume(dir), destinations);
-    Escalator::new(destinations, hints, purse).unwrap()
+    Escalator::new(destinations, hints, purse, Audit::default()).unwrap()
 }
 
 impl Bench {

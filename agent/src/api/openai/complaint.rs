@@ -163,6 +163,7 @@ impl Complaint {
             | SendError::Unreachable { .. }
             | SendError::NoToken { .. }
             | SendError::Unnoted { .. }
+            | SendError::Unrecorded { .. }
             | SendError::Pending { .. } => unavailable(code),
             SendError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "timeout_error", code),
             SendError::Interrupted { .. }

@@ -56,20 +56,42 @@ pub(super) fn router() -> Router<Api> {
 
 /// Whether what is under this path is spoken to as OpenAI's clients do.
 pub(super) fn is_under(path: &str) -> bool {
-    const BEGINNINGS: [&str; 6] = [
-        "/v1/chat/",
-        "/v1/completions",
-        "/v1/responses",
-        "/v1/embeddings",
-        "/v1/audio/",
-        "/v1/models",
+    // Those of OpenAI's API, also what is not offered here: its clients are told so in their own form.
+    const FAMILIES: [&str; 18] = [
+        "assistants",
+        "audio",
+        "batches",
+        "chat",
+        "completions",
+        "containers",
+        "conversations",
+        "embeddings",
+        "evals",
+        "files",
+        "fine_tuning",
+        "images",
+        "models",
+        "moderations",
+        "responses",
+        "threads",
+        "uploads",
+        "vector_stores",
     ];
-    BEGINNINGS.iter().any(|beginning| path.starts_with(beginning))
+    let rest = path.strip_prefix("/v1/").unwrap_or_default();
+    FAMILIES.contains(&rest.split('/').next().unwrap_or_default())
 }
 
 /// A caller that is refused before it is heard.
 pub(super) fn refused(denied: Denied) -> Response {
-    Complaint::from(denied).into_response()
+    Call::begin().end(Err(denied.into()))
+}
+
+/// What is asked of nobody, in the form of the protocol that is spoken under this path.
+pub(super) fn complained(path: &str, problem: Problem) -> Response {
+    match is_under(path) {
+        true => Call::begin().end(Err(problem.into())),
+        false => problem.into_response(),
+    }
 }
 
 /// Whether the caller may ask this model with data of this class; what the log says of it then.

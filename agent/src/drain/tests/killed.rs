@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::Drain;
 use super::{PLENTY, destination, stop};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::destination::{Chat, Destination, Protocol, Zone};
 use crate::envelope::Envelope;
@@ -46,7 +47,7 @@ fn drain(queue: &Queue, dir: &Path, destination: &Destination) -> Drain {
     let hints = HashMap::from([(TaskName::parse("voice-commands").unwrap(), hints)]);
     Drain {
         queue: queue.clone(),
-        escalator: Arc::new(Escalator::new(&destinations, hints, purse).unwrap()),
+        escalator: Arc::new(Escalator::new(&destinations, hints, purse, Audit::default()).unwrap()),
         destinations: destinations.into(),
         policy: Arc::new(Policy::default()),
         clock,

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::answer::{Answer, Class};
+use crate::audit::Audit;
 use crate::destination::{Limits, Protocol, Transport, Zone};
 use crate::envelope::Final;
 use crate::escalate::{Hints, Purse};
@@ -139,7 +140,9 @@ impl Bench {
         let (queue, _) = Queue::open(dir.path(), config).unwrap();
         let clock = Clock::resume(dir.path());
         let purse = Purse::open(dir.path(), clock.clone(), &destinations);
-        let escalator = Arc::new(Escalator::new(&destinations, Hints::default(), purse).unwrap());
+        let escalator = Arc::new(
+            Escalator::new(&destinations, Hints::default(), purse, Audit::default()).unwrap(),
+        );
         Self {
             _dir: dir,
             queue,

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::Drain;
 use crate::answer::Reason;
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::clock::simulated::Machine;
 use crate::destination::{Destination, Limits, Protocol, Transport, Zone};
@@ -272,7 +273,8 @@ impl Device {
             }
         };
         let purse = Purse::open(self.dir.path(), clock.clone(), &self.destinations);
-        let escalator = Escalator::new(&self.destinations, Hints::default(), purse).unwrap();
+        let escalator =
+            Escalator::new(&self.destinations, Hints::default(), purse, Audit::default()).unwrap();
         let network: Arc<dyn Network> = Arc::new(self.world.clone());
         let escalator = Arc::new(escalator.into_network(&network));
         *self.world.0.clock.lock().unwrap() = Some(clock.clone());

@@ -9,6 +9,7 @@ use super::super::fakes::{Fake, Raw, Recorder, Then};
 use super::super::http::LONGEST_RETRY_AFTER;
 use super::super::{EscalateError, Escalator, Next, SendError};
 use super::{PLENTY, destination, escalator, hints, purse, request, send};
+use crate::audit::Audit;
 use crate::destination::{Destination, Protocol, Zone};
 use crate::policy::Policy;
 use crate::request::DataClass;
@@ -182,7 +183,12 @@ async fn tls_is_spoken_where_the_url_says_so() {
     // Whoever answers a TLS greeting with plain text is nobody to send data to.
     let raw = Raw::new(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec(), Then::Close).await;
     let destination = destination(Protocol::Holdfast, format!("https://{}", raw.address));
-    let escalator = match Escalator::new(std::slice::from_ref(&destination), hints(), purse()) {
+    let escalator = match Escalator::new(
+        std::slice::from_ref(&destination),
+        hints(),
+        purse(),
+        Audit::default(),
+    ) {
         Ok(escalator) => escalator,
         Err(EscalateError::Setup { cause, .. }) => {
             // A machine without CA certificates; the error has to say so.
@@ -264,12 +270,14 @@ fn unfit_destinations_are_refused_with_a_sentence() {
         ("http://user:secret@host", "its url"),
     ] {
         let destination = destination(Protocol::Holdfast, url.to_owned());
-        let error = Escalator::new(std::slice::from_ref(&destination), hints(), purse())
-            .unwrap_err()
-            .to_string();
+        let error =
+            Escalator::new(std::slice::from_ref(&destination), hints(), purse(), Audit::default())
+                .unwrap_err()
+                .to_string();
         assert!(error.contains(shown) && !error.contains("secret"), "{url}: {error}");
     }
     let twice = destination(Protocol::Holdfast, "http://host".to_owned());
-    let error = Escalator::new(&[twice.clone(), twice], hints(), purse()).unwrap_err();
+    let error =
+        Escalator::new(&[twice.clone(), twice], hints(), purse(), Audit::default()).unwrap_err();
     assert!(matches!(error, EscalateError::Twice { .. }), "{error}");
 }

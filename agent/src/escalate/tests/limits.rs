@@ -8,6 +8,7 @@ use serde_json::json;
 use super::super::fakes::{Fake, Raw, Scripted, Then};
 use super::super::{Escalator, Next, Purse, Share, Standing};
 use super::{destination, hints, request, send};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::destination::{Destination, Limits, Prices, Protocol};
 use crate::request::DataClass;
@@ -29,7 +30,7 @@ fn limited(url: &str, limits: Limits) -> Destination {
 fn with_purse(destination: &Destination, state_dir: &Path) -> Escalator {
     let destinations = std::slice::from_ref(destination);
     let purse = Purse::open(state_dir, Clock::resume(state_dir), destinations);
-    Escalator::new(destinations, hints(), purse).unwrap()
+    Escalator::new(destinations, hints(), purse, Audit::default()).unwrap()
 }
 
 const PRICED: Limits = Limits {

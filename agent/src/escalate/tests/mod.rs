@@ -13,6 +13,7 @@ use holdfast_models::Media;
 
 use super::{Escalator, Hints, Purse, SendError, TaskHints};
 use crate::answer::Answer;
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::destination::{Credential, Destination, Limits, Protocol, Transport, Zone};
 use crate::policy::Policy;
@@ -80,7 +81,7 @@ pub(super) fn purse() -> Purse {
 }
 
 pub(super) fn escalator(destination: &Destination) -> Escalator {
-    Escalator::new(std::slice::from_ref(destination), hints(), purse()).unwrap()
+    Escalator::new(std::slice::from_ref(destination), hints(), purse(), Audit::default()).unwrap()
 }
 
 /// Sends an internal request to `destination`, as the policy by default allows for a site.

@@ -9,6 +9,7 @@ use super::super::fakes::{Fake, Scripted};
 use super::super::{Escalator, Fault, Hints, Next, Pause, SendError};
 use super::{PLENTY, credential, destination, escalator, hints, purse, request, send};
 use crate::answer::Answer;
+use crate::audit::Audit;
 use crate::destination::{Chat, Destination, Protocol, Zone};
 use crate::policy::Policy;
 use crate::request::DataClass;
@@ -107,8 +108,13 @@ async fn what_is_no_answer_is_a_fault_with_a_name() {
 async fn a_task_without_labels_is_not_sent() {
     let fake = Fake::openai(vec![said("{}")], None).await;
     let destination = openai(&fake.url);
-    let escalator =
-        Escalator::new(std::slice::from_ref(&destination), Hints::default(), purse()).unwrap();
+    let escalator = Escalator::new(
+        std::slice::from_ref(&destination),
+        Hints::default(),
+        purse(),
+        Audit::default(),
+    )
+    .unwrap();
     let error = send(&escalator, &destination, &request(DataClass::Public)).await.unwrap_err();
     assert!(matches!(error, SendError::NoLabels { .. }), "{error}");
     assert_eq!(error.next(), Next::NotHere);
@@ -122,7 +128,9 @@ async fn a_refused_credential_is_not_shown_and_not_tried_again_until_it_is_renew
     let (dir, key) = credential(KEY);
     let mut destination = openai(&fake.url);
     destination.credential = Some(key);
-    let escalator = Escalator::new(std::slice::from_ref(&destination), hints(), purse()).unwrap();
+    let escalator =
+        Escalator::new(std::slice::from_ref(&destination), hints(), purse(), Audit::default())
+            .unwrap();
     let request = request(DataClass::Public);
     let policy = Policy::default();
     let cleared = policy.clear(&request, &destination).unwrap();

@@ -1,4 +1,4 @@
-//! OpenAI's own client for Python against the agent.
+//! OpenAI's own clients for Python and Node against the agent.
 
 use std::process::Command;
 
@@ -30,8 +30,20 @@ async fn openais_client_for_python_works_unmodified() {
 }
 
 #[tokio::test]
+async fn openais_client_for_node_works_unmodified() {
+    let Some(script) = sdks::node_script("gateway.mjs") else { return };
+    asks_everything(script, 6).await;
+}
+
+#[tokio::test]
 async fn openais_client_for_python_shows_a_token_as_its_key() {
     let Some(script) = sdks::script("gateway.py") else { return };
+    shows_tokens(script).await;
+}
+
+#[tokio::test]
+async fn openais_client_for_node_shows_a_token_as_its_key() {
+    let Some(script) = sdks::node_script("gateway.mjs") else { return };
     shows_tokens(script).await;
 }
 

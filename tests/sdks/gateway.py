@@ -3,18 +3,22 @@
     gateway.py URL PART...
 
 Behind the agent are stand-ins of providers: `near` (OpenAI, in the site), `cloud` (Anthropic, private),
-`far` (Gemini, public), `down` (nobody is there), and the routes `any` (down, near) and `none` (down).
+`far` (Gemini, public), `down` (nobody is there), `silent` (says nothing), `cut` (breaks off after a word),
+and the routes `any` (down, near) and `none` (down). The part `tokens` asks an agent that wants them, with
+`near` and `other` behind it, and finds its own in `KEYS`, a JSON object.
 """
 
 import asyncio
 import base64
 import json
+import os
 import sys
 
 import openai
 from openai import AsyncOpenAI, OpenAI
 
 URL = sys.argv[1] + "/v1"
+NOBODY = "http://127.0.0.1:9/v1"  # the discard service
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
     "0000000a49444154789c63680000008200817dd0fb1a0000000049454e44ae426082"
@@ -44,15 +48,22 @@ def check(what, got, want):
     passed += 1
 
 
-def raises(what, kind, codes, call):
-    """The client's own exception, its code, and what it says."""
+def thrown(what, kind, call):
+    """What was raised, which is of this kind and of no other."""
     try:
         call()
-    except openai.APIStatusError as error:
-        check(what, (type(error), error.code in codes.split()), (kind, True))
-        assert error.request_id, f"{what}: no request id"
+    except openai.APIError as error:
+        check(what, type(error), kind)
         return error
     raise AssertionError(f"{what}: nothing was raised")
+
+
+def raises(what, kind, codes, call):
+    """The client's own exception, its code, and what it says."""
+    error = thrown(what, kind, call)
+    check(what, error.code in codes.split(), True)
+    assert error.request_id, f"{what}: no request id"
+    return error
 
 
 def ask(content="hello", model="near", **more):
@@ -241,20 +252,65 @@ def errors():
         ("metadata", {"metadata": {"holdfast_clas": "public"}}),
         ("header", {"extra_headers": {"Holdfast-Clas": "public"}}),
     ]:
-        try:
-            ask(**more)
-        except openai.BadRequestError as error:
-            check(what, error.status_code, 400)
-        else:
-            raise AssertionError(f"{what}: nothing was raised")
+        error = thrown(what, openai.BadRequestError, lambda: ask(**more))
+        check(what, error.status_code, 400)
     dear = {"Holdfast-Cost-Limit-Micros": "10"}
     raises("cost", openai.BadRequestError, "cost_limit", lambda: ask(extra_headers=dear))
+    connections()
     error = raises("throttled", openai.RateLimitError, "rate_limit_exceeded", lambda: ask("fail throttled", model="throttled"))
     check("wait", error.response.headers["retry-after"], "7")
     raises("credit", openai.RateLimitError, "insufficient_quota", lambda: ask("fail out of credit", model="poor"))
     raises("credential", openai.InternalServerError, "unauthorised", lambda: ask("fail authentication", model="locked"))
     late = {"Holdfast-Deadline-Ms": "300"}
     raises("silent", openai.InternalServerError, "interrupted", lambda: ask(model="silent", extra_headers=late))
+
+
+def connections():
+    """What the client raises without an answer; who went away is no failure of the destination."""
+    nobody = OpenAI(api_key="unused", base_url=NOBODY, max_retries=0)
+    thrown("nobody", openai.APIConnectionError, nobody.models.list)
+    thrown("late", openai.APITimeoutError, lambda: ask(model="silent", timeout=0.2))
+    # A stream that broke off after a word is no whole one.
+    heard = []
+
+    def listen():
+        for chunk in ask(model="cut", stream=True):
+            heard.extend(choice.delta.content or "" for choice in chunk.choices)
+
+    error = thrown("cut", openai.APIError, listen)
+    check("cut after", ("".join(heard), error.code), ("half", "interrupted"))
+
+
+def tokens():
+    keys = json.loads(os.environ["KEYS"])
+    internal = {"Holdfast-Class": "internal"}
+    messages = [{"role": "user", "content": "hello"}]
+
+    def create(of, model, headers, **more):
+        return of.chat.completions.create(model=model, messages=messages, extra_headers=headers, **more)
+
+    def refused(what, kind, code, call):
+        check(what, thrown(what, kind, call).code, code)
+
+    unknown, code = openai.AuthenticationError, "invalid_api_key"
+    refused("unknown", unknown, code, lambda: create(client, "near", internal))
+    refused("unknown, a stream", unknown, code, lambda: create(client, "near", internal, stream=True))
+    refused("unknown, a list", unknown, code, client.models.list)
+    near = client.with_options(api_key=keys["near"])
+    check("its own", create(near, "near", internal).choices[0].message.content, "openai says hello")
+    check("its own in pieces", words(create(near, "near", internal, stream=True))[0], "openai says hello")
+    denied, code = openai.PermissionDeniedError, "insufficient_permissions"
+    refused("model", denied, code, lambda: create(near, "other", internal))
+    refused("class", denied, code, lambda: create(near, "near", {"Holdfast-Class": "public"}))
+    refused("no class", denied, code, lambda: create(near, "near", {}))
+    check("what it may ask", [model.id for model in near.models.list()], ["near"])
+    refused("not to be seen", openai.NotFoundError, "model_not_found", lambda: near.models.retrieve("other"))
+    twice = client.with_options(api_key=keys["twice"])
+    for time in [1, 2]:
+        check(f"{time} of 2", create(twice, "near", internal).choices[0].message.content, "openai says hello")
+    error = thrown("too often", openai.RateLimitError, lambda: create(twice, "near", internal))
+    check("its code", error.code, "rate_limit_exceeded")
+    check("wait", 1 <= int(error.response.headers["retry-after"]) <= 31, True)
 
 
 for part in sys.argv[2:]:

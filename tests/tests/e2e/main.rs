@@ -9,6 +9,7 @@ mod access;
 mod access_tls;
 mod annotate;
 mod answers;
+mod audit;
 mod bad_input;
 mod bad_models;
 mod bundles;

@@ -1,6 +1,7 @@
 //! An agent with destinations behind it, and bare HTTP to it.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use holdfast_tests::node::Node;
@@ -13,8 +14,11 @@ pub(crate) struct Desk {
     pub(crate) node: Node,
     pub(crate) url: String,
     http: reqwest::Client,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
+
+/// Takes `agent` as its first argument.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_holdfast-demo");
 
 /// What came back.
 #[derive(Debug)]
@@ -61,15 +65,36 @@ pub(crate) fn vendor(name: &str, zone: &str, fake: &Fake, vendor: Vendor, dir: &
 impl Desk {
     /// An agent without models, with these sections in its configuration.
     pub(crate) async fn start(sections: impl FnOnce(&Path) -> String) -> Self {
+        Self::start_with("", sections).await
+    }
+
+    /// The same, and it asks for tokens.
+    pub(crate) async fn guarded(sections: impl FnOnce(&Path) -> String) -> Self {
+        Self::start_with("require_token = true\n", sections).await
+    }
+
+    async fn start_with(api: &str, sections: impl FnOnce(&Path) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let agent = Agent { name: DEVICE, bundles: Vec::new(), site: None, broker: None };
-        let toml = agent.toml(dir.path()) + &sections(dir.path());
-        let program = Path::new(env!("CARGO_BIN_EXE_holdfast-demo"));
+        let toml = agent.toml(dir.path()).replace("[api]\n", &format!("[api]\n{api}"));
+        let toml = toml + &sections(dir.path());
+        let program = Path::new(PROGRAM);
         let node = start_agent_with(program, dir.path(), DEVICE, &toml).await.unwrap();
         let url = format!("http://{}", node.address("api").unwrap());
         drop(rustls::crypto::ring::default_provider().install_default());
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30));
-        Self { node, url, http: http.build().unwrap(), _dir: dir }
+        Self { node, url, http: http.build().unwrap(), dir }
+    }
+
+    /// A new token, made by the agent's own command with these arguments. Blocks.
+    pub(crate) fn token(&self, args: &[&str]) -> String {
+        let config = self.dir.path().join(format!("{DEVICE}.toml"));
+        let mut command = Command::new(PROGRAM);
+        command.args(["agent", "token", "add"]).args(args).arg("--config").arg(config);
+        let output = command.output().unwrap();
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {complained}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value, terms: &[(&str, &str)]) -> Reply {

@@ -13,11 +13,13 @@ fn head(kind: &str, rest: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{rest}").into_bytes()
 }
 
-fn sse(rest: &str) -> Vec<u8> {
+/// The response of a stream, with these events in it.
+pub(crate) fn sse(rest: &str) -> Vec<u8> {
     head("text/event-stream", &format!("connection: close\r\n\r\n{rest}"))
 }
 
-const PIECE: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\
+/// A piece of an answer that says `half`.
+pub(crate) const PIECE: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\
     \"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half\"},\
     \"finish_reason\":null}]}\n\n";
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::{
     NEVER, QueueError, RequestId,
-    index::Index,
+    index::{Index, Key},
     keys::{self, Entry},
     shared::{Shared, read_entry},
 };
@@ -268,17 +268,16 @@ impl Shared {
         let mut found = Vec::new();
         while found.len() < most {
             let page = (most - found.len()).max(16);
-            let pairs = index.range(&from, &to, page)?;
-            let is_last = pairs.len() < page;
-            if let Some((last, _)) = pairs.last() {
-                from = [last.as_slice(), &[0]].concat();
-            }
-            let waiting = pairs.iter().filter_map(|(key, value)| {
+            let mut last = None;
+            let waiting = index.range_as(&from, &to, page, |key, value| {
+                last = Some(Key::behind(key));
                 let (due_ms, order) = keys::due_and_order(key)?;
                 let (id, accepted_at_ms) = keys::waiting_in(value)?;
                 Some(Waiting { id, accepted_at_ms, due_ms, order })
-            });
-            let free = self.in_flight.without(waiting);
+            })?;
+            let is_last = waiting.len() < page;
+            from = last.unwrap_or(from);
+            let free = self.in_flight.without(waiting.into_iter().flatten());
             found.extend(free.into_iter().take(most - found.len()));
             if is_last {
                 break;

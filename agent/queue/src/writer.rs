@@ -374,8 +374,7 @@ impl Writer {
         let mark = self.mark();
         let index = self.shared.close();
         if let Some(index) = index.filter(|index| index.is_on_disk()) {
-            index
-                .apply([(super::keys::MARK.to_vec(), Some(super::keys::encode(&mark)?))].into())?;
+            index.apply([(super::keys::MARK.into(), Some(super::keys::encode(&mark)?))].into())?;
             index.sync()?;
             replay::write_clean(&*self.shared.disk, &self.place.dir, &mark)?;
             replay::wait_until_free(index);

@@ -267,14 +267,16 @@ impl Writer {
     /// after an answer was sent waits for the index, and so finds what he was told.
     pub(super) fn commit(&mut self) -> Result<(), QueueError> {
         let synced = self.make_durable();
-        let Acks { waiting, settled, .. } = std::mem::take(&mut self.acks);
+        let Acks { mut waiting, settled, .. } = std::mem::take(&mut self.acks);
         let shared = Arc::clone(&self.shared);
         let catching_up = shared.catch_up();
         shared.publish(&self.ledger);
         shared.notify();
-        for ack in waiting {
+        for ack in waiting.drain(..) {
             ack.send(&synced);
         }
+        // The next batch needs as much room.
+        self.acks.waiting = waiting;
         if let Err(failed) = synced {
             // A worker whose answer could not be stored keeps its lease.
             shared.in_flight.hand_back(&settled);

@@ -147,7 +147,7 @@ impl Index {
         let mut next = Some(self.inner.gaps().end_of(from));
         while let Some(from) = next.take().filter(|from| **from <= *to && !is_over) {
             let page = self.inner.page_near(&from, &lately)?;
-            let end = page.as_ref().and_then(|page| page.end().map(<[u8]>::to_vec));
+            let end = page.as_ref().and_then(|page| page.end().map(Key::from));
             // This page's part of the range.
             let part = match end.as_deref().filter(|end| *end <= to) {
                 Some(end) => (Bound::Included(&*from), Bound::Excluded(end)),

@@ -480,8 +480,8 @@ impl Place {
 }
 
 fn put(out: &mut [u8; HEADER], at: usize, bytes: &[u8]) {
-    for (to, from) in out.iter_mut().skip(at).zip(bytes) {
-        *to = *from;
+    if let Some(to) = out.get_mut(at..at + bytes.len()) {
+        to.copy_from_slice(bytes);
     }
 }
 

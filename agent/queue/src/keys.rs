@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     QueueError, RequestId, State,
+    index::Key,
     journal::{FinalState, Place, Wait},
 };
 
@@ -77,7 +78,7 @@ impl Entry {
     }
 
     /// Its key among the waiting ones.
-    pub(super) fn queue_key(&self) -> Vec<u8> {
+    pub(super) fn queue_key(&self) -> Key {
         queue_key(self.priority, self.not_before_ms, self.order)
     }
 }
@@ -173,34 +174,30 @@ pub(super) const SEGMENTS: u8 = b's';
 /// First byte of the keys of tombstones.
 pub(super) const TOMBSTONES: u8 = b'd';
 
-fn joined(parts: &[&[u8]]) -> Vec<u8> {
-    parts.concat()
-}
-
 /// Key of an entry.
-pub(super) fn entry_key(id: RequestId) -> Vec<u8> {
-    joined(&[b"e", &id.bytes()])
+pub(super) fn entry_key(id: RequestId) -> Key {
+    Key::of(&[b"e", &id.bytes()])
 }
 
 /// Key of a tombstone.
-pub(super) fn tombstone_key(id: RequestId) -> Vec<u8> {
-    joined(&[&[TOMBSTONES], &id.bytes()])
+pub(super) fn tombstone_key(id: RequestId) -> Key {
+    Key::of(&[&[TOMBSTONES], &id.bytes()])
 }
 
 /// Key of an idempotency key.
-pub(super) fn name_key(key: &str) -> Vec<u8> {
-    joined(&[b"k", key.as_bytes()])
+pub(super) fn name_key(key: &str) -> Key {
+    Key::of(&[b"k", key.as_bytes()])
 }
 
 /// Key of a waiting request.
-pub(super) fn queue_key(priority: u8, due: u64, order: u64) -> Vec<u8> {
+pub(super) fn queue_key(priority: u8, due: u64, order: u64) -> Key {
     let urgency = 9 - priority.min(9);
-    joined(&[b"q", &[urgency], &due.to_be_bytes(), &order.to_be_bytes()])
+    Key::of(&[b"q", &[urgency], &due.to_be_bytes(), &order.to_be_bytes()])
 }
 
 /// Value of a waiting request.
 pub(super) fn waiting_value(id: RequestId, accepted_at_ms: u64) -> Vec<u8> {
-    joined(&[&id.bytes(), &accepted_at_ms.to_be_bytes()])
+    [&id.bytes()[..], &accepted_at_ms.to_be_bytes()].concat()
 }
 
 /// Id and time of acceptance in a value of a waiting request.
@@ -217,8 +214,8 @@ pub(super) fn due_and_order(key: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// Key of a waiting request that expires.
-pub(super) fn expiry_key(at: u64, id: RequestId) -> Vec<u8> {
-    joined(&[b"x", &at.to_be_bytes(), &id.bytes()])
+pub(super) fn expiry_key(at: u64, id: RequestId) -> Key {
+    Key::of(&[b"x", &at.to_be_bytes(), &id.bytes()])
 }
 
 /// The time in a key of a waiting request that expires.
@@ -227,13 +224,13 @@ pub(super) fn expiry_in(key: &[u8]) -> Option<u64> {
 }
 
 /// Key of a final.
-pub(super) fn final_key(at: u64, id: RequestId) -> Vec<u8> {
-    joined(&[b"f", &at.to_be_bytes(), &id.bytes()])
+pub(super) fn final_key(at: u64, id: RequestId) -> Key {
+    Key::of(&[b"f", &at.to_be_bytes(), &id.bytes()])
 }
 
 /// Key of a result.
-pub(super) fn result_key(number: u64) -> Vec<u8> {
-    joined(&[b"r", &number.to_be_bytes()])
+pub(super) fn result_key(number: u64) -> Key {
+    Key::of(&[b"r", &number.to_be_bytes()])
 }
 
 /// The number in a result's key.
@@ -242,8 +239,8 @@ pub(super) fn result_in(key: &[u8]) -> Option<u64> {
 }
 
 /// First key of a time in `expiry_key` and `final_key`.
-pub(super) fn time_bounds(kind: u8, to: u64) -> (Vec<u8>, Vec<u8>) {
-    (vec![kind], joined(&[&[kind], &to.to_be_bytes(), &[0xff; 16]]))
+pub(super) fn time_bounds(kind: u8, to: u64) -> (Key, Key) {
+    (Key::of(&[&[kind]]), Key::of(&[&[kind], &to.to_be_bytes(), &[0xff; 16]]))
 }
 
 /// The id at the end of a key.
@@ -258,8 +255,8 @@ pub(super) fn id_of(value: &[u8]) -> Option<RequestId> {
 }
 
 /// Key of a segment.
-pub(super) fn segment_key(segment: u64) -> Vec<u8> {
-    joined(&[b"s", &segment.to_be_bytes()])
+pub(super) fn segment_key(segment: u64) -> Key {
+    Key::of(&[b"s", &segment.to_be_bytes()])
 }
 
 /// The number in a segment's key.
@@ -268,12 +265,12 @@ pub(super) fn segment_in(key: &[u8]) -> Option<u64> {
 }
 
 /// Key of a pin.
-pub(super) fn pin_key(accept: u64, last: u64) -> Vec<u8> {
-    joined(&[b"p", &accept.to_be_bytes(), &last.to_be_bytes()])
+pub(super) fn pin_key(accept: u64, last: u64) -> Key {
+    Key::of(&[b"p", &accept.to_be_bytes(), &last.to_be_bytes()])
 }
 
 /// First and last key of the pins by accepts in a segment.
-pub(super) fn pins_of(accept: u64) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn pins_of(accept: u64) -> (Key, Key) {
     (pin_key(accept, 0), pin_key(accept, u64::MAX))
 }
 
@@ -284,14 +281,17 @@ pub(super) fn pinned_in(key: &[u8]) -> Option<u64> {
 
 /// First and last key that start with these bytes (and have at most 40 more).
 pub(super) fn prefix_bounds(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    (prefix.to_vec(), joined(&[prefix, &[0xff; 40]]))
+    (prefix.to_vec(), [prefix, &[0xff; 40]].concat())
 }
 
 /// A value's bytes.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, QueueError> {
-    // Most values are of requests, and shorter.
-    let bytes = Vec::with_capacity(128);
-    postcard::to_extend(value, bytes)
+    // Most values are of requests, and shorter; none takes more memory than it needs.
+    let mut short = [0; 160];
+    if let Ok(bytes) = postcard::to_slice(value, &mut short) {
+        return Ok(bytes.to_vec());
+    }
+    postcard::to_extend(value, Vec::new())
         .map_err(|error| QueueError::Index { detail: error.to_string() })
 }
 

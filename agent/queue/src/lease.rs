@@ -13,7 +13,8 @@ use super::{
     journal::{FinalState, Place},
     keys::Entry,
     pick::{Picked, urgency},
-    shared::{OpenSegment, Shared},
+    reader::Reader,
+    shared::Shared,
 };
 
 /// What a disk does not give now is asked for again after this time.
@@ -160,17 +161,20 @@ fn read(
     least_priority: u8,
     most: usize,
 ) -> Result<Vec<Read>, QueueError> {
-    let mut segment = OpenSegment::default();
+    let mut reader = Reader::default();
     let picked = shared.pick(now_ms, least_priority, most)?;
-    let leases = picked.into_iter().map(|Picked { id, entry, token }| {
+    let places: Vec<Place> = picked.iter().map(|picked| picked.entry.place).collect();
+    let leases = picked.into_iter().enumerate().map(|(at, Picked { id, entry, token })| {
+        let next = places.get(at + 1..).unwrap_or_default();
         let queue = queue.clone();
         let (envelope, body) = (Bytes::new(), None);
         let mut lease = Lease { queue, id, token, entry, envelope, body };
-        let read =
-            shared.read_waiting(&mut segment, id, &lease.entry.place).map(|(envelope, body)| {
+        let read = shared.read_waiting(&mut reader, id, &lease.entry.place, next).map(
+            |(envelope, body)| {
                 shared.in_flight.remember(id, token, &envelope);
                 (lease.envelope, lease.body) = (envelope, body);
-            });
+            },
+        );
         (lease, read)
     });
     Ok(leases.collect())

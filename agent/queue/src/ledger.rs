@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{
     QueueError, RequestId,
-    index::{Changes, Index},
+    index::{Changes, Index, Key},
     journal::{AcceptMeta, FinalMeta, Meta, Place, RetryMeta, Wait},
     keys::{self, Ended, Entry, Mark, Totals, Use},
 };
@@ -95,7 +95,7 @@ impl Ledger {
             };
             self.changes.insert(keys::segment_key(number), value);
         }
-        self.changes.insert(keys::MARK.to_vec(), Some(keys::encode(mark)?));
+        self.changes.insert(keys::MARK.into(), Some(keys::encode(mark)?));
         index.apply(std::mem::take(&mut self.changes))?;
         self.undo.clear();
         self.committed = self.totals;
@@ -114,7 +114,7 @@ impl Ledger {
         self.totals = self.committed;
     }
 
-    pub(super) fn read(&self, index: &Index, key: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
+    pub(super) fn read(&self, index: &Index, key: &Key) -> Result<Option<Vec<u8>>, QueueError> {
         match self.changes.get(key) {
             Some(changed) => Ok(changed.clone()),
             None => index.get(key),
@@ -368,7 +368,7 @@ impl Ledger {
         let mut pins: Changes = index
             .range(&from, &to, usize::MAX)?
             .into_iter()
-            .map(|(key, value)| (key, Some(value)))
+            .map(|(key, value)| (key.into(), Some(value)))
             .collect();
         let changed = self.changes.range(from..=to);
         pins.extend(changed.map(|(key, value)| (key.clone(), value.clone())));
@@ -456,11 +456,11 @@ impl Ledger {
         }
     }
 
-    pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+    pub(super) fn put(&mut self, key: Key, value: Vec<u8>) {
         self.changes.insert(key, Some(value));
     }
 
-    pub(super) fn remove(&mut self, key: Vec<u8>) {
+    pub(super) fn remove(&mut self, key: Key) {
         self.changes.insert(key, None);
     }
 }

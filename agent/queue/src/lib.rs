@@ -35,6 +35,7 @@ mod lost;
 mod meter;
 mod opening;
 mod pick;
+mod reader;
 mod repair;
 mod replay;
 mod room;

@@ -51,7 +51,7 @@ impl Shared {
         let index = self.index()?;
         let (mut from, to) = keys::prefix_bounds(&[keys::ENTRIES]);
         if let Some(after) = after {
-            from = [keys::entry_key(after).as_slice(), &[0]].concat();
+            from = [&*keys::entry_key(after), &[0]].concat();
         }
         loop {
             let page = index.range(&from, &to, PAGE)?;
@@ -81,7 +81,7 @@ impl Shared {
         let index = self.index()?;
         let (mut from, to) = keys::prefix_bounds(&[keys::ENTRIES]);
         if let Some(after) = after {
-            from = [keys::entry_key(after).as_slice(), &[0]].concat();
+            from = [&*keys::entry_key(after), &[0]].concat();
         }
         let mut found = Vec::new();
         loop {

@@ -29,7 +29,7 @@ pub(super) struct Trust {
 
 impl Trust {
     fn is_in(&self, index: &Index) -> Result<bool, QueueError> {
-        let Some(mark) = index.get(keys::MARK)? else { return Ok(false) };
+        let Some(mark) = index.get(&keys::MARK.into())? else { return Ok(false) };
         let mark: Mark = keys::decode(&mark)?;
         Ok(self.clean.as_ref() == Some(&mark) || (mark.boot == self.boot && !self.boot.is_empty()))
     }
@@ -63,8 +63,8 @@ pub(super) fn requests(
         from = [last.as_slice(), &[0]].concat();
         for (key, value) in page {
             let (Some(id), Ok(entry)) = (keys::id_in(&key), keys::decode(&value)) else { continue };
-            let is_known =
-                made.get(&key)?.is_some() || made.get(&keys::tombstone_key(id))?.is_some();
+            let is_known = made.get(&keys::entry_key(id))?.is_some()
+                || made.get(&keys::tombstone_key(id))?.is_some();
             if !is_known && !is_there(&entry, disk, journal_dir) {
                 lost.push(id);
             }

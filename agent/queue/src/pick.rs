@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::{
     NEVER, QueueError, RequestId,
-    index::Index,
+    index::{Index, Key},
     keys::{self, Entry},
     shared::{Shared, read_entry},
 };
@@ -172,14 +172,10 @@ impl Shared {
         least_priority: u8,
         most: usize,
     ) -> Result<Vec<Picked>, QueueError> {
-        let _alone = self.in_flight.picking.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = self.index()?;
         let mut picked = Vec::new();
         // All of them may come to their end meanwhile; then those behind are looked at.
         for _ in 0..ROUNDS {
-            let first = self.first_free(&index, now_ms, least_priority, most)?;
-            let ids = first.iter().map(|(_, id)| *id).take(most);
-            let marked = self.in_flight.mark(ids);
+            let (marked, was_any) = self.mark_first(now_ms, least_priority, most)?;
             // From here on nobody else takes them; what happened before is in the index, which may be
             // another one by now.
             let entries = self.index().and_then(|index| {
@@ -200,11 +196,24 @@ impl Shared {
                     }
                 }
             }
-            if !picked.is_empty() || first.is_empty() {
+            if !picked.is_empty() || !was_any {
                 break;
             }
         }
         Ok(picked)
+    }
+
+    /// Marks the first that may be leased, in their order; and whether there was any to mark.
+    fn mark_first(
+        &self,
+        now_ms: u64,
+        least_priority: u8,
+        most: usize,
+    ) -> Result<(Vec<(RequestId, u64)>, bool), QueueError> {
+        let _alone = self.in_flight.picking.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = self.first_free(&*self.index()?, now_ms, least_priority, most)?;
+        let marked = self.in_flight.mark(first.iter().map(|(_, id)| *id).take(most));
+        Ok((marked, !first.is_empty()))
     }
 
     /// The first requests that may be leased now and are in nobody's hand, in their order.
@@ -268,17 +277,16 @@ impl Shared {
         let mut found = Vec::new();
         while found.len() < most {
             let page = (most - found.len()).max(16);
-            let pairs = index.range(&from, &to, page)?;
-            let is_last = pairs.len() < page;
-            if let Some((last, _)) = pairs.last() {
-                from = [last.as_slice(), &[0]].concat();
-            }
-            let waiting = pairs.iter().filter_map(|(key, value)| {
+            let mut last = None;
+            let waiting = index.range_as(&from, &to, page, |key, value| {
+                last = Some(Key::behind(key));
                 let (due_ms, order) = keys::due_and_order(key)?;
                 let (id, accepted_at_ms) = keys::waiting_in(value)?;
                 Some(Waiting { id, accepted_at_ms, due_ms, order })
-            });
-            let free = self.in_flight.without(waiting);
+            })?;
+            let is_last = waiting.len() < page;
+            from = last.unwrap_or(from);
+            let free = self.in_flight.without(waiting.into_iter().flatten());
             found.extend(free.into_iter().take(most - found.len()));
             if is_last {
                 break;

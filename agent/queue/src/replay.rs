@@ -212,7 +212,7 @@ impl Place {
             return Err(Distrust::behind("there was none"));
         }
         let index = Index::open(&path)?;
-        let Some(mark) = index.get(keys::MARK)? else {
+        let Some(mark) = index.get(&keys::MARK.into())? else {
             return Err(Distrust::damaged("it has no mark"));
         };
         let mark: Mark = keys::decode(&mark)?;

@@ -271,20 +271,20 @@ pub(super) fn read_whole(
 ) -> io::Result<Option<(Meta, Option<Bytes>)>> {
     let Some(bytes) = read_range(file, place.offset, place.span())? else { return Ok(None) };
     let bytes = Bytes::from(bytes);
-    let header = bytes.get(..HEADER);
-    let meta_len = usize::try_from(place.meta_len).unwrap_or(usize::MAX);
-    let body_at = HEADER.saturating_add(meta_len);
-    let body_len = usize::try_from(place.body_len).unwrap_or(usize::MAX);
-    let meta = bytes.get(HEADER..body_at);
-    let body = bytes.get(body_at..body_at.saturating_add(body_len));
-    let (Some(header), Some(meta), Some(body)) = (header, meta, body) else { return Ok(None) };
-    let tag = header.get(..8).and_then(|tag| tag.try_into().ok()).unwrap_or_default();
-    let Some(record) = RecordHeader::decode(header, tag) else { return Ok(None) };
+    Ok(whole_in(&bytes, place).map(|(meta, body)| (meta, Some(bytes.slice_ref(body)))))
+}
+
+/// A record's meta and body in the bytes at its place. `None`: they do not match.
+pub(super) fn whole_in<'a>(bytes: &'a [u8], place: &Place) -> Option<(Meta, &'a [u8])> {
+    let (header, rest) = bytes.split_at_checked(HEADER)?;
+    let (meta, rest) = rest.split_at_checked(usize::try_from(place.meta_len).ok()?)?;
+    let body = rest.get(..usize::try_from(place.body_len).ok()?)?;
+    let tag = header.get(..8)?.try_into().ok()?;
+    let record = RecordHeader::decode(header, tag)?;
     if crc32c::crc32c(meta) != place.meta_crc || crc32c::crc32c(body) != place.body_crc {
-        return Ok(None);
+        return None;
     }
-    let body = bytes.slice_ref(body);
-    Ok(Meta::decode(&record, meta).map(|meta| (meta, Some(body))))
+    Meta::decode(&record, meta).map(|meta| (meta, body))
 }
 
 /// Reads a record's body, by its place. `None`: its bytes do not match.

@@ -36,29 +36,6 @@ pub(super) struct Published {
     pub(super) segments: u64,
 }
 
-/// Bodies up to this size are read together with what stands before them.
-const SMALL: u64 = 64 * 1024;
-
-/// The segment that was read last: the next request is mostly in it too.
-#[derive(Debug, Default)]
-pub(super) struct OpenSegment(Option<(u64, Arc<dyn DiskFile>)>);
-
-impl OpenSegment {
-    fn get(
-        &mut self,
-        disk: &dyn Disk,
-        path: &Path,
-        number: u64,
-    ) -> Result<Arc<dyn DiskFile>, QueueError> {
-        if let Some((_, file)) = self.0.as_ref().filter(|(open, _)| *open == number) {
-            return Ok(Arc::clone(file));
-        }
-        let file = disk.file_to_read(path)?;
-        self.0 = Some((number, Arc::clone(&file)));
-        Ok(file)
-    }
-}
-
 /// The common part.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -205,25 +182,6 @@ impl Shared {
         Ok((meta.ok_or_else(|| self.damaged(id, place))?, file))
     }
 
-    /// The envelope of a request that waits, and its body if it is small, read by its entry.
-    pub(super) fn read_waiting(
-        &self,
-        files: &mut OpenSegment,
-        id: RequestId,
-        place: &Place,
-    ) -> Result<(Bytes, Option<Bytes>), QueueError> {
-        let path = path_of(&self.journal_dir, place.segment);
-        let file = files.get(&*self.disk, &path, place.segment)?;
-        let read = match place.body_len <= SMALL {
-            true => scan::read_whole(&*file, place),
-            false => scan::read_meta(&*file, place).map(|meta| meta.map(|meta| (meta, None))),
-        };
-        match read.map_err(|source| QueueError::storage("read", &path, source))? {
-            Some((Meta::Accept(meta), body)) => Ok((meta.envelope, body)),
-            _ => Err(self.damaged(id, place)),
-        }
-    }
-
     /// A record's body.
     pub(super) fn read_body(
         &self,
@@ -237,7 +195,7 @@ impl Shared {
         body.map(Bytes::from).ok_or_else(|| self.damaged(id, place))
     }
 
-    fn damaged(&self, id: RequestId, place: &Place) -> QueueError {
+    pub(super) fn damaged(&self, id: RequestId, place: &Place) -> QueueError {
         self.meter.count_damaged(place.segment, place.offset);
         QueueError::Damaged { id, segment: place.segment, offset: place.offset }
     }

@@ -74,7 +74,7 @@ impl Ledger {
             let tombstone: Tombstone = keys::decode(&value)?;
             if !self.is_needed(&tombstone) {
                 self.release(tombstone.place.segment, tombstone.place.span());
-                self.remove(key);
+                self.remove(key.into());
             }
         }
         Ok(())

@@ -267,14 +267,16 @@ impl Writer {
     /// after an answer was sent waits for the index, and so finds what he was told.
     pub(super) fn commit(&mut self) -> Result<(), QueueError> {
         let synced = self.make_durable();
-        let Acks { waiting, settled, .. } = std::mem::take(&mut self.acks);
+        let Acks { mut waiting, settled, .. } = std::mem::take(&mut self.acks);
         let shared = Arc::clone(&self.shared);
         let catching_up = shared.catch_up();
         shared.publish(&self.ledger);
         shared.notify();
-        for ack in waiting {
+        for ack in waiting.drain(..) {
             ack.send(&synced);
         }
+        // The next batch needs as much room.
+        self.acks.waiting = waiting;
         if let Err(failed) = synced {
             // A worker whose answer could not be stored keeps its lease.
             shared.in_flight.hand_back(&settled);
@@ -374,8 +376,7 @@ impl Writer {
         let mark = self.mark();
         let index = self.shared.close();
         if let Some(index) = index.filter(|index| index.is_on_disk()) {
-            index
-                .apply([(super::keys::MARK.to_vec(), Some(super::keys::encode(&mark)?))].into())?;
+            index.apply([(super::keys::MARK.into(), Some(super::keys::encode(&mark)?))].into())?;
             index.sync()?;
             replay::write_clean(&*self.shared.disk, &self.place.dir, &mark)?;
             replay::wait_until_free(index);

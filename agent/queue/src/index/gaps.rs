@@ -6,32 +6,35 @@
 //! **Invariant:** no key that is in the index lies in a gap; gaps do not overlap, and are few.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+
+use super::Key;
 
 /// Gaps kept at most.
 const MOST: usize = 64;
 
 /// Gaps: the first key that is in none, by the first that is in the gap.
 #[derive(Debug, Default)]
-pub(super) struct Gaps(BTreeMap<Vec<u8>, Vec<u8>>);
+pub(super) struct Gaps(BTreeMap<Key, Key>);
 
 impl Gaps {
     /// The first key at or after `key` that is in no gap.
-    pub(super) fn end_of(&self, key: &[u8]) -> Vec<u8> {
-        self.around(key).map_or(key, |(_, end)| end).to_vec()
+    pub(super) fn end_of(&self, key: &[u8]) -> Key {
+        let key = Key::from(key);
+        let end = self.around(&key).map(|(_, end)| end.clone());
+        end.unwrap_or(key)
     }
 
     /// Takes note that nothing is from `from` up to `end`.
     pub(super) fn add(&mut self, from: &[u8], end: &[u8]) {
-        if from >= end || self.around(from).is_some_and(|(_, known)| end <= known) {
+        let (mut from, mut end) = (Key::from(from), Key::from(end));
+        if from >= end || self.around(&from).is_some_and(|(_, known)| end <= *known) {
             return;
         }
         if self.0.len() >= MOST {
             self.0.clear();
         }
-        let (mut from, mut end) = (from.to_vec(), end.to_vec());
-        while let Some((before, until)) = self.before(&end).filter(|(_, until)| **until >= *from) {
-            let (before, until) = (before.to_vec(), until.to_vec());
+        while let Some((before, until)) = self.before(&end).filter(|(_, until)| **until >= from) {
+            let (before, until) = (before.clone(), until.clone());
             self.0.remove(&before);
             (from, end) = (from.min(before), end.max(until));
         }
@@ -39,25 +42,23 @@ impl Gaps {
     }
 
     /// Takes note that there is something at `key`.
-    pub(super) fn fill(&mut self, key: &[u8]) {
-        let Some(from) = self.around(key).map(|(from, _)| from.to_vec()) else { return };
-        if *from == *key {
+    pub(super) fn fill(&mut self, key: &Key) {
+        let Some(from) = self.around(key).map(|(from, _)| from.clone()) else { return };
+        if from == *key {
             self.0.remove(&from);
         } else {
-            self.0.insert(from, key.to_vec());
+            self.0.insert(from, key.clone());
         }
     }
 
     /// The gap that `key` is in.
-    fn around(&self, key: &[u8]) -> Option<(&[u8], &[u8])> {
+    fn around(&self, key: &Key) -> Option<(&Key, &Key)> {
         self.before(key).filter(|(_, end)| key < *end)
     }
 
     /// The last gap that begins at or before `key`.
-    fn before(&self, key: &[u8]) -> Option<(&[u8], &[u8])> {
-        let to_key = (Bound::Unbounded, Bound::Included(key));
-        let (from, end) = self.0.range::<[u8], _>(to_key).next_back()?;
-        Some((from, end))
+    fn before(&self, key: &Key) -> Option<(&Key, &Key)> {
+        self.0.range::<Key, _>(..=key).next_back()
     }
 }
 
@@ -78,13 +79,13 @@ mod tests {
             for (is_key, at, len) in steps {
                 if is_key {
                     keys.insert(at);
-                    gaps.fill(&[at]);
+                    gaps.fill(&Key::from(&[at][..]));
                 } else if !(at..at + len).any(|key| keys.contains(&key)) {
                     gaps.add(&[at], &[at + len]);
                     prop_assert!(*gaps.end_of(&[at]) >= *[at + len].as_slice());
                 }
                 for key in &keys {
-                    prop_assert_eq!(gaps.end_of(&[*key]), [*key]);
+                    prop_assert_eq!(&*gaps.end_of(&[*key]), &[*key][..]);
                 }
                 let ends: Vec<_> = gaps.0.iter().collect();
                 prop_assert!(ends.windows(2).all(|two| two[0].1 < two[1].0), "{ends:?}");

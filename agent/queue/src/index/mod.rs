@@ -12,6 +12,8 @@
 //! everything is kept in memory.
 
 mod gaps;
+mod key;
+mod near;
 mod pages;
 mod store;
 
@@ -25,12 +27,14 @@ use std::{
 };
 
 use gaps::Gaps;
+pub(super) use key::Key;
+use near::{Near, NearPage};
 use store::{Page, Store, broken};
 
 use super::QueueError;
 
 /// Changes to be made at once: a value, or `None` to remove the key.
-pub(super) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+pub(super) type Changes = BTreeMap<Key, Option<Vec<u8>>>;
 
 /// A key and its value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
@@ -55,10 +59,9 @@ struct Inner {
     /// None: everything is kept in memory.
     store: Option<Store>,
     lately: RwLock<Lately>,
-    /// The pages that were looked into last, by the first byte of the key: what is asked for next is
-    /// often near. Only who reads `lately` uses them, so that a page that was written meanwhile is
-    /// still covered by what is there.
-    last_pages: Mutex<BTreeMap<Option<u8>, Page>>,
+    /// Pages that were looked into. Only who reads `lately` uses them, so that a page that was written
+    /// meanwhile is still covered by what is there.
+    near: Mutex<Near>,
     /// Added to only by who reads `lately`, taken from only by who changes it.
     gaps: Mutex<Gaps>,
 }
@@ -90,8 +93,8 @@ impl Index {
     }
 
     fn over(store: Option<Store>) -> Self {
-        let (lately, last_pages, gaps) = Default::default();
-        let inner = Inner { store, lately, last_pages, gaps };
+        let (lately, near, gaps) = Default::default();
+        let inner = Inner { store, lately, near, gaps };
         Index { inner: Arc::new(inner), writing: Mutex::default() }
     }
 
@@ -106,14 +109,13 @@ impl Index {
     }
 
     /// The value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, QueueError> {
+    pub(super) fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, QueueError> {
         let lately = self.inner.read();
         if let Some(known) = lately.known(key) {
             return Ok(known.map(<[u8]>::to_vec));
         }
         let Some(page) = self.inner.page_near(key, &lately)? else { return Ok(None) };
-        let found = pages::find(&page.bytes, key).ok_or_else(|| broken(NO_PAGE))?;
-        Ok(found.map(<[u8]>::to_vec))
+        Ok(page.get(key).map(<[u8]>::to_vec))
     }
 
     /// At most `limit` pairs in order, from the first key at or after `from` up to `to`, inclusive.
@@ -123,23 +125,40 @@ impl Index {
         to: &[u8],
         limit: usize,
     ) -> Result<Vec<Pair>, QueueError> {
+        self.range_as(from, to, limit, |key, value| (key.to_vec(), value.to_vec()))
+    }
+
+    /// As [`Index::range`], each pair as what `read` makes of it.
+    pub(super) fn range_as<T>(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        mut read: impl FnMut(&[u8], &[u8]) -> T,
+    ) -> Result<Vec<T>, QueueError> {
         let lately = self.inner.read();
-        let mut found = Vec::new();
+        let (mut found, mut first) = (Vec::new(), None);
+        let mut take = |key: &[u8], value: &[u8]| {
+            first.get_or_insert_with(|| Key::from(key));
+            found.push(read(key, value));
+            found.len() < limit
+        };
+        let mut is_over = limit == 0;
         let mut next = Some(self.inner.gaps().end_of(from));
-        while let Some(from) = next.take().filter(|from| **from <= *to && found.len() < limit) {
+        while let Some(from) = next.take().filter(|from| **from <= *to && !is_over) {
             let page = self.inner.page_near(&from, &lately)?;
-            let pairs = page.as_ref().map_or(Ok(Vec::new()), |page| read_page(&page.bytes))?;
-            let end = page.as_ref().and_then(|page| page.end.clone());
+            let end = page.as_ref().and_then(|page| page.end().map(Key::from));
             // This page's part of the range.
             let part = match end.as_deref().filter(|end| *end <= to) {
                 Some(end) => (Bound::Included(&*from), Bound::Excluded(end)),
                 None => (Bound::Included(&*from), Bound::Included(to)),
             };
-            lately.merge(&pairs, part, limit, &mut found);
+            let stored = page.iter().flat_map(|page| page.pairs_from(&from));
+            is_over = !lately.merge(stored, part, &mut take);
             next = end;
         }
-        match found.first() {
-            Some((first, _)) => self.inner.gaps().add(from, first),
+        match first {
+            Some(first) => self.inner.gaps().add(from, &first),
             None if limit > 0 => self.inner.gaps().add(from, &[to, &[0]].concat()),
             None => {}
         }
@@ -252,15 +271,15 @@ impl Inner {
         &self,
         key: &[u8],
         _lately: &RwLockReadGuard<'_, Lately>,
-    ) -> Result<Option<Page>, QueueError> {
+    ) -> Result<Option<Arc<NearPage>>, QueueError> {
         let Some(store) = &self.store else { return Ok(None) };
-        let kind = key.first().copied();
-        if let Some(page) = self.last_pages().get(&kind).filter(|page| page.is_of(key)) {
-            return Ok(Some(page.clone()));
+        let known = self.near().page_of(key);
+        if known.is_some() {
+            return Ok(known);
         }
-        let page = store.page_of(key)?;
+        let page = store.page_of(key)?.map(NearPage::new).transpose()?.map(Arc::new);
         if let Some(page) = &page {
-            self.last_pages().insert(kind, page.clone());
+            self.near().keep(page);
         }
         Ok(page)
     }
@@ -269,8 +288,8 @@ impl Inner {
         self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn last_pages(&self) -> MutexGuard<'_, BTreeMap<Option<u8>, Page>> {
-        self.last_pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn near(&self) -> MutexGuard<'_, Near> {
+        self.near.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets what is fresh apart to be written out; false when nothing is.
@@ -315,7 +334,7 @@ impl Inner {
         match &written {
             Ok(()) => {
                 lately.frozen = None;
-                self.last_pages().clear();
+                self.near().clear();
             }
             Err(failed) => lately.failed = Some(failed.clone()),
         }
@@ -326,7 +345,7 @@ impl Inner {
 /// The pages that these changes make.
 fn pages_of(store: &Store, changes: &Changes) -> Result<Vec<pages::Stored>, QueueError> {
     let mut stored = Vec::new();
-    let mut changes = changes.iter().map(|(k, v)| (k.as_slice(), v.as_deref())).peekable();
+    let mut changes = changes.iter().map(|(k, v)| (&**k, v.as_deref())).peekable();
     while let Some((key, _)) = changes.peek() {
         let page = store.page_of(key)?;
         let (low, end, bytes) = match &page {
@@ -343,7 +362,7 @@ fn pages_of(store: &Store, changes: &Changes) -> Result<Vec<pages::Stored>, Queu
 }
 
 impl Lately {
-    fn take(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, is_on_disk: bool) {
+    fn take(&mut self, key: Key, value: Option<Vec<u8>>, is_on_disk: bool) {
         if value.is_none() && !is_on_disk {
             self.fresh.remove(&key);
             return;
@@ -363,32 +382,35 @@ impl Lately {
     }
 
     /// What is known of a key here.
-    fn known(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+    fn known(&self, key: &Key) -> Option<Option<&[u8]>> {
         let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(key));
         self.fresh.get(key).or_else(frozen).map(Option::as_deref)
     }
 
-    /// Adds the pairs of a page and what changed lately, in this part, to what was found.
-    fn merge(
+    /// Passes the pairs of a page and what changed lately, in this part, to `take`, until it has
+    /// enough; false then.
+    fn merge<'a>(
         &self,
-        page: &[pages::Pair<'_>],
+        page: impl Iterator<Item = pages::Pair<'a>>,
         part: (Bound<&[u8]>, Bound<&[u8]>),
-        limit: usize,
-        found: &mut Vec<Pair>,
-    ) {
+        take: &mut impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> bool {
         static NONE: Changes = BTreeMap::new();
         let changed = |changes| range_of(changes, part).peekable();
         let mut fresh = changed(&self.fresh);
         let mut frozen = changed(self.frozen.as_deref().unwrap_or(&NONE));
-        let inside = page.iter().filter(|(key, _)| RangeBounds::<[u8]>::contains(&part, *key));
-        let mut stored = inside.map(|(key, value)| (*key, Some(*value))).peekable();
-        while found.len() < limit {
+        let inside = page.take_while(|(key, _)| RangeBounds::<[u8]>::contains(&part, *key));
+        let mut stored = inside.map(|(key, value)| (key, Some(value))).peekable();
+        loop {
             let keys = [fresh.peek(), frozen.peek(), stored.peek()];
-            let Some(key) = keys.into_iter().flatten().map(|(key, _)| *key).min() else { return };
+            let Some(key) = keys.into_iter().flatten().map(|(key, _)| *key).min() else {
+                return true;
+            };
             // All three step over the key; the youngest knows best.
             let values = [step(&mut fresh, key), step(&mut frozen, key), step(&mut stored, key)];
-            if let Some(Some(value)) = values.into_iter().flatten().next() {
-                found.push((key.to_vec(), value.to_vec()));
+            let value = values.into_iter().flatten().next().flatten();
+            if value.is_some_and(|value| !take(key, value)) {
+                return false;
             }
         }
     }
@@ -400,7 +422,7 @@ fn range_of<'a>(
     changes: &'a Changes,
     part: (Bound<&[u8]>, Bound<&[u8]>),
 ) -> impl Iterator<Item = Change<'a>> {
-    changes.range::<[u8], _>(part).map(|(key, value)| (key.as_slice(), value.as_deref()))
+    changes.range::<[u8], _>(part).map(|(key, value)| (&**key, value.as_deref()))
 }
 
 fn step<'a>(

@@ -33,16 +33,20 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Vec<Pair<'_>>> {
     Some(pairs)
 }
 
-/// The value of a key in a page; `None` when its bytes, as far as they were read, are no page.
-pub(super) fn find<'a>(mut bytes: &'a [u8], wanted: &[u8]) -> Option<Option<&'a [u8]>> {
-    while !bytes.is_empty() {
-        let ((key, value), rest) = first(bytes)?;
-        if key >= wanted {
-            return Some(Some(value).filter(|_| key == wanted));
-        }
-        bytes = rest;
+/// Where the pairs of a page begin; `None` when its bytes are no page.
+pub(super) fn starts(bytes: &[u8]) -> Option<Vec<usize>> {
+    let mut starts = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        starts.push(bytes.len() - rest.len());
+        (_, rest) = first(rest)?;
     }
-    Some(None)
+    Some(starts)
+}
+
+/// The pair that begins there.
+pub(super) fn pair_at(bytes: &[u8], start: usize) -> Option<Pair<'_>> {
+    first(bytes.get(start..)?).map(|(pair, _)| pair)
 }
 
 /// The first pair, and what follows it.
@@ -168,7 +172,7 @@ mod tests {
     fn bytes_that_are_no_page_are_noticed() {
         for bytes in [&[1][..], &[9, 0, 0, 0, 0, 0, 1], &[0, 0, 9, 0, 0, 0, 1]] {
             assert_eq!(decode(bytes), None, "{bytes:?}");
-            assert_eq!(find(bytes, b"z"), None, "{bytes:?}");
+            assert_eq!(starts(bytes), None, "{bytes:?}");
         }
     }
 }

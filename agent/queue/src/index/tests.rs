@@ -43,7 +43,7 @@ proptest! {
                 Step::Apply(changes) => {
                     let mut batch = Changes::new();
                     for (number, byte) in changes {
-                        batch.insert(key(number), byte.map(value));
+                        batch.insert(key(number).into(), byte.map(value));
                         match byte {
                             Some(byte) => model.insert(key(number), value(byte)),
                             None => model.remove(&key(number)),
@@ -66,7 +66,7 @@ proptest! {
                 prop_assert_eq!(&index.range(&from, &to, usize::MAX).unwrap(), &want);
                 let some = index.range(&from, &to, 3).unwrap();
                 prop_assert_eq!(&some[..], &want[..want.len().min(3)]);
-                prop_assert_eq!(index.get(&from).unwrap(), model.get(&from).cloned());
+                prop_assert_eq!(index.get(&from.clone().into()).unwrap(), model.get(&from).cloned());
             }
         }
     }
@@ -79,9 +79,9 @@ fn changes_that_pile_up_are_written_behind_and_stay_readable() {
     let count = 40_000_u32;
     for batch in 0..40 {
         let numbers = (0..1000).map(|number| number * 40 + batch);
-        let changes = numbers.map(|n: u32| (n.to_be_bytes().to_vec(), Some(vec![1; 1000])));
+        let changes = numbers.map(|n: u32| (Key::from(&n.to_be_bytes()[..]), Some(vec![1; 1000])));
         index.apply(changes.collect()).unwrap();
-        assert_eq!(index.get(&batch.to_be_bytes()).unwrap(), Some(vec![1; 1000]));
+        assert_eq!(index.get(&batch.to_be_bytes()[..].into()).unwrap(), Some(vec![1; 1000]));
     }
     assert!(index.inner.read().fresh_bytes < MOST_BEHIND + 2 * WRITE_OUT);
     let all = index.range(&[], &[0xff; 5], usize::MAX).unwrap();
@@ -123,7 +123,7 @@ fn readers_see_everything_while_it_is_written_out() {
                 let seen = numbers.iter().copied().filter(must);
                 assert!(seen.eq((0..to).filter(must)), "{from}..{to}: {numbers:?}");
                 for number in [from / 100 * 100, from.midpoint(to)] {
-                    let value = index.get(&key(number)).unwrap();
+                    let value = index.get(&key(number).into()).unwrap();
                     let is_there =
                         number < to && (stays(number) || number >= head.load(Ordering::SeqCst));
                     assert!(value.is_some() || !is_there, "{number} of {from}..{to}");
@@ -132,13 +132,13 @@ fn readers_see_everything_while_it_is_written_out() {
         };
         let readers = [scope.spawn(reads), scope.spawn(reads)];
         for number in (0..LONG).step_by(50) {
-            let new = (number..number + 50).map(|number| (key(number), Some(vec![7; 300])));
+            let new = (number..number + 50).map(|number| (key(number).into(), Some(vec![7; 300])));
             index.apply(new.collect()).unwrap();
             tail.store(number + 50, Ordering::SeqCst);
             if let Some(old) = number.checked_sub(HELD) {
                 head.store(old + 50, Ordering::SeqCst);
                 let gone = (old..old + 50).filter(|number| !stays(*number));
-                index.apply(gone.map(|number| (key(number), None)).collect()).unwrap();
+                index.apply(gone.map(|number| (key(number).into(), None)).collect()).unwrap();
             }
         }
         is_over.store(true, Ordering::SeqCst);

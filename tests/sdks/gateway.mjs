@@ -352,6 +352,7 @@ async function models() {
 async function errors() {
   const { BadRequestError, InternalServerError, NotFoundError, PermissionDeniedError, RateLimitError } = OpenAI;
   const to = (model, more) => () => ask("hello", { model, ...more });
+  await raises("not offered", NotFoundError, "unknown_path", () => client.files.list());
   let error = await raises("unknown model", NotFoundError, "model_not_found", to("nobody"));
   holds(error.message, error.message.includes("near") && error.message.includes("any"));
   check("its place", [error.status, error.param, error.type], [404, "model", "invalid_request_error"]);
@@ -413,15 +414,21 @@ async function connections() {
 async function tokens() {
   const { AuthenticationError, NotFoundError, PermissionDeniedError, RateLimitError } = OpenAI;
   const keys = JSON.parse(process.env.KEYS);
-  const refused = async (what, kind, code, call) => check(what, (await thrown(what, kind, call)).code, code);
   const messages = [{ role: "user", content: "hello" }];
   const create = (of, model, headers, more) =>
     of.chat.completions.create({ model, messages, ...more }, { headers });
   const internal = { "Holdfast-Class": "internal" };
   for (const more of [{}, { stream: true }]) {
-    await refused("unknown", AuthenticationError, "invalid_api_key", () => create(client, "near", internal, more));
+    await raises("unknown", AuthenticationError, "invalid_api_key", () => create(client, "near", internal, more));
   }
-  await refused("unknown, a list", AuthenticationError, "invalid_api_key", () => client.models.list());
+  await raises("unknown, a list", AuthenticationError, "invalid_api_key", () => client.models.list());
+  // A form goes out in pieces, and its refusal comes before the last of them.
+  for (const size of [4, 48_024, 3_000_000]) {
+    const file = await OpenAI.toFile(Buffer.concat([Buffer.from("RIFF"), Buffer.alloc(size)]), "a.wav");
+    await raises(`unknown, a recording of ${size}`, AuthenticationError, "invalid_api_key", () =>
+      client.audio.transcriptions.create({ model: "near", file }),
+    );
+  }
   const near = client.withOptions({ apiKey: keys.near });
   check("its own", said(await create(near, "near", internal)), "openai says hello");
   const stream = await create(near, "near", internal, { stream: true });
@@ -431,12 +438,12 @@ async function tokens() {
     ["class", "near", PUBLIC],
     ["no class", "near", {}],
   ]) {
-    await refused(what, PermissionDeniedError, "insufficient_permissions", () => create(near, model, headers));
+    await raises(what, PermissionDeniedError, "insufficient_permissions", () => create(near, model, headers));
   }
   const ids = [];
   for await (const model of near.models.list()) ids.push(model.id);
   check("what it may ask", ids, ["near"]);
-  await refused("not to be seen", NotFoundError, "model_not_found", () => near.models.retrieve("other"));
+  await raises("not to be seen", NotFoundError, "model_not_found", () => near.models.retrieve("other"));
   const twice = client.withOptions({ apiKey: keys.twice });
   for (const time of [1, 2]) check(`${time} of 2`, said(await create(twice, "near", internal)), "openai says hello");
   const error = await thrown("too often", RateLimitError, () => create(twice, "near", internal));

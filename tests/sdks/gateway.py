@@ -230,6 +230,7 @@ def models():
 
 
 def errors():
+    raises("not offered", openai.NotFoundError, "unknown_path", client.files.list)
     error = raises("unknown model", openai.NotFoundError, "model_not_found", lambda: ask(model="nobody"))
     assert "near" in str(error) and "any" in str(error), error
     kept = {"Holdfast-Class": "restricted"}
@@ -289,22 +290,19 @@ def tokens():
     def create(of, model, headers, **more):
         return of.chat.completions.create(model=model, messages=messages, extra_headers=headers, **more)
 
-    def refused(what, kind, code, call):
-        check(what, thrown(what, kind, call).code, code)
-
     unknown, code = openai.AuthenticationError, "invalid_api_key"
-    refused("unknown", unknown, code, lambda: create(client, "near", internal))
-    refused("unknown, a stream", unknown, code, lambda: create(client, "near", internal, stream=True))
-    refused("unknown, a list", unknown, code, client.models.list)
+    raises("unknown", unknown, code, lambda: create(client, "near", internal))
+    raises("unknown, a stream", unknown, code, lambda: create(client, "near", internal, stream=True))
+    raises("unknown, a list", unknown, code, client.models.list)
     near = client.with_options(api_key=keys["near"])
     check("its own", create(near, "near", internal).choices[0].message.content, "openai says hello")
     check("its own in pieces", words(create(near, "near", internal, stream=True))[0], "openai says hello")
     denied, code = openai.PermissionDeniedError, "insufficient_permissions"
-    refused("model", denied, code, lambda: create(near, "other", internal))
-    refused("class", denied, code, lambda: create(near, "near", {"Holdfast-Class": "public"}))
-    refused("no class", denied, code, lambda: create(near, "near", {}))
+    raises("model", denied, code, lambda: create(near, "other", internal))
+    raises("class", denied, code, lambda: create(near, "near", {"Holdfast-Class": "public"}))
+    raises("no class", denied, code, lambda: create(near, "near", {}))
     check("what it may ask", [model.id for model in near.models.list()], ["near"])
-    refused("not to be seen", openai.NotFoundError, "model_not_found", lambda: near.models.retrieve("other"))
+    raises("not to be seen", openai.NotFoundError, "model_not_found", lambda: near.models.retrieve("other"))
     twice = client.with_options(api_key=keys["twice"])
     for time in [1, 2]:
         check(f"{time} of 2", create(twice, "near", internal).choices[0].message.content, "openai says hello")

@@ -32,9 +32,10 @@ const COUNTERS: [(&str, &str); 19] = [
     ("holdfast_webhook_posts_total", "Posts to webhooks, by how they came out"),
     ("holdfast_written_bytes_total", "Bytes that the queue wrote to disk, by purpose"),
 ];
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 9] = [
     ("holdfast_budget_left_micros", "Millionths of the currency that a destination may cost today"),
     ("holdfast_clock_trusted", "1 while NTP keeps the date, else 0"),
+    ("holdfast_destination_circuit", "0 closed: asked; 1 half open: one tries; 2 open: left alone"),
     ("holdfast_drain_window", "Held requests that may be under way to a destination at once"),
     ("holdfast_link_up", "1 while a destination is reached, else 0"),
     ("holdfast_queue_bytes", "Bytes of the queue: held, live, allocated, index"),

@@ -20,6 +20,7 @@ pub mod access;
 pub mod answer;
 pub mod api;
 pub mod asked;
+pub mod balance;
 pub mod cli;
 pub mod clock;
 pub mod config;

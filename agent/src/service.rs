@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Reason};
 use crate::asked::Asked;
+use crate::balance::Balancing;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::engine::{Engine, EngineError, Terms};
@@ -48,6 +49,8 @@ pub struct Service {
     pub escalator: Arc<Escalator>,
     /// The destinations, in the order in which they are asked.
     pub destinations: Arc<[Destination]>,
+    /// Which of several destinations of a task comes first.
+    pub balancing: Arc<Balancing>,
     /// The policy in force.
     pub policy: Arc<Policy>,
     /// What stored times are in.
@@ -343,10 +346,10 @@ impl Service {
 
     async fn send(&self, mut journey: Journey<'_>, names: &[String]) -> Result<Reply, AskError> {
         let mut may_work_later = false;
-        for name in names {
-            let Some(destination) = self.destinations.iter().find(|each| each.name == *name) else {
-                continue;
-            };
+        let is_named = |each: &&Destination| names.contains(&each.name);
+        let named = self.destinations.iter().filter(is_named).collect();
+        for destination in self.escalator.for_task(&self.balancing, journey.request, named) {
+            let name = &destination.name;
             let cleared = match self.policy.clear(journey.request, destination) {
                 Ok(cleared) => cleared,
                 Err(denied) => {

@@ -11,6 +11,8 @@
 
 mod budget;
 mod chat;
+mod circuit;
+mod circuits;
 mod credential;
 mod download;
 mod endpoint;
@@ -21,10 +23,12 @@ pub(crate) mod fakes;
 mod holdfast;
 mod hook;
 mod http;
+mod latency;
 mod limits;
 pub mod link;
 mod links;
 mod local;
+mod outlook;
 mod passage;
 mod pause;
 mod probe;
@@ -71,6 +75,7 @@ use crate::answer::Answer;
 use crate::destination::{Destination, Protocol};
 use crate::policy::Cleared;
 use crate::price::Content;
+use crate::request::TaskName;
 
 /// Sends requests to the configured destinations.
 #[derive(Debug)]
@@ -143,25 +148,48 @@ impl Escalator {
         self.freed.subscribe()
     }
 
-    /// What `name` would do with a request that came now.
-    pub fn standing(&self, name: &str, share: Share) -> Standing {
+    /// For how long nothing that is held of `task` goes to `name`, since it fails on everything that it
+    /// is asked.
+    pub fn rest(&self, name: &str, task: &TaskName) -> Option<Duration> {
+        self.endpoint(name)?.rest(Some(task))
+    }
+
+    /// Whether `name` fails on everybody who asks it `task`, as far as is known.
+    pub fn is_failing(&self, name: &str, task: &TaskName) -> bool {
+        self.endpoint(name).is_some_and(|endpoint| {
+            let model = endpoint.destination.model(task);
+            !endpoint.circuits.is_closed(model)
+        })
+    }
+
+    /// What `name` would do with something held, of `task` or of any, that came now.
+    pub fn standing(&self, name: &str, task: Option<&TaskName>, share: Share) -> Standing {
         let Some(endpoint) = self.endpoint(name) else { return Standing::LinkDown };
         if self.links.get(name).is_down() {
             return Standing::LinkDown;
         }
         match endpoint.paused.get(Instant::now()) {
             Some(pause) => Standing::Paused(pause.left()),
-            None => endpoint.turns.standing(share),
+            None => match endpoint.rest(task) {
+                Some(left) => Standing::Paused(left),
+                None => endpoint.turns.standing(share),
+            },
         }
     }
 
-    /// Takes a turn at `name` for a request with a body of `bytes`, if it has one now.
+    /// Takes a turn at `name` for a held request of `task` with a body of `bytes`, if it has one now.
     ///
     /// # Errors
     /// Why it has none.
-    pub fn try_turn(&self, name: &str, share: Share, bytes: u64) -> Result<Turn, Standing> {
-        match (self.standing(name, share), self.endpoint(name)) {
-            (Standing::Open, Some(endpoint)) => endpoint.try_turn(share, bytes),
+    pub fn try_turn(
+        &self,
+        name: &str,
+        task: &TaskName,
+        share: Share,
+        bytes: u64,
+    ) -> Result<Turn, Standing> {
+        match (self.standing(name, Some(task), share), self.endpoint(name)) {
+            (Standing::Open, Some(endpoint)) => endpoint.try_turn(task, share, bytes),
             (standing, _) => Err(standing),
         }
     }
@@ -210,6 +238,8 @@ impl Escalator {
         let bytes = u64::try_from(request.media.bytes().len()).unwrap_or(u64::MAX);
         let mut errand = Errand {
             destination,
+            id: request.id,
+            model: destination.model(&request.task),
             hops: request.hops,
             bytes,
             content: Content::default(),

@@ -1,5 +1,5 @@
-//! Owns the way of every send, whoever is asked what: link, pause, credential, turn, money and token
-//! before it, and what is noted when it is over.
+//! Owns the way of every send, whoever is asked what: link, pause, circuit, credential, turn, money and
+//! token before it, and what is noted when it is over.
 //!
 //! **Invariant:** what goes out has a turn, with the most that it may cost noted on disk; what it cost
 //! in the end is settled once, and what was cut off never counts as less than was set apart.
@@ -10,6 +10,7 @@ use std::time::Duration;
 use holdfast_chat::Usage;
 
 use super::Escalator;
+use super::circuits::Pass;
 use super::credential::Secret;
 use super::endpoint::Endpoint;
 use super::error::SendError;
@@ -19,12 +20,17 @@ use super::purse::Spent;
 use super::turn::Turn;
 use crate::destination::Destination;
 use crate::price::{self, Content};
+use crate::queue::RequestId;
 use crate::request::MAX_HOPS;
 
 /// What is to be sent, as far as it matters before it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Errand<'a> {
     pub(super) destination: &'a Destination,
+    /// The name of what is asked.
+    pub(super) id: RequestId,
+    /// The model that is asked, or the task of another agent.
+    pub(super) model: &'a str,
     /// Agents that it came through.
     pub(super) hops: u8,
     /// Bytes that are posted.
@@ -45,6 +51,8 @@ pub(super) struct Passage {
     endpoint: Arc<Endpoint>,
     links: Arc<Links>,
     turn: Turn,
+    id: RequestId,
+    pass: Pass,
     secret: Option<Secret>,
     token: Option<Secret>,
     limit: Limit,
@@ -84,6 +92,9 @@ impl Escalator {
         self.check_link(endpoint)?;
         let secret = endpoint.secret().await?;
         endpoint.check_pause(secret.as_ref())?;
+        if turn.as_ref().is_none_or(|turn| !turn.has_pass()) {
+            endpoint.check_circuit(errand.model)?;
+        }
         let mut turn = match turn.filter(|turn| turn.destination() == endpoint.destination.name) {
             Some(mut turn) => {
                 turn.set_apart(most).map_err(|renews_in| SendError::OverBudget {
@@ -97,6 +108,10 @@ impl Escalator {
         // The wait for a turn may have been long.
         self.check_link(endpoint)?;
         endpoint.check_pause(secret.as_ref())?;
+        let pass = match turn.take_pass() {
+            Some(pass) => pass,
+            None => endpoint.admit(errand.model)?,
+        };
         let token = endpoint.token(secret.as_ref(), limit.deadline()).await?;
         self.purse.note().await.map_err(|error| {
             let cause = error.to_string();
@@ -104,8 +119,8 @@ impl Escalator {
         })?;
         turn.goes_out();
         let (endpoint, links) = (Arc::clone(endpoint), Arc::clone(&self.links));
-        let Errand { content, tokens_out, .. } = *errand;
-        Ok(Passage { endpoint, links, turn, secret, token, limit, content, tokens_out })
+        let (limit, Errand { id, content, tokens_out, .. }) = (limit.begun_now(), *errand);
+        Ok(Passage { endpoint, links, turn, id, pass, secret, token, limit, content, tokens_out })
     }
 
     /// The endpoint of a destination that is configured just as the policy saw it.
@@ -126,9 +141,13 @@ impl Escalator {
 impl Passage {
     /// What a protocol needs for its calls.
     pub(super) fn exchange(&self) -> Exchange<'_> {
-        let Endpoint { destination, http, .. } = &*self.endpoint;
         let (secret, token) = (self.secret.as_ref(), self.token.as_ref());
-        Exchange::new(destination, http, &self.links, secret, token, self.limit)
+        Exchange::new(&self.endpoint, &self.links, secret, token, self.limit)
+    }
+
+    /// Takes in that the answer has begun.
+    pub(super) fn answers(&mut self) {
+        self.pass.answered();
     }
 
     pub(super) fn destination(&self) -> &Destination {
@@ -136,7 +155,7 @@ impl Passage {
     }
 
     /// Ends it, `usage` being what was counted; tells what an answer cost, where that has a price.
-    pub(super) fn end(self, end: End<'_>, usage: Option<&Usage>) -> Option<u64> {
+    pub(super) fn end(mut self, end: End<'_>, usage: Option<&Usage>) -> Option<u64> {
         let limits = &self.endpoint.destination.limits;
         let counted = usage.filter(|usage| usage.input > 0);
         let counted = counted.map(|usage| price::of(limits, &self.content, Some(usage)));
@@ -153,10 +172,17 @@ impl Passage {
             }
             End::Broken(error) => (Spent::AtLeast(counted.unwrap_or_default()), error),
         };
-        self.turn.end(spent);
-        if let Some(error) = error {
-            self.endpoint.note(error, self.secret.as_ref(), self.token.as_ref());
+        match (end, error) {
+            (End::Answered, _) => self.pass.answered(),
+            (_, Some(error)) => {
+                self.pass.failed(self.id, error);
+                self.endpoint.note(error, self.secret.as_ref(), self.token.as_ref());
+            }
+            (_, None) => {}
         }
+        // What was seen is known before the place is free.
+        drop(self.pass);
+        self.turn.end(spent);
         limits.has_prices().then_some(cost)
     }
 

@@ -23,6 +23,7 @@ use crate::destination::{Chat, Destination, Protocol, Zone};
 use crate::inquiry::{Inquiry, Terms, Texts};
 use crate::policy::Cleared;
 use crate::price::{Content, wav_ms};
+use crate::queue::RequestId;
 
 /// Vectors are longer than other answers: so many bytes are read of them at most.
 const MAX_VECTORS: usize = 32 << 20;
@@ -52,7 +53,7 @@ impl Escalator {
             let (chat, conversation) = (talked_to(destination)?, cut(destination, matter));
             let call = chat.dialect.call(&chat.model, &conversation);
             let call = fitted(destination, terms, call)?;
-            let errand = errand(destination, terms, &conversation, &call, within);
+            let errand = errand(destination, (*id, terms), &conversation, &call, within);
             let passage = self.enter(&errand, None).await?;
             let key = key(terms, &id.to_string());
             let result = answered(&passage.exchange(), chat, call, &key).await;
@@ -94,7 +95,7 @@ impl Escalator {
         let (chat, conversation) = (talked_to(destination)?, cut(destination, matter));
         let call = chat.dialect.call_streamed(&chat.model, &conversation);
         let call = fitted(destination, terms, call)?;
-        let errand = errand(destination, terms, &conversation, &call, within);
+        let errand = errand(destination, (*id, terms), &conversation, &call, within);
         let passage = self.enter(&errand, None).await?;
         let exchange = passage.exchange();
         let call = posted(&exchange, chat, call, &key(terms, &id.to_string()));
@@ -123,7 +124,7 @@ impl Escalator {
             let call = chat.dialect.embed(&chat.model, &matter.inputs, matter.dimensions);
             let call = fitted(destination, terms, call)?;
             let content = Content { text_bytes: length(&call.body), ..Content::default() };
-            let errand = Errand { tokens_out: Some(0), ..plain(destination, terms, within) };
+            let errand = Errand { tokens_out: Some(0), ..plain(destination, (*id, terms), within) };
             let errand = Errand { content, bytes: length(&call.body), ..errand };
             let passage = self.enter(&errand, None).await?;
             let exchange = passage.exchange();
@@ -196,7 +197,12 @@ impl Telling {
             }
         }
         match (read, chunk) {
-            (Ok(()), Some(_)) => Ok(true),
+            (Ok(()), Some(_)) => {
+                if let Some(course) = self.course.as_mut().filter(|_| events.len() > before) {
+                    course.passage.answers();
+                }
+                Ok(true)
+            }
             (Ok(()), None) => {
                 self.end();
                 Ok(false)
@@ -281,7 +287,7 @@ pub(super) fn passed_on(destination: &Destination, terms: &Terms) -> Vec<(&'stat
 
 fn cut_off(destination: String) -> SendError {
     let cause = "its stream ended before its answer did".to_owned();
-    SendError::Interrupted { destination, cause }
+    SendError::Interrupted { destination, cause, waited: None }
 }
 
 /// What is known of the model there; a destination that is asked tasks alone is not talked to.
@@ -297,10 +303,7 @@ fn cut<'a>(
     destination: &Destination,
     conversation: &'a Conversation,
 ) -> std::borrow::Cow<'a, Conversation> {
-    let most = match &destination.protocol {
-        Protocol::Chat(chat) => chat.max_tokens,
-        Protocol::Holdfast => None,
-    };
+    let most = destination.max_tokens();
     match most.filter(|most| conversation.max_tokens.is_none_or(|asked| asked > *most)) {
         Some(most) => {
             std::borrow::Cow::Owned(Conversation { max_tokens: Some(most), ..conversation.clone() })
@@ -315,11 +318,17 @@ pub(super) fn key(terms: &Terms, id: &str) -> String {
 
 pub(super) fn plain<'a>(
     destination: &'a Destination,
-    terms: &Terms,
+    (id, terms): (RequestId, &Terms),
     within: Duration,
 ) -> Errand<'a> {
+    let model = match &destination.protocol {
+        Protocol::Chat(chat) => chat.model.as_str(),
+        Protocol::Holdfast => "",
+    };
     Errand {
         destination,
+        id,
+        model,
         hops: terms.hops,
         bytes: 0,
         content: Content::default(),
@@ -331,7 +340,7 @@ pub(super) fn plain<'a>(
 
 fn errand<'a>(
     destination: &'a Destination,
-    terms: &Terms,
+    asked: (RequestId, &Terms),
     conversation: &Conversation,
     call: &chat::Call,
     within: Duration,
@@ -339,7 +348,7 @@ fn errand<'a>(
     let bytes = length(&call.body);
     let content = content(conversation, bytes);
     let tokens_out = conversation.max_tokens;
-    Errand { bytes, content, tokens_out, ..plain(destination, terms, within) }
+    Errand { bytes, content, tokens_out, ..plain(destination, asked, within) }
 }
 
 /// What is in a conversation that becomes so many bytes.

@@ -1,8 +1,9 @@
 //! Owns the way of an inquiry: which destinations the name of its model means, who of them is asked,
 //! and what is told when nobody answers.
 //!
-//! The destinations are asked one after the other, as far as the class lets it go there; the next one is
-//! asked after a failure, as long as nothing of an answer was given to the caller and there is time.
+//! The destinations are asked one after the other, as far as the class lets it go there, in the order of
+//! the route ([`balance`](crate::balance)); the next one is asked after a failure, as long as nothing of
+//! an answer was given to the caller and there is time.
 //!
 //! **Invariant:** whatever leaves the device goes through [`Policy::clear`](crate::policy::Policy::clear);
 //! nothing is asked again once a piece of an answer is out of here.
@@ -22,10 +23,12 @@ use tokio::time::Instant;
 pub use self::plan::Route;
 pub use self::refused::Refused;
 use crate::answer::Reason;
+use crate::balance::Balance;
 use crate::destination::{Destination, Zone};
 use crate::escalate::{SendError, Telling, Told};
-use crate::inquiry::{Inquiry, Recording, Texts};
+use crate::inquiry::{Inquiry, Matter, Recording, Texts};
 use crate::policy::Cleared;
+use crate::price;
 use crate::service::Service;
 
 /// The way of inquiries.
@@ -143,28 +146,31 @@ impl Gateway {
     }
 
     /// Asks the destinations that `model` means, one after the other.
-    async fn along<'a, M, A>(
+    async fn along<'a, M: Matter, A>(
         &'a self,
         model: &str,
         inquiry: &'a Inquiry<M>,
         send: impl Fn(Cleared<'a, Inquiry<M>>, Duration) -> BoxFuture<'a, Result<Told<A>, SendError>>,
     ) -> Result<(Told<A>, &'a Destination), Refused> {
         let begun = Instant::now();
-        let meant = plan::meant(model, &self.service.destinations, &self.routes);
+        let (meant, route) = plan::meant(model, &self.service.destinations, &self.routes);
         if meant.is_empty() {
             return Err(self.unknown(model));
         }
         let (mut errors, mut reasons) = (Vec::new(), Vec::new());
+        let mut allowed = Vec::with_capacity(meant.len());
         for destination in meant {
-            let cleared = match self.service.policy.clear(inquiry, destination) {
-                Ok(cleared) => cleared,
+            match self.service.policy.clear(inquiry, destination) {
+                Ok(cleared) => allowed.push(cleared),
                 Err(denied) => {
                     let (class, zone) = (denied.class, denied.zone);
                     let destination = denied.destination;
                     reasons.push(Reason::ClassForbids { class, destination, zone });
-                    continue;
                 }
-            };
+            }
+        }
+        for cleared in self.in_order(route, inquiry, allowed) {
+            let destination = cleared.destination();
             let left = inquiry.terms.within.saturating_sub(begun.elapsed());
             if left.is_zero() && !errors.is_empty() {
                 break;
@@ -179,6 +185,32 @@ impl Gateway {
             }
         }
         Err(Refused::of(errors, reasons))
+    }
+
+    /// The destinations that the class may go to, in the order in which they are asked.
+    fn in_order<'a, M: Matter>(
+        &self,
+        route: Option<&Route>,
+        inquiry: &Inquiry<M>,
+        allowed: Vec<Cleared<'a, Inquiry<M>>>,
+    ) -> Vec<Cleared<'a, Inquiry<M>>> {
+        let Some(Route { balancing, .. }) = route else { return allowed };
+        let asked: Vec<_> = allowed
+            .iter()
+            .map(|cleared| {
+                let destination = cleared.destination();
+                (destination, plan::model_of(destination).unwrap_or_default())
+            })
+            .collect();
+        let price = |destination: &Destination| match balancing.balance {
+            Balance::Price => {
+                let (content, most) = (inquiry.matter.content(), inquiry.matter.tokens_out());
+                price::likely(&destination.limits, &content, most)
+            }
+            Balance::Order | Balance::Weight | Balance::Latency => 0,
+        };
+        let order = self.service.escalator.in_order(balancing, &asked, price);
+        order.into_iter().filter_map(|index| allowed.get(index).copied()).collect()
     }
 
     fn unknown(&self, model: &str) -> Refused {

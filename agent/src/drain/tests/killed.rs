@@ -48,6 +48,7 @@ fn drain(queue: &Queue, dir: &Path, destination: &Destination) -> Drain {
         queue: queue.clone(),
         escalator: Arc::new(Escalator::new(&destinations, hints, purse).unwrap()),
         destinations: destinations.into(),
+        balancing: Arc::default(),
         policy: Arc::new(Policy::default()),
         clock,
         max_attempts: 20,

@@ -54,13 +54,15 @@ impl FromStr for Balance {
     }
 }
 
-/// A rule, with the weights that it goes by.
+/// A rule, with what it goes by, and when a second one is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Balancing {
     /// The rule.
     pub balance: Balance,
     /// Weights by the destinations' names; 1 where there is none, and 0 is asked when nobody else can be.
     pub weights: BTreeMap<String, u32>,
+    /// When the next one is asked beside one whose first byte has not come.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Balancing {

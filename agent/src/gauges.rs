@@ -11,13 +11,14 @@ use crate::engine::{Engine, Load, ModelEntry, Readiness};
 use crate::queue::Stats;
 
 /// Counters with their meaning, as `/metrics` shows it.
-const COUNTERS: [(&str, &str); 19] = [
+const COUNTERS: [(&str, &str); 20] = [
     ("holdfast_drained_total", "Held requests that were tried, by how that came out"),
     ("holdfast_escalation_tokens_total", "Tokens that destinations charged"),
     ("holdfast_escalations_total", "Requests sent to a destination, by how that came out"),
     ("holdfast_expired_total", "Requests whose time to live ended before their answer"),
     ("holdfast_fleet_results_total", "Results that the controller acknowledged"),
     ("holdfast_forgotten_total", "Kept answers that were removed, by the rule that did it"),
+    ("holdfast_hedges_total", "Second attempts beside a slow first one, by how they came out"),
     ("holdfast_model_runs_total", "Runs of a model; one can answer several"),
     ("holdfast_panics_total", "Parts of the agent that failed and began again"),
     ("holdfast_process_written_bytes_total", "Bytes that the agent had written to any disk"),

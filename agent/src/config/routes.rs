@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** a route has a name of its own, and names destinations that have a model.
 
+use std::time::Duration;
+
 use super::reader::Section;
 use crate::balance::{Balance, Balancing};
 use crate::destination::{Destination, Protocol};
@@ -56,7 +58,9 @@ pub(super) fn read_balancing(section: &mut Section<'_>, named: &[String]) -> Bal
     if !is_weighed && !weights.is_empty() {
         section.fault("weights", "is given, and balance is not \"weight\"");
     }
-    let balancing = Balancing { balance, weights };
+    let hedge_after = section.optional_integer("hedge_after_ms", 1..=600_000);
+    let hedge_after = hedge_after.map(Duration::from_millis);
+    let balancing = Balancing { balance, weights, hedge_after };
     if is_weighed && !named.is_empty() && named.iter().all(|name| balancing.weight(name) == 0) {
         section.fault("weights", "is 0 for every destination, must be 1..=1000 for one at least");
     }

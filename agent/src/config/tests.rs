@@ -394,7 +394,8 @@ fn who_comes_first_is_read_with_weights_for_those_who_are_named() {
     assert_eq!(balancing.balance, Balance::Weight);
     assert_eq!((balancing.weight("near"), balancing.weight("far")), (1, 0));
     assert_eq!(config.balancing, Balancing::default());
-    let config = with("[requests]\nbalance = \"latency\"").unwrap();
+    let config = with("[requests]\nbalance = \"latency\"\nhedge_after_ms = 40").unwrap();
+    assert_eq!(config.balancing.hedge_after, Some(Duration::from_millis(40)));
     assert_eq!(config.balancing.balance, Balance::Latency);
     for (rest, want) in [
         (
@@ -414,6 +415,7 @@ fn who_comes_first_is_read_with_weights_for_those_who_are_named() {
             route("balance = \"weight\"\nweights = { near = 0, far = 0 }"),
             "routes[0].weights: is 0 for every destination",
         ),
+        (route("hedge_after_ms = 0"), "routes[0].hedge_after_ms: is 0, must be 1..=600000"),
         ("[requests]\nweights = { near = 2 }".to_owned(), "requests.weights: is given"),
     ] {
         let faults = with(&rest).unwrap_err().join("\n");

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::credential::Secret;
 use super::endpoint::Endpoint;
 use super::error::{Fault, SendError, clean};
+use super::hedge::FirstByte;
 use super::http::{
     Call, Flow, Http, HttpError, LONGEST_RETRY_AFTER, Method, Opened, Patience, Reply,
 };
@@ -33,6 +34,8 @@ pub(super) struct Exchange<'a> {
     secret: Option<&'a Secret>,
     token: Option<&'a Secret>,
     limit: Limit,
+    /// Who is told of the first byte.
+    told: Option<&'a FirstByte>,
 }
 
 /// The time that a send has.
@@ -70,12 +73,12 @@ impl<'a> Exchange<'a> {
     pub(super) fn new(
         endpoint: &'a Endpoint,
         links: &'a Links,
-        secret: Option<&'a Secret>,
-        token: Option<&'a Secret>,
+        (secret, token): (Option<&'a Secret>, Option<&'a Secret>),
         limit: Limit,
+        told: Option<&'a FirstByte>,
     ) -> Self {
         let Endpoint { destination, http, latency, .. } = endpoint;
-        Self { destination, http, links, latency, secret, token, limit }
+        Self { destination, http, links, latency, secret, token, limit, told }
     }
 
     /// What proves who we are, if the destination wants that.
@@ -112,7 +115,7 @@ impl<'a> Exchange<'a> {
         let (began, is_question) = (Instant::now(), call.method == Method::Post);
         let mut first_byte = None;
         let up = || {
-            self.links.note(&self.destination.name, Event::Answered);
+            self.comes();
             first_byte = Some(began.elapsed()).filter(|_| is_question);
         };
         match self.http.exchange_up_to(call, self.limit.deadline, most, up).await {
@@ -125,7 +128,7 @@ impl<'a> Exchange<'a> {
     pub(super) async fn open(&self, call: Call, wanted: &str) -> Result<Flow, SendError> {
         let (began, mut first_byte) = (Instant::now(), None);
         let up = || {
-            self.links.note(&self.destination.name, Event::Answered);
+            self.comes();
             first_byte = Some(began.elapsed());
         };
         let Limit { deadline, end, .. } = self.limit;
@@ -140,6 +143,14 @@ impl<'a> Exchange<'a> {
                 Err(self.unusable(self.no_json(&reply.content_type)))
             }
             Err(error) => Err(self.lost(error)),
+        }
+    }
+
+    /// The first byte of an answer comes.
+    fn comes(&self) {
+        self.links.note(&self.destination.name, Event::Answered);
+        if let Some(told) = self.told {
+            told.comes();
         }
     }
 

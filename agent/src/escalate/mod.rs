@@ -20,6 +20,7 @@ mod error;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod hedge;
 mod holdfast;
 mod hook;
 mod http;
@@ -55,6 +56,7 @@ pub use self::credential::CredentialError;
 pub use self::download::{DownloadError, download};
 use self::endpoint::Endpoint;
 pub use self::error::{EscalateError, Fault, Next, SendError};
+pub(crate) use self::hedge::{FirstByte, in_turn};
 pub use self::hook::{Hook, Posted};
 pub use self::http::Method;
 pub use self::limits::Share;
@@ -201,7 +203,18 @@ impl Escalator {
     /// # Errors
     /// [`SendError`], whose [`next`](SendError::next) says what to do.
     pub async fn send(&self, cleared: Cleared<'_>, within: Duration) -> Result<Answer, SendError> {
-        self.counted(&cleared.destination().name, self.attempt(cleared, within, None)).await
+        self.send_watched(cleared, within, &FirstByte::default()).await
+    }
+
+    /// As [`Escalator::send`], for somebody who wants to know of the first byte.
+    pub(crate) async fn send_watched(
+        &self,
+        cleared: Cleared<'_>,
+        within: Duration,
+        first_byte: &FirstByte,
+    ) -> Result<Answer, SendError> {
+        let attempt = self.attempt(cleared, within, None, Some(first_byte));
+        self.counted(&cleared.destination().name, attempt).await
     }
 
     /// As [`Escalator::send`], by somebody who has a turn already.
@@ -214,7 +227,8 @@ impl Escalator {
         cleared: Cleared<'_>,
         within: Duration,
     ) -> Result<Answer, SendError> {
-        self.counted(&cleared.destination().name, self.attempt(cleared, within, Some(turn))).await
+        self.counted(&cleared.destination().name, self.attempt(cleared, within, Some(turn), None))
+            .await
     }
 
     async fn counted<T>(
@@ -233,6 +247,7 @@ impl Escalator {
         cleared: Cleared<'_>,
         within: Duration,
         turn: Option<Turn>,
+        first_byte: Option<&FirstByte>,
     ) -> Result<Answer, SendError> {
         let (request, destination) = (cleared.request(), cleared.destination());
         let bytes = u64::try_from(request.media.bytes().len()).unwrap_or(u64::MAX);
@@ -246,6 +261,7 @@ impl Escalator {
             tokens_out: None,
             cost_limit: None,
             within,
+            first_byte,
         };
         let mut usage = None;
         let (answer, cost_micros) = match &destination.protocol {

@@ -15,8 +15,10 @@ use super::credential::Secret;
 use super::endpoint::Endpoint;
 use super::error::SendError;
 use super::exchange::{Exchange, Limit};
+use super::hedge::FirstByte;
 use super::links::Links;
 use super::purse::Spent;
+use super::tally::Leave;
 use super::turn::Turn;
 use crate::destination::Destination;
 use crate::price::{self, Content};
@@ -43,6 +45,8 @@ pub(super) struct Errand<'a> {
     pub(super) cost_limit: Option<u64>,
     /// How long its caller waits.
     pub(super) within: Duration,
+    /// Who wants to know of the first byte.
+    pub(super) first_byte: Option<&'a FirstByte>,
 }
 
 /// A send on its way.
@@ -53,6 +57,8 @@ pub(super) struct Passage {
     turn: Turn,
     id: RequestId,
     pass: Pass,
+    leave: Leave,
+    first_byte: Option<FirstByte>,
     secret: Option<Secret>,
     token: Option<Secret>,
     limit: Limit,
@@ -119,8 +125,23 @@ impl Escalator {
         })?;
         turn.goes_out();
         let (endpoint, links) = (Arc::clone(endpoint), Arc::clone(&self.links));
-        let (limit, Errand { id, content, tokens_out, .. }) = (limit.begun_now(), *errand);
-        Ok(Passage { endpoint, links, turn, id, pass, secret, token, limit, content, tokens_out })
+        let (limit, first_byte) = (limit.begun_now(), errand.first_byte.cloned());
+        let leave = Leave::new(&self.tally, &endpoint.destination.name);
+        let Errand { id, content, tokens_out, .. } = *errand;
+        Ok(Passage {
+            endpoint,
+            links,
+            turn,
+            id,
+            pass,
+            leave,
+            first_byte,
+            secret,
+            token,
+            limit,
+            content,
+            tokens_out,
+        })
     }
 
     /// The endpoint of a destination that is configured just as the policy saw it.
@@ -142,7 +163,13 @@ impl Passage {
     /// What a protocol needs for its calls.
     pub(super) fn exchange(&self) -> Exchange<'_> {
         let (secret, token) = (self.secret.as_ref(), self.token.as_ref());
-        Exchange::new(&self.endpoint, &self.links, secret, token, self.limit)
+        Exchange::new(
+            &self.endpoint,
+            &self.links,
+            (secret, token),
+            self.limit,
+            self.first_byte.as_ref(),
+        )
     }
 
     /// Takes in that the answer has begun.
@@ -156,6 +183,7 @@ impl Passage {
 
     /// Ends it, `usage` being what was counted; tells what an answer cost, where that has a price.
     pub(super) fn end(mut self, end: End<'_>, usage: Option<&Usage>) -> Option<u64> {
+        self.leave.is_over();
         let limits = &self.endpoint.destination.limits;
         let counted = usage.filter(|usage| usage.input > 0);
         let counted = counted.map(|usage| price::of(limits, &self.content, Some(usage)));

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Escalator;
 use super::chat::{answered, count, posted};
 use super::error::{Fault, SendError};
+use super::hedge::FirstByte;
 use super::http::Flow;
 use super::passage::{End, Errand, Passage};
 use super::tally::Tally;
@@ -47,6 +48,16 @@ impl Escalator {
         cleared: Cleared<'_, Inquiry<Conversation>>,
         within: Duration,
     ) -> Result<Told<chat::Answer>, SendError> {
+        self.converse_watched(cleared, within, &FirstByte::default()).await
+    }
+
+    /// As [`Escalator::converse`], for somebody who wants to know of the first byte.
+    pub(crate) async fn converse_watched(
+        &self,
+        cleared: Cleared<'_, Inquiry<Conversation>>,
+        within: Duration,
+        first_byte: &FirstByte,
+    ) -> Result<Told<chat::Answer>, SendError> {
         let destination = cleared.destination();
         let attempt = async {
             let Inquiry { id, terms, matter } = cleared.request();
@@ -54,6 +65,7 @@ impl Escalator {
             let call = chat.dialect.call(&chat.model, &conversation);
             let call = fitted(destination, terms, call)?;
             let errand = errand(destination, (*id, terms), &conversation, &call, within);
+            let errand = Errand { first_byte: Some(first_byte), ..errand };
             let passage = self.enter(&errand, None).await?;
             let key = key(terms, &id.to_string());
             let result = answered(&passage.exchange(), chat, call, &key).await;
@@ -335,6 +347,7 @@ pub(super) fn plain<'a>(
         tokens_out: None,
         cost_limit: terms.cost_limit_micros,
         within,
+        first_byte: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! **Invariant:** a send is counted once, when it is over; what a dead link or an open
 //! circuit kept back was none.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
@@ -47,10 +48,33 @@ impl Tally {
         }
     }
 
-    /// Its caller went away in the middle of the answer.
+    /// Its caller went away before its end.
     pub(super) fn note_left(&self, destination: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         count(destination, "left");
+    }
+}
+
+/// Counts a caller who leaves: dropped before it is over, the send is that.
+#[derive(Debug)]
+pub(super) struct Leave(Option<(Arc<Tally>, String)>);
+
+impl Leave {
+    pub(super) fn new(tally: &Arc<Tally>, destination: &str) -> Self {
+        Self(Some((Arc::clone(tally), destination.to_owned())))
+    }
+
+    /// The send is over, and counted by itself.
+    pub(super) fn is_over(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if let Some((tally, destination)) = self.0.take() {
+            tally.note_left(&destination);
+        }
     }
 }
 

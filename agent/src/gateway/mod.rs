@@ -25,7 +25,7 @@ pub use self::refused::Refused;
 use crate::answer::Reason;
 use crate::balance::Balance;
 use crate::destination::{Destination, Zone};
-use crate::escalate::{SendError, Telling, Told};
+use crate::escalate::{FirstByte, SendError, Telling, Told, in_turn};
 use crate::inquiry::{Inquiry, Matter, Recording, Texts};
 use crate::policy::Cleared;
 use crate::price;
@@ -60,6 +60,15 @@ pub struct Begun {
     pub rest: Option<Telling>,
 }
 
+/// Whether a second destination is asked beside one that is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// Where the route says so.
+    AsRouted,
+    /// An answer that comes piece by piece, and what is no conversation.
+    Never,
+}
+
 impl Gateway {
     /// The way to the destinations of `service`, with these routes.
     pub fn new(service: Service, routes: Vec<Route>) -> Self {
@@ -76,9 +85,12 @@ impl Gateway {
         inquiry: &Inquiry<Conversation>,
     ) -> Result<Answered<chat::Answer>, Refused> {
         let escalator = &self.service.escalator;
-        let send =
-            move |cleared, within| escalator.converse(cleared, within).boxed() as BoxFuture<'_, _>;
-        self.along(model, inquiry, send).await.map(Answered::of)
+        let send = move |cleared, within, first_byte: FirstByte| {
+            let sending =
+                async move { escalator.converse_watched(cleared, within, &first_byte).await };
+            sending.boxed() as BoxFuture<'_, _>
+        };
+        self.along(model, inquiry, Beside::AsRouted, send).await.map(Answered::of)
     }
 
     /// Asks for the answer to a conversation piece by piece; returns when the first is there.
@@ -91,7 +103,7 @@ impl Gateway {
         inquiry: &Inquiry<Conversation>,
     ) -> Result<Answered<Begun>, Refused> {
         let escalator = &self.service.escalator;
-        let send = move |cleared, within| {
+        let send = move |cleared, within, _| {
             let begin = async move {
                 let mut telling = escalator.converse_in_pieces(cleared, within).await?;
                 let mut events = Vec::new();
@@ -105,7 +117,7 @@ impl Gateway {
             };
             begin.boxed() as BoxFuture<'_, _>
         };
-        self.along(model, inquiry, send).await.map(Answered::of)
+        self.along(model, inquiry, Beside::Never, send).await.map(Answered::of)
     }
 
     /// Asks for vectors of texts: a bundle of that name, or a destination.
@@ -122,8 +134,8 @@ impl Gateway {
         }
         let escalator = &self.service.escalator;
         let send =
-            move |cleared, within| escalator.embed(cleared, within).boxed() as BoxFuture<'_, _>;
-        self.along(model, inquiry, send).await.map(Answered::of)
+            move |cleared, within, _| escalator.embed(cleared, within).boxed() as BoxFuture<'_, _>;
+        self.along(model, inquiry, Beside::Never, send).await.map(Answered::of)
     }
 
     /// Asks what a recording says: a bundle of that name, or a destination.
@@ -139,10 +151,10 @@ impl Gateway {
             return local;
         }
         let escalator = &self.service.escalator;
-        let send = move |cleared, within| {
+        let send = move |cleared, within, _| {
             escalator.transcribe(cleared, within).boxed() as BoxFuture<'_, _>
         };
-        self.along(model, inquiry, send).await.map(Answered::of)
+        self.along(model, inquiry, Beside::Never, send).await.map(Answered::of)
     }
 
     /// Asks the destinations that `model` means, one after the other.
@@ -150,7 +162,12 @@ impl Gateway {
         &'a self,
         model: &str,
         inquiry: &'a Inquiry<M>,
-        send: impl Fn(Cleared<'a, Inquiry<M>>, Duration) -> BoxFuture<'a, Result<Told<A>, SendError>>,
+        beside: Beside,
+        send: impl Fn(
+            Cleared<'a, Inquiry<M>>,
+            Duration,
+            FirstByte,
+        ) -> BoxFuture<'a, Result<Told<A>, SendError>>,
     ) -> Result<(Told<A>, &'a Destination), Refused> {
         let begun = Instant::now();
         let (meant, route) = plan::meant(model, &self.service.destinations, &self.routes);
@@ -162,27 +179,23 @@ impl Gateway {
         for destination in meant {
             match self.service.policy.clear(inquiry, destination) {
                 Ok(cleared) => allowed.push(cleared),
-                Err(denied) => {
-                    let (class, zone) = (denied.class, denied.zone);
-                    let destination = denied.destination;
-                    reasons.push(Reason::ClassForbids { class, destination, zone });
-                }
+                Err(denied) => reasons.push(denied.into()),
             }
         }
-        for cleared in self.in_order(route, inquiry, allowed) {
-            let destination = cleared.destination();
+        let hedge_after = route.and_then(|route| route.balancing.hedge_after);
+        let hedge_after = hedge_after.filter(|_| beside == Beside::AsRouted);
+        let send = |cleared, asked, first_byte| {
             let left = inquiry.terms.within.saturating_sub(begun.elapsed());
-            if left.is_zero() && !errors.is_empty() {
-                break;
-            }
-            match send(cleared, left).await {
-                Ok(told) => return Ok((told, destination)),
-                Err(error) => {
-                    let (destination, text) = (destination.name.clone(), error.to_string());
-                    reasons.push(Reason::SendFailed { destination, error: text });
-                    errors.push(error);
-                }
-            }
+            (asked == 0 || !left.is_zero()).then(|| send(cleared, left, first_byte))
+        };
+        let failed = |cleared: Cleared<'a, Inquiry<M>>, error: SendError| {
+            let (destination, text) = (cleared.destination().name.clone(), error.to_string());
+            reasons.push(Reason::SendFailed { destination, error: text });
+            errors.push(error);
+        };
+        let allowed = self.in_order(route, inquiry, allowed);
+        if let Some((cleared, told)) = in_turn(allowed, hedge_after, send, failed).await {
+            return Ok((told, cleared.destination()));
         }
         Err(Refused::of(errors, reasons))
     }

@@ -1,6 +1,9 @@
-//! Which of a route's destinations comes first, over real sockets.
+//! Which of a route's destinations comes first, and when a second one is asked, over real sockets.
+
+use std::time::Duration;
 
 use holdfast_tests::vendors::{Fake, Vendor};
+use tokio::time::Instant;
 
 use super::desk::{Desk, Reply, openai, vendor};
 use super::raw::{Raw, Then};
@@ -77,4 +80,72 @@ async fn by_latency_the_one_comes_first_whose_first_byte_did() {
         assert_eq!(place(&desk.ask("any", "hello", false).await), "second");
     }
     assert_eq!(slow.asked(), 1);
+}
+
+/// What is left of the budget of `name`, in millionths.
+async fn left(desk: &Desk, name: &str) -> Option<u64> {
+    let start = format!("holdfast_budget_left_micros{{destination=\"{name}\"}} ");
+    let metrics = desk.metrics().await;
+    metrics.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
+}
+
+const BUDGET: &str = "price_per_request_micros = 7\nbudget_per_day_micros = 100\n";
+
+#[tokio::test]
+async fn the_next_is_asked_beside_one_that_is_slow_and_both_are_paid() {
+    let silent = Raw::start("", Then::Stall).await;
+    let quick = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::start(|dir| {
+        openai("first", &silent.url, BUDGET)
+            + &vendor("second", "site", &quick, Vendor::OpenAi, dir)
+            + &route("hedge_after_ms = 100")
+    })
+    .await;
+    let begun = Instant::now();
+    assert_eq!(place(&desk.ask("any", "hello", false).await), "second");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(20), "{took:?}");
+    assert!(silent.is_left(1, Duration::from_secs(20)).await, "the slow call ends");
+    assert_eq!((silent.asked(), quick.asked()), (1, 1));
+    assert_eq!(left(&desk, "first").await, Some(93), "what was sent may be charged");
+    let metrics = desk.metrics().await;
+    for line in [
+        "holdfast_hedges_total{outcome=\"won\"} 1",
+        "holdfast_escalations_total{destination=\"first\",outcome=\"left\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_attempt_is_made_for_no_stream_and_never_beyond_a_budget() {
+    let slow = Raw::in_two("", "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", Then::Close).await;
+    let poor = Fake::start(Vendor::OpenAi).await.unwrap();
+    let last = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::start(|dir| {
+        let budget = "budget_per_day_micros = 100000\n";
+        let mut text = openai("slow", &slow.url, "");
+        text += &vendor("poor", "site", &poor, Vendor::OpenAi, dir);
+        text += budget;
+        text += &vendor("last", "site", &last, Vendor::OpenAi, dir);
+        text += "\n[[routes]]\nname = \"any\"\ndestinations = [\"slow\", \"poor\", \"last\"]\n\
+                 hedge_after_ms = 20\n";
+        text
+    })
+    .await;
+    // 90,000 are set apart for the answer's 6,000 tokens, and 8,192 tokens in for 24,576: too much.
+    let messages = serde_json::json!([{ "role": "user", "content": "hello" }]);
+    let body = serde_json::json!({ "model": "any", "messages": messages, "max_tokens": 6000 });
+    let reply = desk.post("/v1/chat/completions", &body, &[]).await;
+    assert_eq!(place(&reply), "last", "the second attempt was too dear, and the first failed");
+    assert_eq!((poor.asked(), last.asked()), (0, 1));
+    let metrics = desk.metrics().await;
+    assert!(metrics.contains("holdfast_hedges_total{outcome=\"failed\"} 1"), "{metrics}");
+    let asked = slow.asked();
+    assert_eq!(
+        place(&desk.ask("any", "hello", true).await),
+        "poor",
+        "a stream goes on after a failure"
+    );
+    assert_eq!((slow.asked(), last.asked()), (asked + 1, 1));
 }

@@ -56,7 +56,7 @@ async fn a_backlog_is_shared_by_weight_and_one_that_fails_leaves_it_to_the_other
     let destinations = ["near", "far"].map(|name| destination(name, Zone::Site, 5));
     let mut device = Device::new(world.clone(), destinations.into());
     let weights = [("near".to_owned(), 3), ("far".to_owned(), 1)].into();
-    device.balancing = Balancing { balance: Balance::Weight, weights };
+    device.balancing = Balancing { balance: Balance::Weight, weights, hedge_after: None };
     device.start().await;
     // One at a time, so that both are always free.
     for _ in 0..400 {

@@ -26,21 +26,24 @@ async fn a_destination_that_fails_is_not_touched_until_a_try_shows_that_it_is_we
     let internal = [("holdfast-class", "internal")];
     let body = json!({ "model": "any", "messages": [{ "role": "user", "content": "hello" }] });
     let ask = || desk.post("/v1/chat/completions", &body, &internal);
-    fail(&near, 4);
-    for asked in 1..=4 {
+    // Three tries fail, too: by then it rests for a second at least.
+    fail(&near, 7);
+    let mut asked = 0;
+    while near.asked() < 7 {
         let reply = ask().await;
+        asked += 1;
         assert_eq!(
-            (reply.status, reply.headers["holdfast-destination"].as_bytes()),
-            (200, &b"far"[..])
+            (reply.status, &reply.headers["holdfast-destination"]),
+            (200, &"far".parse().unwrap())
         );
-        assert_eq!((near.asked(), far.asked()), (asked, asked));
+        assert!(far.asked() == asked && near.asked() >= asked.min(4));
     }
     let metric = |value: u8| {
         format!("holdfast_destination_circuit{{destination=\"near\",model=\"model-1:0\"}} {value}")
     };
     let metrics = desk.metrics().await;
     assert!(metrics.contains(&metric(2)), "{metrics}");
-    // A quarter of a second at most, then one of these is the one that tries.
+    // Then one of these is the one that tries.
     let mut untouched = 0;
     let reply = loop {
         let reply = ask().await;
@@ -49,10 +52,11 @@ async fn a_destination_that_fails_is_not_touched_until_a_try_shows_that_it_is_we
             break reply;
         }
         untouched += 1;
-        assert_eq!(near.asked(), 4, "it is left alone");
+        assert_eq!(near.asked(), 7, "it is left alone");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert!(untouched > 0, "{reply:?}");
-    assert_eq!((near.asked(), far.asked()), (5, 4 + untouched));
+    assert_eq!((near.asked(), far.asked()), (8, asked + untouched));
     let metrics = desk.metrics().await;
     assert!(metrics.contains(&metric(0)), "{metrics}");
     assert_eq!(ask().await.headers["holdfast-destination"], "near");
@@ -62,24 +66,24 @@ async fn a_destination_that_fails_is_not_touched_until_a_try_shows_that_it_is_we
 async fn a_conversation_with_the_only_destination_is_told_at_once_when_to_come_again() {
     let near = Fake::start(Vendor::OpenAi).await.unwrap();
     let desk = Desk::start(|dir| vendor("near", "site", &near, Vendor::OpenAi, dir)).await;
-    fail(&near, 9);
+    fail(&near, 99);
     for _ in 0..4 {
         assert_eq!(desk.ask("near", "hello", false).await.status, 502);
     }
-    // What it rests grows with every try that fails: some of these find it resting.
-    let mut told = Vec::new();
-    for is_streamed in [true, false, true, false, true, false] {
-        let (before, reply) = (near.asked(), desk.ask("near", "hello", is_streamed).await);
-        if reply.status != 503 {
-            assert_eq!((reply.status, near.asked()), (502, before + 1), "{}", reply.text);
+    // What it rests grows with every try that fails: soon enough these find it resting.
+    let mut told = 0;
+    while told < 4 {
+        let (before, reply) = (near.asked(), desk.ask("near", "hello", told % 2 == 0).await);
+        if reply.status == 502 {
+            assert_eq!(near.asked(), before + 1, "{}", reply.text);
             continue;
         }
-        assert_eq!((reply.code().as_str(), near.asked()), ("circuit_open", before));
+        let got = (reply.status, reply.code(), near.asked());
+        assert_eq!(got, (503, "circuit_open".to_owned(), before), "{}", reply.text);
         let seconds: u64 = reply.headers["retry-after"].to_str().unwrap().parse().unwrap();
-        assert!((1..=2).contains(&seconds), "{seconds}");
-        told.push(seconds);
+        assert!((1..=30).contains(&seconds), "{seconds}");
+        told += 1;
     }
-    assert!(!told.is_empty(), "{} sends", near.asked());
 }
 
 #[tokio::test]
@@ -89,14 +93,18 @@ async fn a_stream_that_breaks_off_counts_as_a_failure_and_one_that_begins_as_an_
     let head = vec![("content-type", "text/event-stream".to_owned())];
     let event = "data: {\"error\": {\"message\": \"no\", \"type\": \"server_error\", \"code\": \
                  null, \"param\": null}}\n\n";
-    for _ in 0..4 {
+    for _ in 0..6 {
         let body = event.into();
         near.next(Next::Sends(Reply { status: 200, headers: head.clone(), body }));
     }
     for _ in 0..4 {
         assert_eq!(desk.ask("near", "hello", true).await.status, 502);
     }
-    let reply = desk.ask("near", "hello", true).await;
+    // Two tries at most come before it rests for longer than anything here takes.
+    let mut reply = desk.ask("near", "hello", true).await;
+    while reply.status == 502 {
+        reply = desk.ask("near", "hello", true).await;
+    }
     assert_eq!((reply.status, reply.code().as_str()), (503, "circuit_open"), "{}", reply.text);
     // A stream without an end closes it with its first piece, for everybody.
     let response = loop {
@@ -104,7 +112,7 @@ async fn a_stream_that_breaks_off_counts_as_a_failure_and_one_that_begins_as_an_
         if response.status() == 200 {
             break response;
         }
-        assert_eq!(response.status(), 503);
+        assert!([502, 503].contains(&response.status().as_u16()));
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(desk.ask("near", "hello", false).await.status, 200);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::destination::Zone;
 use crate::outcome::{Outcome, Recorded};
+use crate::policy::Denied;
 use crate::request::DataClass;
 
 /// One class of a classification.
@@ -167,6 +168,13 @@ impl Reason {
             Self::NotBefore { .. } => "not_before",
             Self::NoConfidence => "no_confidence",
         }
+    }
+}
+
+impl From<Denied> for Reason {
+    fn from(denied: Denied) -> Self {
+        let Denied { class, destination, zone, .. } = denied;
+        Self::ClassForbids { class, destination, zone }
     }
 }
 

@@ -154,6 +154,22 @@ impl Limits {
 }
 
 impl Destination {
+    /// The model that is asked `task`: of another agent the task itself.
+    pub fn model<'a>(&'a self, task: &'a TaskName) -> &'a str {
+        match &self.protocol {
+            Protocol::Holdfast => task.as_str(),
+            Protocol::Chat(chat) => &chat.model,
+        }
+    }
+
+    /// Tokens at which the operator has its answers cut.
+    pub fn max_tokens(&self) -> Option<u32> {
+        match &self.protocol {
+            Protocol::Holdfast => None,
+            Protocol::Chat(chat) => chat.max_tokens,
+        }
+    }
+
     /// Whether this destination is asked `task`.
     pub fn serves(&self, task: &TaskName) -> bool {
         self.tasks.is_empty() || self.tasks.contains(task)

@@ -11,7 +11,7 @@ use crate::engine::{Engine, Load, ModelEntry, Readiness};
 use crate::queue::Stats;
 
 /// Counters with their meaning, as `/metrics` shows it.
-const COUNTERS: [(&str, &str); 22] = [
+const COUNTERS: [(&str, &str); 23] = [
     (
         "holdfast_audit_files_dropped_total",
         "Oldest parts of the record of what left that were dropped",
@@ -24,6 +24,7 @@ const COUNTERS: [(&str, &str); 22] = [
     ("holdfast_expired_total", "Requests whose time to live ended before their answer"),
     ("holdfast_fleet_results_total", "Results that the controller acknowledged"),
     ("holdfast_forgotten_total", "Kept answers that were removed, by the rule that did it"),
+    ("holdfast_hedges_total", "Second attempts beside a slow first one, by how they came out"),
     ("holdfast_model_runs_total", "Runs of a model; one can answer several"),
     ("holdfast_panics_total", "Parts of the agent that failed and began again"),
     ("holdfast_process_written_bytes_total", "Bytes that the agent had written to any disk"),
@@ -38,9 +39,10 @@ const COUNTERS: [(&str, &str); 22] = [
     ("holdfast_webhook_posts_total", "Posts to webhooks, by how they came out"),
     ("holdfast_written_bytes_total", "Bytes that the queue wrote to disk, by purpose"),
 ];
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 9] = [
     ("holdfast_budget_left_micros", "Millionths of the currency that a destination may cost today"),
     ("holdfast_clock_trusted", "1 while NTP keeps the date, else 0"),
+    ("holdfast_destination_circuit", "0 closed: asked; 1 half open: one tries; 2 open: left alone"),
     ("holdfast_drain_window", "Held requests that may be under way to a destination at once"),
     ("holdfast_link_up", "1 while a destination is reached, else 0"),
     ("holdfast_queue_bytes", "Bytes of the queue: held, live, allocated, index"),

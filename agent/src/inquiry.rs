@@ -8,7 +8,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_chat::{Conversation, Part, Said, Turn};
 
+use crate::price::{Content, wav_ms};
 use crate::queue::RequestId;
 use crate::request::{DataClass, IdempotencyKey, Labelled, Priority};
 
@@ -38,6 +40,81 @@ pub struct Terms {
     pub key: Option<IdempotencyKey>,
     /// How many Holdfast agents it came through.
     pub hops: u8,
+}
+
+/// What can be asked, as far as its price goes by it.
+pub(crate) trait Matter {
+    /// What is in it, about.
+    fn content(&self) -> Content;
+
+    /// How many tokens the answer has at most, where that is known.
+    fn tokens_out(&self) -> Option<u32>;
+}
+
+impl Matter for Conversation {
+    fn content(&self) -> Content {
+        let mut content = Content::default();
+        let mut words = |text: &str| {
+            content.text_bytes = content.text_bytes.saturating_add(length(text.as_bytes()));
+        };
+        self.system.iter().for_each(|text| words(text));
+        self.tools.iter().for_each(|tool| words(&tool.description));
+        for turn in &self.turns {
+            match turn {
+                Turn::Model(said) => said.iter().for_each(|said| match said {
+                    Said::Text(text) | Said::Reasoning { text, .. } => words(text),
+                    Said::Redacted(_) | Said::Call(_) => {}
+                }),
+                Turn::Results(results) => results.iter().for_each(|result| words(&result.content)),
+                Turn::User(parts) => parts.iter().for_each(|part| match part {
+                    Part::Speaker(text) | Part::Text(text) => words(text),
+                    Part::Image(..) | Part::Audio(..) => {}
+                }),
+            }
+        }
+        for part in self.turns.iter().flat_map(|turn| match turn {
+            Turn::User(parts) => parts.as_slice(),
+            Turn::Model(_) | Turn::Results(_) => &[],
+        }) {
+            match part {
+                Part::Speaker(_) | Part::Text(_) => {}
+                Part::Image(..) => content.images += 1,
+                Part::Audio(_, file) => {
+                    content.audio_ms = content.audio_ms.saturating_add(wav_ms(file));
+                }
+            }
+        }
+        content
+    }
+
+    fn tokens_out(&self) -> Option<u32> {
+        self.max_tokens
+    }
+}
+
+impl Matter for Texts {
+    fn content(&self) -> Content {
+        let lengths = self.inputs.iter().map(|text| length(text.as_bytes()));
+        Content { text_bytes: lengths.sum(), ..Content::default() }
+    }
+
+    fn tokens_out(&self) -> Option<u32> {
+        Some(0)
+    }
+}
+
+impl Matter for Recording {
+    fn content(&self) -> Content {
+        Content { audio_ms: wav_ms(&self.bytes), ..Content::default() }
+    }
+
+    fn tokens_out(&self) -> Option<u32> {
+        None
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 impl<M> Labelled for Inquiry<M> {

@@ -22,6 +22,7 @@ pub mod api;
 pub mod ask_error;
 pub mod asked;
 pub mod audit;
+pub mod balance;
 pub mod cli;
 pub mod clock;
 pub mod config;

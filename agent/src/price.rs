@@ -21,6 +21,8 @@ const BYTES_OF_TOKEN: u64 = 3;
 const AUDIO_MS_OF_TOKEN: u64 = 20;
 /// Set apart for an answer whose length nobody limits.
 const TOKENS_OUT: u64 = 4_096;
+/// Tokens of an answer whose length is not known, where prices are compared.
+const LIKELY_OUT: u64 = 512;
 /// Set apart for a recording of which nothing is known yet.
 const AUDIO_MS: u64 = 60_000;
 
@@ -37,12 +39,16 @@ pub(crate) struct Content {
 
 impl Content {
     /// The tokens that it may be.
-    fn tokens(&self) -> u64 {
+    fn counted(&self) -> u64 {
         let words = self.text_bytes / BYTES_OF_TOKEN;
         let sound = self.audio_ms / AUDIO_MS_OF_TOKEN;
         let pictures = self.images.saturating_mul(TOKENS_OF_IMAGE);
-        let all = words.saturating_add(sound).saturating_add(pictures);
-        all.saturating_add(TOKENS_AROUND).max(TOKENS_IN)
+        words.saturating_add(sound).saturating_add(pictures)
+    }
+
+    /// The tokens that are set apart for it.
+    fn tokens(&self) -> u64 {
+        self.counted().saturating_add(TOKENS_AROUND).max(TOKENS_IN)
     }
 }
 
@@ -50,6 +56,12 @@ impl Content {
 pub(crate) fn most(limits: &Limits, content: &Content, tokens_out: Option<u32>) -> u64 {
     let output = tokens_out.map_or(TOKENS_OUT, u64::from);
     of(limits, content, Some(&Usage { input: content.tokens(), output, ..Usage::default() }))
+}
+
+/// What a request with this in it is likely to cost, so that prices can be compared.
+pub(crate) fn likely(limits: &Limits, content: &Content, tokens_out: Option<u32>) -> u64 {
+    let output = tokens_out.map_or(LIKELY_OUT, |most| u64::from(most).min(LIKELY_OUT));
+    of(limits, content, Some(&Usage { input: content.counted(), output, ..Usage::default() }))
 }
 
 /// What is set apart for a request before anything is known of it: a picture, or a recording.
@@ -171,6 +183,15 @@ mod tests {
         assert_eq!(usual(&limits(), Some(100)), 10 + tokens + 6_000);
         let flat = Limits { price_micros: 7, ..Limits::default() };
         assert_eq!(usual(&flat, None), 7, "a price per request is all that it was");
+    }
+
+    #[test]
+    fn what_is_likely_is_for_what_is_asked_and_not_for_the_most_of_it() {
+        let line = Content { text_bytes: 300, ..Content::default() };
+        for (tokens_out, output) in [(None, 512), (Some(100), 100), (Some(9_000), 512)] {
+            let want = 10 + 300 + output * 15;
+            assert_eq!(likely(&limits(), &line, tokens_out), want, "{tokens_out:?}");
+        }
     }
 
     #[test]

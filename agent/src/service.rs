@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::{Answer, Reason};
 use crate::ask_error::AskError;
 use crate::asked::Asked;
+use crate::balance::Balancing;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::engine::{Engine, EngineError, Terms};
 use crate::envelope::{Envelope, EnvelopeError, Final};
-use crate::escalate::{Escalator, Next as SendNext};
-use crate::policy::Policy;
+use crate::escalate::{Escalator, FirstByte, Next as SendNext, SendError, in_turn};
+use crate::policy::{Cleared, Policy};
 use crate::pressure::Pressure;
 use crate::queue::{
     Accepted, Idempotency, MAX_ENVELOPE_BYTES, NewEntry, Queue, QueueError, RequestId, State,
@@ -49,6 +50,8 @@ pub struct Service {
     pub escalator: Arc<Escalator>,
     /// The destinations, in the order in which they are asked.
     pub destinations: Arc<[Destination]>,
+    /// Which of several destinations of a task comes first.
+    pub balancing: Arc<Balancing>,
     /// The policy in force.
     pub policy: Arc<Policy>,
     /// What stored times are in.
@@ -248,51 +251,55 @@ impl Service {
     }
 
     async fn send(&self, mut journey: Journey<'_>, names: &[String]) -> Result<Reply, AskError> {
-        let mut may_work_later = false;
-        for name in names {
-            let Some(destination) = self.destinations.iter().find(|each| each.name == *name) else {
-                continue;
-            };
-            let cleared = match self.policy.clear(journey.request, destination) {
-                Ok(cleared) => cleared,
-                Err(denied) => {
-                    let (class, zone) = (denied.class, denied.zone);
-                    let destination = denied.destination;
-                    journey.reasons.push(Reason::ClassForbids { class, destination, zone });
-                    continue;
-                }
-            };
-            let sent = tokio::select! {
-                sent = self.escalator.send(cleared, journey.time_left()) => sent,
-                // Its caller is told at once that it is held; it is asked again under the same name.
-                () = self.stop.cancelled() => {
-                    let error = "the agent stops".to_owned();
-                    journey.reasons.push(Reason::SendFailed { destination: name.clone(), error });
-                    may_work_later = true;
-                    break;
-                }
-            };
-            match sent {
-                Ok(mut answer) => {
-                    answer.took_ms = crate::answer::millis(journey.begun.elapsed());
-                    let zone = destination.zone;
-                    let destination = name.clone();
-                    journey.reasons.push(Reason::Escalated { destination, zone });
-                    return self.finish(journey, answer, "escalated").await;
-                }
-                Err(error) => {
-                    may_work_later |= !matches!(error.next(), SendNext::NotHere);
-                    let destination = name.clone();
-                    journey
-                        .reasons
-                        .push(Reason::SendFailed { destination, error: error.to_string() });
-                }
+        let (request, begun) = (journey.request, journey.begun);
+        let named = self.destinations.iter().filter(|each| names.contains(&each.name)).collect();
+        let mut allowed = Vec::new();
+        for destination in self.escalator.for_task(&self.balancing, request, named) {
+            match self.policy.clear(request, destination) {
+                Ok(cleared) => allowed.push(cleared),
+                Err(denied) => journey.reasons.push(denied.into()),
             }
+        }
+        let send = |cleared, _, first_byte| {
+            let left = Duration::from_millis(request.deadline_ms).saturating_sub(begun.elapsed());
+            Some(self.send_until_stop(cleared, left, first_byte).boxed())
+        };
+        let mut may_work_later = false;
+        let failed = |cleared: Cleared<'_>, error: SendError| {
+            may_work_later |= !matches!(error.next(), SendNext::NotHere);
+            let (destination, error) = (cleared.destination().name.clone(), error.to_string());
+            journey.reasons.push(Reason::SendFailed { destination, error });
+        };
+        let sent = in_turn(allowed, self.balancing.hedge_after, send, failed).await;
+        if let Some((cleared, mut answer)) = sent {
+            answer.took_ms = crate::answer::millis(journey.begun.elapsed());
+            let Destination { name, zone, .. } = cleared.destination();
+            let (destination, zone) = (name.clone(), *zone);
+            journey.reasons.push(Reason::Escalated { destination, zone });
+            return self.finish(journey, answer, "escalated").await;
         }
         match (may_work_later, &journey.local) {
             (true, _) => self.hold(journey).await,
             (false, Some(_)) => self.finish_local(journey).await,
             (false, None) => Err(journey.nobody()),
+        }
+    }
+
+    /// Its caller is told at once that it is held when the agent stops; it is asked again under its name.
+    async fn send_until_stop(
+        &self,
+        cleared: Cleared<'_>,
+        within: Duration,
+        first_byte: FirstByte,
+    ) -> Result<Answer, SendError> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {
+                let destination = cleared.destination().name.clone();
+                let (cause, waited) = ("the agent stops".to_owned(), Some(Duration::ZERO));
+                Err(SendError::Interrupted { destination, cause, waited })
+            }
+            sent = self.escalator.send_watched(cleared, within, &first_byte) => sent,
         }
     }
 

@@ -65,7 +65,7 @@ pub struct Ended {
     pub request: RequestId,
     /// Where it went.
     pub destination: String,
-    /// `answered`, `cut` in the middle of an answer, or the code of the error.
+    /// `answered`, `cut` in the middle of an answer, `left` by its caller, or the code of the error.
     pub outcome: String,
     /// Tokens of the question by the provider's count; 0 where it counts none.
     pub tokens_in: u64,

@@ -22,12 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 pub use self::chain::Seal;
 pub use self::event::{Ended, Entry, Event, Sent};
 pub use self::reader::{Break, Chain, read};
 use self::writer::{Command, Writer};
 use crate::clock::{self, Clock};
+use crate::queue::RequestId;
 
 /// Lines that wait for the disk at most; whoever comes then waits for a place.
 const WAITING: usize = 1024;
@@ -52,6 +54,14 @@ struct Inner {
     lines: mpsc::Sender<Command>,
     clock: Clock,
     required: bool,
+}
+
+/// A send under way. Dropped without its end, its caller left it.
+#[derive(Debug)]
+pub struct Sending {
+    audit: Audit,
+    under_way: Option<(RequestId, String)>,
+    began: Instant,
 }
 
 /// A line that was not written.
@@ -79,39 +89,77 @@ impl Audit {
         Ok(Self(Some(Arc::new(Inner { lines, clock, required: config.required }))))
     }
 
-    /// Puts a send on record; when this returns without an error it may go.
+    /// Puts a send on record; when this returns without an error it may go, and is under way until what is
+    /// returned says how it ended.
     ///
     /// # Errors
     /// Where a record is required, and its line is not on disk.
-    pub async fn sent(&self, sent: Sent) -> Result<(), Unwritten> {
-        let Some(inner) = &self.0 else { return Ok(()) };
+    pub async fn sent(&self, sent: Sent) -> Result<Sending, Unwritten> {
+        let (request, destination) = (sent.request, sent.destination.clone());
+        if let Some(inner) = &self.0 {
+            inner.sent(sent).await?;
+        }
+        let under_way = Some((request, destination));
+        Ok(Sending { audit: self.clone(), under_way, began: Instant::now() })
+    }
+}
+
+impl Inner {
+    async fn sent(&self, sent: Sent) -> Result<(), Unwritten> {
         let (done, written) = oneshot::channel();
-        let line = Command { entry: inner.entry(Event::Sent(sent)), done: Some(done) };
+        let line = Command { entry: self.entry(Event::Sent(sent)), done: Some(done) };
         let on_disk = async {
             let gone = || Unwritten("nobody writes it".to_owned());
-            inner.lines.send(line).await.map_err(|_| gone())?;
+            self.lines.send(line).await.map_err(|_| gone())?;
             written.await.map_err(|_| gone())?
         };
         let late = || Err(Unwritten(format!("the disk does not take it within {WITHIN:?}")));
         let outcome = tokio::time::timeout(WITHIN, on_disk).await.unwrap_or_else(|_| late());
         // Whoever writes has counted and told it.
-        outcome.or_else(|error| if inner.required { Err(error) } else { Ok(()) })
+        outcome.or_else(|error| if self.required { Err(error) } else { Ok(()) })
     }
 
-    /// Puts the end of a send on record, behind its caller.
-    pub fn ended(&self, ended: Ended) {
-        let Some(inner) = &self.0 else { return };
-        let line = Command { entry: inner.entry(Event::Ended(ended)), done: None };
-        if inner.lines.try_send(line).is_err() {
+    /// Behind its caller.
+    fn ended(&self, ended: Ended) {
+        let line = Command { entry: self.entry(Event::Ended(ended)), done: None };
+        if self.lines.try_send(line).is_err() {
             writer::count_unwritten(1);
         }
     }
-}
 
-impl Inner {
     fn entry(&self, event: Event) -> Entry {
         let (date, date_is_trusted) = (clock::date_stamp(), clock::date_is_trusted());
         Entry { number: 0, at_ms: self.clock.now_ms(), date, date_is_trusted, event }
+    }
+}
+
+impl Sending {
+    /// Puts its end on record: a word for how it ended, tokens of question and answer, and what it cost in
+    /// millionths of the operator's currency.
+    pub fn ended(mut self, outcome: &str, tokens: (u64, u64), cost_micros: u64) {
+        self.end(outcome, tokens, cost_micros);
+    }
+
+    fn end(&mut self, outcome: &str, (tokens_in, tokens_out): (u64, u64), cost_micros: u64) {
+        let Some((request, destination)) = self.under_way.take() else { return };
+        let Some(inner) = &self.audit.0 else { return };
+        let took_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let outcome = outcome.to_owned();
+        inner.ended(Ended {
+            request,
+            destination,
+            outcome,
+            tokens_in,
+            tokens_out,
+            cost_micros,
+            took_ms,
+        });
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.end("left", (0, 0), 0);
     }
 }
 

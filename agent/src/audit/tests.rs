@@ -57,7 +57,7 @@ fn ended(request: RequestId) -> Ended {
         tokens_in: 7,
         tokens_out: 3,
         cost_micros: 9,
-        took_ms: 12,
+        took_ms: 0,
     }
 }
 
@@ -65,11 +65,10 @@ fn ended(request: RequestId) -> Ended {
 async fn send(audit: &Audit, count: usize) {
     for _ in 0..count {
         let request = RequestId::new();
-        audit.sent(sent(request)).await.unwrap();
-        audit.ended(ended(request));
+        audit.sent(sent(request)).await.unwrap().ended("answered", (7, 3), 9);
     }
     // What follows a line is behind it.
-    audit.sent(sent(RequestId::new())).await.unwrap();
+    std::mem::forget(audit.sent(sent(RequestId::new())).await.unwrap());
 }
 
 #[tokio::test]
@@ -83,7 +82,8 @@ async fn a_record_goes_on_over_restarts_and_is_one_chain() {
     assert!(matches!(events[0], Event::Begun { .. }));
     let Event::Sent(first) = &events[1] else { panic!("{:?}", events[1]) };
     assert_eq!(first, &sent(first.request));
-    assert_eq!(events[2], Event::Ended(ended(first.request)));
+    let Event::Ended(end) = &events[2] else { panic!("{:?}", events[2]) };
+    assert_eq!(&Ended { took_ms: 0, ..end.clone() }, &ended(first.request));
     assert_eq!(device.files().len(), 1, "a restart goes on in the same file");
     let mode = fs::metadata(&device.files()[0]).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -163,7 +163,7 @@ async fn a_disk_that_takes_no_line_stops_what_must_be_on_record_and_nothing_else
     let (strict, lenient) = (device.audit(1 << 20, true), device.audit(1 << 20, false));
     let refused = strict.sent(sent(RequestId::new())).await.unwrap_err();
     assert!(!refused.0.is_empty());
-    lenient.sent(sent(RequestId::new())).await.unwrap();
+    drop(lenient.sent(sent(RequestId::new())).await.unwrap());
     fs::remove_file(device.folder()).unwrap();
     send(&strict, 1).await;
     assert_eq!(device.read().0.breaks, []);
@@ -191,4 +191,15 @@ async fn many_at_once_are_one_chain() {
     }
     let (chain, _) = device.read();
     assert_eq!((chain.lines, chain.breaks.len()), (1 + 64 * 41, 0));
+}
+
+#[tokio::test]
+async fn what_its_caller_left_is_on_record_as_such() {
+    let device = Device::new();
+    let audit = device.audit(1 << 20, true);
+    drop(audit.sent(sent(RequestId::new())).await.unwrap());
+    send(&audit, 0).await;
+    let (_, events) = device.read();
+    let Event::Ended(end) = &events[2] else { panic!("{:?}", events[2]) };
+    assert_eq!(end.outcome, "left");
 }

@@ -32,6 +32,7 @@ pub use self::reader::Fault;
 use self::reader::{Faults, Section};
 pub use self::results::ResultsConfig;
 use crate::audit::AuditConfig;
+use crate::balance::Balancing;
 use crate::destination::{Destination, Zone};
 use crate::gateway::Route;
 use crate::policy::{Policy, ceiling};
@@ -63,6 +64,8 @@ pub struct Config {
     pub max_attempts: u32,
     /// Bigger models, in the order in which they are asked.
     pub destinations: Vec<Destination>,
+    /// Which of several destinations of a task comes first.
+    pub balancing: Balancing,
     /// Names for several of them.
     pub routes: Vec<Route>,
     /// The fleet's controller; `None` for a device on its own.
@@ -275,10 +278,12 @@ fn read(mut root: Section<'_>) -> Config {
         deadline_ms: section.integer("deadline_ms", 1..=600_000, 5_000),
         ttl_ms: section.integer("ttl_s", 1..=31_536_000, 7 * 86_400) * 1000,
     };
-    section.finish();
 
     let (queue, keep_answers_ms, max_attempts) = read_queue(root.section("queue"));
     let destinations = read_destinations(root.sections("destination"));
+    let names: Vec<String> = destinations.iter().map(|each| each.name.clone()).collect();
+    let balancing = routes::read_balancing(&mut section, &names);
+    section.finish();
     let routes = routes::read(root.sections("routes"), &destinations);
     let fleet = root.optional_section("fleet").and_then(read_fleet);
     let webhooks = results::read_webhooks(root.sections("webhook"));
@@ -296,6 +301,7 @@ fn read(mut root: Section<'_>) -> Config {
         keep_answers_ms,
         max_attempts,
         destinations,
+        balancing,
         routes,
         fleet,
         results,

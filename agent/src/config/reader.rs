@@ -133,6 +133,28 @@ impl<'a> Section<'a> {
         texts
     }
 
+    /// The numbers in a table in this one, by their names.
+    pub(super) fn integer_table(
+        &mut self,
+        key: &'static str,
+        allowed: RangeInclusive<u32>,
+    ) -> BTreeMap<String, u32> {
+        let Some(outer) = self.optional_section(key) else { return BTreeMap::new() };
+        let mut numbers = BTreeMap::new();
+        for (name, value) in outer.table {
+            let number = value.as_integer().and_then(|number| u32::try_from(number).ok());
+            match number.filter(|number| allowed.contains(number)) {
+                Some(number) => drop(numbers.insert(name, number)),
+                None => {
+                    let (low, high) = (allowed.start(), allowed.end());
+                    let what = format!("is {}, must be {low}..={high}", describe(&value));
+                    self.faults.add(format!("{}.{name}", outer.path), what);
+                }
+            }
+        }
+        numbers
+    }
+
     fn child(&self, path: String, table: Table) -> Section<'a> {
         Section { path, table, known: Vec::new(), faults: self.faults }
     }

@@ -1,8 +1,11 @@
-//! Owns the reading of `[[routes]]`.
+//! Owns the reading of `[[routes]]`, and of which of several destinations comes first.
 //!
 //! **Invariant:** a route has a name of its own, and names destinations that have a model.
 
+use std::time::Duration;
+
 use super::reader::Section;
+use crate::balance::{Balance, Balancing};
 use crate::destination::{Destination, Protocol};
 use crate::gateway::Route;
 
@@ -35,8 +38,31 @@ pub(super) fn read(sections: Vec<Section<'_>>, destinations: &[Destination]) -> 
                 section.fault("destinations", format!("has \"{each}\", {fault}"));
             }
         }
+        let balancing = read_balancing(&mut section, &named);
         section.finish();
-        routes.push(Route { name, destinations: named });
+        routes.push(Route { name, destinations: named, balancing });
     }
     routes
+}
+
+/// Which of the destinations `named` comes first.
+pub(super) fn read_balancing(section: &mut Section<'_>, named: &[String]) -> Balancing {
+    let words = Balance::ALL.map(|(word, _)| word).join(", ");
+    let balance = section.parsed("balance", &format!("one of {words}"), |text| text.parse().ok());
+    let balance = balance.unwrap_or_default();
+    let weights = section.integer_table("weights", 0..=1000);
+    for name in weights.keys().filter(|name| !named.contains(name)) {
+        section.fault("weights", format!("has \"{name}\", which is none of the destinations"));
+    }
+    let is_weighed = balance == Balance::Weight;
+    if !is_weighed && !weights.is_empty() {
+        section.fault("weights", "is given, and balance is not \"weight\"");
+    }
+    let hedge_after = section.optional_integer("hedge_after_ms", 1..=600_000);
+    let hedge_after = hedge_after.map(Duration::from_millis);
+    let balancing = Balancing { balance, weights, hedge_after };
+    if is_weighed && !named.is_empty() && named.iter().all(|name| balancing.weight(name) == 0) {
+        section.fault("weights", "is 0 for every destination, must be 1..=1000 for one at least");
+    }
+    balancing
 }

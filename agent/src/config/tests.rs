@@ -1,6 +1,7 @@
 use super::*;
 use holdfast_chat::Dialect;
 
+use crate::balance::{Balance, Balancing};
 use crate::destination::{Chat, Credential, Limits, Prices, Protocol};
 
 fn parse(text: &str) -> Result<Config, Vec<String>> {
@@ -404,5 +405,53 @@ fn routes_have_names_of_their_own_and_destinations_that_have_a_model() {
     ] {
         let faults = with(&routes).unwrap_err().join("\n");
         assert!(faults.contains(want), "{routes}: {faults}");
+    }
+}
+
+#[test]
+fn who_comes_first_is_read_with_weights_for_those_who_are_named() {
+    let with = |rest: &str| {
+        let destination = |name: &str| {
+            format!(
+                "[[destination]]\nname = \"{name}\"\nzone = \"site\"\nurl = \"http://n\"\n\
+                 protocol = \"openai\"\nmodel = \"small\"\n"
+            )
+        };
+        parse(&(destination("near") + &destination("far") + rest))
+    };
+    let route = |more: &str| {
+        format!("[[routes]]\nname = \"any\"\ndestinations = [\"near\", \"far\"]\n{more}\n")
+    };
+    let config = with(&route("balance = \"weight\"\nweights = { far = 0 }")).unwrap();
+    let balancing = &config.routes[0].balancing;
+    assert_eq!(balancing.balance, Balance::Weight);
+    assert_eq!((balancing.weight("near"), balancing.weight("far")), (1, 0));
+    assert_eq!(config.balancing, Balancing::default());
+    let config = with("[requests]\nbalance = \"latency\"\nhedge_after_ms = 40").unwrap();
+    assert_eq!(config.balancing.hedge_after, Some(Duration::from_millis(40)));
+    assert_eq!(config.balancing.balance, Balance::Latency);
+    for (rest, want) in [
+        (
+            route("balance = \"best\""),
+            "routes[0].balance: is \"best\", must be one of order, weight",
+        ),
+        (route("weights = { near = 1 }"), "routes[0].weights: is given, and balance is not"),
+        (
+            route("balance = \"weight\"\nweights = { site = 1 }"),
+            "routes[0].weights: has \"site\", which is none of the destinations",
+        ),
+        (
+            route("balance = \"weight\"\nweights = { near = 1001 }"),
+            "routes[0].weights.near: is 1001, must be 0..=1000",
+        ),
+        (
+            route("balance = \"weight\"\nweights = { near = 0, far = 0 }"),
+            "routes[0].weights: is 0 for every destination",
+        ),
+        (route("hedge_after_ms = 0"), "routes[0].hedge_after_ms: is 0, must be 1..=600000"),
+        ("[requests]\nweights = { near = 2 }".to_owned(), "requests.weights: is given"),
+    ] {
+        let faults = with(&rest).unwrap_err().join("\n");
+        assert!(faults.contains(want), "{rest}: {faults}");
     }
 }

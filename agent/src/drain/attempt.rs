@@ -150,9 +150,11 @@ impl Worker {
         let share = share(lease.priority());
         let mut candidates = self.candidates(lease.id(), envelope).indexes;
         candidates.retain(|index| !tried.contains(index));
-        match choose(&self.standings(&candidates, share), share) {
+        let task = &envelope.task;
+        let candidates = self.in_order(&candidates, task);
+        match choose(&self.standings(&candidates, Some(task), share), share) {
             Way::Go(index) => {
-                self.lanes.take(&self.drain.escalator, index, share, lease.body_len())
+                self.lanes.take(&self.drain.escalator, index, (task, share), lease.body_len())
             }
             Way::Wait(_) | Way::Budget(_) => None,
         }
@@ -186,7 +188,7 @@ impl Worker {
                 Word::Never
             }
             Next::AwaitLink => Word::Standing,
-            Next::Retry => self.failed(request.id, index, begun, &error).await,
+            Next::Retry => self.failed(request, index, begun, &error).await,
             Next::Later { after } => self.later(request.id, index, begun, &error, after),
             // The pause says when.
             Next::AwaitOperator { .. } if !is_of_this_disk(&error) => Word::Standing,
@@ -199,11 +201,12 @@ impl Worker {
     /// Whether the request, the destination or the link is to blame.
     async fn failed(
         &self,
-        id: RequestId,
+        request: &Request,
         index: usize,
         begun: std::time::Instant,
         error: &SendError,
     ) -> Word {
+        let (id, task) = (request.id, &request.task);
         let Some(destination) = self.drain.destinations.get(index) else { return Word::Never };
         let is_silent = matches!(error, SendError::TimedOut { .. } | SendError::Interrupted { .. });
         if is_silent && !self.drain.escalator.check(&destination.name).await {
@@ -211,7 +214,8 @@ impl Worker {
         }
         let why = error.to_string();
         let failure = self.memory.failed(id, index, self.lanes.answers(index));
-        let is_ailing = self.lanes.note(index, Event::Failed { id, begun });
+        self.lanes.note(index, Event::Failed { begun });
+        let is_ailing = self.drain.escalator.is_failing(&destination.name, task);
         // A destination that answers others between two failures on a request is not to blame.
         if is_ailing && !failure.has_answered {
             let after = wait_after(failure.in_a_row.saturating_add(SPARED), jitter());
@@ -233,6 +237,8 @@ impl Worker {
                 self.lanes.note(index, Event::Throttled { begun });
                 Word::Standing
             }
+            // Its standing says when.
+            SendError::CircuitOpen { .. } => Word::Standing,
             SendError::Pending { .. } => {
                 self.lanes.note(index, Event::Answered);
                 let after = after.max(link::backoff(self.memory.pending(id), jitter()));

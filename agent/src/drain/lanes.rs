@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::pace::{Event, Pace};
 use crate::destination::Destination;
 use crate::escalate::{Escalator, Share, Standing, Turn, jitter};
+use crate::request::TaskName;
 
 /// The lanes, one for each destination, in the configured order.
 #[derive(Debug)]
@@ -61,11 +62,17 @@ impl Lanes {
         Self(Mutex::new(lanes.collect()))
     }
 
-    /// What the destination would do with a held request now.
-    pub(super) fn standing(&self, escalator: &Escalator, index: usize, share: Share) -> Standing {
+    /// What the destination would do with a held request, of `task` or of any, now.
+    pub(super) fn standing(
+        &self,
+        escalator: &Escalator,
+        index: usize,
+        task: Option<&TaskName>,
+        share: Share,
+    ) -> Standing {
         let lanes = self.lock();
         let Some(lane) = lanes.get(index) else { return Standing::LinkDown };
-        let standing = escalator.standing(&lane.name, share);
+        let standing = escalator.standing(&lane.name, task, share);
         if standing != Standing::Open {
             return standing;
         }
@@ -82,36 +89,30 @@ impl Lanes {
         &self,
         escalator: &Escalator,
         index: usize,
-        share: Share,
+        (task, share): (&TaskName, Share),
         bytes: u64,
     ) -> Option<Place<'_>> {
-        if self.standing(escalator, index, share) != Standing::Open {
+        if self.standing(escalator, index, Some(task), share) != Standing::Open {
             return None;
         }
         let mut lanes = self.lock();
         let lane = lanes.get_mut(index)?;
-        let turn = escalator.try_turn(&lane.name, share, bytes).ok()?;
+        let turn = escalator.try_turn(&lane.name, task, share, bytes).ok()?;
         lane.under_way += 1;
         Some(Place { lanes: self, index, turn: Some(turn) })
     }
 
-    /// Takes in what was seen of a destination; returns whether it ails now.
-    pub(super) fn note(&self, index: usize, event: Event) -> bool {
+    /// Takes in what was seen of a destination.
+    pub(super) fn note(&self, index: usize, event: Event) {
         let mut lanes = self.lock();
-        let Some(lane) = lanes.get_mut(index) else { return false };
+        let Some(lane) = lanes.get_mut(index) else { return };
         lane.answers += u64::from(event == Event::Answered);
-        let was_ailing = lane.pace.is_ailing();
         let fresh = Pace::new(1);
         let pace = std::mem::replace(&mut lane.pace, fresh);
         lane.pace = pace.step(event, Instant::now().into_std(), jitter());
         let labels = [("destination", lane.name.clone())];
         #[allow(clippy::cast_precision_loss, reason = "a few hundred at most")]
         metrics::gauge!("holdfast_drain_window", &labels).set(lane.pace.window() as f64);
-        let is_ailing = lane.pace.is_ailing();
-        if is_ailing && !was_ailing {
-            tracing::warn!(destination = %lane.name, "it fails on every request; asked slowly until it answers");
-        }
-        is_ailing
     }
 
     /// How many requests a destination has answered.

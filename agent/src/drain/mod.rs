@@ -45,12 +45,15 @@ use self::outcome::{Outcome, settle};
 use self::parked::{MOST_PARKED, Parked};
 use self::plan::{Wait, Way, choose, put_off_for, share};
 use crate::answer::Reason;
+use crate::balance::Balancing;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::envelope::Envelope;
 use crate::escalate::{Escalator, Share, Standing, jitter};
 use crate::policy::Policy;
+use crate::price;
 use crate::queue::{Lease, Queue, QueueError, URGENT};
+use crate::request::TaskName;
 
 /// Sends that are under way when the agent stops get this long.
 const GRACE: Duration = Duration::from_secs(2);
@@ -74,8 +77,10 @@ pub struct Drain {
     pub queue: Queue,
     /// The clients of the destinations.
     pub escalator: Arc<Escalator>,
-    /// The destinations, in the order in which they are asked.
+    /// The destinations, in the configured order.
     pub destinations: Arc<[Destination]>,
+    /// Which of several destinations of a task comes first.
+    pub balancing: Arc<Balancing>,
     /// The policy in force.
     pub policy: Arc<Policy>,
     /// What stored times are in.
@@ -145,6 +150,7 @@ impl Worker {
             };
             let (wait, reads) = match looked {
                 Ok(wait) => {
+                    let wait = wait.min(self.rest_of_parked(&desk.parked));
                     (wait.min(desk.expiry.wait(self.drain.clock.now_ms(), Instant::now())), true)
                 }
                 Err(QueueError::Closed) => break,
@@ -185,7 +191,9 @@ impl Worker {
                 && under_way.len() < MOST_AT_ONCE - KEPT_FOR_URGENT;
             let first = doors.are_worth_a_look(Share::First) && under_way.len() < MOST_AT_ONCE;
             let now_ms = self.drain.clock.now_ms();
-            desk.parked.release(now_ms, |index, share| doors.standing(index, share));
+            desk.parked.release(now_ms, |index, task, share| {
+                self.standing_of(doors.standing(index, share), index, task)
+            });
             if doors.are_all_dead() {
                 // There is nobody to look past them for.
                 desk.parked = Parked::default();
@@ -241,14 +249,18 @@ impl Worker {
             };
             return under_way.push(self.conclude(lease, outcome).boxed());
         }
-        let standings = self.standings(&candidates.indexes, share);
+        let task = envelope.task.clone();
+        let indexes = self.in_order(&candidates.indexes, &task);
+        let standings = self.standings(&indexes, Some(&task), share);
         match choose(&standings, share) {
             Way::Go(index) => {
                 let (lanes, escalator) = (&self.lanes, &self.drain.escalator);
-                match lanes.take(escalator, index, share, lease.body_len()) {
+                match lanes.take(escalator, index, (&task, share), lease.body_len()) {
                     Some(place) => under_way.push(self.carry(lease, envelope, place).boxed()),
                     // It closed meanwhile: chosen anew.
-                    None => parked.park(lease, Wait { not_full: Some(index), ..Wait::default() }),
+                    None => {
+                        parked.park(lease, task, Wait { not_full: Some(index), ..Wait::default() });
+                    }
                 }
             }
             Way::Budget(after) => {
@@ -257,10 +269,10 @@ impl Worker {
             Way::Wait(wait) if parked.is_full() && doors.any_open() => {
                 match self.put_off(&wait, &standings) {
                     Some(outcome) => under_way.push(self.conclude(lease, outcome).boxed()),
-                    None => parked.park(lease, wait),
+                    None => parked.park(lease, task, wait),
                 }
             }
-            Way::Wait(wait) => parked.park(lease, wait),
+            Way::Wait(wait) => parked.park(lease, task, wait),
         }
     }
 
@@ -284,17 +296,53 @@ impl Worker {
         Some(Outcome::PutOff { after, why })
     }
 
+    /// Where a destination stands toward `task`, where it stands so toward any.
+    fn standing_of(&self, standing: Standing, index: usize, task: &TaskName) -> Standing {
+        let destination = self.drain.destinations.get(index);
+        match destination.filter(|_| standing == Standing::Open) {
+            Some(destination) => {
+                let rest = self.drain.escalator.rest(&destination.name, task);
+                rest.map_or(standing, Standing::Paused)
+            }
+            None => standing,
+        }
+    }
+
+    /// How long it is until something that is kept aside may be let through a circuit.
+    fn rest_of_parked(&self, parked: &Parked) -> Duration {
+        let rests = parked.waits().filter_map(|(index, task)| {
+            let destination = self.drain.destinations.get(index)?;
+            self.drain.escalator.rest(&destination.name, task)
+        });
+        rests.min().unwrap_or(LOOK_EVERY)
+    }
+
+    /// The destinations at these places, in the order in which they are asked `task`.
+    fn in_order(&self, indexes: &[usize], task: &TaskName) -> Vec<usize> {
+        let of = |index: &usize| self.drain.destinations.get(*index).map(|each| (*index, each));
+        let found: Vec<_> = indexes.iter().filter_map(of).collect();
+        let asked: Vec<_> = found.iter().map(|(_, each)| (*each, each.model(task))).collect();
+        let price = |each: &Destination| price::usual(&each.limits, each.max_tokens());
+        let order = self.drain.escalator.in_order(&self.drain.balancing, &asked, price);
+        order.into_iter().filter_map(|place| found.get(place).map(|(index, _)| *index)).collect()
+    }
+
     fn doors(&self) -> Doors {
         let all: Vec<usize> = (0..self.drain.destinations.len()).collect();
-        let standings = |share| self.standings(&all, share).into_iter().map(|(_, each)| each);
+        let standings = |share| self.standings(&all, None, share).into_iter().map(|(_, each)| each);
         Doors {
             backlog: standings(Share::Backlog).collect(),
             first: standings(Share::First).collect(),
         }
     }
 
-    fn standings(&self, indexes: &[usize], share: Share) -> Vec<(usize, Standing)> {
-        let standing = |index| self.lanes.standing(&self.drain.escalator, index, share);
+    fn standings(
+        &self,
+        indexes: &[usize],
+        task: Option<&TaskName>,
+        share: Share,
+    ) -> Vec<(usize, Standing)> {
+        let standing = |index| self.lanes.standing(&self.drain.escalator, index, task, share);
         indexes.iter().map(|index| (*index, standing(*index))).collect()
     }
 

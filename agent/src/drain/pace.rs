@@ -2,20 +2,13 @@
 //!
 //! Pure: time is an argument. A window of sends under way at once begins at one, doubles with every
 //! round of answers, and halves when the destination is throttled or fails, once for all that were
-//! under way. Where several different requests fail one after the other, it is the destination that
-//! ails and not they: it rests between tries, longer and longer, and the failures are nobody's attempt.
+//! under way.
 //!
 //! **Invariant:** `1 <= window <= limit`.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::escalate::link::{FIRST_WAIT, backoff};
-use crate::queue::RequestId;
-
-/// So many different requests in a row that fail are the destination's fault.
-const AILING: usize = 4;
-/// One that ails is asked at least so often: however many wait, one of them finds out that it is well.
-const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
+use crate::escalate::link::backoff;
 
 /// The pace toward one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +19,7 @@ pub(super) struct Pace {
     answered: usize,
     /// Sends that began before say nothing new.
     cut_at: Option<Instant>,
-    /// Different requests that failed since the last answer.
-    failing: Vec<RequestId>,
-    /// Troubles that made it rest since the last answer.
+    /// Throttlings since the last answer.
     rests: u32,
     rest_until: Option<Instant>,
 }
@@ -43,7 +34,7 @@ pub(super) enum Event {
     /// It asked to be left alone, of a send that began then.
     Throttled { begun: Instant },
     /// It failed on a request, or did not answer it although it is there.
-    Failed { id: RequestId, begun: Instant },
+    Failed { begun: Instant },
 }
 
 impl Pace {
@@ -53,7 +44,6 @@ impl Pace {
             limit: limit.max(1),
             answered: 0,
             cut_at: None,
-            failing: Vec::new(),
             rests: 0,
             rest_until: None,
         }
@@ -70,34 +60,19 @@ impl Pace {
                     self.window = self.window.saturating_mul(2).min(self.limit);
                     self.answered = 0;
                 }
-                Self { failing: Vec::new(), rests: 0, rest_until: None, ..self }
+                Self { rests: 0, rest_until: None, ..self }
             }
             Event::Throttled { begun } => {
                 let rest = backoff(self.rests, jitter);
                 self.cut(begun, now).rest(now + rest)
             }
-            Event::Failed { id, begun } => {
-                if !self.failing.contains(&id) && self.failing.len() < AILING {
-                    self.failing.push(id);
-                }
-                let cut = self.cut(begun, now);
-                if !cut.is_ailing() {
-                    return cut;
-                }
-                let until = now + rest_of_ailing(cut.rests, jitter);
-                cut.rest(until)
-            }
+            Event::Failed { begun } => self.cut(begun, now),
         }
     }
 
     /// Sends under way at once, at most.
     pub(super) fn window(&self) -> usize {
         self.window
-    }
-
-    /// Whether it fails on everybody.
-    pub(super) fn is_ailing(&self) -> bool {
-        self.failing.len() >= AILING
     }
 
     /// Until when nothing is sent.
@@ -117,12 +92,6 @@ impl Pace {
     }
 }
 
-/// As [`backoff`], and on from there up to [`LONGEST_REST`].
-fn rest_of_ailing(rests: u32, jitter: f64) -> Duration {
-    let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(rests.min(16)));
-    doubled.min(LONGEST_REST).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -137,8 +106,7 @@ mod tests {
     fn the_table_of_windows() {
         use Event::{Answered, LinkDown};
         let now = now();
-        let (throttled, failed) =
-            (Event::Throttled { begun: now }, Event::Failed { id: RequestId::new(), begun: now });
+        let (throttled, failed) = (Event::Throttled { begun: now }, Event::Failed { begun: now });
         for (case, limit, events, want) in [
             ("at the start", 8, &[][..], 1),
             ("a round of one", 8, &[Answered][..], 2),
@@ -174,28 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn one_request_that_fails_again_and_again_is_no_ailing_destination() {
+    fn throttlings_rest_longer_and_longer_until_an_answer() {
         let now = now();
-        let id = RequestId::new();
-        let failed = Event::Failed { id, begun: now };
-        let alone = (0..99).fold(Pace::new(8), |pace, _| pace.step(failed, now, 0.5));
-        assert!(!alone.is_ailing() && alone.rest_until().is_none());
-    }
-
-    #[test]
-    fn a_destination_that_fails_on_everybody_rests_longer_and_longer() {
-        let now = now();
-        let fail =
-            |pace: Pace| pace.step(Event::Failed { id: RequestId::new(), begun: now }, now, 1.0);
         let mut pace = Pace::new(8);
-        let mut rests = Vec::new();
-        for _ in 0..30 {
-            pace = fail(pace);
-            rests.push(pace.rest_until().map(|until| (until - now).as_millis()));
+        for want_ms in [250, 500, 1000] {
+            pace = pace.step(Event::Throttled { begun: now }, now, 1.0);
+            assert_eq!(pace.rest_until(), Some(now + Duration::from_millis(want_ms)));
         }
-        assert_eq!(rests[..6], [None, None, None, Some(250), Some(500), Some(1000)]);
-        assert_eq!(rests.last(), Some(&Some(LONGEST_REST.as_millis())));
-        let well = pace.step(Event::Answered, now, 1.0);
-        assert!(!well.is_ailing() && well.rest_until().is_none());
+        assert_eq!(pace.step(Event::Answered, now, 1.0).rest_until(), None);
     }
 }

@@ -7,6 +7,7 @@
 use super::plan::{self, Wait};
 use crate::escalate::{Share, Standing};
 use crate::queue::Lease;
+use crate::request::TaskName;
 
 /// Requests kept in memory at most; those beyond are put off on disk.
 pub(super) const MOST_PARKED: usize = 512;
@@ -18,6 +19,7 @@ pub(super) struct Parked(Vec<Waiting>);
 #[derive(Debug)]
 struct Waiting {
     lease: Lease,
+    task: TaskName,
     wait: Wait,
 }
 
@@ -32,24 +34,33 @@ impl Parked {
         self.0.len() > MOST_PARKED
     }
 
-    pub(super) fn park(&mut self, mut lease: Lease, wait: Wait) {
+    pub(super) fn park(&mut self, mut lease: Lease, task: TaskName, wait: Wait) {
         lease.drop_body();
-        self.0.push(Waiting { lease, wait });
+        self.0.push(Waiting { lease, task, wait });
     }
 
     /// Gives the most urgent one back to the queue whose wait is over.
-    pub(super) fn release(&mut self, now_ms: u64, standing: impl Fn(usize, Share) -> Standing) {
+    pub(super) fn release(
+        &mut self,
+        now_ms: u64,
+        standing: impl Fn(usize, &TaskName, Share) -> Standing,
+    ) {
         let is_next = |waiting: &&Waiting| {
-            let Waiting { lease, wait } = waiting;
+            let Waiting { lease, task, wait } = waiting;
             let share = plan::share(lease.priority());
-            let is_open = |index: &usize| standing(*index, share) == Standing::Open;
-            let is_full = |index| standing(index, share) == Standing::Full;
+            let is_open = |index: &usize| standing(*index, task, share) == Standing::Open;
+            let is_full = |index| standing(index, task, share) == Standing::Full;
             wait.open.iter().any(is_open) || wait.not_full.is_some_and(|index| !is_full(index))
         };
         let urgency = |waiting: &&Waiting| waiting.lease.urgency(now_ms);
         if let Some(id) = self.0.iter().filter(is_next).max_by_key(urgency).map(|w| w.lease.id()) {
             self.0.retain(|waiting| waiting.lease.id() != id);
         }
+    }
+
+    /// What is waited for: destinations, and the task that each would be asked.
+    pub(super) fn waits(&self) -> impl Iterator<Item = (usize, &TaskName)> {
+        self.0.iter().flat_map(|each| each.wait.indexes().map(|index| (index, &each.task)))
     }
 
     /// Gives back what is past its time.

@@ -1,17 +1,24 @@
-//! Owns what is one destination's own: its connections, its turns, its pause, its credential.
+//! Owns what is one destination's own: its connections, its turns, its pause, its circuits, its credential.
 //!
 //! **Invariant:** nothing of one destination's state is another's.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
+use super::circuit::{Asker, Gate};
+use super::circuits::{Circuits, Pass};
 use super::credential::{Lately, Secret};
 use super::error::{EscalateError, SendError};
 use super::http::Http;
+use super::latency::Latency;
 use super::pause::Paused;
 use super::tokens::Tokens;
 use super::turn::{Standing, Turn, Turns};
 use super::{Share, chat, proof};
 use crate::destination::{Destination, Protocol};
+use crate::request::TaskName;
 
 /// One destination with what is its own.
 #[derive(Debug)]
@@ -20,6 +27,8 @@ pub(super) struct Endpoint {
     pub(super) http: Http,
     pub(super) turns: Turns,
     pub(super) paused: Paused,
+    pub(super) circuits: Arc<Circuits>,
+    pub(super) latency: Latency,
     tokens: Tokens,
     lately: Lately,
 }
@@ -31,6 +40,8 @@ impl Endpoint {
             http: Http::new(destination)?,
             turns,
             paused: Paused::default(),
+            circuits: Arc::new(Circuits::new(&destination.name)),
+            latency: Latency::default(),
             tokens: Tokens::default(),
             lately: Lately::default(),
         })
@@ -84,6 +95,9 @@ impl Endpoint {
                 self.tokens.forget(token);
             }
         }
+        if matches!(error, SendError::Unreachable { .. }) {
+            self.circuits.renew();
+        }
         self.paused.note(error, secret, Instant::now());
     }
 
@@ -92,8 +106,49 @@ impl Endpoint {
         self.paused.check(destination, secret, Instant::now())
     }
 
-    pub(super) fn try_turn(&self, share: Share, bytes: u64) -> Result<Turn, Standing> {
-        self.turns.try_take(share, self.sent_bytes(bytes))
+    /// A turn at once for something held of `task`, let through its circuit.
+    pub(super) fn try_turn(
+        &self,
+        task: &TaskName,
+        share: Share,
+        bytes: u64,
+    ) -> Result<Turn, Standing> {
+        let turn = self.turns.try_take(share, self.sent_bytes(bytes))?;
+        let model = self.destination.model(task);
+        let pass = self.circuits.admit(model, Asker::Held).map_err(Standing::Paused)?;
+        Ok(turn.with_pass(pass))
+    }
+
+    /// How long what is held of `task`, or whatever is held, is kept from going there by a circuit.
+    pub(super) fn rest(&self, task: Option<&TaskName>) -> Option<Duration> {
+        let gate = match (&self.destination.protocol, task) {
+            (Protocol::Holdfast, None) => self.circuits.gate_of_all(Asker::Held),
+            (Protocol::Holdfast, Some(task)) => self.circuits.gate(task.as_str(), Asker::Held),
+            (Protocol::Chat(chat), _) => self.circuits.gate(&chat.model, Asker::Held),
+        };
+        match gate {
+            Gate::Open(left) => Some(left),
+            Gate::Closed | Gate::HalfOpen => None,
+        }
+    }
+
+    /// Whether somebody who waits would be let through the circuit of `model`.
+    pub(super) fn check_circuit(&self, model: &str) -> Result<(), SendError> {
+        match self.circuits.gate(model, Asker::Waiting) {
+            Gate::Open(left) => Err(self.circuit_open(model, left)),
+            Gate::Closed | Gate::HalfOpen => Ok(()),
+        }
+    }
+
+    /// Lets somebody who waits through the circuit of `model`.
+    pub(super) fn admit(&self, model: &str) -> Result<Pass, SendError> {
+        let pass = self.circuits.admit(model, Asker::Waiting);
+        pass.map_err(|left| self.circuit_open(model, left))
+    }
+
+    fn circuit_open(&self, model: &str, retry_after: Duration) -> SendError {
+        let (destination, model) = (self.destination.name.clone(), model.to_owned());
+        SendError::CircuitOpen { destination, model, retry_after }
     }
 
     /// What an input of `bytes` becomes on its way.

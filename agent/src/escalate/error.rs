@@ -42,6 +42,21 @@ pub enum SendError {
         destination: String,
         /// What happened.
         cause: String,
+        /// How long its caller waited in vain, where the time ended; nothing where it was cut off.
+        waited: Option<Duration>,
+    },
+    /// The model there fails on everybody; nothing was sent.
+    #[error(
+        "{destination} has failed on everything that {model} was asked; nothing was sent, the next may go in {} s",
+        .retry_after.as_secs().saturating_add(1)
+    )]
+    CircuitOpen {
+        /// The destination.
+        destination: String,
+        /// Its model, or the task of another agent.
+        model: String,
+        /// When one is sent again, to see.
+        retry_after: Duration,
     },
     /// Every place for a request under way was taken for all the time given.
     #[error("{destination} is busy with as many requests as its concurrency allows")]
@@ -298,9 +313,9 @@ impl SendError {
             Self::TimedOut { .. } | Self::Interrupted { .. } | Self::Failed { .. } => Next::Retry,
             Self::Busy { .. } | Self::Pending { .. } => Next::Later { after: SOON },
             Self::NoToken { .. } => Next::Later { after: TOKEN_WAIT },
-            Self::Limited { retry_after, .. } | Self::Throttled { retry_after, .. } => {
-                Next::Later { after: *retry_after }
-            }
+            Self::Limited { retry_after, .. }
+            | Self::Throttled { retry_after, .. }
+            | Self::CircuitOpen { retry_after, .. } => Next::Later { after: *retry_after },
             Self::OverBudget { renews_in, .. } => Next::AwaitBudget { after: *renews_in },
             Self::OutOfCredit { .. }
             | Self::Unauthorised { .. }
@@ -330,6 +345,7 @@ impl SendError {
             Self::Unusable { fault, .. } => *fault != Fault::NotLetThrough,
             Self::LinkDown { .. }
             | Self::Unreachable { .. }
+            | Self::CircuitOpen { .. }
             | Self::Busy { .. }
             | Self::Limited { .. }
             | Self::OverBudget { .. }
@@ -357,6 +373,7 @@ impl SendError {
             Self::Unreachable { .. } => "unreachable",
             Self::TimedOut { .. } => "timed_out",
             Self::Interrupted { .. } => "interrupted",
+            Self::CircuitOpen { .. } => "circuit_open",
             Self::Busy { .. } => "busy",
             Self::Limited { .. } => "limited",
             Self::OverBudget { .. } => "over_budget",

@@ -11,8 +11,13 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::credential::Secret;
+use super::endpoint::Endpoint;
 use super::error::{Fault, SendError, clean};
-use super::http::{Call, Flow, Http, HttpError, LONGEST_RETRY_AFTER, Opened, Patience, Reply};
+use super::hedge::FirstByte;
+use super::http::{
+    Call, Flow, Http, HttpError, LONGEST_RETRY_AFTER, Method, Opened, Patience, Reply,
+};
+use super::latency::Latency;
 use super::link::Event;
 use super::links::Links;
 use crate::destination::{Chat, Destination, Protocol};
@@ -25,14 +30,19 @@ pub(super) struct Exchange<'a> {
     destination: &'a Destination,
     http: &'a Http,
     links: &'a Links,
+    latency: &'a Latency,
     secret: Option<&'a Secret>,
     token: Option<&'a Secret>,
     limit: Limit,
+    /// Who is told of the first byte.
+    told: Option<&'a FirstByte>,
 }
 
 /// The time that a send has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
+    /// When it goes out, as far as is known.
+    begun: Instant,
     deadline: Instant,
     /// For the last piece of an answer that comes piece by piece.
     end: Instant,
@@ -45,7 +55,12 @@ impl Limit {
     pub(super) fn new(destination: &Destination, within: Duration) -> Self {
         let (now, time) = (Instant::now(), within.min(destination.timeout));
         let (deadline, end) = (now + time, now + within);
-        Self { deadline, end, is_whole: destination.timeout <= within }
+        Self { begun: now, deadline, end, is_whole: destination.timeout <= within }
+    }
+
+    /// The same, of a send that goes out now and not when somebody began to wait for it.
+    pub(super) fn begun_now(self) -> Self {
+        Self { begun: Instant::now(), ..self }
     }
 
     /// When the send ends at the latest.
@@ -56,14 +71,14 @@ impl Limit {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(
-        destination: &'a Destination,
-        http: &'a Http,
+        endpoint: &'a Endpoint,
         links: &'a Links,
-        secret: Option<&'a Secret>,
-        token: Option<&'a Secret>,
+        (secret, token): (Option<&'a Secret>, Option<&'a Secret>),
         limit: Limit,
+        told: Option<&'a FirstByte>,
     ) -> Self {
-        Self { destination, http, links, secret, token, limit }
+        let Endpoint { destination, http, latency, .. } = endpoint;
+        Self { destination, http, links, latency, secret, token, limit, told }
     }
 
     /// What proves who we are, if the destination wants that.
@@ -97,27 +112,52 @@ impl<'a> Exchange<'a> {
 
     /// As [`Self::call`], with so many bytes of an answer at most.
     pub(super) async fn call_up_to(&self, call: Call, most: usize) -> Result<Reply, SendError> {
-        let name = &self.destination.name;
-        let up = || self.links.note(name, Event::Answered);
+        let (began, is_question) = (Instant::now(), call.method == Method::Post);
+        let mut first_byte = None;
+        let up = || {
+            self.comes();
+            first_byte = Some(began.elapsed()).filter(|_| is_question);
+        };
         match self.http.exchange_up_to(call, self.limit.deadline, most, up).await {
-            Ok(reply) => self.sort(reply),
+            Ok(reply) => self.sort(reply).inspect(|_| self.measured(first_byte)),
             Err(error) => Err(self.lost(error)),
         }
     }
 
     /// One call for an answer that comes piece by piece, as the content type `wanted`.
     pub(super) async fn open(&self, call: Call, wanted: &str) -> Result<Flow, SendError> {
-        let name = &self.destination.name;
-        let up = || self.links.note(name, Event::Answered);
+        let (began, mut first_byte) = (Instant::now(), None);
+        let up = || {
+            self.comes();
+            first_byte = Some(began.elapsed());
+        };
         let Limit { deadline, end, .. } = self.limit;
         let patience = Patience { head: deadline, idle: self.destination.timeout, end };
         match self.http.open(call, patience, wanted, up).await {
-            Ok(Opened::Flow(flow)) => Ok(flow),
+            Ok(Opened::Flow(flow)) => {
+                self.measured(first_byte);
+                Ok(flow)
+            }
             Ok(Opened::Reply(reply)) => {
                 let reply = self.sort(reply)?;
                 Err(self.unusable(self.no_json(&reply.content_type)))
             }
             Err(error) => Err(self.lost(error)),
+        }
+    }
+
+    /// The first byte of an answer comes.
+    fn comes(&self) {
+        self.links.note(&self.destination.name, Event::Answered);
+        if let Some(told) = self.told {
+            told.comes();
+        }
+    }
+
+    /// Takes in how long the first byte of a success took. What fails at once is not quick.
+    fn measured(&self, first_byte: Option<Duration>) {
+        if let Some(took) = first_byte {
+            self.latency.note(took);
         }
     }
 
@@ -160,10 +200,11 @@ impl<'a> Exchange<'a> {
             }
             HttpError::NoAnswer => {
                 let cause = "no answer in the time that the caller waits".to_owned();
-                SendError::Interrupted { destination, cause }
+                let waited = Some(self.limit.begun.elapsed());
+                SendError::Interrupted { destination, cause, waited }
             }
             HttpError::Cut(cause) | HttpError::Unfinished(cause) => {
-                SendError::Interrupted { destination, cause }
+                SendError::Interrupted { destination, cause, waited: None }
             }
             HttpError::TooLong { limit } => self.unusable(Fault::TooLong { limit }),
         }

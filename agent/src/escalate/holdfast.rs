@@ -81,7 +81,7 @@ fn forgotten(error: SendError) -> SendError {
     match error {
         SendError::Refused { destination, status, detail } => {
             let cause = format!("it no longer tells of the request (status {status}: {detail})");
-            SendError::Interrupted { destination, cause }
+            SendError::Interrupted { destination, cause, waited: None }
         }
         other => other,
     }

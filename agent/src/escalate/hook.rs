@@ -12,7 +12,7 @@ use super::credential::Secret;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
 use super::proof::Proof;
-use crate::audit::{Audit, Ended, Sent, Unwritten};
+use crate::audit::{Audit, Sent, Unwritten};
 use crate::destination::{Credential, Transport};
 use crate::policy::ClearedResult;
 use crate::results::receiver::{Address, Webhook};
@@ -86,11 +86,14 @@ impl Hook {
             Err(why) => return Posted::Unreached { why },
         };
         let body = cleared.body();
-        if let Err(Unwritten(cause)) = self.audit.sent(on_record(&cleared, &body)).await {
-            let why = format!("nothing is sent while it cannot be put on record: {cause}");
-            return Posted::Unreached { why };
-        }
-        let (id, began) = (cleared.id().to_string(), Instant::now());
+        let record = match self.audit.sent(on_record(&cleared, &body)).await {
+            Ok(record) => record,
+            Err(Unwritten(cause)) => {
+                let why = format!("nothing is sent while it cannot be put on record: {cause}");
+                return Posted::Unreached { why };
+            }
+        };
+        let id = cleared.id().to_string();
         let headers = vec![
             ("content-type", "application/json".to_owned()),
             ("webhook-signature", signature::sign(&key, &id, at_s, &body)),
@@ -111,15 +114,7 @@ impl Hook {
             },
             Err(error) => unreached(error),
         };
-        self.audit.ended(Ended {
-            request: cleared.id(),
-            destination: cleared.receiver().name.clone(),
-            outcome: posted.outcome().to_owned(),
-            tokens_in: 0,
-            tokens_out: 0,
-            cost_micros: 0,
-            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        });
+        record.ended(posted.outcome(), (0, 0), 0);
         posted
     }
 }

@@ -11,6 +11,8 @@
 
 mod budget;
 mod chat;
+mod circuit;
+mod circuits;
 mod credential;
 mod download;
 mod endpoint;
@@ -18,13 +20,16 @@ mod error;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod hedge;
 mod holdfast;
 mod hook;
 mod http;
+mod latency;
 mod limits;
 pub mod link;
 mod links;
 mod local;
+mod outlook;
 mod passage;
 mod pause;
 mod probe;
@@ -52,6 +57,7 @@ pub use self::credential::CredentialError;
 pub use self::download::{DownloadError, download};
 use self::endpoint::Endpoint;
 pub use self::error::{EscalateError, Fault, Next, SendError};
+pub(crate) use self::hedge::{FirstByte, in_turn};
 pub use self::hook::{Hook, Posted};
 pub use self::http::Method;
 pub use self::limits::Share;
@@ -73,6 +79,7 @@ use crate::audit::Audit;
 use crate::destination::{Destination, Protocol};
 use crate::policy::Cleared;
 use crate::price::Content;
+use crate::request::TaskName;
 
 /// Sends requests to the configured destinations.
 #[derive(Debug)]
@@ -152,25 +159,48 @@ impl Escalator {
         self.freed.subscribe()
     }
 
-    /// What `name` would do with a request that came now.
-    pub fn standing(&self, name: &str, share: Share) -> Standing {
+    /// For how long nothing that is held of `task` goes to `name`, since it fails on everything that it
+    /// is asked.
+    pub fn rest(&self, name: &str, task: &TaskName) -> Option<Duration> {
+        self.endpoint(name)?.rest(Some(task))
+    }
+
+    /// Whether `name` fails on everybody who asks it `task`, as far as is known.
+    pub fn is_failing(&self, name: &str, task: &TaskName) -> bool {
+        self.endpoint(name).is_some_and(|endpoint| {
+            let model = endpoint.destination.model(task);
+            !endpoint.circuits.is_closed(model)
+        })
+    }
+
+    /// What `name` would do with something held, of `task` or of any, that came now.
+    pub fn standing(&self, name: &str, task: Option<&TaskName>, share: Share) -> Standing {
         let Some(endpoint) = self.endpoint(name) else { return Standing::LinkDown };
         if self.links.get(name).is_down() {
             return Standing::LinkDown;
         }
         match endpoint.paused.get(Instant::now()) {
             Some(pause) => Standing::Paused(pause.left()),
-            None => endpoint.turns.standing(share),
+            None => match endpoint.rest(task) {
+                Some(left) => Standing::Paused(left),
+                None => endpoint.turns.standing(share),
+            },
         }
     }
 
-    /// Takes a turn at `name` for a request with a body of `bytes`, if it has one now.
+    /// Takes a turn at `name` for a held request of `task` with a body of `bytes`, if it has one now.
     ///
     /// # Errors
     /// Why it has none.
-    pub fn try_turn(&self, name: &str, share: Share, bytes: u64) -> Result<Turn, Standing> {
-        match (self.standing(name, share), self.endpoint(name)) {
-            (Standing::Open, Some(endpoint)) => endpoint.try_turn(share, bytes),
+    pub fn try_turn(
+        &self,
+        name: &str,
+        task: &TaskName,
+        share: Share,
+        bytes: u64,
+    ) -> Result<Turn, Standing> {
+        match (self.standing(name, Some(task), share), self.endpoint(name)) {
+            (Standing::Open, Some(endpoint)) => endpoint.try_turn(task, share, bytes),
             (standing, _) => Err(standing),
         }
     }
@@ -182,7 +212,18 @@ impl Escalator {
     /// # Errors
     /// [`SendError`], whose [`next`](SendError::next) says what to do.
     pub async fn send(&self, cleared: Cleared<'_>, within: Duration) -> Result<Answer, SendError> {
-        self.counted(&cleared.destination().name, self.attempt(cleared, within, None)).await
+        self.send_watched(cleared, within, &FirstByte::default()).await
+    }
+
+    /// As [`Escalator::send`], for somebody who wants to know of the first byte.
+    pub(crate) async fn send_watched(
+        &self,
+        cleared: Cleared<'_>,
+        within: Duration,
+        first_byte: &FirstByte,
+    ) -> Result<Answer, SendError> {
+        let attempt = self.attempt(cleared, within, None, Some(first_byte));
+        self.counted(&cleared.destination().name, attempt).await
     }
 
     /// As [`Escalator::send`], by somebody who has a turn already.
@@ -195,7 +236,8 @@ impl Escalator {
         cleared: Cleared<'_>,
         within: Duration,
     ) -> Result<Answer, SendError> {
-        self.counted(&cleared.destination().name, self.attempt(cleared, within, Some(turn))).await
+        self.counted(&cleared.destination().name, self.attempt(cleared, within, Some(turn), None))
+            .await
     }
 
     async fn counted<T>(
@@ -214,12 +256,14 @@ impl Escalator {
         cleared: Cleared<'_>,
         within: Duration,
         turn: Option<Turn>,
+        first_byte: Option<&FirstByte>,
     ) -> Result<Answer, SendError> {
         let (request, destination) = (cleared.request(), cleared.destination());
         let bytes = u64::try_from(request.media.bytes().len()).unwrap_or(u64::MAX);
         let mut errand = Errand {
             destination,
-            request: request.id,
+            id: request.id,
+            model: destination.model(&request.task),
             asked: request.task.as_str(),
             class: request.class,
             hops: request.hops,
@@ -228,6 +272,7 @@ impl Escalator {
             tokens_out: None,
             cost_limit: None,
             within,
+            first_byte,
         };
         let mut usage = None;
         let (answer, cost_micros) = match &destination.protocol {

@@ -1,5 +1,5 @@
-//! Owns the way of every send, whoever is asked what: link, pause, credential, turn, money and token
-//! before it, and what is noted when it is over.
+//! Owns the way of every send, whoever is asked what: link, pause, circuit, credential, turn, money and
+//! token before it, and what is noted when it is over.
 //!
 //! **Invariant:** what goes out has a turn, with the most that it may cost noted on disk, and a line in the
 //! record; what it cost
@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_chat::Usage;
-use tokio::time::Instant;
 
 use super::Escalator;
+use super::circuits::Pass;
 use super::credential::Secret;
 use super::endpoint::Endpoint;
 use super::error::SendError;
 use super::exchange::{Exchange, Limit};
+use super::hedge::FirstByte;
 use super::links::Links;
 use super::purse::Spent;
+use super::tally::Leave;
 use super::turn::Turn;
-use crate::audit::{Audit, Ended, Sent, Unwritten};
+use crate::audit::{Sending, Sent, Unwritten};
 use crate::destination::Destination;
 use crate::price::{self, Content};
 use crate::queue::RequestId;
@@ -29,7 +31,10 @@ use crate::request::{DataClass, MAX_HOPS};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Errand<'a> {
     pub(super) destination: &'a Destination,
-    pub(super) request: RequestId,
+    /// The name of what is asked.
+    pub(super) id: RequestId,
+    /// The model that is asked, or the task of another agent.
+    pub(super) model: &'a str,
     /// Its task, or the model that is asked.
     pub(super) asked: &'a str,
     pub(super) class: DataClass,
@@ -45,6 +50,8 @@ pub(super) struct Errand<'a> {
     pub(super) cost_limit: Option<u64>,
     /// How long its caller waits.
     pub(super) within: Duration,
+    /// Who wants to know of the first byte.
+    pub(super) first_byte: Option<&'a FirstByte>,
 }
 
 /// A send on its way.
@@ -53,14 +60,16 @@ pub(super) struct Passage {
     endpoint: Arc<Endpoint>,
     links: Arc<Links>,
     turn: Turn,
+    id: RequestId,
+    pass: Pass,
+    leave: Leave,
+    first_byte: Option<FirstByte>,
     secret: Option<Secret>,
     token: Option<Secret>,
     limit: Limit,
     content: Content,
     tokens_out: Option<u32>,
-    audit: Audit,
-    request: RequestId,
-    began: Instant,
+    record: Sending,
 }
 
 /// How a send ended.
@@ -95,6 +104,9 @@ impl Escalator {
         self.check_link(endpoint)?;
         let secret = endpoint.secret().await?;
         endpoint.check_pause(secret.as_ref())?;
+        if turn.as_ref().is_none_or(|turn| !turn.has_pass()) {
+            endpoint.check_circuit(errand.model)?;
+        }
         let mut turn = match turn.filter(|turn| turn.destination() == endpoint.destination.name) {
             Some(mut turn) => {
                 turn.set_apart(most).map_err(|renews_in| SendError::OverBudget {
@@ -108,30 +120,37 @@ impl Escalator {
         // The wait for a turn may have been long.
         self.check_link(endpoint)?;
         endpoint.check_pause(secret.as_ref())?;
+        let pass = match turn.take_pass() {
+            Some(pass) => pass,
+            None => endpoint.admit(errand.model)?,
+        };
         let token = endpoint.token(secret.as_ref(), limit.deadline()).await?;
         self.purse.note().await.map_err(|error| {
             let cause = error.to_string();
             SendError::Unnoted { destination: destination(), cause }
         })?;
-        self.audit.sent(errand.sent(most)).await.map_err(|Unwritten(cause)| {
+        let record = self.audit.sent(errand.sent(most)).await.map_err(|Unwritten(cause)| {
             SendError::Unrecorded { destination: destination(), cause }
         })?;
         turn.goes_out();
         let (endpoint, links) = (Arc::clone(endpoint), Arc::clone(&self.links));
-        let Errand { content, tokens_out, request, .. } = *errand;
-        let (audit, began) = (self.audit.clone(), Instant::now());
+        let (limit, first_byte) = (limit.begun_now(), errand.first_byte.cloned());
+        let leave = Leave::new(&self.tally, &endpoint.destination.name);
+        let Errand { id, content, tokens_out, .. } = *errand;
         Ok(Passage {
             endpoint,
             links,
             turn,
+            id,
+            pass,
+            leave,
+            first_byte,
             secret,
             token,
             limit,
             content,
             tokens_out,
-            audit,
-            request,
-            began,
+            record,
         })
     }
 
@@ -154,7 +173,7 @@ impl Errand<'_> {
     /// What the record says of it.
     fn sent(&self, most_micros: u64) -> Sent {
         Sent {
-            request: self.request,
+            request: self.id,
             asked: self.asked.to_owned(),
             class: self.class,
             destination: self.destination.name.clone(),
@@ -168,9 +187,19 @@ impl Errand<'_> {
 impl Passage {
     /// What a protocol needs for its calls.
     pub(super) fn exchange(&self) -> Exchange<'_> {
-        let Endpoint { destination, http, .. } = &*self.endpoint;
         let (secret, token) = (self.secret.as_ref(), self.token.as_ref());
-        Exchange::new(destination, http, &self.links, secret, token, self.limit)
+        Exchange::new(
+            &self.endpoint,
+            &self.links,
+            (secret, token),
+            self.limit,
+            self.first_byte.as_ref(),
+        )
+    }
+
+    /// Takes in that the answer has begun.
+    pub(super) fn answers(&mut self) {
+        self.pass.answered();
     }
 
     pub(super) fn destination(&self) -> &Destination {
@@ -178,7 +207,8 @@ impl Passage {
     }
 
     /// Ends it, `usage` being what was counted; tells what an answer cost, where that has a price.
-    pub(super) fn end(self, end: End<'_>, usage: Option<&Usage>) -> Option<u64> {
+    pub(super) fn end(mut self, end: End<'_>, usage: Option<&Usage>) -> Option<u64> {
+        self.leave.is_over();
         let limits = &self.endpoint.destination.limits;
         let counted = usage.filter(|usage| usage.input > 0);
         let counted = counted.map(|usage| price::of(limits, &self.content, Some(usage)));
@@ -200,21 +230,22 @@ impl Passage {
             End::Broken(_) => "cut",
             End::Failed(error) => error.code(),
         };
-        self.audit.ended(Ended {
-            request: self.request,
-            destination: self.endpoint.destination.name.clone(),
-            outcome: outcome.to_owned(),
-            tokens_in: usage.map_or(0, |usage| usage.input),
-            tokens_out: usage.map_or(0, |usage| usage.output),
-            cost_micros: match spent {
-                Spent::Known(micros) | Spent::AtLeast(micros) => micros,
-            },
-            took_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        });
-        self.turn.end(spent);
-        if let Some(error) = error {
-            self.endpoint.note(error, self.secret.as_ref(), self.token.as_ref());
+        let tokens = usage.map_or((0, 0), |usage| (usage.input, usage.output));
+        let micros = match spent {
+            Spent::Known(micros) | Spent::AtLeast(micros) => micros,
+        };
+        self.record.ended(outcome, tokens, micros);
+        match (end, error) {
+            (End::Answered, _) => self.pass.answered(),
+            (_, Some(error)) => {
+                self.pass.failed(self.id, error);
+                self.endpoint.note(error, self.secret.as_ref(), self.token.as_ref());
+            }
+            (_, None) => {}
         }
+        // What was seen is known before the place is free.
+        drop(self.pass);
+        self.turn.end(spent);
         limits.has_prices().then_some(cost)
     }
 

@@ -33,9 +33,17 @@ impl Escalator {
     /// Asks `name` at once whether it is there, and takes in what it says.
     pub async fn check(&self, name: &str) -> bool {
         let Some(endpoint) = self.endpoint(name) else { return false };
+        self.probed(endpoint).await == Event::Answered
+    }
+
+    async fn probed(&self, endpoint: &Endpoint) -> Event {
         let event = endpoint.probe().await;
-        self.links.note(name, event);
-        event == Event::Answered
+        self.links.note(&endpoint.destination.name, event);
+        if event == Event::ProbeFailed {
+            // How it failed before says nothing of how it is when it is back.
+            endpoint.circuits.renew();
+        }
+        event
     }
 
     async fn probe_endpoint(&self, endpoint: &Endpoint) {
@@ -57,8 +65,7 @@ impl Escalator {
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 () = wait => {
-                    let event = endpoint.probe().await;
-                    self.links.note(name, event);
+                    self.probed(endpoint).await;
                 }
             }
         }

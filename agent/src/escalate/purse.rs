@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::{Note, Spending};
 use crate::clock::Clock;
-use crate::destination::{Destination, Protocol};
+use crate::destination::Destination;
 use crate::price;
 use crate::whole_file;
 
@@ -54,11 +54,7 @@ impl Purse {
                 // Nobody knows what was spent: all of it, to be sure.
                 None => Some(Note { day: today, spent_micros: budget }),
             };
-            let tokens_out = match &destination.protocol {
-                Protocol::Holdfast => None,
-                Protocol::Chat(chat) => chat.max_tokens,
-            };
-            let price = price::usual(limits, tokens_out);
+            let price = price::usual(limits, destination.max_tokens());
             Some((name.clone(), Spending::resume(price, budget, note, today)))
         });
         let spendings = Mutex::new(spendings.collect());

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Escalator;
 use super::chat::{answered, count, posted};
 use super::error::{Fault, SendError};
+use super::hedge::FirstByte;
 use super::http::Flow;
 use super::passage::{End, Errand, Passage};
 use super::tally::Tally;
@@ -47,6 +48,16 @@ impl Escalator {
         cleared: Cleared<'_, Inquiry<Conversation>>,
         within: Duration,
     ) -> Result<Told<chat::Answer>, SendError> {
+        self.converse_watched(cleared, within, &FirstByte::default()).await
+    }
+
+    /// As [`Escalator::converse`], for somebody who wants to know of the first byte.
+    pub(crate) async fn converse_watched(
+        &self,
+        cleared: Cleared<'_, Inquiry<Conversation>>,
+        within: Duration,
+        first_byte: &FirstByte,
+    ) -> Result<Told<chat::Answer>, SendError> {
         let destination = cleared.destination();
         let attempt = async {
             let Inquiry { id, terms, matter } = cleared.request();
@@ -54,6 +65,7 @@ impl Escalator {
             let call = chat.dialect.call(&chat.model, &conversation);
             let call = fitted(destination, terms, call)?;
             let errand = errand(destination, (*id, terms), &conversation, &call, within);
+            let errand = Errand { first_byte: Some(first_byte), ..errand };
             let passage = self.enter(&errand, None).await?;
             let key = key(terms, &id.to_string());
             let result = answered(&passage.exchange(), chat, call, &key).await;
@@ -124,7 +136,7 @@ impl Escalator {
             let call = chat.dialect.embed(&chat.model, &matter.inputs, matter.dimensions);
             let call = fitted(destination, terms, call)?;
             let content = Content { text_bytes: length(&call.body), ..Content::default() };
-            let errand = Errand { tokens_out: Some(0), ..plain(destination, *id, terms, within) };
+            let errand = Errand { tokens_out: Some(0), ..plain(destination, (*id, terms), within) };
             let errand = Errand { content, bytes: length(&call.body), ..errand };
             let passage = self.enter(&errand, None).await?;
             let exchange = passage.exchange();
@@ -197,7 +209,12 @@ impl Telling {
             }
         }
         match (read, chunk) {
-            (Ok(()), Some(_)) => Ok(true),
+            (Ok(()), Some(_)) => {
+                if let Some(course) = self.course.as_mut().filter(|_| events.len() > before) {
+                    course.passage.answers();
+                }
+                Ok(true)
+            }
             (Ok(()), None) => {
                 self.end();
                 Ok(false)
@@ -282,7 +299,7 @@ pub(super) fn passed_on(destination: &Destination, terms: &Terms) -> Vec<(&'stat
 
 fn cut_off(destination: String) -> SendError {
     let cause = "its stream ended before its answer did".to_owned();
-    SendError::Interrupted { destination, cause }
+    SendError::Interrupted { destination, cause, waited: None }
 }
 
 /// What is known of the model there; a destination that is asked tasks alone is not talked to.
@@ -298,10 +315,7 @@ fn cut<'a>(
     destination: &Destination,
     conversation: &'a Conversation,
 ) -> std::borrow::Cow<'a, Conversation> {
-    let most = match &destination.protocol {
-        Protocol::Chat(chat) => chat.max_tokens,
-        Protocol::Holdfast => None,
-    };
+    let most = destination.max_tokens();
     match most.filter(|most| conversation.max_tokens.is_none_or(|asked| asked > *most)) {
         Some(most) => {
             std::borrow::Cow::Owned(Conversation { max_tokens: Some(most), ..conversation.clone() })
@@ -316,18 +330,18 @@ pub(super) fn key(terms: &Terms, id: &str) -> String {
 
 pub(super) fn plain<'a>(
     destination: &'a Destination,
-    request: RequestId,
-    terms: &Terms,
+    (id, terms): (RequestId, &Terms),
     within: Duration,
 ) -> Errand<'a> {
-    let asked = match &destination.protocol {
+    let model = match &destination.protocol {
         Protocol::Chat(chat) => chat.model.as_str(),
         Protocol::Holdfast => "",
     };
     Errand {
         destination,
-        request,
-        asked,
+        id,
+        model,
+        asked: model,
         class: terms.class,
         hops: terms.hops,
         bytes: 0,
@@ -335,12 +349,13 @@ pub(super) fn plain<'a>(
         tokens_out: None,
         cost_limit: terms.cost_limit_micros,
         within,
+        first_byte: None,
     }
 }
 
 fn errand<'a>(
     destination: &'a Destination,
-    (id, terms): (RequestId, &Terms),
+    asked: (RequestId, &Terms),
     conversation: &Conversation,
     call: &chat::Call,
     within: Duration,
@@ -348,7 +363,7 @@ fn errand<'a>(
     let bytes = length(&call.body);
     let content = content(conversation, bytes);
     let tokens_out = conversation.max_tokens;
-    Errand { bytes, content, tokens_out, ..plain(destination, id, terms, within) }
+    Errand { bytes, content, tokens_out, ..plain(destination, asked, within) }
 }
 
 /// What is in a conversation that becomes so many bytes.

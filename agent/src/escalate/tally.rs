@@ -1,7 +1,9 @@
 //! Owns the count of what was sent, for people and for `/metrics`.
 //!
-//! **Invariant:** a send is counted once, when it is over; what a link that is down kept back was none.
+//! **Invariant:** a send is counted once, when it is over; what a dead link or an open
+//! circuit kept back was none.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
@@ -36,7 +38,7 @@ impl Tally {
     pub(super) fn note(&self, destination: &str, began: Instant, error: Option<&SendError>) {
         match error {
             None => self.answered.fetch_add(1, Ordering::Relaxed),
-            Some(SendError::LinkDown { .. }) => 0,
+            Some(SendError::LinkDown { .. } | SendError::CircuitOpen { .. }) => 0,
             Some(_) => self.failed.fetch_add(1, Ordering::Relaxed),
         };
         count(destination, error.map_or("answered", SendError::code));
@@ -46,10 +48,33 @@ impl Tally {
         }
     }
 
-    /// Its caller went away in the middle of the answer.
+    /// Its caller went away before its end.
     pub(super) fn note_left(&self, destination: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         count(destination, "left");
+    }
+}
+
+/// Counts a caller who leaves: dropped before it is over, the send is that.
+#[derive(Debug)]
+pub(super) struct Leave(Option<(Arc<Tally>, String)>);
+
+impl Leave {
+    pub(super) fn new(tally: &Arc<Tally>, destination: &str) -> Self {
+        Self(Some((Arc::clone(tally), destination.to_owned())))
+    }
+
+    /// The send is over, and counted by itself.
+    pub(super) fn is_over(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if let Some((tally, destination)) = self.0.take() {
+            tally.note_left(&destination);
+        }
     }
 }
 

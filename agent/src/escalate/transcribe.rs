@@ -69,7 +69,7 @@ impl Escalator {
             let errand = Errand {
                 bytes: length(&body),
                 content: Content { audio_ms, ..Content::default() },
-                ..plain(destination, *id, terms, within)
+                ..plain(destination, (*id, terms), within)
             };
             let passage = self.enter(&errand, None).await?;
             let mut headers = passed_on(destination, terms);

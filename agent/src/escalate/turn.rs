@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::circuits::Pass;
 use super::error::SendError;
 use super::limits::{Limits, Share};
 use super::purse::{Purse, Reservation, Spent};
@@ -51,6 +52,7 @@ pub(super) struct Turns {
 pub struct Turn {
     destination: String,
     slot: Option<OwnedSemaphorePermit>,
+    pass: Option<Pass>,
     reservation: Option<Reservation>,
     freed: Arc<watch::Sender<u64>>,
 }
@@ -67,6 +69,22 @@ impl Turn {
     /// How long it is until the budget renews.
     pub(super) fn set_apart(&mut self, amount: u64) -> Result<(), Duration> {
         self.reservation.as_mut().map_or(Ok(()), |reservation| reservation.resize(amount))
+    }
+
+    /// The same, let through the circuit already.
+    pub(super) fn with_pass(mut self, pass: Pass) -> Self {
+        self.pass = Some(pass);
+        self
+    }
+
+    /// Whether it was let through the circuit.
+    pub(super) fn has_pass(&self) -> bool {
+        self.pass.is_some()
+    }
+
+    /// What it was let through the circuit with; once.
+    pub(super) fn take_pass(&mut self) -> Option<Pass> {
+        self.pass.take()
     }
 
     /// The request goes out now.
@@ -86,6 +104,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        drop(self.pass.take());
         drop(self.slot.take());
         drop(self.reservation.take());
         self.freed.send_modify(|version| *version = version.wrapping_add(1));
@@ -191,7 +210,7 @@ impl Turns {
 
     fn turn(&self, slot: OwnedSemaphorePermit, reservation: Option<Reservation>) -> Turn {
         let (destination, freed) = (self.name.clone(), self.freed.clone());
-        Turn { destination, slot: Some(slot), reservation, freed }
+        Turn { destination, slot: Some(slot), pass: None, reservation, freed }
     }
 
     /// What a panicked holder left is numbers all the same.

@@ -1,8 +1,9 @@
 //! Owns the way of an inquiry: which destinations the name of its model means, who of them is asked,
 //! and what is told when nobody answers.
 //!
-//! The destinations are asked one after the other, as far as the class lets it go there; the next one is
-//! asked after a failure, as long as nothing of an answer was given to the caller and there is time.
+//! The destinations are asked one after the other, as far as the class lets it go there, in the order of
+//! the route ([`balance`](crate::balance)); the next one is asked after a failure, as long as nothing of
+//! an answer was given to the caller and there is time.
 //!
 //! **Invariant:** whatever leaves the device goes through [`Policy::clear`](crate::policy::Policy::clear);
 //! nothing is asked again once a piece of an answer is out of here.
@@ -22,10 +23,12 @@ use tokio::time::Instant;
 pub use self::plan::Route;
 pub use self::refused::Refused;
 use crate::answer::Reason;
+use crate::balance::Balance;
 use crate::destination::{Destination, Zone};
-use crate::escalate::{SendError, Telling, Told};
-use crate::inquiry::{Inquiry, Recording, Texts};
+use crate::escalate::{FirstByte, SendError, Telling, Told, in_turn};
+use crate::inquiry::{Inquiry, Matter, Recording, Texts};
 use crate::policy::Cleared;
+use crate::price;
 use crate::service::Service;
 
 /// The way of inquiries.
@@ -57,6 +60,15 @@ pub struct Begun {
     pub rest: Option<Telling>,
 }
 
+/// Whether a second destination is asked beside one that is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// Where the route says so.
+    AsRouted,
+    /// An answer that comes piece by piece, and what is no conversation.
+    Never,
+}
+
 impl Gateway {
     /// The way to the destinations of `service`, with these routes.
     pub fn new(service: Service, routes: Vec<Route>) -> Self {
@@ -73,9 +85,12 @@ impl Gateway {
         inquiry: &Inquiry<Conversation>,
     ) -> Result<Answered<chat::Answer>, Refused> {
         let escalator = &self.service.escalator;
-        let send =
-            move |cleared, within| escalator.converse(cleared, within).boxed() as BoxFuture<'_, _>;
-        self.along(model, inquiry, send).await.map(Answered::of)
+        let send = move |cleared, within, first_byte: FirstByte| {
+            let sending =
+                async move { escalator.converse_watched(cleared, within, &first_byte).await };
+            sending.boxed() as BoxFuture<'_, _>
+        };
+        self.along(model, inquiry, Beside::AsRouted, send).await.map(Answered::of)
     }
 
     /// Asks for the answer to a conversation piece by piece; returns when the first is there.
@@ -88,7 +103,7 @@ impl Gateway {
         inquiry: &Inquiry<Conversation>,
     ) -> Result<Answered<Begun>, Refused> {
         let escalator = &self.service.escalator;
-        let send = move |cleared, within| {
+        let send = move |cleared, within, _| {
             let begin = async move {
                 let mut telling = escalator.converse_in_pieces(cleared, within).await?;
                 let mut events = Vec::new();
@@ -102,7 +117,7 @@ impl Gateway {
             };
             begin.boxed() as BoxFuture<'_, _>
         };
-        self.along(model, inquiry, send).await.map(Answered::of)
+        self.along(model, inquiry, Beside::Never, send).await.map(Answered::of)
     }
 
     /// Asks for vectors of texts: a bundle of that name, or a destination.
@@ -119,8 +134,8 @@ impl Gateway {
         }
         let escalator = &self.service.escalator;
         let send =
-            move |cleared, within| escalator.embed(cleared, within).boxed() as BoxFuture<'_, _>;
-        self.along(model, inquiry, send).await.map(Answered::of)
+            move |cleared, within, _| escalator.embed(cleared, within).boxed() as BoxFuture<'_, _>;
+        self.along(model, inquiry, Beside::Never, send).await.map(Answered::of)
     }
 
     /// Asks what a recording says: a bundle of that name, or a destination.
@@ -136,49 +151,79 @@ impl Gateway {
             return local;
         }
         let escalator = &self.service.escalator;
-        let send = move |cleared, within| {
+        let send = move |cleared, within, _| {
             escalator.transcribe(cleared, within).boxed() as BoxFuture<'_, _>
         };
-        self.along(model, inquiry, send).await.map(Answered::of)
+        self.along(model, inquiry, Beside::Never, send).await.map(Answered::of)
     }
 
     /// Asks the destinations that `model` means, one after the other.
-    async fn along<'a, M, A>(
+    async fn along<'a, M: Matter, A>(
         &'a self,
         model: &str,
         inquiry: &'a Inquiry<M>,
-        send: impl Fn(Cleared<'a, Inquiry<M>>, Duration) -> BoxFuture<'a, Result<Told<A>, SendError>>,
+        beside: Beside,
+        send: impl Fn(
+            Cleared<'a, Inquiry<M>>,
+            Duration,
+            FirstByte,
+        ) -> BoxFuture<'a, Result<Told<A>, SendError>>,
     ) -> Result<(Told<A>, &'a Destination), Refused> {
         let begun = Instant::now();
-        let meant = plan::meant(model, &self.service.destinations, &self.routes);
+        let (meant, route) = plan::meant(model, &self.service.destinations, &self.routes);
         if meant.is_empty() {
             return Err(self.unknown(model));
         }
         let (mut errors, mut reasons) = (Vec::new(), Vec::new());
+        let mut allowed = Vec::with_capacity(meant.len());
         for destination in meant {
-            let cleared = match self.service.policy.clear(inquiry, destination) {
-                Ok(cleared) => cleared,
-                Err(denied) => {
-                    let (class, zone) = (denied.class, denied.zone);
-                    let destination = denied.destination;
-                    reasons.push(Reason::ClassForbids { class, destination, zone });
-                    continue;
-                }
-            };
-            let left = inquiry.terms.within.saturating_sub(begun.elapsed());
-            if left.is_zero() && !errors.is_empty() {
-                break;
-            }
-            match send(cleared, left).await {
-                Ok(told) => return Ok((told, destination)),
-                Err(error) => {
-                    let (destination, text) = (destination.name.clone(), error.to_string());
-                    reasons.push(Reason::SendFailed { destination, error: text });
-                    errors.push(error);
-                }
+            match self.service.policy.clear(inquiry, destination) {
+                Ok(cleared) => allowed.push(cleared),
+                Err(denied) => reasons.push(denied.into()),
             }
         }
+        let hedge_after = route.and_then(|route| route.balancing.hedge_after);
+        let hedge_after = hedge_after.filter(|_| beside == Beside::AsRouted);
+        let send = |cleared, asked, first_byte| {
+            let left = inquiry.terms.within.saturating_sub(begun.elapsed());
+            (asked == 0 || !left.is_zero()).then(|| send(cleared, left, first_byte))
+        };
+        let failed = |cleared: Cleared<'a, Inquiry<M>>, error: SendError| {
+            let (destination, text) = (cleared.destination().name.clone(), error.to_string());
+            reasons.push(Reason::SendFailed { destination, error: text });
+            errors.push(error);
+        };
+        let allowed = self.in_order(route, inquiry, allowed);
+        if let Some((cleared, told)) = in_turn(allowed, hedge_after, send, failed).await {
+            return Ok((told, cleared.destination()));
+        }
         Err(Refused::of(errors, reasons))
+    }
+
+    /// The destinations that the class may go to, in the order in which they are asked.
+    fn in_order<'a, M: Matter>(
+        &self,
+        route: Option<&Route>,
+        inquiry: &Inquiry<M>,
+        allowed: Vec<Cleared<'a, Inquiry<M>>>,
+    ) -> Vec<Cleared<'a, Inquiry<M>>> {
+        let Some(Route { balancing, .. }) = route else { return allowed };
+        let asked: Vec<_> = allowed
+            .iter()
+            .map(|cleared| {
+                let destination = cleared.destination();
+                (destination, plan::model_of(destination).unwrap_or_default())
+            })
+            .collect();
+        let price = |destination: &Destination| match balancing.balance {
+            Balance::Price => {
+                let (content, most) = (inquiry.matter.content(), inquiry.matter.tokens_out());
+                price::likely(&destination.limits, &content, most)
+            }
+            Balance::Order | Balance::Weight | Balance::Latency => 0,
+        };
+        let order = self.service.escalator.in_order(balancing, &asked, price);
+        order.into_iter().filter_map(|index| allowed.get(index).copied()).collect()
     }
 
     fn unknown(&self, model: &str) -> Refused {

@@ -7,6 +7,7 @@
 
 use holdfast_chat::served::models::ModelEntry;
 
+use crate::balance::Balancing;
 use crate::destination::{Destination, Protocol};
 
 /// A name of the operator's for some destinations.
@@ -14,27 +15,30 @@ use crate::destination::{Destination, Protocol};
 pub struct Route {
     /// The name, which no destination has.
     pub name: String,
-    /// The destinations' names, in the order in which they are asked.
+    /// The destinations' names, in the configured order.
     pub destinations: Vec<String>,
+    /// Which of them comes first.
+    pub balancing: Balancing,
 }
 
-/// The destinations that `model` means, in the order in which they are asked: those of the route of
+/// The destinations that `model` means, in the configured order: those of the route of
 /// that name, else the one of that name, else all that have a model of that name. Nothing where there
-/// is none.
+/// is none. The route, too, where it is one.
 #[must_use]
 pub fn meant<'a>(
     model: &str,
     destinations: &'a [Destination],
-    routes: &[Route],
-) -> Vec<&'a Destination> {
+    routes: &'a [Route],
+) -> (Vec<&'a Destination>, Option<&'a Route>) {
     let by_name = |name: &str| talked_to(destinations).find(|each| each.name == name);
     if let Some(route) = routes.iter().find(|route| route.name == model) {
-        return route.destinations.iter().filter_map(|name| by_name(name)).collect();
+        let found = route.destinations.iter().filter_map(|name| by_name(name)).collect();
+        return (found, Some(route));
     }
     if let Some(destination) = by_name(model) {
-        return vec![destination];
+        return (vec![destination], None);
     }
-    talked_to(destinations).filter(|each| model_of(each) == Some(model)).collect()
+    (talked_to(destinations).filter(|each| model_of(each) == Some(model)).collect(), None)
 }
 
 /// Every name that means something, as models are listed: routes, destinations, and their models.
@@ -64,7 +68,7 @@ fn talked_to(destinations: &[Destination]) -> impl Iterator<Item = &Destination>
     destinations.iter().filter(|destination| model_of(destination).is_some())
 }
 
-fn model_of(destination: &Destination) -> Option<&str> {
+pub(super) fn model_of(destination: &Destination) -> Option<&str> {
     match &destination.protocol {
         Protocol::Chat(chat) => Some(&chat.model),
         Protocol::Holdfast => None,
@@ -109,6 +113,7 @@ mod tests {
         let route = |name: &str, of: &[&str]| Route {
             name: name.to_owned(),
             destinations: of.iter().map(|name| (*name).to_owned()).collect(),
+            balancing: Balancing::default(),
         };
         let routes = [route("any", &["farther", "near"]), route("small", &["far"])];
         for (model, want) in [
@@ -120,7 +125,8 @@ mod tests {
             ("nobody", &[]),
             ("", &[]),
         ] {
-            let found = meant(model, &destinations, &routes);
+            let (found, route) = meant(model, &destinations, &routes);
+            assert_eq!(route.is_some(), ["any", "small"].contains(&model), "{model}");
             let found: Vec<&str> = found.iter().map(|each| each.name.as_str()).collect();
             assert_eq!(found, want, "{model}");
         }
@@ -128,7 +134,7 @@ mod tests {
         let ids: Vec<&str> = names.iter().map(|entry| entry.id.as_str()).collect();
         assert_eq!(ids, ["any", "small", "near", "far", "farther", "large-at-home", "large"]);
         for entry in names {
-            assert!(!meant(&entry.id, &destinations, &routes).is_empty(), "{}", entry.id);
+            assert!(!meant(&entry.id, &destinations, &routes).0.is_empty(), "{}", entry.id);
         }
     }
 }

@@ -20,7 +20,7 @@ fn with_budget(bench: &mut Bench, more: u64) {
 }
 
 fn is_spent(bench: &Bench) -> bool {
-    let standing = bench.escalator.standing(bench.vendor.name(), Share::First);
+    let standing = bench.escalator.standing(bench.vendor.name(), None, Share::First);
     matches!(standing, Standing::OverBudget(_))
 }
 

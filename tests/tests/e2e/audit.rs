@@ -94,7 +94,8 @@ async fn what_left_is_listed_checked_and_held_against_another_policy() {
 
     pair.restart().await;
     pair.ask("confidential").await;
-    let (is_whole, after) = pair.audit(&["verify", "--seal", before["last_seal"].as_str().unwrap()]);
+    let (is_whole, after) =
+        pair.audit(&["verify", "--seal", before["last_seal"].as_str().unwrap()]);
     assert!(is_whole && after["has_seal"] == true, "{after}");
     assert!(after["lines"].as_u64() > before["lines"].as_u64(), "{after}");
 

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod balance;
+mod circuits;
 mod client;
 mod desk;
 mod faults;

@@ -160,6 +160,7 @@ impl Complaint {
                 (StatusCode::TOO_MANY_REQUESTS, quota, quota)
             }
             SendError::LinkDown { .. }
+            | SendError::CircuitOpen { .. }
             | SendError::Unreachable { .. }
             | SendError::NoToken { .. }
             | SendError::Unnoted { .. }
@@ -213,6 +214,14 @@ mod tests {
         for (error, want) in [
             (SendError::LinkDown { destination: destination() }, (503, "link_down", Some(1))),
             (
+                SendError::CircuitOpen {
+                    destination: destination(),
+                    model: "m".to_owned(),
+                    retry_after: wait,
+                },
+                (503, "circuit_open", Some(7)),
+            ),
+            (
                 SendError::Throttled { destination: destination(), retry_after: wait },
                 (429, "rate_limit_exceeded", Some(7)),
             ),
@@ -237,7 +246,7 @@ mod tests {
                 (502, "unauthorised", None),
             ),
             (
-                SendError::Interrupted { destination: destination(), cause: cause() },
+                SendError::Interrupted { destination: destination(), cause: cause(), waited: None },
                 (502, "interrupted", None),
             ),
             (

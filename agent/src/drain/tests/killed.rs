@@ -49,6 +49,7 @@ fn drain(queue: &Queue, dir: &Path, destination: &Destination) -> Drain {
         queue: queue.clone(),
         escalator: Arc::new(Escalator::new(&destinations, hints, purse, Audit::default()).unwrap()),
         destinations: destinations.into(),
+        balancing: Arc::default(),
         policy: Arc::new(Policy::default()),
         clock,
         max_attempts: 20,

@@ -158,7 +158,9 @@ impl Bench {
         let (queue, escalator) = (self.queue.clone(), self.escalator.clone());
         let policy = Arc::new(self.policy.clone());
         let (destinations, clock) = (self.destinations.clone(), self.clock.clone());
-        let drain = Drain { queue, escalator, destinations, policy, clock, max_attempts: 3 };
+        let balancing = Arc::default();
+        let drain =
+            Drain { queue, escalator, destinations, balancing, policy, clock, max_attempts: 3 };
         tokio::spawn(drain.run(self.cancel.clone()))
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::world::{Act, Device, Held, World, destination};
+use crate::balance::{Balance, Balancing};
 use crate::destination::{Destination, Limits, Zone};
 use crate::queue::{RequestId, State};
 use crate::request::DataClass;
@@ -47,6 +48,33 @@ async fn a_backlog_begins_slowly_and_doubles_with_every_round() {
     // One place of the nine is left to others.
     assert_eq!([0, 1, 2, 3, 4].map(in_second), [1, 2, 4, 8, 8]);
     assert!(seen.iter().all(|seen| seen.under_way <= 8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_shared_by_weight_and_one_that_fails_leaves_it_to_the_other() {
+    let world = answering(SECOND);
+    let destinations = ["near", "far"].map(|name| destination(name, Zone::Site, 5));
+    let mut device = Device::new(world.clone(), destinations.into());
+    let weights = [("near".to_owned(), 3), ("far".to_owned(), 1)].into();
+    device.balancing = Balancing { balance: Balance::Weight, weights, hedge_after: None };
+    device.start().await;
+    // One at a time, so that both are always free.
+    for _ in 0..400 {
+        let id = device.hold(Held::of_priority(4)).await;
+        device.until(id, State::Answered, HOUR).await;
+    }
+    let near = world.seen().iter().filter(|seen| seen.host == "near").count();
+    assert!((240..360).contains(&near), "{near} of 400 at three in four");
+    world.behave(|host, _| match host {
+        "near" => Act::Status(500, None),
+        _ => Act::Answer(SECOND),
+    });
+    let before = world.seen().len();
+    for id in hold(&device, 100, Held::of_priority(4)).await {
+        device.until(id, State::Answered, HOUR).await;
+    }
+    let near = world.seen()[before..].iter().filter(|seen| seen.host == "near").count();
+    assert!(near < 20, "{near} sends to one that fails on everything");
 }
 
 #[tokio::test(start_paused = true)]

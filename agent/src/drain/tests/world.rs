@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::Drain;
 use crate::answer::Reason;
 use crate::audit::Audit;
+use crate::balance::Balancing;
 use crate::clock::Clock;
 use crate::clock::simulated::Machine;
 use crate::destination::{Destination, Limits, Protocol, Transport, Zone};
@@ -209,6 +210,7 @@ pub(super) struct Device {
     pub(super) machine: Machine,
     pub(super) world: World,
     pub(super) destinations: Arc<[Destination]>,
+    pub(super) balancing: Balancing,
     pub(super) policy: Policy,
     agent: Option<Agent>,
 }
@@ -236,7 +238,8 @@ impl Device {
         };
         let machine = Machine::new(DATE_MS, true);
         let policy = Policy::default();
-        Self { dir, machine, world, destinations: destinations.into(), policy, agent: None }
+        let (destinations, balancing) = (destinations.into(), Balancing::default());
+        Self { dir, machine, world, destinations, balancing, policy, agent: None }
     }
 
     /// A device with a drain that runs.
@@ -292,6 +295,7 @@ impl Device {
             queue: agent.queue.clone(),
             escalator: agent.escalator.clone(),
             destinations: self.destinations.clone(),
+            balancing: Arc::new(self.balancing.clone()),
             policy: Arc::new(self.policy.clone()),
             clock: agent.clock.clone(),
             max_attempts: 20,

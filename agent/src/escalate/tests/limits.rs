@@ -11,7 +11,7 @@ use super::{destination, hints, request, send};
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::destination::{Destination, Limits, Prices, Protocol};
-use crate::request::DataClass;
+use crate::request::{DataClass, TaskName};
 
 fn answer() -> Scripted {
     let class = json!({ "label": "stop", "confidence": 0.9 });
@@ -21,6 +21,10 @@ fn answer() -> Scripted {
     let told = json!({ "id": id, "task": "voice-commands", "state": "answered", "class": "internal",
         "reasons": [], "answer": answer });
     (200, vec![], told)
+}
+
+fn task() -> TaskName {
+    TaskName::parse("voice-commands").unwrap()
 }
 
 fn limited(url: &str, limits: Limits) -> Destination {
@@ -55,7 +59,7 @@ async fn a_caller_who_cannot_wait_for_the_rate_is_told_at_once() {
     assert_eq!(error.code(), "limited");
     assert!(after > Duration::from_secs(30) && after <= Duration::from_secs(60), "{after:?}");
     assert_eq!(fake.seen().len(), 1);
-    assert!(matches!(escalator.standing("site", Share::First), Standing::Limited(_)));
+    assert!(matches!(escalator.standing("site", None, Share::First), Standing::Limited(_)));
 }
 
 #[tokio::test]
@@ -73,7 +77,7 @@ async fn a_spent_budget_keeps_requests_back_across_restarts() {
         }
         let error = send(&escalator, &destination, &request).await.unwrap_err();
         assert_eq!(error.code(), "over_budget", "run {run}");
-        let standing = escalator.standing("site", Share::Backlog);
+        let standing = escalator.standing("site", None, Share::Backlog);
         assert!(matches!(standing, Standing::OverBudget(_)), "run {run}: {standing:?}");
         assert_eq!(fake.seen().len(), 2, "run {run}");
     }
@@ -119,7 +123,8 @@ async fn what_was_not_worked_on_costs_nothing_and_what_may_have_been_does() {
         let request = request(DataClass::Internal);
         let error = send(&escalator, &destination, &request).await.unwrap_err();
         assert_eq!(error.code(), error_code, "{case}");
-        let is_spent = matches!(escalator.standing("site", Share::First), Standing::OverBudget(_));
+        let is_spent =
+            matches!(escalator.standing("site", None, Share::First), Standing::OverBudget(_));
         assert_eq!(is_spent, is_paid, "{case}");
     }
 }
@@ -133,13 +138,13 @@ async fn the_backlog_leaves_a_place_to_who_waits() {
         let dir = tempfile::tempdir().unwrap();
         let escalator = with_purse(&destination, dir.path());
         let mut turns = Vec::new();
-        while let Ok(turn) = escalator.try_turn("site", Share::Backlog, 1) {
+        while let Ok(turn) = escalator.try_turn("site", &task(), Share::Backlog, 1) {
             turns.push(turn);
         }
         assert_eq!(turns.len(), backlog, "{concurrency} places");
-        let kept = escalator.try_turn("site", Share::First, 1);
+        let kept = escalator.try_turn("site", &task(), Share::First, 1);
         assert_eq!(kept.is_ok(), concurrency > 1);
-        assert_eq!(escalator.standing("site", Share::First), Standing::Full);
+        assert_eq!(escalator.standing("site", None, Share::First), Standing::Full);
         let mut freed = escalator.turns();
         freed.borrow_and_update();
         turns.clear();

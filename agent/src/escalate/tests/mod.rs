@@ -1,5 +1,6 @@
 //! Sends against strict fakes and against everything that can go wrong on a wire.
 
+mod circuit;
 mod faults;
 mod holdfast;
 mod limits;

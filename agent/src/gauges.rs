@@ -12,10 +12,7 @@ use crate::queue::Stats;
 
 /// Counters with their meaning, as `/metrics` shows it.
 const COUNTERS: [(&str, &str); 23] = [
-    (
-        "holdfast_audit_files_dropped_total",
-        "Oldest parts of the record of what left that were dropped",
-    ),
+    ("holdfast_audit_files_dropped_total", "Oldest parts of the record that were dropped"),
     ("holdfast_audit_lines_total", "Lines put on record of what left the device"),
     ("holdfast_audit_unwritten_total", "Lines that the record lacks"),
     ("holdfast_drained_total", "Held requests that were tried, by how that came out"),

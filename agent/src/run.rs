@@ -212,6 +212,9 @@ pub async fn run(
     if tokio::time::timeout(PART_WITHIN, tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not stop in time; what is held is on disk");
     }
+    if tokio::time::timeout(PART_WITHIN, service.escalator.audit().flush()).await.is_err() {
+        tracing::warn!("how the last sends ended is not on record");
+    }
     if let Some(queue) = service.queue.get()
         && !matches!(tokio::time::timeout(PART_WITHIN, queue.close()).await, Ok(Ok(())))
     {

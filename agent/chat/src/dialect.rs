@@ -54,6 +54,8 @@ pub struct Call {
     pub headers: Vec<(&'static str, String)>,
     /// JSON.
     pub body: Vec<u8>,
+    /// Tokens of the answer at most, thoughts included, where the call says so.
+    pub most_tokens: Option<u32>,
 }
 
 /// A body that is not what the protocol says.
@@ -114,8 +116,11 @@ impl Dialect {
             (Self::Gemini | Self::Vertex { .. } | Self::Bedrock { .. }, _)
             | (_, Way::InOnePiece) => {}
         }
+        // One dialect has a limit of its own where nobody gives one.
+        let own = body.get("max_tokens").and_then(Value::as_u64).and_then(|n| n.try_into().ok());
+        let most_tokens = conversation.max_tokens.or(own);
         let body = body.to_string().into_bytes();
-        Ok(Call { path, headers, body })
+        Ok(Call { path, headers, body, most_tokens })
     }
 
     /// As [`Self::call`], for an answer in pieces.
@@ -179,7 +184,7 @@ impl Dialect {
             _ => body,
         };
         let body = body.map_err(unfit)?.to_string().into_bytes();
-        Ok(Call { path, headers: Vec::new(), body })
+        Ok(Call { path, headers: Vec::new(), body, most_tokens: None })
     }
 
     /// The vectors in the body of a response with a status of success.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -71,7 +71,8 @@ fn admit(gate: &Gate, request: &Request, need: Need) -> Result<(Caller, Option<P
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Network);
     if let Some(hosts) = gate.own_hosts.as_ref().filter(|_| peer == Peer::Network) {
         let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
-        if is_foreign(text(header::HOST), text(header::ORIGIN), hosts) {
+        let is_across = text(HeaderName::from_static("sec-fetch-site")) == Some("cross-site");
+        if is_across || is_foreign(text(header::HOST), text(header::ORIGIN), hosts) {
             return Err(Denied::Page);
         }
     }

@@ -153,7 +153,10 @@ async fn connection(
                 response = response => response,
                 () = stopped_for_long(&stopping) => Ok(come_back()),
             };
-            rest.discard().await;
+            // Then the process ends before a long body does.
+            if !stopping.is_cancelled() {
+                rest.discard().await;
+            }
             response
         }
     });

@@ -65,13 +65,14 @@ pub struct Ended {
     pub request: RequestId,
     /// Where it went.
     pub destination: String,
-    /// `answered`, `cut` in the middle of an answer, `left` by its caller, or the code of the error.
+    /// `answered`, `cut` in the middle of an answer, `left` by its caller, `kept` here after all, or the
+    /// code of the error.
     pub outcome: String,
     /// Tokens of the question by the provider's count; 0 where it counts none.
     pub tokens_in: u64,
     /// Tokens of the answer.
     pub tokens_out: u64,
-    /// What it cost, in millionths of the operator's currency, or at least what is counted.
+    /// What it cost, in millionths of the operator's currency; where that is not known, what was set apart.
     pub cost_micros: u64,
     /// How long it took, in milliseconds.
     pub took_ms: u64,

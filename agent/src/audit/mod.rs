@@ -5,8 +5,9 @@
 //! byte of what was asked or answered.
 //!
 //! Each line ends with a seal, the SHA-256 of the line before it and of its own text, so that a line that is
-//! changed, taken out or put in shows (`holdfast-agent audit verify`). Who can write the file can also seal
-//! it anew from there on: whoever wants to notice that too notes the last seal somewhere else.
+//! changed, or taken out or put in between others, shows (`holdfast-agent audit verify`). Who can write the
+//! file can also seal it anew from there on, or cut off its end: whoever wants to notice that too notes the
+//! last seal somewhere else.
 //!
 //! **Invariant:** where a record is required nothing is sent without its line on disk; where it is not, a
 //! disk that takes no line stops no request, and what is missing is counted.
@@ -19,10 +20,11 @@ mod writer;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::chain::Seal;
 pub use self::event::{Ended, Entry, Event, Sent};
@@ -54,6 +56,8 @@ struct Inner {
     lines: mpsc::Sender<Command>,
     clock: Clock,
     required: bool,
+    /// Somebody waited in vain, and the disk took nothing since.
+    is_stuck: Arc<AtomicBool>,
 }
 
 /// A send under way. Dropped without its end, its caller left it.
@@ -61,6 +65,8 @@ struct Inner {
 pub struct Sending {
     audit: Audit,
     under_way: Option<(RequestId, String)>,
+    most_micros: u64,
+    is_out: bool,
     began: Instant,
 }
 
@@ -83,10 +89,11 @@ impl Audit {
             return Ok(Self(None));
         }
         let (lines, waiting) = mpsc::channel(WAITING);
-        let writer = Writer::new(folder(state_dir), config.max_bytes);
+        let is_stuck = Arc::<AtomicBool>::default();
+        let writer = Writer::new(folder(state_dir), config.max_bytes, Arc::clone(&is_stuck));
         let thread = std::thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.run(waiting))?;
-        Ok(Self(Some(Arc::new(Inner { lines, clock, required: config.required }))))
+        Ok(Self(Some(Arc::new(Inner { lines, clock, required: config.required, is_stuck }))))
     }
 
     /// Puts a send on record; when this returns without an error it may go, and is under way until what is
@@ -95,33 +102,74 @@ impl Audit {
     /// # Errors
     /// Where a record is required, and its line is not on disk.
     pub async fn sent(&self, sent: Sent) -> Result<Sending, Unwritten> {
-        let (request, destination) = (sent.request, sent.destination.clone());
+        let sending = Sending {
+            audit: self.clone(),
+            under_way: Some((sent.request, sent.destination.clone())),
+            most_micros: sent.most_micros,
+            is_out: false,
+            began: Instant::now(),
+        };
         if let Some(inner) = &self.0 {
+            // Whoever is not heard out leaves a line that says so.
             inner.sent(sent).await?;
         }
-        let under_way = Some((request, destination));
-        Ok(Sending { audit: self.clone(), under_way, began: Instant::now() })
+        Ok(sending)
+    }
+
+    /// Waits until what was put on record is on disk, as long as that takes no longer than a send waits.
+    pub async fn flush(&self) {
+        let Some(inner) = &self.0 else { return };
+        let (done, written) = oneshot::channel();
+        let flush = async {
+            if inner.lines.send(Command { entry: None, done: Some(done) }).await.is_ok() {
+                // What was not written is told already.
+                drop(written.await);
+            }
+        };
+        drop(timeout(WITHIN, flush).await);
     }
 }
 
 impl Inner {
     async fn sent(&self, sent: Sent) -> Result<(), Unwritten> {
         let (done, written) = oneshot::channel();
-        let line = Command { entry: self.entry(Event::Sent(sent)), done: Some(done) };
-        let on_disk = async {
-            let gone = || Unwritten("nobody writes it".to_owned());
-            self.lines.send(line).await.map_err(|_| gone())?;
-            written.await.map_err(|_| gone())?
+        let line = Command { entry: Some(self.entry(Event::Sent(sent))), done: Some(done) };
+        if self.is_stuck.load(Ordering::Relaxed) && !self.required {
+            // Nobody waits twice for a disk that hangs.
+            self.put(line);
+            return Ok(());
+        }
+        let until = Instant::now() + WITHIN;
+        let outcome = match timeout_at(until, self.lines.reserve()).await {
+            Ok(Ok(place)) => {
+                place.send(line);
+                match timeout_at(until, written).await {
+                    Ok(Ok(outcome)) => outcome,
+                    Ok(Err(_)) => Err(Unwritten("nobody writes it any more".to_owned())),
+                    Err(_) => Err(self.late()),
+                }
+            }
+            Ok(Err(_)) => {
+                writer::count_unwritten(1);
+                Err(Unwritten("nobody writes it any more".to_owned()))
+            }
+            Err(_) => {
+                writer::count_unwritten(1);
+                Err(self.late())
+            }
         };
-        let late = || Err(Unwritten(format!("the disk does not take it within {WITHIN:?}")));
-        let outcome = tokio::time::timeout(WITHIN, on_disk).await.unwrap_or_else(|_| late());
-        // Whoever writes has counted and told it.
         outcome.or_else(|error| if self.required { Err(error) } else { Ok(()) })
     }
 
+    fn late(&self) -> Unwritten {
+        if !self.is_stuck.swap(true, Ordering::Relaxed) {
+            tracing::error!(within = ?WITHIN, "the disk takes no line of what leaves the device");
+        }
+        Unwritten(format!("the disk does not take it within {WITHIN:?}"))
+    }
+
     /// Behind its caller.
-    fn ended(&self, ended: Ended) {
-        let line = Command { entry: self.entry(Event::Ended(ended)), done: None };
+    fn put(&self, line: Command) {
         if self.lines.try_send(line).is_err() {
             writer::count_unwritten(1);
         }
@@ -134,6 +182,16 @@ impl Inner {
 }
 
 impl Sending {
+    /// It goes out now; before, nothing of it did.
+    pub fn goes_out(&mut self) {
+        self.is_out = true;
+    }
+
+    /// What it may cost at most, in millionths of the operator's currency.
+    pub fn most_micros(&self) -> u64 {
+        self.most_micros
+    }
+
     /// Puts its end on record: a word for how it ended, tokens of question and answer, and what it cost in
     /// millionths of the operator's currency.
     pub fn ended(mut self, outcome: &str, tokens: (u64, u64), cost_micros: u64) {
@@ -145,21 +203,19 @@ impl Sending {
         let Some(inner) = &self.audit.0 else { return };
         let took_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let outcome = outcome.to_owned();
-        inner.ended(Ended {
-            request,
-            destination,
-            outcome,
-            tokens_in,
-            tokens_out,
-            cost_micros,
-            took_ms,
-        });
+        let ended =
+            Ended { request, destination, outcome, tokens_in, tokens_out, cost_micros, took_ms };
+        inner.put(Command { entry: Some(inner.entry(Event::Ended(ended))), done: None });
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.end("left", (0, 0), 0);
+        match self.is_out {
+            // It may have to be paid for.
+            true => self.end("left", (0, 0), self.most_micros),
+            false => self.end("kept", (0, 0), 0),
+        }
     }
 }
 

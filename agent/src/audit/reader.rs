@@ -42,6 +42,8 @@ pub struct Chain {
     pub lines: u64,
     /// The number of the first one: more than 1 where older ones were dropped.
     pub first: u64,
+    /// The number of the last one.
+    pub number: u64,
     /// The seal of the last one.
     pub last: Seal,
     /// Where it is not as it was written.
@@ -76,7 +78,13 @@ pub(super) fn files(folder: &Path) -> io::Result<Vec<Part>> {
 pub fn read(folder: &Path, mut visit: impl FnMut(&Entry, Seal)) -> io::Result<Chain> {
     let mut chain = Chain::default();
     for part in files(folder)? {
-        let mut lines = BufReader::new(fs::File::open(&part.path)?);
+        let file = match fs::File::open(&part.path) {
+            Ok(file) => file,
+            // The agent dropped it meanwhile, for it was the oldest.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let mut lines = BufReader::new(file);
         let (mut at, mut text) = (0, Vec::new());
         loop {
             text.clear();
@@ -123,11 +131,16 @@ impl Chain {
             self.first = entry.number;
         }
         self.lines += 1;
-        let is_next = self.lines == 1 || self.last_number(entry.number);
+        let is_next = self.lines == 1 || entry.number == self.number.saturating_add(1);
+        let is_before = entry.number <= self.number;
+        self.number = entry.number;
         self.last = shown;
         visit(&entry, shown);
         let is_begin = matches!(entry.event, Event::Begun { .. });
         match () {
+            () if is_before && is_begin && is_first_of_file => Some(
+                "goes on from before the lines above: a disk that failed, or an altered record",
+            ),
             () if shown != right => {
                 Some("or the one before it was altered, or one between is missing")
             }
@@ -135,11 +148,6 @@ impl Chain {
             () if is_begin != is_first_of_file => Some("is not where a file begins"),
             () => None,
         }
-    }
-
-    /// Whether `number` is that of the line that was just counted.
-    fn last_number(&self, number: u64) -> bool {
-        number == self.first.saturating_add(self.lines).saturating_sub(1)
     }
 }
 

@@ -7,6 +7,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,10 +24,14 @@ const FILES: u64 = 8;
 /// A file has at least so many bytes before the next begins.
 const LEAST: u64 = 64 * 1024;
 
+/// A file has no more, so that its end is soon found.
+const MOST: u64 = 8 * 1024 * 1024;
+
 /// A line to be written.
 #[derive(Debug)]
 pub(super) struct Command {
-    pub(super) entry: Entry,
+    /// None where somebody only waits for those before.
+    pub(super) entry: Option<Entry>,
     /// Who waits for it.
     pub(super) done: Option<oneshot::Sender<Result<(), Unwritten>>>,
 }
@@ -36,14 +42,20 @@ pub(super) struct Writer {
     folder: PathBuf,
     max_bytes: u64,
     open: Option<Open>,
-    /// The number and the seal of the last line that the disk took; none before the first look.
-    last: Option<(u64, Seal)>,
+    /// The last line; none before the first look.
+    last: Option<End>,
+    is_stuck: Arc<AtomicBool>,
 }
+
+/// The number and the seal of a line; zeros before the first.
+type End = (u64, Seal);
 
 #[derive(Debug)]
 struct Open {
     file: File,
     bytes: u64,
+    /// How far the disk has it for certain, and the last line of that.
+    synced: (u64, End),
 }
 
 /// Notes lines that the record lacks.
@@ -51,9 +63,17 @@ pub(super) fn count_unwritten(lines: u64) {
     metrics::counter!("holdfast_audit_unwritten_total").increment(lines);
 }
 
+impl Open {
+    fn sync(&mut self, last: End) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.synced = (self.bytes, last);
+        Ok(())
+    }
+}
+
 impl Writer {
-    pub(super) fn new(folder: PathBuf, max_bytes: u64) -> Self {
-        Self { folder, max_bytes, open: None, last: None }
+    pub(super) fn new(folder: PathBuf, max_bytes: u64, is_stuck: Arc<AtomicBool>) -> Self {
+        Self { folder, max_bytes, open: None, last: None, is_stuck }
     }
 
     /// Writes what comes until nobody is left who could send something. Blocks.
@@ -61,7 +81,8 @@ impl Writer {
         let mut lines = Vec::new();
         let mut is_failing = false;
         while waiting.blocking_recv_many(&mut lines, TOGETHER) > 0 {
-            let count = u64::try_from(lines.len()).unwrap_or(u64::MAX);
+            let count = lines.iter().filter(|line| line.entry.is_some()).count();
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
             let written = self.write(&lines).map_err(|error| Unwritten(error.to_string()));
             match &written {
                 Ok(()) => {
@@ -77,6 +98,7 @@ impl Writer {
                     is_failing = true;
                 }
             }
+            self.is_stuck.store(false, Ordering::Relaxed);
             for done in lines.drain(..).filter_map(|line| line.done) {
                 // Who waited may be gone.
                 drop(done.send(written.clone()));
@@ -85,71 +107,84 @@ impl Writer {
     }
 
     fn write(&mut self, lines: &[Command]) -> io::Result<()> {
-        let (mut number, mut seal) = self.begin(lines)?;
-        let mut text = String::new();
-        for line in lines {
-            number += 1;
-            let entry = Entry { number, ..line.entry.clone() };
-            let (line, own) = chain::line(&entry, seal)?;
-            text += &line;
-            seal = own;
+        if let Some(first) = lines.iter().find_map(|line| line.entry.as_ref()) {
+            let mut last = self.begin(first)?;
+            let mut text = String::new();
+            for entry in lines.iter().filter_map(|line| line.entry.clone()) {
+                let number = last.0 + 1;
+                let (line, seal) = chain::line(&Entry { number, ..entry }, last.1)?;
+                text += &line;
+                last = (number, seal);
+            }
+            let open = self.open.as_mut().ok_or(io::ErrorKind::NotFound)?;
+            open.file.write_all(text.as_bytes())?;
+            open.bytes += length(&text);
+            self.last = Some(last);
         }
-        let open = self.open.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        open.file.write_all(text.as_bytes())?;
-        if lines.iter().any(|line| line.done.is_some()) {
-            open.file.sync_data()?;
+        match (&mut self.open, self.last) {
+            (Some(open), Some(last)) if lines.iter().any(|line| line.done.is_some()) => {
+                open.sync(last)
+            }
+            _ => Ok(()),
         }
-        open.bytes += u64::try_from(text.len()).unwrap_or(u64::MAX);
-        self.last = Some((number, seal));
-        Ok(())
     }
 
     /// Makes sure that a file is open with room in it; the last line's number and seal.
-    fn begin(&mut self, lines: &[Command]) -> io::Result<(u64, Seal)> {
+    fn begin(&mut self, model: &Entry) -> io::Result<End> {
         let last = match self.last {
             Some(last) => last,
             None => self.look()?,
         };
-        let most = (self.max_bytes / FILES).max(LEAST);
-        if self.open.as_ref().is_some_and(|open| open.bytes < most) {
-            return Ok(last);
+        let most = (self.max_bytes / FILES).clamp(LEAST, MOST);
+        if let Some(open) = &mut self.open {
+            if open.bytes < most {
+                return Ok(last);
+            }
+            // The next file says what this one ends with.
+            open.sync(last)?;
         }
-        let Some(model) = lines.first() else { return Ok(last) };
-        fs::create_dir_all(&self.folder)?;
+        if !self.folder.exists() {
+            fs::create_dir_all(&self.folder)?;
+            self.folder.parent().map_or(Ok(()), sync_folder)?;
+        }
         self.drop_oldest(most)?;
         let (number, after) = (last.0 + 1, last.1);
         let event = Event::Begun { after: after.to_hex() };
-        let (line, seal) = chain::line(&Entry { number, event, ..model.entry.clone() }, after)?;
+        let (line, seal) = chain::line(&Entry { number, event, ..model.clone() }, after)?;
         let path = self.folder.join(format!("{number:020}.jsonl"));
+        if path.exists() {
+            // Nothing of it could be read, or it failed before its first line was on disk.
+            fs::rename(&path, path.with_extension("bad"))?;
+        }
         let mut options = OpenOptions::new();
-        // Of a file that failed before its first line was on disk nothing counts.
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let mut file = options.append(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(line.as_bytes())?;
         file.sync_all()?;
         sync_folder(&self.folder)?;
-        let bytes = u64::try_from(line.len()).unwrap_or(u64::MAX);
-        self.open = Some(Open { file, bytes });
-        self.last = Some((number, seal));
-        Ok((number, seal))
+        let (bytes, last) = (length(&line), (number, seal));
+        self.open = Some(Open { file, bytes, synced: (bytes, last) });
+        self.last = Some(last);
+        Ok(last)
     }
 
     /// Looks where the record goes on, and opens its newest file for that if it is whole.
-    fn look(&mut self) -> io::Result<(u64, Seal)> {
+    fn look(&mut self) -> io::Result<End> {
         let Last { number, seal, file } = reader::last(&self.folder)?;
+        let last = (number, seal);
         if let Some(Part { path, bytes, .. }) = file {
             let file = OpenOptions::new().append(true).open(path)?;
-            self.open = Some(Open { file, bytes });
+            self.open = Some(Open { file, bytes, synced: (bytes, last) });
         }
-        self.last = Some((number, seal));
-        Ok((number, seal))
+        self.last = Some(last);
+        Ok(last)
     }
 
-    /// Gives back what of a file was not told to be on disk, as far as the disk lets it.
+    /// Goes back to what the disk has for certain, as far as the disk lets it.
     fn fail(&mut self) {
-        if let Some(Open { file, bytes }) = self.open.take()
-            && let Err(error) = file.set_len(bytes)
-        {
-            tracing::debug!(%error, "a line that nobody relies on stays in the record");
+        let Some(Open { file, synced: (bytes, last), .. }) = self.open.take() else { return };
+        self.last = Some(last);
+        if let Err(error) = file.set_len(bytes) {
+            tracing::warn!(%error, "lines that nobody relies on stay in the record: `audit verify` shows them");
         }
     }
 
@@ -168,6 +203,10 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn length(text: &str) -> u64 {
+    u64::try_from(text.len()).unwrap_or(u64::MAX)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -192,7 +192,7 @@ fn verify(wanted: Option<Seal>, common: &Common) -> Result<Exit, Failure> {
     let config = common.config.load()?;
     let mut is_met = false;
     let chain = read(&config, |_, seal| is_met |= Some(seal) == wanted)?;
-    let Chain { lines, first, last, breaks } = chain;
+    let Chain { lines, first, last, breaks, .. } = chain;
     let has_seal = wanted.map(|_| is_met);
     let is_whole = breaks.is_empty() && has_seal != Some(false);
     let verdict = Verdict { lines, first, last_seal: last.to_hex(), has_seal, breaks };

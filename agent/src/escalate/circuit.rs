@@ -9,14 +9,14 @@
 //! | open | nothing | half open, with the first that comes after its rest |
 //! | half open | that one alone | closed, when that is answered; open for twice as long, when it fails |
 //!
-//! A rest is a quarter of a second at first and a quarter of an hour at last; who waits in a call tries
+//! A rest is two seconds at first and a quarter of an hour at last; who waits in a call tries
 //! after half a minute at the latest.
 //!
 //! **Invariant:** in a state that is not closed, what was let through before it says nothing.
 
 use std::time::{Duration, Instant};
 
-use super::link::{FIRST_WAIT, LONGEST_WAIT};
+use super::link::LONGEST_WAIT;
 use crate::queue::RequestId;
 
 /// So many different requests in a row that fail open it.
@@ -27,6 +27,8 @@ const LEAST: u32 = 10;
 const SLOT: Duration = Duration::from_secs(5);
 /// The window's slots.
 const SLOTS: usize = 6;
+/// The first rest.
+const FIRST_REST: Duration = Duration::from_secs(2);
 /// What is held tries at least so often: however many wait, one of them finds out that it is well.
 const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
 /// While one tries, the others come again after this time.
@@ -59,6 +61,8 @@ pub(super) enum Seen {
     Answered,
     /// The destination failed on this one.
     Failed(RequestId),
+    /// It went out, and whoever waited left too soon to say anything of the destination.
+    Left,
     /// Nothing that says anything of the destination.
     Nothing,
 }
@@ -167,9 +171,12 @@ impl Circuit {
             (State::HalfOpen { since, rest, rests }, Seen::Nothing) => {
                 next(State::Open { since, rest, rests }, epoch)
             }
-            (state @ State::Closed { .. }, Seen::Nothing) | (state @ State::Open { .. }, _) => {
-                Self { state, epoch }
+            // It was tried: the next try waits as long again.
+            (State::HalfOpen { rest, rests, .. }, Seen::Left) => {
+                next(State::Open { since: now, rest, rests }, epoch)
             }
+            (state @ State::Closed { .. }, Seen::Nothing | Seen::Left)
+            | (state @ State::Open { .. }, _) => Self { state, epoch },
         }
     }
 
@@ -191,7 +198,7 @@ fn closed(now: Instant) -> State {
 
 /// Open after so many rests since it was closed.
 fn open(rests: u32, now: Instant, jitter: f64) -> State {
-    let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(rests.min(16)));
+    let doubled = FIRST_REST.saturating_mul(2_u32.saturating_pow(rests.min(16)));
     let rest = doubled.min(LONGEST_REST).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
     State::Open { since: now, rest, rests: rests.saturating_add(1) }
 }
@@ -332,14 +339,14 @@ mod tests {
         let well = sent(circuit, Seen::Answered, at + LONGEST_REST);
         assert!(well.is_closed());
         let again = (0..4).fold(well, |circuit, _| sent(circuit, failed(), at));
-        assert_eq!(again.gate(Asker::Held, at), Gate::Open(FIRST_WAIT), "it begins anew");
+        assert_eq!(again.gate(Asker::Held, at), Gate::Open(FIRST_REST), "it begins anew");
     }
 
     #[test]
     fn a_try_that_says_nothing_leaves_it_to_the_next() {
         let start = now();
         let open = (0..4).fold(Circuit::new(start), |circuit, _| sent(circuit, failed(), start));
-        let later = start + FIRST_WAIT;
+        let later = start + FIRST_REST;
         let left = sent(open, Seen::Nothing, later);
         assert_eq!(left.gate(Asker::Held, later), Gate::HalfOpen);
         assert!(sent(left, Seen::Answered, later).is_closed());
@@ -351,7 +358,7 @@ mod tests {
         let (circuit, early) = Circuit::new(start).admit(Asker::Waiting, start).unwrap();
         let open = (0..4).fold(circuit, |circuit, _| sent(circuit, failed(), start));
         assert_eq!(open.clone().step(early, Seen::Answered, start, 1.0), open);
-        let (half, _) = open.admit(Asker::Held, start + FIRST_WAIT).unwrap();
+        let (half, _) = open.admit(Asker::Held, start + FIRST_REST).unwrap();
         for seen in [Seen::Answered, failed(), Seen::Nothing] {
             assert_eq!(half.clone().step(early, seen, start, 1.0), half, "{seen:?}");
         }

@@ -33,6 +33,8 @@ pub(super) struct Pass {
     model: Arc<str>,
     ticket: Ticket,
     is_answered: bool,
+    /// What went out, and when; nothing before, and when it is over.
+    out: Option<(RequestId, Instant)>,
 }
 
 impl Circuits {
@@ -81,7 +83,7 @@ impl Circuits {
         }
         drop(circuits);
         let circuits = Arc::clone(self);
-        Ok(Pass { circuits, model, ticket, is_answered: false })
+        Ok(Pass { circuits, model, ticket, is_answered: false, out: None })
     }
 
     /// Begins anew: the destination was out of reach.
@@ -101,7 +103,7 @@ impl Circuits {
             if circuits.len() >= MOST_MODELS {
                 circuits.retain(|_, circuit| !circuit.is_closed());
             }
-            if seen == Seen::Nothing || circuits.len() >= MOST_MODELS {
+            if matches!(seen, Seen::Nothing | Seen::Left) || circuits.len() >= MOST_MODELS {
                 return;
             }
             circuits.insert(model.clone(), Circuit::new(now));
@@ -136,6 +138,11 @@ impl Circuits {
 }
 
 impl Pass {
+    /// Takes in that the request goes out now.
+    pub(super) fn goes_out(&mut self, id: RequestId) {
+        self.out = Some((id, Instant::now()));
+    }
+
     /// Takes in that an answer came, or its beginning.
     pub(super) fn answered(&mut self) {
         if !self.is_answered {
@@ -146,6 +153,7 @@ impl Pass {
 
     /// Takes in what the send of `id` failed with.
     pub(super) fn failed(&mut self, id: RequestId, error: &SendError) {
+        self.out = None;
         match seen(id, error) {
             Seen::Answered => self.answered(),
             seen => self.circuits.note(&self.model, self.ticket, seen),
@@ -156,7 +164,12 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         // Where it ended with something, that is over, and this says nothing more.
-        self.circuits.note(&self.model, self.ticket, Seen::Nothing);
+        let seen = match self.out.filter(|_| !self.is_answered) {
+            Some((id, since)) if since.elapsed() >= SILENCE => Seen::Failed(id),
+            Some(_) => Seen::Left,
+            None => Seen::Nothing,
+        };
+        self.circuits.note(&self.model, self.ticket, seen);
     }
 }
 

@@ -2,13 +2,14 @@
 //! token before it, and what is noted when it is over.
 //!
 //! **Invariant:** what goes out has a turn, with the most that it may cost noted on disk, and a line in the
-//! record; what it cost
-//! in the end is settled once, and what was cut off never counts as less than was set apart.
+//! record; what it cost in the end is settled once, and what was cut off never counts as less than was set
+//! apart.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_chat::Usage;
+use tokio::time::Instant;
 
 use super::Escalator;
 use super::circuits::Pass;
@@ -120,7 +121,7 @@ impl Escalator {
         // The wait for a turn may have been long.
         self.check_link(endpoint)?;
         endpoint.check_pause(secret.as_ref())?;
-        let pass = match turn.take_pass() {
+        let mut pass = match turn.take_pass() {
             Some(pass) => pass,
             None => endpoint.admit(errand.model)?,
         };
@@ -129,10 +130,16 @@ impl Escalator {
             let cause = error.to_string();
             SendError::Unnoted { destination: destination(), cause }
         })?;
-        let record = self.audit.sent(errand.sent(most)).await.map_err(|Unwritten(cause)| {
+        let mut record = self.audit.sent(errand.sent(most)).await.map_err(|Unwritten(cause)| {
             SendError::Unrecorded { destination: destination(), cause }
         })?;
+        if Instant::now() >= limit.deadline() {
+            // Nothing went out: whoever is late here, it is not the destination.
+            return Err(SendError::Busy { destination: destination() });
+        }
         turn.goes_out();
+        pass.goes_out(errand.id);
+        record.goes_out();
         let (endpoint, links) = (Arc::clone(endpoint), Arc::clone(&self.links));
         let (limit, first_byte) = (limit.begun_now(), errand.first_byte.cloned());
         let leave = Leave::new(&self.tally, &endpoint.destination.name);
@@ -227,12 +234,14 @@ impl Passage {
         };
         let outcome = match end {
             End::Answered => "answered",
-            End::Broken(_) => "cut",
+            End::Broken(Some(_)) => "cut",
+            End::Broken(None) => "left",
             End::Failed(error) => error.code(),
         };
         let tokens = usage.map_or((0, 0), |usage| (usage.input, usage.output));
         let micros = match spent {
-            Spent::Known(micros) | Spent::AtLeast(micros) => micros,
+            Spent::Known(micros) => micros,
+            Spent::AtLeast(micros) => micros.max(self.record.most_micros()),
         };
         self.record.ended(outcome, tokens, micros);
         match (end, error) {

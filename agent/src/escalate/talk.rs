@@ -362,7 +362,7 @@ fn errand<'a>(
 ) -> Errand<'a> {
     let bytes = length(&call.body);
     let content = content(conversation, bytes);
-    let tokens_out = conversation.max_tokens;
+    let tokens_out = call.most_tokens;
     Errand { bytes, content, tokens_out, ..plain(destination, asked, within) }
 }
 

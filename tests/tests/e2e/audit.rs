@@ -79,7 +79,13 @@ async fn what_left_is_listed_checked_and_held_against_another_policy() {
     }
     let kept = pair.ask("restricted").await;
     assert_eq!(kept.state, "answered", "on the device");
-    let (_, listed) = pair.audit(&["ls"]);
+    // The ends are written behind the answers.
+    let listed = loop {
+        let (_, listed) = pair.audit(&["ls"]);
+        if listed.as_array().unwrap().iter().all(|row| !row["ended"].is_null()) {
+            break listed;
+        }
+    };
     let rows = listed.as_array().unwrap();
     let classes: Vec<_> = rows.iter().map(|row| &row["class"]).collect();
     assert_eq!(classes, ["internal", "confidential"], "{listed}");

@@ -206,7 +206,8 @@ pub(crate) fn control() {
         assert!(acknowledged.len() > 100, "{how}: {} are too few", acknowledged.len());
         match how {
             "synced" => assert_eq!(lost, 0, "a harness that loses what is on the device"),
-            _ => assert_eq!(lost, acknowledged.len(), "a harness that sees what is not on it"),
+            // A busy kernel may have written some of it by itself.
+            _ => assert!(lost > 0, "a harness that sees what is not on the device"),
         }
     }
 }

@@ -44,7 +44,7 @@ async fn a_destination_that_fails_is_left_alone_until_one_that_tries_it_is_answe
     }
     assert!(escalator.is_failing("site", &task));
     let rest = retry_after(ask().await.unwrap_err());
-    assert!(rest <= Duration::from_millis(250), "{rest:?}");
+    assert!(rest <= Duration::from_secs(2), "{rest:?}");
     assert_eq!(fake.seen().len(), 4, "nothing was sent");
     for task in [None, Some(&task)] {
         let standing = escalator.standing("site", task, Share::First);
@@ -54,7 +54,7 @@ async fn a_destination_that_fails_is_left_alone_until_one_that_tries_it_is_answe
     tokio::time::sleep(rest).await;
     assert_eq!(ask().await.unwrap_err().code(), "failed");
     let longer = retry_after(ask().await.unwrap_err());
-    assert!(longer > Duration::from_millis(200), "{longer:?}");
+    assert!(longer > Duration::from_secs(1), "{longer:?}");
     assert_eq!(fake.seen().len(), 5);
     tokio::time::sleep(longer).await;
     for _ in 0..2 {
@@ -89,6 +89,9 @@ async fn while_one_tries_the_others_are_told_at_once() {
     let wait = retry_after(send(&escalator, &destination, &second).await.unwrap_err());
     assert_eq!((wait, fake.seen().len()), (Duration::from_secs(1), 5));
     drop(trial);
+    let rest = retry_after(send(&escalator, &destination, &second).await.unwrap_err());
+    assert!(rest <= Duration::from_secs(2), "it was tried, and rests as long again: {rest:?}");
+    tokio::time::sleep(rest).await;
     let told = send(&escalator, &destination, &second).await;
     assert_eq!(told.unwrap().label, "stop", "who leaves leaves the try to the next");
 }

@@ -16,6 +16,7 @@ pub mod onnxruntime;
 pub mod protobuf;
 pub mod reference;
 pub mod samples;
+pub mod schemathesis;
 pub mod site;
 pub mod tiny;
 pub mod tritonclient;

@@ -221,6 +221,7 @@ mod tests {
             ("/v2/repository/index", Need::Token),
             ("/v2/repository/models/{model}/unload", Need::Admin),
             ("/metrics", Need::Admin),
+            ("/openapi.json", Need::Token),
         ] {
             assert_eq!(need(Some(route)), want, "{route}");
         }

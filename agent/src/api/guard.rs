@@ -55,6 +55,11 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         is_whole: false,
     });
     let (response, place) = match admitted {
+        Ok((_, place)) if !is_text(request.uri().path()) => {
+            let what = "the path has escapes that are no UTF-8";
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", what);
+            (in_form(request.uri().path(), problem), place)
+        }
         Ok((caller, place)) => {
             request.extensions_mut().insert(caller);
             (next.run(request).await, place)
@@ -86,13 +91,38 @@ fn admit(gate: &Gate, request: &Request, need: Need) -> Result<(Caller, Option<P
 
 /// A refusal in the form of the protocol that is spoken under this path.
 fn told(path: &str, denied: Denied) -> Response {
-    if path == "/v2" || path.starts_with("/v2/") {
-        return crate::oip::refused(denied);
-    }
     if openai::is_under(path) {
         return openai::refused(denied);
     }
-    Problem::from(denied).into_response()
+    in_form(path, denied.into())
+}
+
+/// A problem in the form of the protocol that is spoken under this path.
+pub(super) fn in_form(path: &str, problem: Problem) -> Response {
+    if path == "/v2" || path.starts_with("/v2/") {
+        return crate::oip::refused(problem);
+    }
+    if openai::is_under(path) {
+        return openai::in_form(problem);
+    }
+    problem.into_response()
+}
+
+/// Whether a path is UTF-8 behind its escapes; what is no escape stands for itself.
+fn is_text(path: &str) -> bool {
+    if !path.contains('%') {
+        return true;
+    }
+    let mut rest = path.as_bytes();
+    let mut bytes = Vec::new();
+    while let Some((byte, behind)) = rest.split_first() {
+        let digits = behind.get(..2).filter(|_| *byte == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(escaped.unwrap_or(*byte));
+        rest = if escaped.is_some() { behind.get(2..).unwrap_or_default() } else { behind };
+    }
+    std::str::from_utf8(&bytes).is_ok()
 }
 
 /// The token that is shown.
@@ -237,5 +267,24 @@ impl Drop for Line {
             outcome,
             "request",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_text_behind_its_escapes() {
+        for (path, want) in [
+            ("/v1/tasks/voice", true),
+            ("/v1/models/caf%C3%A9", true),
+            ("/v1/models/%", true),
+            ("/v1/models/%zz%4", true),
+            ("/v1/models/%ff", false),
+            ("/v1/models/%c3/%a9", false),
+        ] {
+            assert_eq!(is_text(path), want, "{path}");
+        }
     }
 }

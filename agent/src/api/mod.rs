@@ -7,6 +7,7 @@ pub(crate) mod body;
 pub(crate) mod guard;
 pub(crate) mod listen;
 mod openai;
+mod openapi;
 mod problem;
 mod queue;
 mod requests;
@@ -26,7 +27,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use holdfast_models::{Bundle, Media, MediaError, MediaKind};
@@ -158,32 +159,46 @@ impl Api {
             has_log: self.config.access_log,
             own_hosts: is_for_this_device.then(|| self.config.hosts.as_slice().into()),
         };
-        Router::new()
-            .route("/v1/tasks", get(list_tasks))
-            .route("/v1/tasks/{task}", post(ask))
-            .route("/v1/requests", get(requests::list))
-            .route("/v1/requests/{id}", get(look_up).delete(queue::cancel))
-            .route("/v1/requests/{id}/events", get(results::request_events))
-            .route("/v1/results", get(results::results))
-            .route("/v1/results/{number}/ack", post(results::acknowledge))
-            .route("/v1/takers", get(results::takers))
-            .route("/v1/takers/{name}", delete(results::forget_taker))
-            .route("/v1/requests/{id}/retry", post(queue::retry))
-            .route("/v1/requests/{id}/record", get(queue::export))
-            .route("/v1/queue", get(queue::list))
-            .route("/v1/queue/ids", get(queue::ids))
-            .route("/v1/queue/records", post(queue::import))
-            .route("/v1/queue/stats", get(queue::stats))
-            .merge(openai::router())
+        let router = routes()
+            .into_iter()
+            .fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+        router
             .nest("/v2", crate::oip::router())
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(render_metrics))
             .fallback(unknown_path)
             .method_not_allowed_fallback(wrong_method)
             .layer(from_fn_with_state(gate, guard::pass))
             .with_state(self)
     }
+}
+
+/// A path, and what its methods do.
+type Route = (&'static str, MethodRouter<Api>);
+
+/// Every route but those of the Open Inference Protocol.
+fn routes() -> Vec<Route> {
+    let mut routes = vec![
+        ("/v1/tasks", get(list_tasks)),
+        ("/v1/tasks/{task}", post(ask)),
+        ("/v1/requests", get(requests::list)),
+        ("/v1/requests/{id}", get(look_up).delete(queue::cancel)),
+        ("/v1/requests/{id}/events", get(results::request_events)),
+        ("/v1/requests/{id}/record", get(queue::export)),
+        ("/v1/requests/{id}/retry", post(queue::retry)),
+        ("/v1/results", get(results::results)),
+        ("/v1/results/{number}/ack", post(results::acknowledge)),
+        ("/v1/takers", get(results::takers)),
+        ("/v1/takers/{name}", delete(results::forget_taker)),
+        ("/v1/queue", get(queue::list)),
+        ("/v1/queue/ids", get(queue::ids)),
+        ("/v1/queue/records", post(queue::import)),
+        ("/v1/queue/stats", get(queue::stats)),
+        ("/healthz", get(|| async { "ok\n" })),
+        ("/readyz", get(ready)),
+        ("/metrics", get(render_metrics)),
+        ("/openapi.json", get(openapi::show)),
+    ];
+    routes.extend(openai::routes());
+    routes
 }
 
 async fn ask(
@@ -511,12 +526,12 @@ async fn unknown_path(uri: Uri) -> Response {
     let detail =
         format!("nothing at {shown}; ask with POST /v1/tasks/{{task}}, list with GET /v1/tasks");
     let problem = Problem::new(StatusCode::NOT_FOUND, "unknown_path", detail);
-    openai::complained(uri.path(), problem)
+    guard::in_form(uri.path(), problem)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let shown: String = uri.path().chars().take(128).collect();
     let detail = format!("{method} does not work on {shown}");
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail);
-    openai::complained(uri.path(), problem)
+    guard::in_form(uri.path(), problem)
 }

@@ -84,12 +84,11 @@ pub(super) async fn results(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| bad_query(&error, KEYS))?;
     let mut wanted = Wanted::read(&api, query).await?;
+    let last = last_event(&headers)?;
     let queue = api.service.queue.open()?.clone();
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     if accepts.is_some_and(|accepts| accepts.contains("text/event-stream")) {
-        if let Some(last) = last_event(&headers)? {
-            wanted.after = wanted.after.max(last);
-        }
+        wanted.after = wanted.after.max(last.unwrap_or(0));
         return stream_results(&api, queue, wanted).await;
     }
     page(&api, &queue, wanted).await

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::listen::{self, Socket, Source, Tls};
 use super::stalled::Watched;
-use super::{Problem, unread};
+use super::{Problem, guard, unread};
 use crate::access::Peer;
 use crate::config::ApiConfig;
 
@@ -143,6 +143,7 @@ async fn connection(
     let (router, stopping) = (TowerToHyperService::new(router), Arc::new(stop.clone()));
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (mut head, body) = request.into_parts();
+        let uri = head.uri.clone();
         head.extensions.insert(peer);
         let (body, rest) = unread::lend(&head.headers, body);
         let request = hyper::Request::from_parts(head, body);
@@ -151,7 +152,7 @@ async fn connection(
             let response = tokio::select! {
                 biased;
                 response = response => response,
-                () = stopped_for_long(&stopping) => Ok(come_back()),
+                () = stopped_for_long(&stopping) => Ok(come_back(&uri)),
             };
             // Then the process ends before a long body does.
             if !stopping.is_cancelled() {
@@ -184,8 +185,7 @@ pub(crate) async fn stopped_for_long(stop: &CancellationToken) {
     tokio::time::sleep(ANSWER_WITHIN).await;
 }
 
-fn come_back() -> Response {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", STOPPING)
-        .retry_after(BACK_IN_S)
-        .into_response()
+fn come_back(uri: &Uri) -> Response {
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", STOPPING);
+    guard::in_form(uri.path(), problem.retry_after(BACK_IN_S))
 }

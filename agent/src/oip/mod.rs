@@ -27,11 +27,13 @@ use axum::response::{IntoResponse, Response};
 
 pub(crate) use self::grpc::serve as serve_grpc;
 pub(crate) use self::rest::router;
-use crate::access::Denied;
+#[cfg(test)]
+pub(crate) use self::rest::routes;
+use crate::api::Problem;
 
 /// A refusal as the protocol has it over HTTP.
-pub(crate) fn refused(denied: Denied) -> Response {
-    refusal::Refusal::from(denied).into_response()
+pub(crate) fn refused(problem: Problem) -> Response {
+    refusal::Refusal::from(problem).into_response()
 }
 
 /// The largest body of everything but inference.

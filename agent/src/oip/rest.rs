@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -30,25 +30,35 @@ use crate::engine::{ModelMetadata, TensorMetadata};
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// The protocol's routes, to be nested under `/v2`.
-pub(crate) fn router() -> Router<Api> {
-    let routes = [
+pub(crate) fn routes() -> Vec<(String, MethodRouter<Api>)> {
+    let of_all = [
+        ("/", get(server)),
+        ("/health/live", get(|| async { StatusCode::OK })),
+        ("/health/ready", get(ready)),
+        ("/repository/index", post(index)),
+        ("/repository/models/{model}/load", post(load)),
+        ("/repository/models/{model}/unload", post(unload)),
+    ];
+    let of_one = [
         ("", get(metadata)),
         ("/ready", get(model_ready)),
         ("/config", get(config)),
         ("/infer", post(infer)),
     ];
-    let router = Router::new()
-        .route("/", get(server))
-        .route("/health/live", get(|| async { StatusCode::OK }))
-        .route("/health/ready", get(ready))
-        .route("/repository/index", post(index))
-        .route("/repository/models/{model}/load", post(load))
-        .route("/repository/models/{model}/unload", post(unload));
-    let router = routes.into_iter().fold(router, |router, (path, method)| {
-        router
-            .route(&format!("/models/{{model}}{path}"), method.clone())
-            .route(&format!("/models/{{model}}/versions/{{version}}{path}"), method)
-    });
+    let mut routes: Vec<_> =
+        of_all.into_iter().map(|(path, methods)| (path.to_owned(), methods)).collect();
+    for (path, methods) in of_one {
+        routes.push((format!("/models/{{model}}{path}"), methods.clone()));
+        routes.push((format!("/models/{{model}}/versions/{{version}}{path}"), methods));
+    }
+    routes
+}
+
+/// The same, with what is said where there is none.
+pub(crate) fn router() -> Router<Api> {
+    let router = routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| router.route(&path, methods));
     router.fallback(unknown_path).method_not_allowed_fallback(wrong_method)
 }
 
@@ -76,6 +86,7 @@ impl From<Problem> for Refusal {
             400 => Kind::Bad,
             401 => Kind::Unauthenticated,
             403 => Kind::Forbidden,
+            404 => Kind::Unknown,
             429 => Kind::TooFast,
             408 => Kind::Slow,
             413 => Kind::TooLarge,

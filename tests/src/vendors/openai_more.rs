@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::shape::{Checked, list, object, text, word};
 use super::{Call, KEY, MODEL, Refused, Reply};
 
+/// The largest model has no more.
+const MOST_DIMENSIONS: u64 = 3072;
 /// Where they are.
 pub(super) const PATHS: [&str; 2] = ["/v1/embeddings", "/v1/audio/transcriptions"];
 
@@ -39,6 +41,9 @@ fn embeddings(call: &Call<'_>) -> Checked<Reply> {
     let is_packed = !body["encoding_format"].is_null()
         && word(&body["encoding_format"], "encoding_format", &["float", "base64"])? == "base64";
     let length = body["dimensions"].as_u64().unwrap_or(3);
+    if length > MOST_DIMENSIONS {
+        return Err(format!("dimensions: at most {MOST_DIMENSIONS}"));
+    }
     let data: Vec<Value> = inputs
         .iter()
         .enumerate()

@@ -31,6 +31,7 @@ mod oip;
 #[allow(dead_code, reason = "the tests of the models use the rest of it")]
 mod onnx;
 mod openai;
+mod openapi;
 mod pressure;
 mod queue_changes;
 mod queue_commands;

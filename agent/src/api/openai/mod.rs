@@ -21,7 +21,6 @@ mod pouring;
 mod talk;
 mod transcriptions;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -32,7 +31,7 @@ use tokio::time::Instant;
 
 use self::complaint::Complaint;
 use super::body::{Limit, Place, read};
-use super::{Api, Logged, Problem};
+use super::{Api, Logged, Problem, Route};
 use crate::access::{Caller, Denied};
 use crate::gateway::Answered;
 use crate::queue::RequestId;
@@ -45,13 +44,15 @@ const BYTES_OF_A_VALUE: usize = 768;
 /// Values of JSON in one body at most.
 const MAX_VALUES: usize = 65_536;
 
-pub(super) fn router() -> Router<Api> {
-    Router::new()
-        .merge(talk::router())
-        .route("/v1/embeddings", post(embeddings::embed))
-        .route("/v1/audio/transcriptions", post(transcriptions::transcribe))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::one))
+pub(super) fn routes() -> Vec<Route> {
+    let mut routes = vec![
+        ("/v1/embeddings", post(embeddings::embed)),
+        ("/v1/audio/transcriptions", post(transcriptions::transcribe)),
+        ("/v1/models", get(models::list)),
+        ("/v1/models/{*id}", get(models::one)),
+    ];
+    routes.extend(talk::routes());
+    routes
 }
 
 /// Whether what is under this path is spoken to as OpenAI's clients do.
@@ -86,12 +87,9 @@ pub(super) fn refused(denied: Denied) -> Response {
     Call::begin().end(Err(denied.into()))
 }
 
-/// What is asked of nobody, in the form of the protocol that is spoken under this path.
-pub(super) fn complained(path: &str, problem: Problem) -> Response {
-    match is_under(path) {
-        true => Call::begin().end(Err(problem.into())),
-        false => problem.into_response(),
-    }
+/// A problem in the form of this API.
+pub(super) fn in_form(problem: Problem) -> Response {
+    Call::begin().end(Err(problem.into()))
 }
 
 /// Whether the caller may ask this model with data of this class; what the log says of it then.

@@ -2,7 +2,6 @@
 //!
 //! **Invariant:** the forms differ in how they are read and written, and in nothing else.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -17,7 +16,7 @@ use super::complaint::Complaint;
 use super::pouring::Pouring;
 use super::{Call, Taken, allowed, apart, take_json, told};
 use crate::access::Caller;
-use crate::api::{Api, Logged, terms};
+use crate::api::{Api, Logged, Route, terms};
 use crate::gateway::{Answered, Begun};
 use crate::inquiry::Inquiry;
 
@@ -37,11 +36,12 @@ pub(super) enum Writer {
     Response(responses::Writer),
 }
 
-pub(super) fn router() -> Router<Api> {
-    Router::new()
-        .route("/v1/chat/completions", of(Form::Completion))
-        .route("/v1/completions", of(Form::Legacy))
-        .route("/v1/responses", of(Form::Response))
+pub(super) fn routes() -> [Route; 3] {
+    [
+        ("/v1/chat/completions", of(Form::Completion)),
+        ("/v1/completions", of(Form::Legacy)),
+        ("/v1/responses", of(Form::Response)),
+    ]
 }
 
 fn of(form: Form) -> MethodRouter<Api> {

@@ -166,7 +166,10 @@ impl Complaint {
             | SendError::Unnoted { .. }
             | SendError::Unrecorded { .. }
             | SendError::Pending { .. } => unavailable(code),
-            SendError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "timeout_error", code),
+            // Its own time, or all that its caller gives.
+            SendError::TimedOut { .. } | SendError::Interrupted { waited: Some(_), .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, "timeout_error", "timed_out")
+            }
             SendError::Interrupted { .. }
             | SendError::Failed { .. }
             | SendError::GaveUp { .. }
@@ -248,6 +251,14 @@ mod tests {
             (
                 SendError::Interrupted { destination: destination(), cause: cause(), waited: None },
                 (502, "interrupted", None),
+            ),
+            (
+                SendError::Interrupted {
+                    destination: destination(),
+                    cause: cause(),
+                    waited: Some(wait),
+                },
+                (504, "timed_out", None),
             ),
             (
                 SendError::TimedOut { destination: destination(), limit: wait },

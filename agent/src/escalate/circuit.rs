@@ -332,7 +332,7 @@ mod tests {
             }
             circuit = half.step(ticket, failed(), at, 1.0);
         }
-        assert_eq!(rests[..5], [250, 500, 1000, 2000, 4000]);
+        assert_eq!(rests[..5], [2_000, 4_000, 8_000, 16_000, 32_000]);
         assert_eq!(rests.last(), Some(&LONGEST_REST.as_millis()));
         let Gate::Open(soonest) = circuit.gate(Asker::Waiting, at) else { panic!("{circuit:?}") };
         assert_eq!(soonest, LONGEST_WAIT, "who waits in a call tries sooner");
@@ -349,7 +349,9 @@ mod tests {
         let later = start + FIRST_REST;
         let left = sent(open, Seen::Nothing, later);
         assert_eq!(left.gate(Asker::Held, later), Gate::HalfOpen);
-        assert!(sent(left, Seen::Answered, later).is_closed());
+        let tried = sent(left, Seen::Left, later);
+        assert_eq!(tried.gate(Asker::Held, later), Gate::Open(FIRST_REST), "it was asked");
+        assert!(sent(tried, Seen::Answered, later + FIRST_REST).is_closed());
     }
 
     #[test]
@@ -359,7 +361,7 @@ mod tests {
         let open = (0..4).fold(circuit, |circuit, _| sent(circuit, failed(), start));
         assert_eq!(open.clone().step(early, Seen::Answered, start, 1.0), open);
         let (half, _) = open.admit(Asker::Held, start + FIRST_REST).unwrap();
-        for seen in [Seen::Answered, failed(), Seen::Nothing] {
+        for seen in [Seen::Answered, failed(), Seen::Left, Seen::Nothing] {
             assert_eq!(half.clone().step(early, seen, start, 1.0), half, "{seen:?}");
         }
         assert!(half.renewed(start).is_closed(), "a link that was down ends it");

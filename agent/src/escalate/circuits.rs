@@ -288,11 +288,25 @@ mod tests {
             fail(&circuits, "bad");
         }
         assert!(matches!(circuits.gate_of_all(Asker::Held), Gate::Open(_)));
-        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
         let trial = circuits.admit("bad", Asker::Waiting).unwrap();
         assert!(circuits.admit("bad", Asker::Waiting).is_err());
         drop(trial);
         circuits.admit("bad", Asker::Waiting).unwrap().answered();
         assert_eq!(circuits.gate("bad", Asker::Held), Gate::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_who_wait_in_vain_open_it_and_those_who_leave_at_once_do_not() {
+        for (waits, opens) in [(SILENCE, true), (SILENCE / 2, false)] {
+            let circuits = Arc::new(Circuits::new("a"));
+            for _ in 0..4 {
+                let mut pass = circuits.admit("hung", Asker::Waiting).unwrap();
+                pass.goes_out(RequestId::new());
+                tokio::time::advance(waits).await;
+                drop(pass);
+            }
+            assert_eq!(circuits.is_closed("hung"), !opens, "{waits:?}");
+        }
     }
 }

@@ -392,7 +392,7 @@ async function errors() {
   await raises("credit", RateLimitError, "insufficient_quota", failing("poor", "out of credit"));
   await raises("credential", InternalServerError, "unauthorised", failing("locked", "authentication"));
   const late = { "Holdfast-Deadline-Ms": "300" };
-  await raises("silent", InternalServerError, "interrupted", to("silent", { headers: late }));
+  await raises("silent", InternalServerError, "timed_out", to("silent", { headers: late }));
 }
 
 /** What the client raises without an answer; who went away is no failure of the destination. */

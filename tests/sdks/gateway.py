@@ -263,7 +263,7 @@ def errors():
     raises("credit", openai.RateLimitError, "insufficient_quota", lambda: ask("fail out of credit", model="poor"))
     raises("credential", openai.InternalServerError, "unauthorised", lambda: ask("fail authentication", model="locked"))
     late = {"Holdfast-Deadline-Ms": "300"}
-    raises("silent", openai.InternalServerError, "interrupted", lambda: ask(model="silent", extra_headers=late))
+    raises("silent", openai.InternalServerError, "timed_out", lambda: ask(model="silent", extra_headers=late))
 
 
 def connections():

@@ -234,3 +234,27 @@ async fn every_file_but_the_last_is_on_disk_before_the_next_begins() {
     fs::write(&first, format!("{kept}\n")).unwrap();
     assert_eq!(device.read().0.breaks.len(), 1, "{:?}", device.read().0);
 }
+
+#[tokio::test]
+async fn a_record_that_is_taken_away_goes_on_and_shows_it() {
+    let device = Device::new();
+    let audit = device.audit(1 << 20, true);
+    send(&audit, 2).await;
+    fs::remove_dir_all(device.folder()).unwrap();
+    send(&audit, 1).await;
+    let (chain, events) = device.read();
+    assert_eq!((chain.first, events.len(), chain.breaks.len()), (7, 4, 0), "{chain:?}");
+
+    // Another file in its place, with the same words.
+    let path = device.files().remove(0);
+    let text = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, text).unwrap();
+    send(&audit, 1).await;
+    assert_eq!((device.read().0.lines, device.files().len()), (4 + 4, 2));
+
+    // Nothing goes out where there can be no record.
+    fs::remove_dir_all(device.folder()).unwrap();
+    fs::write(device.folder(), "in the way").unwrap();
+    audit.sent(sent(RequestId::new())).await.unwrap_err();
+}

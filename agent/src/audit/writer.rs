@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +53,7 @@ type End = (u64, Seal);
 #[derive(Debug)]
 struct Open {
     file: File,
+    path: PathBuf,
     bytes: u64,
     /// How far the disk has it for certain, and the last line of that.
     synced: (u64, End),
@@ -64,6 +65,14 @@ pub(super) fn count_unwritten(lines: u64) {
 }
 
 impl Open {
+    /// Whether its path still leads to it.
+    fn is_in_place(&self) -> io::Result<bool> {
+        // An error too: a folder above it is gone, or is none any more.
+        let Ok(at) = fs::metadata(&self.path) else { return Ok(false) };
+        let own = self.file.metadata()?;
+        Ok((at.dev(), at.ino()) == (own.dev(), own.ino()))
+    }
+
     fn sync(&mut self, last: End) -> io::Result<()> {
         self.file.sync_data()?;
         self.synced = (self.bytes, last);
@@ -136,6 +145,12 @@ impl Writer {
             None => self.look()?,
         };
         let most = (self.max_bytes / FILES).clamp(LEAST, MOST);
+        if let Some(open) = &self.open
+            && !open.is_in_place()?
+        {
+            tracing::error!(path = %open.path.display(), "the record was taken away while it was written; it goes on in a new file");
+            self.open = None;
+        }
         if let Some(open) = &mut self.open {
             if open.bytes < most {
                 return Ok(last);
@@ -162,7 +177,7 @@ impl Writer {
         file.sync_all()?;
         sync_folder(&self.folder)?;
         let (bytes, last) = (length(&line), (number, seal));
-        self.open = Some(Open { file, bytes, synced: (bytes, last) });
+        self.open = Some(Open { file, path, bytes, synced: (bytes, last) });
         self.last = Some(last);
         Ok(last)
     }
@@ -172,8 +187,8 @@ impl Writer {
         let Last { number, seal, file } = reader::last(&self.folder)?;
         let last = (number, seal);
         if let Some(Part { path, bytes, .. }) = file {
-            let file = OpenOptions::new().append(true).open(path)?;
-            self.open = Some(Open { file, bytes, synced: (bytes, last) });
+            let file = OpenOptions::new().append(true).open(&path)?;
+            self.open = Some(Open { file, path, bytes, synced: (bytes, last) });
         }
         self.last = Some(last);
         Ok(last)

@@ -30,7 +30,8 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Check that no line was changed, taken out or put in
+    /// Check that no line was changed, or taken out or put in between others; exit code 1 where one was,
+    /// 69 where there is no record
     Verify {
         /// A last seal of earlier, which must be in the record
         #[arg(long, value_name = "HEX", value_parser = seal)]
@@ -38,7 +39,7 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// List what was sent that another policy would have kept here
+    /// List what was sent that another policy would have kept here; exit code 1 where there is some
     Replay {
         /// A configuration file with the other policy
         #[arg(long, value_name = "FILE")]
@@ -144,8 +145,19 @@ fn list(limit: usize, common: &Common) -> Result<Exit, Failure> {
     let config = common.config.load()?;
     let mut rows = Rows { limit, ..Rows::default() };
     read(&config, |entry, _| rows.take(entry))?;
-    print_rows(&Vec::from(rows.rows), common.json, "nothing was sent")?;
+    print_rows(&Vec::from(rows.rows), common.json, &nothing(&config))?;
     Ok(Exit::Fine)
+}
+
+/// Why there is no record.
+fn nothing(config: &Config) -> String {
+    match config.audit.max_bytes {
+        0 => "no record is kept: audit.max_mib is 0".to_owned(),
+        _ => format!(
+            "there is no record in {}: nothing was sent since it is kept, or it was taken away",
+            audit::folder(&config.state_dir).display()
+        ),
+    }
 }
 
 fn print_rows(rows: &[Row], json: bool, none: &str) -> Result<(), Failure> {
@@ -192,6 +204,9 @@ fn verify(wanted: Option<Seal>, common: &Common) -> Result<Exit, Failure> {
     let config = common.config.load()?;
     let mut is_met = false;
     let chain = read(&config, |_, seal| is_met |= Some(seal) == wanted)?;
+    if chain.lines == 0 && chain.breaks.is_empty() {
+        return Err(Failure::new(Exit::Unavailable, nothing(&config)));
+    }
     let Chain { lines, first, last, breaks, .. } = chain;
     let has_seal = wanted.map(|_| is_met);
     let is_whole = breaks.is_empty() && has_seal != Some(false);
@@ -200,7 +215,7 @@ fn verify(wanted: Option<Seal>, common: &Common) -> Result<Exit, Failure> {
         output::print_json(&verdict)?;
     } else {
         for Break { file, line, what } in &verdict.breaks {
-            output::print(&format!("{}:{line}: {what}", file.display()))?;
+            output::print(&format!("{}:{line}: this line {what}", file.display()))?;
         }
         if has_seal == Some(false) {
             output::print(
@@ -208,9 +223,10 @@ fn verify(wanted: Option<Seal>, common: &Common) -> Result<Exit, Failure> {
             )?;
         }
         let word = if is_whole { "as it was written" } else { "NOT as it was written" };
+        let before = if first > 1 { " (those before are not there any more)" } else { "" };
         output::print(&format!(
-            "{} lines from number {}, {word}; last seal {}",
-            verdict.lines, verdict.first, verdict.last_seal
+            "{} lines from number {first}{before}, {word}; last seal {}",
+            verdict.lines, verdict.last_seal
         ))?;
     }
     Ok(if is_whole { Exit::Fine } else { Exit::Found })

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
 use crate::engine::Engine;
-use crate::escalate::{Hook, Method};
+use crate::escalate::{Hook, Method, ProbeError};
 use crate::queue::{self, QueueConfig, QueueError};
 use crate::request::TaskName;
 use crate::results::receiver::Webhook;
@@ -349,6 +349,10 @@ async fn of_destination(destination: &Destination) -> Finding {
     let check = format!("destination {}", destination.name);
     match crate::escalate::probe(destination, REACH_WITHIN).await {
         Ok(()) => Finding::fine(check, format!("{} answers", destination.url)),
+        Err(error @ ProbeError::Configured(_)) => {
+            let advice = "correct its section: the agent does not start with it";
+            Finding::fault(check, crate::error_chain(&error), advice)
+        }
         Err(error) => {
             let advice =
                 "requests for it are held until it answers; check its URL, and that it runs";

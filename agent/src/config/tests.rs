@@ -105,6 +105,7 @@ fn what_would_make_a_destination_no_safer_is_a_fault() {
         (tls, "client_key = \"a.key\"", "client_certificate: is missing"),
         (tls, "client_certificate = \"a.crt\"", "client_key: is missing"),
         (tls, "pinned_keys = [\"sha256//AAAA\"]", "pinned_keys: has \"sha256//AAAA\""),
+        (tls, "pinned_keys = []", "pinned_keys: is empty, which pins nothing"),
         (tls, "pinned_keys = [\"sha1//AAAA\"]", "must be sha256// and the SHA-256"),
     ] {
         let faults = with_environment(&site(url, line), &[]).unwrap_err().join("\n");

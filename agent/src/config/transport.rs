@@ -40,7 +40,11 @@ pub(super) fn read(section: &mut Section<'_>, url: Option<&str>) -> Transport {
 
 fn read_pins(section: &mut Section<'_>) -> Vec<[u8; 32]> {
     let mut pins = Vec::new();
-    for text in section.texts("pinned_keys").unwrap_or_default() {
+    let texts = section.texts("pinned_keys");
+    if texts.as_ref().is_some_and(Vec::is_empty) {
+        section.fault("pinned_keys", "is empty, which pins nothing; name a key, or leave it out");
+    }
+    for text in texts.unwrap_or_default() {
         let digest = text.strip_prefix(PIN).and_then(|text| STANDARD.decode(text).ok());
         match digest.and_then(|digest| digest.try_into().ok()) {
             Some(digest) => pins.push(digest),

@@ -433,9 +433,7 @@ pub enum EscalateError {
         url: String,
     },
     /// TLS or the sockets cannot be set up.
-    #[error(
-        "destination {name} cannot be set up: {cause}; for https install the system's CA certificates"
-    )]
+    #[error("destination {name} cannot be set up: {cause}")]
     Setup {
         /// The destination.
         name: String,

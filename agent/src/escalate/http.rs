@@ -419,7 +419,8 @@ pub(super) fn cause(error: reqwest::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    super::error::clean(&innermost.to_string())
+    let told = trust::told(innermost);
+    super::error::clean(&told.unwrap_or_else(|| innermost.to_string()))
 }
 
 /// One provider serves the whole process; whoever installed one first is right too.

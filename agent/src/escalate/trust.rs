@@ -65,6 +65,26 @@ fn the_systems(provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerif
     Ok(Arc::new(rustls_platform_verifier::Verifier::new(Arc::clone(provider))?))
 }
 
+/// What a certificate is refused for, where the library's own words say it badly.
+pub(super) fn told(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    // What the network failed with has it inside, and not as its source.
+    let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let error = match inside {
+        Some(inside) => inside.downcast_ref::<Error>()?,
+        None => error.downcast_ref::<Error>()?,
+    };
+    let Error::InvalidCertificate(CertificateError::Other(OtherError(other))) = error else {
+        return None;
+    };
+    let what = other.to_string();
+    let is_root = what == "CaUsedAsEndEntity";
+    let advice = "is that of an authority (CA:TRUE): issue the server one of its own, signed by it";
+    Some(match is_root {
+        true => format!("its certificate {advice}"),
+        false => format!("its certificate is refused: {what}"),
+    })
+}
+
 /// Believes what another one believes, where the key is one of those that are pinned.
 #[derive(Debug)]
 struct Pinned {

@@ -351,12 +351,15 @@ impl<J: Send + 'static> Shared<J> {
             }
             if floor.line.len() > 0 && !worker.is_ready() {
                 match self.make_ready(floor, worker) {
-                    Some(again) => {
+                    Some((again, has_turned_away)) => {
                         floor = again;
                         if worker.is_ready() {
                             // Whoever woke it may be gone by now; it has its model all the same.
                             rests = false;
                             floor.is_resting = false;
+                        } else if has_turned_away && floor.line.len() > 0 {
+                            // Who came meanwhile rang while nobody waited for the bell.
+                            continue;
                         }
                     }
                     None => return false,
@@ -399,12 +402,12 @@ impl<J: Send + 'static> Shared<J> {
     }
 
     /// Has a worker get back what it needs, since somebody waits. Where that cannot be had it takes nothing:
-    /// it ends (`None`) where another one looks at the line, and else tells those who wait.
+    /// it ends (`None`) where another one looks at the line, and else tells those who wait (true).
     fn make_ready<'a>(
         &'a self,
         mut floor: MutexGuard<'a, Floor<J>>,
         worker: &mut Worker<J>,
-    ) -> Option<MutexGuard<'a, Floor<J>>> {
+    ) -> Option<(MutexGuard<'a, Floor<J>>, bool)> {
         // It takes its time, and it may not come about: who is free and ready goes first.
         floor.coming += 1;
         drop(floor);
@@ -414,7 +417,7 @@ impl<J: Send + 'static> Shared<J> {
         floor.coming -= 1;
         let Err(why) = ready else {
             floor.ill = None;
-            return Some(floor);
+            return Some((floor, false));
         };
         if floor.workers - floor.coming > 1 {
             self.stay_small(floor, &why);
@@ -422,14 +425,14 @@ impl<J: Send + 'static> Shared<J> {
         }
         // Who is still to come may be able to work; who does not come says so by the bell.
         if floor.coming > 0 {
-            return Some(floor);
+            return Some((floor, false));
         }
         floor.ill = Some(why.clone());
         let now = Instant::now();
         let left: Vec<J> = std::iter::from_fn(|| floor.line.next(now)).collect();
         drop(floor);
         left.into_iter().for_each(|job| worker.turn_away(job, &why));
-        Some(self.floor())
+        Some((self.floor(), true))
     }
 
     /// A worker that comes from its work, and finds less than it could do at once, gives others the

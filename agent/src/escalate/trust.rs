@@ -68,11 +68,11 @@ fn the_systems(provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerif
 /// What a certificate is refused for, where the library's own words say it badly.
 pub(super) fn told(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     // What the network failed with has it inside, and not as its source.
-    let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let error = match inside {
-        Some(inside) => inside.downcast_ref::<Error>()?,
-        None => error.downcast_ref::<Error>()?,
-    };
+    let mut error = error;
+    while let Some(inside) = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {
+        error = inside;
+    }
+    let error = error.downcast_ref::<Error>()?;
     let Error::InvalidCertificate(CertificateError::Other(OtherError(other))) = error else {
         return None;
     };

@@ -54,8 +54,9 @@ pub(crate) trait Matter {
 impl Matter for Conversation {
     fn content(&self) -> Content {
         let mut content = Content::default();
+        let mut text_bytes = 0_u64;
         let mut words = |text: &str| {
-            content.text_bytes = content.text_bytes.saturating_add(length(text.as_bytes()));
+            text_bytes = text_bytes.saturating_add(length(text.as_bytes()));
         };
         self.system.iter().for_each(|text| words(text));
         self.tools.iter().for_each(|tool| words(&tool.description));
@@ -68,22 +69,14 @@ impl Matter for Conversation {
                 Turn::Results(results) => results.iter().for_each(|result| words(&result.content)),
                 Turn::User(parts) => parts.iter().for_each(|part| match part {
                     Part::Speaker(text) | Part::Text(text) => words(text),
-                    Part::Image(..) | Part::Audio(..) => {}
+                    Part::Image(..) => content.images += 1,
+                    Part::Audio(_, file) => {
+                        content.audio_ms = content.audio_ms.saturating_add(wav_ms(file));
+                    }
                 }),
             }
         }
-        for part in self.turns.iter().flat_map(|turn| match turn {
-            Turn::User(parts) => parts.as_slice(),
-            Turn::Model(_) | Turn::Results(_) => &[],
-        }) {
-            match part {
-                Part::Speaker(_) | Part::Text(_) => {}
-                Part::Image(..) => content.images += 1,
-                Part::Audio(_, file) => {
-                    content.audio_ms = content.audio_ms.saturating_add(wav_ms(file));
-                }
-            }
-        }
+        content.text_bytes = text_bytes;
         content
     }
 
@@ -113,7 +106,8 @@ impl Matter for Recording {
     }
 }
 
-fn length(bytes: &[u8]) -> u64 {
+/// How many bytes these are.
+pub(crate) fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{ConfigArgs, Exit, Failure, output, table};
+use super::{Common, Exit, Failure, output, table};
 use crate::audit::{self, Break, Chain, Ended, Entry, Event, Seal, Sent};
 use crate::config::Config;
 use crate::destination::Zone;
@@ -47,15 +47,6 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct Common {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 fn seal(text: &str) -> Result<Seal, &'static str> {

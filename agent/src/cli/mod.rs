@@ -145,6 +145,16 @@ impl ConfigArgs {
     }
 }
 
+/// What most commands have.
+#[derive(Debug, clap::Args)]
+struct Common {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
 /// Folders that were searched, each with what is wrong with it.
 struct Places<'a>(&'a [PathBuf]);
 

@@ -6,7 +6,7 @@
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::{ConfigArgs, Exit, Failure, output, table};
+use super::{Common, Exit, Failure, output, table};
 use crate::access::{Grant, StoreError, Tokens};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -34,15 +34,6 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct Common {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -21,7 +21,7 @@ use super::http::Flow;
 use super::passage::{End, Errand, Passage};
 use super::tally::Tally;
 use crate::destination::{Chat, Destination, Protocol, Zone};
-use crate::inquiry::{Inquiry, Terms, Texts};
+use crate::inquiry::{Inquiry, Terms, Texts, length};
 use crate::policy::Cleared;
 use crate::price::{Content, wav_ms};
 use crate::queue::RequestId;
@@ -390,8 +390,4 @@ fn content(conversation: &Conversation, bytes: u64) -> Content {
         content.text_bytes = content.text_bytes.saturating_sub(in_base64);
     }
     content
-}
-
-pub(super) fn length(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }

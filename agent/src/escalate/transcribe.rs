@@ -15,10 +15,10 @@ use super::error::SendError;
 use super::exchange::Exchange;
 use super::http::{Call, Method};
 use super::passage::Errand;
-use super::talk::{Told, key, length, passed_on, plain, talked_to};
+use super::talk::{Told, key, passed_on, plain, talked_to};
 use super::{Escalator, proof};
 use crate::destination::Chat;
-use crate::inquiry::{Inquiry, Recording};
+use crate::inquiry::{Inquiry, Recording, length};
 use crate::policy::Cleared;
 use crate::price::{Content, wav_ms};
 

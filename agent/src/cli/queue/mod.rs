@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use self::change::{Change, Which};
 use self::place::{Holder, Place, of_queue, unknown};
-use super::{ConfigArgs, Exit, Failure, output};
+use super::{Common, Exit, Failure, output};
 use crate::listing::{self, Listing, Numbers};
 use crate::queue::{RequestId, State};
 use crate::reply::{ReplyBody, reply_of};
@@ -104,15 +104,6 @@ enum QueueCommand {
     Verify(Common),
     /// Make a queue that no agent has good again: take out what is damaged, make the index anew
     Repair(Common),
-}
-
-#[derive(Debug, clap::Args)]
-struct Common {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Print JSON instead of text
-    #[arg(long)]
-    json: bool,
 }
 
 fn states() -> impl TypedValueParser<Value = State> {

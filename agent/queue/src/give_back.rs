@@ -69,7 +69,7 @@ impl Queue {
         self.give_back(id, back, true).await
     }
 
-    async fn until(
+    pub(super) async fn until(
         &self,
         id: RequestId,
         not_before_ms: u64,

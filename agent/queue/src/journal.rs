@@ -60,7 +60,7 @@
 //! | idempotency key and SHA-256 of what was asked | optional (text, 32 bytes) |
 //! | priority, 0..=9 | byte |
 //! | order: sequence of the id's first accept record | u64 |
-//! | accepted at, not before (0: at once) | u64, u64, milliseconds on the device's own clock |
+//! | accepted at, not before (0: at once; the largest number but one: in line) | u64, u64, milliseconds on the device's own clock |
 //! | expires at | optional u64, milliseconds |
 //! | attempts, last reason, both as of this record | u32, optional text |
 //! | waits for: 0 its turn, 1 budget, 2 the operator (not before is then the largest number) | enumeration |

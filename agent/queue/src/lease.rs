@@ -12,7 +12,8 @@ use super::{
     Queue, QueueError, RequestId,
     journal::{FinalState, Place},
     keys::Entry,
-    pick::{Picked, urgency},
+    line::LINE,
+    pick::{Picked, Wanted, urgency},
     reader::Reader,
     shared::Shared,
 };
@@ -72,6 +73,17 @@ impl Lease {
         (urgency, Reverse(self.entry.order))
     }
 
+    /// Whether it goes back into the line when it is dropped: see [`Queue::put_in_line`].
+    #[must_use]
+    pub fn is_in_line(&self) -> bool {
+        self.entry.not_before_ms == LINE
+    }
+
+    /// Its place in the order of its priority.
+    pub(super) fn order(&self) -> u64 {
+        self.entry.order
+    }
+
     /// When it was accepted.
     #[must_use]
     pub fn accepted_at_ms(&self) -> u64 {
@@ -123,23 +135,18 @@ impl Drop for Lease {
     }
 }
 
-/// Leases the next requests: at most `most`, none when none may be worked on.
-pub(super) async fn next(
-    queue: &Queue,
-    now_ms: u64,
-    least_priority: u8,
-    most: usize,
-) -> Result<Vec<Lease>, QueueError> {
+/// Leases the next requests; none when none may be worked on.
+pub(super) async fn next(queue: &Queue, wanted: Wanted) -> Result<Vec<Lease>, QueueError> {
     loop {
         let ours = queue.clone();
-        let read = move |shared: &Shared| read(&ours, shared, now_ms, least_priority, most);
+        let read = move |shared: &Shared| read(&ours, shared, &wanted);
         let mut leases = Vec::new();
         let mut was_any = false;
         for (lease, read) in queue.read(read).await? {
             was_any = true;
             match read {
                 Ok(()) => leases.push(lease),
-                Err(failed) => pass_over(queue, &lease, failed, now_ms).await?,
+                Err(failed) => pass_over(queue, &lease, failed, wanted.now_ms).await?,
             }
         }
         // All that were damaged are out of the way now.
@@ -154,15 +161,9 @@ type Read = (Lease, Result<(), QueueError>);
 
 /// Picks requests and reads them. The leases are made here, so that they are given back when nobody
 /// waits for them any more.
-fn read(
-    queue: &Queue,
-    shared: &Shared,
-    now_ms: u64,
-    least_priority: u8,
-    most: usize,
-) -> Result<Vec<Read>, QueueError> {
+fn read(queue: &Queue, shared: &Shared, wanted: &Wanted) -> Result<Vec<Read>, QueueError> {
     let mut reader = Reader::default();
-    let picked = shared.pick(now_ms, least_priority, most)?;
+    let picked = shared.pick(wanted)?;
     let places: Vec<Place> = picked.iter().map(|picked| picked.entry.place).collect();
     let leases = picked.into_iter().enumerate().map(|(at, Picked { id, entry, token })| {
         let next = places.get(at + 1..).unwrap_or_default();

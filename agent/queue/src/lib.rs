@@ -29,6 +29,7 @@ mod keys;
 mod lease;
 mod ledger;
 mod life;
+mod line;
 mod listing;
 mod lock;
 mod lost;
@@ -72,6 +73,7 @@ pub use entry::{
 };
 pub use error::{FullRule, QueueError};
 pub use lease::Lease;
+pub use line::Walk;
 pub use repair::{Repaired, repair};
 pub use scan::Damage;
 pub use stopped::{StoppedQueue, read_only};
@@ -81,6 +83,7 @@ use command::{Command, Finish};
 use entry::MAX_KEY_BYTES;
 use journal::FinalState;
 use opening::Ready;
+use pick::Wanted;
 use shared::Shared;
 
 /// Commands that wait for the writer at most; callers beyond wait to hand theirs over.
@@ -191,7 +194,7 @@ impl Queue {
     /// # Errors
     /// [`QueueError::Storage`] and [`QueueError::Index`].
     pub async fn lease_next(&self, now_ms: u64) -> Result<Option<Lease>, QueueError> {
-        Ok(lease::next(self, now_ms, 0, 1).await?.pop())
+        self.lease_urgent(now_ms, 0).await
     }
 
     /// As [`Queue::lease_next`], up to so many at once, the first one first.
@@ -199,7 +202,7 @@ impl Queue {
     /// # Errors
     /// As there.
     pub async fn lease_many(&self, now_ms: u64, most: usize) -> Result<Vec<Lease>, QueueError> {
-        lease::next(self, now_ms, 0, most).await
+        lease::next(self, Wanted { now_ms, least_priority: 0, most, line: None }).await
     }
 
     /// As [`Queue::lease_next`], but only requests of at least this priority.
@@ -211,7 +214,8 @@ impl Queue {
         now_ms: u64,
         least_priority: u8,
     ) -> Result<Option<Lease>, QueueError> {
-        Ok(lease::next(self, now_ms, least_priority, 1).await?.pop())
+        let wanted = Wanted { now_ms, least_priority, most: 1, line: None };
+        Ok(lease::next(self, wanted).await?.pop())
     }
 
     /// Records the answer of a request. The first final state wins: `AlreadyFinal` tells that this

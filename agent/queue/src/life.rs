@@ -13,6 +13,7 @@ use super::{
     entry::{Attempts, GivenBack, cut_reason},
     journal::{AcceptMeta, FinalMeta, FinalState, Meta, RetryMeta, Wait},
     keys::Entry,
+    line::LINE,
     writer::Writer,
 };
 
@@ -49,7 +50,7 @@ impl Writer {
             order: self.journal.next_sequence(),
             accepted_at_ms: new.accepted_at_ms,
             not_before_ms: if new.not_before_ms > new.accepted_at_ms {
-                new.not_before_ms
+                new.not_before_ms.min(LINE - 1)
             } else {
                 0
             },

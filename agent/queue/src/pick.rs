@@ -16,6 +16,7 @@ use super::{
     NEVER, QueueError, RequestId,
     index::{Index, Key},
     keys::{self, Entry},
+    line::{LINE, Walk},
     shared::{Shared, read_entry},
 };
 
@@ -24,6 +25,26 @@ const RESERVED: u64 = 0;
 
 /// So often requests are looked for that do not end in the same moment.
 const ROUNDS: usize = 3;
+
+/// Which requests are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// Those that are due by then.
+    pub(super) now_ms: u64,
+    /// Those of at least this priority.
+    pub(super) least_priority: u8,
+    /// So many at most.
+    pub(super) most: usize,
+    /// Those in line, too, from there on.
+    pub(super) line: Option<Walk>,
+}
+
+impl Wanted {
+    /// Whether a request that is due then is one of them.
+    fn takes(&self, due_ms: u64) -> bool {
+        due_ms <= self.now_ms || (self.line.is_some() && due_ms == LINE)
+    }
+}
 
 /// A request that was picked to be leased.
 #[derive(Debug)]
@@ -166,16 +187,11 @@ impl InFlight {
 
 impl Shared {
     /// The requests that are the first to be leased now (see [`rank`]), marked as in flight.
-    pub(super) fn pick(
-        &self,
-        now_ms: u64,
-        least_priority: u8,
-        most: usize,
-    ) -> Result<Vec<Picked>, QueueError> {
+    pub(super) fn pick(&self, wanted: &Wanted) -> Result<Vec<Picked>, QueueError> {
         let mut picked = Vec::new();
         // All of them may come to their end meanwhile; then those behind are looked at.
         for _ in 0..ROUNDS {
-            let (marked, was_any) = self.mark_first(now_ms, least_priority, most)?;
+            let (marked, was_any) = self.mark_first(wanted)?;
             // From here on nobody else takes them; what happened before is in the index, which may be
             // another one by now.
             let entries = self.index().and_then(|index| {
@@ -188,7 +204,7 @@ impl Shared {
             })?;
             for ((id, token), entry) in marked.into_iter().zip(entries) {
                 match entry {
-                    Some(entry) if entry.ended.is_none() && entry.not_before_ms <= now_ms => {
+                    Some(entry) if entry.ended.is_none() && wanted.takes(entry.not_before_ms) => {
                         picked.push(Picked { id, entry, token });
                     }
                     Some(_) | None => {
@@ -204,15 +220,10 @@ impl Shared {
     }
 
     /// Marks the first that may be leased, in their order; and whether there was any to mark.
-    fn mark_first(
-        &self,
-        now_ms: u64,
-        least_priority: u8,
-        most: usize,
-    ) -> Result<(Vec<(RequestId, u64)>, bool), QueueError> {
+    fn mark_first(&self, wanted: &Wanted) -> Result<(Vec<(RequestId, u64)>, bool), QueueError> {
         let _alone = self.in_flight.picking.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = self.first_free(&*self.index()?, now_ms, least_priority, most)?;
-        let marked = self.in_flight.mark(first.iter().map(|(_, id)| *id).take(most));
+        let first = self.first_free(&*self.index()?, wanted)?;
+        let marked = self.in_flight.mark(first.iter().map(|(_, id)| *id).take(wanted.most));
         Ok((marked, !first.is_empty()))
     }
 
@@ -220,14 +231,14 @@ impl Shared {
     fn first_free(
         &self,
         index: &Index,
-        now_ms: u64,
-        least_priority: u8,
-        most: usize,
+        wanted: &Wanted,
     ) -> Result<Vec<(Rank, RequestId)>, QueueError> {
+        let Wanted { now_ms, least_priority, most, line } = *wanted;
         let mut first: Vec<(Rank, RequestId)> = Vec::new();
         for priority in (least_priority..=9).rev() {
-            for due in [(0, 0), (1, now_ms)] {
-                let waiting = self.free(index, priority, due, most)?;
+            let in_line = line.map(|walk| ((LINE, walk.from(priority)), LINE));
+            for (from, to_due) in [((0, 0), 0), ((1, 0), now_ms)].into_iter().chain(in_line) {
+                let waiting = self.free(index, priority, (from, to_due), most)?;
                 let ranked = waiting.into_iter().map(|waiting| {
                     (rank(priority, &waiting, now_ms, self.config.ageing_ms), waiting.id)
                 });
@@ -242,7 +253,7 @@ impl Shared {
     pub(super) fn least_urgent(&self, most_priority: u8) -> Result<Option<RequestId>, QueueError> {
         let index = self.index()?;
         for priority in 0..=most_priority.min(9) {
-            let waiting = self.free(&index, priority, (0, NEVER), 1)?;
+            let waiting = self.free(&index, priority, ((0, 0), NEVER), 1)?;
             if let Some(waiting) = waiting.first() {
                 return Ok(Some(waiting.id));
             }
@@ -255,24 +266,25 @@ impl Shared {
         let index = self.index()?;
         let mut next: Option<u64> = None;
         for priority in 0..=9 {
-            if !self.free(&index, priority, (0, now_ms), 1)?.is_empty() {
+            if !self.free(&index, priority, ((0, 0), now_ms), 1)?.is_empty() {
                 return Ok(Some(now_ms));
             }
-            let later = self.free(&index, priority, (now_ms + 1, NEVER - 1), 1)?;
+            let later = self.free(&index, priority, ((now_ms + 1, 0), LINE - 1), 1)?;
             next = next.into_iter().chain(later.first().map(|waiting| waiting.due_ms)).min();
         }
         Ok(next)
     }
 
-    /// The first requests of a priority that are due then, and in nobody's hand.
+    /// The first requests of a priority from this due time and order on, up to that due time, and in
+    /// nobody's hand.
     fn free(
         &self,
         index: &Index,
         priority: u8,
-        (from_due, to_due): (u64, u64),
+        ((from_due, from_order), to_due): ((u64, u64), u64),
         most: usize,
     ) -> Result<Vec<Waiting>, QueueError> {
-        let mut from = keys::queue_key(priority, from_due, 0);
+        let mut from = keys::queue_key(priority, from_due, from_order);
         let to = keys::queue_key(priority, to_due, u64::MAX);
         let mut found = Vec::new();
         while found.len() < most {

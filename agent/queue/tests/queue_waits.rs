@@ -6,7 +6,7 @@
 mod queue_kit;
 
 use bytes::Bytes;
-use holdfast_queue::{Queue, Recorded, RequestId, State, read_only};
+use holdfast_queue::{Queue, Recorded, RequestId, State, Walk, read_only};
 use queue_kit::{entry, open};
 
 async fn accepted(queue: &Queue, priority: u8) -> RequestId {
@@ -82,6 +82,50 @@ async fn request_waits_for_budget_without_an_attempt_counted() {
     queue.retry_at(id, 2000, "no link").await.unwrap();
     assert_eq!(state(&queue, id).await, State::Held);
     assert_eq!(queue.stats().await.unwrap().waiting_for_budget, 0);
+}
+
+#[tokio::test]
+async fn what_stands_in_line_is_leased_only_along_the_line_and_costs_one_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut queue, _) = open(dir.path());
+    let mut ids = Vec::new();
+    for priority in [2, 7, 2] {
+        let id = accepted(&queue, priority).await;
+        queue.put_in_line(id, "many others wait before it").await.unwrap();
+        ids.push(id);
+    }
+    let in_order = [ids[1], ids[0], ids[2]];
+    let written = queue.stats().await.unwrap().appended;
+    for rebuild in [false, true] {
+        queue = reopened(queue, dir.path(), rebuild).await;
+        let now = queue.lease_next(u64::MAX - 2).await.unwrap();
+        assert!(now.is_none(), "no time is its time");
+        assert_eq!(queue.next_due(2).await.unwrap(), None);
+        let record = queue.get(ids[0]).await.unwrap().unwrap().summary;
+        assert_eq!((record.state, record.not_before_ms, record.attempts), (State::Held, 0, 0));
+        let (mut walk, mut seen) = (Walk::default(), Vec::new());
+        while let Some(lease) = queue.lease_along(2, 0, &walk).await.unwrap() {
+            assert!(lease.is_in_line());
+            walk.pass(&lease);
+            seen.push(lease.id());
+        }
+        assert_eq!(seen, in_order, "each is passed once");
+        let first = queue.lease_along(2, 0, &Walk::default()).await.unwrap().unwrap();
+        walk.back_to(&first);
+        drop(first);
+        let again = queue.lease_along(2, 0, &walk).await.unwrap().unwrap();
+        assert_eq!(again.id(), in_order[0], "what was gone back to is next");
+    }
+    assert_eq!(queue.stats().await.unwrap().appended, 0, "of {written}, none since it was opened");
+    // What is due goes before what is less urgent in line.
+    let due = accepted(&queue, 5).await;
+    let walk = Walk::default();
+    let mut order = Vec::new();
+    while let Some(lease) = queue.lease_along(2, 0, &walk).await.unwrap() {
+        order.push(lease.id());
+        queue.answer(lease.id(), "done", 3).await.unwrap();
+    }
+    assert_eq!(order, [ids[1], due, ids[0], ids[2]]);
 }
 
 #[tokio::test]

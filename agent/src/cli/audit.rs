@@ -135,9 +135,21 @@ fn unreadable(folder: &std::path::Path, error: &io::Error) -> Failure {
 fn list(limit: usize, common: &Common) -> Result<Exit, Failure> {
     let config = common.config.load()?;
     let mut rows = Rows { limit, ..Rows::default() };
-    read(&config, |entry, _| rows.take(entry))?;
+    let chain = read(&config, |entry, _| rows.take(entry))?;
+    warn_of(&chain);
     print_rows(&Vec::from(rows.rows), common.json, &nothing(&config))?;
     Ok(Exit::Fine)
+}
+
+/// Says beside a list that it is of a record which is not as it was written.
+fn warn_of(chain: &Chain) {
+    if let Some(Break { file, line, .. }) = chain.breaks.first() {
+        let (count, path) = (chain.breaks.len(), file.display());
+        eprintln!(
+            "warning: the record is not as it was written in {count} places, the first is {path}:{line}; \
+             see holdfast-agent audit verify"
+        );
+    }
 }
 
 /// Why there is no record.
@@ -229,12 +241,13 @@ fn replay(policy: &std::path::Path, common: &Common) -> Result<Exit, Failure> {
     let forbids = |class: DataClass, zone: Zone| !other.allows(class, zone);
     let mut rows = Rows::default();
     let mut sent = 0_u64;
-    read(&config, |entry, _| {
+    let chain = read(&config, |entry, _| {
         if let Event::Sent(_) = entry.event {
             sent += 1;
         }
         rows.take(entry);
     })?;
+    warn_of(&chain);
     let kept: Vec<Row> =
         rows.rows.into_iter().filter(|row| forbids(row.sent.class, row.sent.zone)).collect();
     print_rows(&kept, common.json, "nothing of what was sent")?;

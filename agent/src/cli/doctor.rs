@@ -1,5 +1,7 @@
 //! `holdfast-agent doctor`
 
+mod record;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::record::of_record;
 use super::nearest::nearest;
 use super::{ConfigArgs, Exit, Failure, Places, output, running};
 use crate::access::Tokens;
@@ -109,6 +112,7 @@ async fn examine(config: &Config, program: Option<Program>, findings: &mut Vec<F
     findings.push(of_state_dir(&config.state_dir, &config.queue));
     findings.push(of_queue(config).await);
     findings.extend(of_callers(config));
+    findings.push(of_record(config));
     let bundled: Vec<_> = engine.lanes().iter().map(|lane| lane.task().clone()).collect();
     for destination in &config.destinations {
         findings.push(of_destination(destination).await);

@@ -8,7 +8,7 @@
 //! ```text
 //! queue -> lease -> plan: where do its destinations stand?
 //!                     a turn         -> attempt -> answer, fail, retry, set aside
-//!                     none now       -> parked until one has a turn
+//!                     none now       -> parked, or in line, until one has a turn
 //!                     only money is missing -> waits on disk for the day's budget
 //!                     nobody may     -> settled
 //! ```
@@ -19,6 +19,7 @@
 mod attempt;
 mod expiry;
 mod lanes;
+mod line;
 mod memory;
 mod outcome;
 mod pace;
@@ -40,16 +41,17 @@ use tokio_util::sync::CancellationToken;
 
 use self::expiry::Expiry;
 use self::lanes::{Lanes, Place};
+use self::line::{Line, WaitedFor};
 use self::memory::Memory;
 use self::outcome::{Outcome, settle};
 use self::parked::{MOST_PARKED, Parked};
-use self::plan::{Wait, Way, choose, put_off_for, share};
+use self::plan::{Wait, Way, choose, share};
 use crate::answer::Reason;
 use crate::balance::Balancing;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::envelope::Envelope;
-use crate::escalate::{Escalator, Share, Standing, jitter};
+use crate::escalate::{Escalator, Share, Standing};
 use crate::policy::Policy;
 use crate::price;
 use crate::queue::{Lease, Queue, QueueError, URGENT};
@@ -111,6 +113,7 @@ type Carried<'a> = FuturesUnordered<BoxFuture<'a, ()>>;
 struct Desk {
     changes: watch::Receiver<u64>,
     parked: Parked,
+    line: Line,
     expiry: Expiry,
     idle: Option<Idle>,
 }
@@ -130,8 +133,9 @@ struct Doors {
 
 impl Worker {
     async fn work(&self, cancel: CancellationToken) {
-        let (changes, parked) = (self.drain.queue.changes(), Parked::default());
-        let mut desk = Desk { changes, parked, expiry: Expiry::default(), idle: None };
+        let changes = self.drain.queue.changes();
+        let (parked, line, expiry) = (Parked::default(), Line::new(), Expiry::default());
+        let mut desk = Desk { changes, parked, line, expiry, idle: None };
         let mut links = self.drain.escalator.links();
         let mut turns = self.drain.escalator.turns();
         let mut under_way = Carried::new();
@@ -150,7 +154,7 @@ impl Worker {
             };
             let (wait, reads) = match looked {
                 Ok(wait) => {
-                    let wait = wait.min(self.rest_of_parked(&desk.parked));
+                    let wait = wait.min(self.rest_of_waiting(&desk));
                     (wait.min(desk.expiry.wait(self.drain.clock.now_ms(), Instant::now())), true)
                 }
                 Err(QueueError::Closed) => break,
@@ -191,33 +195,44 @@ impl Worker {
                 && under_way.len() < MOST_AT_ONCE - KEPT_FOR_URGENT;
             let first = doors.are_worth_a_look(Share::First) && under_way.len() < MOST_AT_ONCE;
             let now_ms = self.drain.clock.now_ms();
-            desk.parked.release(now_ms, |index, task, share| {
+            let released = desk.parked.release(now_ms, |index, task, share| {
                 self.standing_of(doors.standing(index, share), index, task)
             });
+            if let Some(waiting) = released {
+                desk.line.back_to(&waiting);
+            }
             if doors.are_all_dead() {
                 // There is nobody to look past them for.
-                desk.parked = Parked::default();
+                desk.parked.leave().iter().for_each(|waiting| desk.line.back_to(waiting));
             }
-            if !(backlog || first) || desk.parked.is_over_full() {
+            let backlog = backlog && !desk.parked.is_over_full();
+            if !(backlog || first) {
                 return Ok(doors.wait());
             }
+            let is_open = |waited_for: &WaitedFor| self.is_open(&doors, waited_for);
+            // What is urgent does not wait behind what is held, in line neither.
+            let urgent = !backlog || (first && desk.line.is_worth_a_look(URGENT, is_open));
+            let least_priority = if urgent { URGENT } else { 0 };
+            let along = desk.line.is_worth_a_look(least_priority, is_open);
             let version = *desk.changes.borrow();
-            if let Some(idle) = desk.idle.filter(|idle| idle.lasts(version, now_ms)) {
+            if let Some(idle) = desk.idle.filter(|idle| !along && idle.lasts(version, now_ms)) {
                 return Ok(idle.wait(now_ms).min(doors.wait()));
             }
-            let lease = match backlog {
-                true => self.drain.queue.lease_next(now_ms).await?,
-                false => self.drain.queue.lease_urgent(now_ms, URGENT).await?,
+            let queue = &self.drain.queue;
+            let lease = match along {
+                true => queue.lease_along(now_ms, least_priority, desk.line.walk()).await?,
+                false => queue.lease_urgent(now_ms, least_priority).await?,
             };
             match lease {
-                Some(lease) => self.place(lease, &doors, &mut desk.parked, under_way),
-                None if backlog => {
+                Some(lease) => self.place(lease, &doors, desk, under_way),
+                None if along => desk.line.ended(least_priority, is_open),
+                None if urgent => return Ok(doors.wait().min(URGENT_EVERY)),
+                None => {
                     let due_ms = self.drain.queue.next_due(now_ms).await?;
                     let idle = Idle { version, due_ms };
                     desk.idle = Some(idle);
                     return Ok(idle.wait(now_ms).min(doors.wait()));
                 }
-                None => return Ok(doors.wait().min(URGENT_EVERY)),
             }
         }
     }
@@ -227,7 +242,7 @@ impl Worker {
         &'a self,
         lease: Lease,
         doors: &Doors,
-        parked: &mut Parked,
+        desk: &mut Desk,
         under_way: &mut Carried<'a>,
     ) {
         let envelope = match Envelope::from_bytes(lease.envelope()) {
@@ -252,48 +267,50 @@ impl Worker {
         let task = envelope.task.clone();
         let indexes = self.in_order(&candidates.indexes, &task);
         let standings = self.standings(&indexes, Some(&task), share);
-        match choose(&standings, share) {
+        let wait = match choose(&standings, share) {
             Way::Go(index) => {
                 let (lanes, escalator) = (&self.lanes, &self.drain.escalator);
-                match lanes.take(escalator, index, (&task, share), lease.body_len()) {
-                    Some(place) => under_way.push(self.carry(lease, envelope, place).boxed()),
-                    // It closed meanwhile: chosen anew.
-                    None => {
-                        parked.park(lease, task, Wait { not_full: Some(index), ..Wait::default() });
+                let place = lanes.take(escalator, index, (&task, share), lease.body_len());
+                let wait = Wait { not_full: Some(index), ..Wait::default() };
+                match place {
+                    Some(place) => {
+                        return under_way.push(self.carry(lease, envelope, place).boxed());
                     }
+                    // It closed meanwhile: chosen anew.
+                    None => wait,
                 }
             }
             Way::Budget(after) => {
-                under_way.push(self.conclude(lease, Outcome::Budget { after }).boxed());
+                return under_way.push(self.conclude(lease, Outcome::Budget { after }).boxed());
             }
-            Way::Wait(wait) if parked.is_full() && doors.any_open() => {
-                match self.put_off(&wait, &standings) {
-                    Some(outcome) => under_way.push(self.conclude(lease, outcome).boxed()),
-                    None => parked.park(lease, task, wait),
-                }
+            Way::Wait(wait) => wait,
+        };
+        let is_soon_over = !desk.parked.is_over_full() && is_soon_over(&wait, &standings);
+        let beyond = desk.parked.is_full() && doors.any_open() && !is_soon_over;
+        if beyond || lease.is_in_line() {
+            desk.line.note(lease.priority(), &task, &wait);
+        }
+        match beyond {
+            true if lease.is_in_line() => desk.line.pass(&lease),
+            true => {
+                let outcome = Outcome::InLine { why: self.behind_others(&wait) };
+                under_way.push(self.conclude(lease, outcome).boxed());
             }
-            Way::Wait(wait) => parked.park(lease, task, wait),
+            false => desk.parked.park(lease, task, wait),
         }
     }
 
-    /// What is beyond the many that wait for the same; nothing when those go on by themselves soon.
-    fn put_off(&self, wait: &Wait, standings: &[(usize, Standing)]) -> Option<Outcome> {
-        let waits = standings.iter().filter(|(index, _)| wait.indexes().any(|each| each == *index));
-        let mut soonest: Option<(Duration, &Destination)> = None;
-        for (index, standing) in waits {
-            if *standing == Standing::Full {
-                return None;
-            }
-            let destination = self.drain.destinations.get(*index)?;
-            let waiting = u32::try_from(MOST_PARKED).unwrap_or(u32::MAX);
-            let after = put_off_for(destination, *standing, waiting, jitter());
-            if soonest.is_none_or(|(before, _)| after < before) {
-                soonest = Some((after, destination));
-            }
-        }
-        let (after, destination) = soonest?;
-        let why = format!("{MOST_PARKED} others wait for {} before it", destination.name);
-        Some(Outcome::PutOff { after, why })
+    /// Why a request stands in line.
+    fn behind_others(&self, wait: &Wait) -> String {
+        let names = wait.indexes().filter_map(|index| self.drain.destinations.get(index));
+        let names: Vec<&str> = names.map(|destination| &*destination.name).collect();
+        format!("{MOST_PARKED} others wait for {} before it", names.join(" or "))
+    }
+
+    /// Whether a destination takes a request that waits in line for it.
+    fn is_open(&self, doors: &Doors, (index, task, share): &WaitedFor) -> bool {
+        let standing = doors.standing(*index, *share);
+        self.standing_of(standing, *index, task) == Standing::Open
     }
 
     /// Where a destination stands toward `task`, where it stands so toward any.
@@ -309,8 +326,8 @@ impl Worker {
     }
 
     /// How long it is until something that is kept aside may be let through a circuit.
-    fn rest_of_parked(&self, parked: &Parked) -> Duration {
-        let rests = parked.waits().filter_map(|(index, task)| {
+    fn rest_of_waiting(&self, desk: &Desk) -> Duration {
+        let rests = desk.parked.waits().chain(desk.line.waits()).filter_map(|(index, task)| {
             let destination = self.drain.destinations.get(index)?;
             self.drain.escalator.rest(&destination.name, task)
         });
@@ -368,6 +385,12 @@ impl Worker {
         desk.expiry.looked(self.drain.queue.next_expiry().await?, Instant::now());
         Ok(())
     }
+}
+
+/// Whether one that it waits for is only busy: then it goes on by itself.
+fn is_soon_over(wait: &Wait, standings: &[(usize, Standing)]) -> bool {
+    let is_full = |index| standings.contains(&(index, Standing::Full));
+    wait.indexes().any(is_full)
 }
 
 impl Idle {

@@ -27,6 +27,8 @@ pub(super) enum Outcome {
     SetAside { why: String },
     /// Somebody may answer it later; this was no attempt.
     PutOff { after: Duration, why: String },
+    /// Many others wait for the same before it; this was no attempt.
+    InLine { why: String },
     /// It can be paid for later; this was no attempt.
     Budget { after: Duration },
     /// As before; where the destinations stand says when it goes on.
@@ -59,13 +61,23 @@ impl Worker {
                 count("later");
                 queue.put_off(id, at_ms(after), &why).await
             }
+            Outcome::InLine { why } => {
+                count("later");
+                queue.put_in_line(id, &why).await
+            }
             Outcome::Budget { after } => {
                 count("waits_for_budget");
                 queue.wait_for_budget(id, at_ms(after), "the day's budget is spent").await
             }
             Outcome::GiveBack => {
                 count("later");
-                Ok(())
+                match lease.is_in_line() {
+                    // The walk along the line may be past its place.
+                    true => {
+                        queue.put_off(id, 0, "it was its turn, and nobody could be asked").await
+                    }
+                    false => Ok(()),
+                }
             }
             Outcome::Expired => {
                 count("expired");

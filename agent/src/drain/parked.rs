@@ -9,18 +9,19 @@ use crate::escalate::{Share, Standing};
 use crate::queue::Lease;
 use crate::request::TaskName;
 
-/// Requests kept in memory at most; those beyond are put off on disk.
+/// Requests kept in memory at most; those beyond stand in line on disk (`line.rs`).
 pub(super) const MOST_PARKED: usize = 512;
 
 /// What waits, in the order in which the queue gave it.
 #[derive(Debug, Default)]
 pub(super) struct Parked(Vec<Waiting>);
 
+/// One that waits.
 #[derive(Debug)]
-struct Waiting {
-    lease: Lease,
-    task: TaskName,
-    wait: Wait,
+pub(super) struct Waiting {
+    pub(super) lease: Lease,
+    pub(super) task: TaskName,
+    pub(super) wait: Wait,
 }
 
 impl Parked {
@@ -39,12 +40,12 @@ impl Parked {
         self.0.push(Waiting { lease, task, wait });
     }
 
-    /// Gives the most urgent one back to the queue whose wait is over.
+    /// Takes out the most urgent one whose wait is over.
     pub(super) fn release(
         &mut self,
         now_ms: u64,
         standing: impl Fn(usize, &TaskName, Share) -> Standing,
-    ) {
+    ) -> Option<Waiting> {
         let is_next = |waiting: &&Waiting| {
             let Waiting { lease, task, wait } = waiting;
             let share = plan::share(lease.priority());
@@ -53,9 +54,14 @@ impl Parked {
             wait.open.iter().any(is_open) || wait.not_full.is_some_and(|index| !is_full(index))
         };
         let urgency = |waiting: &&Waiting| waiting.lease.urgency(now_ms);
-        if let Some(id) = self.0.iter().filter(is_next).max_by_key(urgency).map(|w| w.lease.id()) {
-            self.0.retain(|waiting| waiting.lease.id() != id);
-        }
+        let first = self.0.iter().filter(is_next).max_by_key(urgency).map(|w| w.lease.id())?;
+        let place = self.0.iter().position(|waiting| waiting.lease.id() == first)?;
+        Some(self.0.remove(place))
+    }
+
+    /// Takes out all.
+    pub(super) fn leave(&mut self) -> Vec<Waiting> {
+        std::mem::take(&mut self.0)
     }
 
     /// What is waited for: destinations, and the task that each would be asked.

@@ -11,7 +11,6 @@
 
 use std::time::Duration;
 
-use crate::destination::Destination;
 use crate::escalate::{Share, Standing};
 use crate::queue::URGENT;
 
@@ -72,28 +71,6 @@ pub(super) fn choose(candidates: &[(usize, Standing)], share: Share) -> Way {
         Some(after) if candidates.iter().all(is_over_budget) => Way::Budget(after),
         _ => Way::Wait(Wait { open: waits, not_full: None }),
     }
-}
-
-/// What is looked at beyond the many that wait already is put off on disk, for about the time that
-/// the destination works at those.
-pub(super) fn put_off_for(
-    destination: &Destination,
-    standing: Standing,
-    waiting: u32,
-    jitter: f64,
-) -> Duration {
-    const LEAST: Duration = Duration::from_secs(5);
-    const LONGEST: Duration = Duration::from_secs(15 * 60);
-    let after = match (standing, destination.limits.requests_per_min) {
-        (Standing::Limited(_), Some(rate)) => {
-            let each = Duration::from_secs(60) / u32::try_from(rate).unwrap_or(u32::MAX).max(1);
-            each.saturating_mul(waiting)
-        }
-        (Standing::Limited(wait) | Standing::Paused(wait), _) => wait,
-        (Standing::Open | Standing::Full, _) => LEAST,
-        (Standing::OverBudget(_) | Standing::LinkDown, _) => LONGEST,
-    };
-    after.clamp(LEAST, LONGEST).mul_f64(1.0 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::destination;
 
 /// On whose behalf something is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Share {
     /// Somebody waits, or it is urgent.
     First,

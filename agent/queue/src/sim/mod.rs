@@ -29,7 +29,9 @@ use super::{
     disk::Disk,
     entry::{Attempts, GivenBack},
     journal::{FinalState, Wait},
+    line::{LINE, Walk},
     opening,
+    pick::Wanted,
     shared::Shared,
     writer::Writer,
 };
@@ -353,13 +355,15 @@ impl World {
 
     /// Leases something and answers it, fails it, gives it back, sets it aside or lets it expire.
     fn work(&mut self) {
-        let picked = match self.shared().pick(self.now_ms, 0, 1) {
+        let line = self.dice.one_in(2).then(Walk::default);
+        let wanted = Wanted { now_ms: self.now_ms, least_priority: 0, most: 1, line };
+        let picked = match self.shared().pick(&wanted) {
             Ok(mut picked) => picked.pop(),
             Err(_) => return assert!(self.disk.has_stopped()),
         };
         let Some(id) = picked.map(|picked| picked.id) else { return };
         assert!(self.model.may_be_leased(id), "{id} was leased, and is not held");
-        match self.dice.below(8) {
+        match self.dice.below(9) {
             0..=3 => {
                 let answer = Bytes::from(self.dice.next().to_le_bytes().to_vec());
                 let count = 1 + self.dice.below(2);
@@ -368,6 +372,7 @@ impl World {
             4 => self.finish(id, FinalState::Failed, Bytes::new(), 1),
             5 => self.finish(id, FinalState::Expired, Bytes::new(), 1),
             6 => self.give_back(id, Attempts::Counted, Wait::Turn),
+            7 => self.serve(vec![gives_back_at(id, Attempts::Kept, Wait::Turn, LINE)]),
             _ => self.give_back(id, Attempts::Counted, Wait::Operator),
         }
     }
@@ -476,8 +481,12 @@ fn finishes(id: RequestId, state: FinalState, answer: Bytes, now_ms: u64) -> Ask
 }
 
 fn gives_back(id: RequestId, attempts: Attempts, wait: Wait) -> Ask {
+    let not_before_ms = if wait == Wait::Operator { NEVER } else { 0 };
+    gives_back_at(id, attempts, wait, not_before_ms)
+}
+
+fn gives_back_at(id: RequestId, attempts: Attempts, wait: Wait, not_before_ms: u64) -> Ask {
     let is_aside = wait == Wait::Operator;
-    let not_before_ms = if is_aside { NEVER } else { 0 };
     let back = GivenBack { attempts, not_before_ms, reason: Some("so".into()), wait };
     let (reply, mut told) = oneshot::channel();
     let heard = move |model: &mut Model| match told.try_recv().expect("every command is answered") {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::super::parked::MOST_PARKED;
 use super::world::{Act, Device, Held, World, destination};
 use crate::balance::{Balance, Balancing};
 use crate::destination::{Destination, Limits, Zone};
@@ -285,26 +286,85 @@ async fn one_dead_link_beside_a_living_one_costs_no_writes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_many_beyond_those_kept_in_memory_are_put_off_and_block_nobody() {
+async fn the_many_beyond_those_kept_in_memory_stand_in_line_and_go_when_their_link_is_back() {
     let world = World::new(|host, _| match host {
         "site" => Act::Nobody,
         _ => Act::Answer(SECOND),
     });
     let destinations =
-        vec![destination("site", Zone::Site, 4), destination("cloud", Zone::Public, 4)];
+        vec![destination("site", Zone::Site, 9), destination("cloud", Zone::Public, 4)];
     let mut device = Device::new(world.clone(), destinations);
     device.open().await;
-    let here = Held { class: DataClass::Confidential, ..Held::of_priority(8) };
+    let here = Held { class: DataClass::Confidential, ..Held::of_priority(4) };
     let waiting = hold(&device, 700, here).await;
     let behind = hold(&device, 5, Held::of_priority(1)).await;
     device.start().await;
     for id in behind {
         device.until(id, State::Answered, HOUR).await;
     }
+    let in_line = 700 - MOST_PARKED as u64;
+    let written = device.queue().stats().await.unwrap().appended;
+    assert_eq!(written, 705 + 5 + in_line, "one record each to stand in line");
+    sleep(DAY).await;
+    // Who comes later is found past all of them, and costs them nothing.
+    let later = device.hold(Held::of_priority(1)).await;
+    device.until(later, State::Answered, HOUR).await;
+    assert_eq!(device.queue().stats().await.unwrap().appended, written + 2);
+    device.stop().await;
+    device.start().await;
+    sleep(DAY).await;
+    assert_eq!(device.queue().stats().await.unwrap().appended, 0, "nor does a restart");
+    let urgent = device.hold(Held { class: DataClass::Confidential, ..Held::of_priority(9) }).await;
+    sleep(SECOND).await;
     world.behave(|_, _| Act::Answer(SECOND));
-    for id in waiting {
-        assert_eq!(device.until(id, State::Answered, HOUR).await.attempts, 0);
+    let (before, back) = (world.seen().len(), Instant::now());
+    for id in &waiting {
+        assert_eq!(device.until(*id, State::Answered, HOUR).await.attempts, 0);
     }
+    // Eight at once, a second each, from when it was seen that the link is back.
+    assert!(back.elapsed() < Duration::from_secs(700 / 8 + 60), "{:?}", back.elapsed());
+    let mut order: Vec<_> = waiting.iter().map(ToString::to_string).collect();
+    // What is urgent is one of the first, though all the others have aged beyond it.
+    order.insert(1, urgent.to_string());
+    // Those under way at once come in any order.
+    let place = |key: &String| order.iter().position(|each| each == key).unwrap();
+    for (at, key) in world.keys()[before..].iter().enumerate() {
+        assert!(place(key).abs_diff(at) <= 8, "{key} came as number {at}, it is {}", place(key));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_in_line_goes_as_fast_as_a_rate_allows_beside_a_dead_link() {
+    let world = World::new(|host, _| match host {
+        "dead" => Act::Nobody,
+        _ => Act::Answer(SECOND),
+    });
+    let named = |name: &str| crate::request::TaskName::parse(name).unwrap();
+    let limits = Limits { requests_per_min: Some(60), ..Limits::default() };
+    let mut dead = destination("dead", Zone::Site, 4);
+    dead.tasks = vec![named("part-inspection")];
+    let mut slow = limited("slow", Zone::Site, 4, limits);
+    slow.tasks = vec![named("voice-commands")];
+    let mut other = destination("other", Zone::Site, 4);
+    other.tasks = vec![named("meter-reading")];
+    let mut device = Device::new(world.clone(), vec![dead, slow, other]);
+    device.open().await;
+    // The dead one's fill what is kept in memory; the others stand in line between and behind them.
+    let first = Held { task: "part-inspection", ..Held::of_priority(5) };
+    hold(&device, MOST_PARKED + 100, first).await;
+    let slow = hold(&device, 300, Held::of_priority(5)).await;
+    hold(&device, 100, first).await;
+    device.start().await;
+    let begun = Instant::now();
+    for task in [0; 20] {
+        sleep(Duration::from_secs(task + 5)).await;
+        let other = device.hold(Held { task: "meter-reading", ..Held::of_priority(1) }).await;
+        device.until(other, State::Answered, Duration::from_secs(10)).await;
+    }
+    for id in slow {
+        device.until(id, State::Answered, HOUR).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(320), "{:?} for 300", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

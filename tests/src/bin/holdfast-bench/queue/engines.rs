@@ -20,6 +20,9 @@ const SLED_VALUE: usize = 4096;
 pub(super) enum Kind {
     /// A preallocated file, written over, and one fdatasync.
     Limit,
+    /// The same on space that was never written, as whoever keeps what it is given has to: a file that
+    /// has its space, but no bytes yet, and another one when it is full.
+    Fresh,
     /// sled with its own flush and an fdatasync of its file.
     Sled,
     /// redb, a durable transaction.
@@ -34,6 +37,7 @@ impl Kind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Kind::Limit => "the disk's limit",
+            Kind::Fresh => "the disk's limit on fresh space",
             Kind::Sled => "sled + fdatasync",
             Kind::Redb => "redb",
             Kind::Fjall => "fjall",
@@ -45,6 +49,7 @@ impl Kind {
         std::fs::create_dir_all(dir)?;
         Ok(match self {
             Kind::Limit => Box::new(Limit::open(&dir.join("limit"))?),
+            Kind::Fresh => Box::new(Fresh::open(dir)?),
             Kind::Sled => Box::new(Sled::open(dir)?),
             Kind::Redb => Box::new(Redb::open(&dir.join("redb"))?),
             Kind::Fjall => Box::new(Fjall::open(&dir.join("fjall"))?),
@@ -84,6 +89,44 @@ impl Engine for Limit {
             let len = u64::try_from(bytes.len())?;
             if self.at + len > FILE_BYTES {
                 self.at = 0;
+            }
+            self.file.write_all_at(bytes, self.at)?;
+            self.at += len;
+        }
+        Ok(self.file.sync_data()?)
+    }
+}
+
+struct Fresh {
+    dir: PathBuf,
+    number: u64,
+    file: File,
+    at: u64,
+}
+
+impl Fresh {
+    fn open(dir: &Path) -> anyhow::Result<Self> {
+        Ok(Self { dir: dir.to_owned(), number: 0, file: Self::file(dir, 0)?, at: 0 })
+    }
+
+    fn file(dir: &Path, number: u64) -> anyhow::Result<File> {
+        let file = File::create_new(dir.join(format!("fresh-{number}")))?;
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, FILE_BYTES).context("no space can be had")?;
+        file.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        Ok(file)
+    }
+}
+
+impl Engine for Fresh {
+    fn put(&mut self, records: &[Record]) -> anyhow::Result<()> {
+        for (_, bytes) in records {
+            let len = u64::try_from(bytes.len())?;
+            if self.at + len > FILE_BYTES {
+                self.file.sync_data()?;
+                self.number += 1;
+                (self.file, self.at) = (Self::file(&self.dir, self.number)?, 0);
             }
             self.file.write_all_at(bytes, self.at)?;
             self.at += len;

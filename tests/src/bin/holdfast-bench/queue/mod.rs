@@ -1,6 +1,7 @@
 //! The queue beside the disk's limit and other stores, on the same work.
 //!
-//! The limit is a plain write over a preallocated file with `fdatasync`. All take turns on the same
+//! The limit is a plain write over a preallocated file with `fdatasync`, round and round; beside it is
+//! what the same costs on space that was never written. All take turns on the same
 //! file system, because a shared disk's speed changes from second to second; the ratio that is
 //! reported is the middle one of the turns.
 //!
@@ -153,7 +154,7 @@ struct Turns {
 
 fn turns(runtime: &Runtime, options: &Options, dir: &Path, load: Load) -> anyhow::Result<Turns> {
     let peers = if options.no_peers { &[][..] } else { &Kind::PEERS };
-    let kinds = std::iter::once(Kind::Limit).chain(peers.iter().copied());
+    let kinds = [Kind::Limit, Kind::Fresh].into_iter().chain(peers.iter().copied());
     let mut turns = Turns { queue: Vec::new(), others: kinds.map(|k| (k, Vec::new())).collect() };
     for _ in 0..options.turns.max(1) {
         let place = dir.join("queue");
@@ -180,7 +181,7 @@ fn add(report: &mut Report, turns: &Turns, load: Load, size: &str, bar: f64) {
         let bar = match kind {
             Kind::Limit => bar,
             Kind::Sled if load.bytes > 4096 => 5.0,
-            Kind::Sled => {
+            Kind::Sled | Kind::Fresh => {
                 report.add(what, median(&ratios), "x");
                 continue;
             }

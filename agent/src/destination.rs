@@ -157,7 +157,8 @@ impl Destination {
     /// The model that is asked `task`: of another agent the task itself.
     pub fn model<'a>(&'a self, task: &'a TaskName) -> &'a str {
         match &self.protocol {
-            Protocol::Holdfast => task.as_str(),
+            Protocol::Holdfast | Protocol::HoldfastModel(_) => task.as_str(),
+            Protocol::Oip(oip) => oip.model.as_deref().unwrap_or(task.as_str()),
             Protocol::Chat(chat) => &chat.model,
         }
     }
@@ -165,8 +166,16 @@ impl Destination {
     /// Tokens at which the operator has its answers cut.
     pub fn max_tokens(&self) -> Option<u32> {
         match &self.protocol {
-            Protocol::Holdfast => None,
+            Protocol::Holdfast | Protocol::HoldfastModel(_) | Protocol::Oip(_) => None,
             Protocol::Chat(chat) => chat.max_tokens,
+        }
+    }
+
+    /// The model that is talked to, where there is one.
+    pub fn chat(&self) -> Option<&Chat> {
+        match &self.protocol {
+            Protocol::Chat(chat) | Protocol::HoldfastModel(chat) => Some(chat),
+            Protocol::Holdfast | Protocol::Oip(_) => None,
         }
     }
 
@@ -181,8 +190,23 @@ impl Destination {
 pub enum Protocol {
     /// Another Holdfast agent's task API.
     Holdfast,
+    /// The same, and a model that the other agent has a name for, talked to as OpenAI's clients do.
+    HoldfastModel(Chat),
     /// A model that is talked to, in its provider's dialect.
     Chat(Chat),
+    /// A server of models that takes and gives tensors, by the Open Inference Protocol.
+    Oip(Oip),
+}
+
+/// A model that takes and gives a bundle's tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oip {
+    /// Its name there; none for the task's.
+    pub model: Option<String>,
+    /// Its version there; none for the one that the server takes.
+    pub version: Option<String>,
+    /// Whether tensors may go in binary, where the server takes that.
+    pub is_binary: bool,
 }
 
 /// A model that is talked to.
@@ -206,8 +230,9 @@ impl Chat {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Holdfast => f.pad("holdfast"),
+            Self::Holdfast | Self::HoldfastModel(_) => f.pad("holdfast"),
             Self::Chat(chat) => f.pad(chat.dialect.name()),
+            Self::Oip(_) => f.pad("oip"),
         }
     }
 }

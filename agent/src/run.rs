@@ -25,7 +25,7 @@ use crate::clock::{self, Clock};
 use crate::config::{ApiConfig, Config};
 use crate::drain::Drain;
 use crate::engine::Engine;
-use crate::escalate::{EscalateError, Escalator, Purse, TaskHints};
+use crate::escalate::{Bundles, EscalateError, Escalator, Purse, TaskHints};
 use crate::gauges;
 use crate::health::Sources;
 use crate::identity::{Identity, IdentityError};
@@ -162,7 +162,10 @@ pub async fn run(
     let purse = Purse::open(&config.state_dir, clock.clone(), &config.destinations);
     let audit =
         Audit::open(&config.state_dir, config.audit, clock.clone()).map_err(RunError::Audit)?;
-    let escalator = Arc::new(Escalator::new(&config.destinations, hints.collect(), purse, audit)?);
+    let escalator = Escalator::new(&config.destinations, hints.collect(), purse, audit)?;
+    let bundles = Engine::clone(&engine);
+    let bundles = Bundles::from_fn(move |task| bundles.bundle_of(task));
+    let escalator = Arc::new(escalator.with_bundles(bundles));
     let service = Service {
         engine,
         queue: slot?,

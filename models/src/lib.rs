@@ -28,7 +28,7 @@ pub use front::BodyError;
 pub use media::{Media, MediaError, MediaType};
 pub use model::{
     Goldens, InferError, Inference, InputError, LoadError, Loading, Model, Recorded, Reference,
-    Timings,
+    Relay, Timings,
 };
 pub use outputs::{Class, Decoder, Outcome, OutputError};
 pub use runtime::{

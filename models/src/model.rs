@@ -1,46 +1,39 @@
 //! A bundle's variant on a runtime, in service: a body in, an answer out.
 //!
+//! What is around its graph is a `Frame`, which a [`Relay`] has too.
+//!
 //! **Invariant:** a `Model` exists only when its runtime reproduced the bundle's golden outputs
 //! through this crate's own front end, within the variant's tolerance.
 
 mod error;
+mod frame;
 mod reference;
+mod relay;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::bundle::{Bundle, Golden, Variant};
 use crate::clock;
-use crate::front::Fronts;
 use crate::media::Media;
-use crate::outputs::pool::spans;
-use crate::outputs::{Class, Decoder, Outcome, OutputError, Span, View};
+use crate::outputs::{Class, Outcome, Span};
 use crate::runtime::{Graph, Misfit, Runtime, Session, TensorSpec, batch_of};
-use crate::tensor::{Elements, Tensor};
+use crate::tensor::Tensor;
 
 pub use error::{InferError, InputError, LoadError};
+use frame::Frame;
 pub use reference::Reference;
+pub use relay::Relay;
 
 /// The quick golden check takes more samples until this much time has gone by.
 const GOLDEN_TIME: Duration = Duration::from_millis(40);
 
 /// A variant that is ready to answer, used by one thread.
 pub struct Model {
-    bundle: Bundle,
+    frame: Frame,
     variant: Variant,
     runtime: &'static str,
-    fronts: Fronts,
     session: Box<dyn Session>,
-    inputs: Vec<Tensor>,
-    outputs: Vec<Tensor>,
-    /// What the first output stands for, and what it is compared with.
-    numbers: Vec<f32>,
-    given: Vec<f32>,
-    /// The answer's numbers of one window, and of all.
-    row: Vec<f32>,
-    rows: Vec<f32>,
-    /// What every output stands for, where the answer is made of all of them.
-    all: Vec<Vec<f32>>,
     checked: usize,
     off: f32,
 }
@@ -184,33 +177,21 @@ impl Model {
             variant: variant.name.clone(),
             source,
         })?;
-        let room = |specs: &[TensorSpec]| -> Vec<Tensor> {
-            specs.iter().map(|spec| Tensor::zeros(&spec.shape, spec.dtype)).collect()
-        };
-        let (mut inputs, outputs) = (room(inputs), room(outputs));
-        let fronts = Fronts::new(bundle, &mut inputs);
         Ok(Self {
-            numbers: Vec::with_capacity(outputs.first().map_or(0, Tensor::len)),
-            inputs,
-            outputs,
-            bundle: bundle.clone(),
+            frame: Frame::new(bundle),
             variant,
             runtime: runtime.name(),
-            fronts,
             session,
-            given: Vec::new(),
-            row: Vec::new(),
-            rows: Vec::new(),
-            all: Vec::new(),
             checked: 0,
             off: 0.0,
         })
     }
 
     fn check(&mut self, golden: &Golden) -> Result<(), LoadError> {
-        let bundle = self.bundle.name().to_owned();
-        let bytes = self.bundle.read(&golden.sample)?;
-        let media = Media::detect_for(bytes, None, Some(self.bundle.expects()));
+        let own = &self.frame.bundle;
+        let bundle = own.name().to_owned();
+        let bytes = own.read(&golden.sample)?;
+        let media = Media::detect_for(bytes, None, Some(own.expects()));
         let ran = media
             .map_err(InferError::from)
             .and_then(|media| self.run(&media, Use::Compare, || true));
@@ -242,19 +223,20 @@ impl Model {
         let off = |got: &[f32], want: &[f32]| {
             got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0f32, worse)
         };
-        let others = self.bundle.results().iter().zip(&self.outputs).skip(1);
+        let Frame { bundle, outputs, numbers, .. } = &self.frame;
+        let others = bundle.results().iter().zip(outputs).skip(1);
         let others = others.filter_map(|(output, tensor)| {
             let want = golden.others.get(&output.name)?;
             let mut got = Vec::new();
             output.form.numbers(tensor, &mut got);
             Some(off(&got, want))
         });
-        others.fold(off(&self.numbers, &golden.output), worse)
+        others.fold(off(numbers, &golden.output), worse)
     }
 
     /// The bundle it was loaded from.
     pub fn bundle(&self) -> &Bundle {
-        &self.bundle
+        &self.frame.bundle
     }
 
     /// The name of the variant that is loaded.
@@ -296,52 +278,9 @@ impl Model {
     ) -> Result<Inference, InferError> {
         let (mut timings, windows) = self.run(media, Use::Answer, is_wanted)?;
         let began = clock::now();
-        let outcome = match self.bundle.decoder() {
-            Decoder::Tensors => self.tensors()?,
-            decoder if !decoder.is_pooled() => self.whole()?,
-            decoder if windows > 1 => {
-                decoder.outcome(&self.bundle.windows().pool.pool(&self.rows, self.row.len()))
-            }
-            decoder => decoder.outcome(&self.row),
-        };
-        let decoder = self.bundle.decoder();
-        let step_ms = self.fronts.window_ms();
-        let recorded = (windows > 1 || step_ms.is_some()).then(|| Recorded {
-            windows,
-            step_ms,
-            spans: spans(decoder, &self.rows, self.row.len()),
-            rows: self.rows.clone(),
-            width: self.row.len(),
-        });
+        let (outcome, recorded) = self.frame.answer(windows)?;
         timings.infer += clock::now() - began;
         Ok(Inference { outcome, recorded, timings })
-    }
-
-    /// The answer that is made of all outputs at once.
-    fn whole(&mut self) -> Result<Outcome, InferError> {
-        let results = self.bundle.results();
-        self.all.resize_with(results.len(), Vec::new);
-        for ((output, tensor), numbers) in results.iter().zip(&self.outputs).zip(&mut self.all) {
-            output.form.numbers(tensor, numbers);
-        }
-        let views = results.iter().zip(&self.all);
-        let views: Vec<View<'_>> =
-            views.map(|(output, values)| View { values, shape: &output.shape }).collect();
-        let placement = self.fronts.placement();
-        let outcome = self.bundle.decoder().whole(&views, placement.as_ref())?;
-        Ok(outcome.unwrap_or(Outcome::Tensors(Vec::new())))
-    }
-
-    fn tensors(&self) -> Result<Outcome, InferError> {
-        let outputs = self.bundle.results().iter().zip(&self.outputs);
-        let named = outputs.map(|(out, tensor)| match not_finite(tensor) {
-            Some(value) => {
-                let (label, value) = (out.name.clone(), value.to_string());
-                Err(OutputError::NotFinite { label, value }.into())
-            }
-            None => Ok((out.name.clone(), tensor.clone())),
-        });
-        Ok(Outcome::Tensors(named.collect::<Result<_, InferError>>()?))
     }
 
     /// Runs the graph alone: `inputs` are [`Bundle::inputs`] in their order, and each of `outputs`
@@ -356,7 +295,7 @@ impl Model {
         inputs: &[Tensor],
         outputs: &mut [Tensor],
     ) -> Result<(), InferError> {
-        check_inputs(self.bundle.inputs(), inputs)?;
+        check_inputs(self.frame.bundle.inputs(), inputs)?;
         Ok(self.session.run(inputs, outputs)?)
     }
 
@@ -368,57 +307,27 @@ impl Model {
         to: Use,
         mut is_wanted: impl FnMut() -> bool,
     ) -> Result<(Timings, usize), InferError> {
-        let (want, got) = (self.bundle.expects(), media.media_type());
-        if !want.takes(got) {
-            return Err(InputError::Kind { want, got: got.kind() }.into());
-        }
         let mut timings = Timings::default();
         let began = clock::now();
-        let (decoded, windows) = self.fronts.take(media, &mut self.inputs)?;
+        let (decoded, windows) = self.frame.take(media)?;
         timings.decode = decoded - began;
-        let states = self.bundle.states().len();
-        let (sources, results) = (self.inputs.len() - states, self.outputs.len() - states);
-        for (state, spec) in self.inputs.iter_mut().zip(self.bundle.inputs()).skip(sources) {
-            *state = Tensor::zeros(&spec.shape, spec.dtype);
-        }
-        self.rows.clear();
         let mut before = decoded;
         for window in 0..windows {
             if !is_wanted() {
                 return Err(InferError::Unwanted);
             }
-            self.fronts.window(window, &mut self.inputs)?;
+            self.frame.window(window)?;
             let featured = clock::now();
             timings.features += featured - before;
-            self.session.run(&self.inputs, &mut self.outputs)?;
-            let (carried, given) = (&mut self.inputs[sources..], &mut self.outputs[results..]);
-            carried.swap_with_slice(given);
-            if let (Some(output), Some(tensor)) =
-                (self.bundle.results().first(), self.outputs.first())
-            {
-                output.form.numbers(tensor, &mut self.numbers);
-            }
+            self.session.run(&self.frame.inputs, &mut self.frame.outputs)?;
+            self.frame.given();
             if to == Use::Answer {
-                self.decode_window()?;
+                self.frame.decode_window()?;
             }
             before = clock::now();
             timings.infer += before - featured;
         }
         Ok((timings, windows))
-    }
-
-    /// The answer's numbers of the window that was run last.
-    fn decode_window(&mut self) -> Result<(), InferError> {
-        let decoder = self.bundle.decoder();
-        let given = match decoder {
-            Decoder::Reconstruction(reconstruction) => {
-                self.fronts.numbers(&reconstruction.input, &self.inputs, &mut self.given)
-            }
-            _ => &[],
-        };
-        decoder.row(&self.numbers, given, &mut self.row)?;
-        self.rows.extend_from_slice(&self.row);
-        Ok(())
     }
 }
 
@@ -450,20 +359,10 @@ fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), InputErro
     })
 }
 
-/// The first element that is infinite or not a number.
-fn not_finite(tensor: &Tensor) -> Option<f64> {
-    match tensor.elements() {
-        Elements::F16(values) => values.iter().map(|x| x.to_f64()).find(|x| !x.is_finite()),
-        Elements::F32(values) => values.iter().map(|x| f64::from(*x)).find(|x| !x.is_finite()),
-        Elements::F64(values) => values.iter().copied().find(|x| !x.is_finite()),
-        _ => None,
-    }
-}
-
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Model")
-            .field("bundle", &self.bundle.name())
+            .field("bundle", &self.frame.bundle.name())
             .field("variant", &self.variant.name)
             .field("runtime", &self.runtime)
             .finish_non_exhaustive()

@@ -160,7 +160,10 @@ pub enum RuntimeError {
 }
 
 /// Whether tensors are as a session's graph says, all of one batch, which is given.
-fn check_tensors(specs: &[TensorSpec], tensors: &[Tensor]) -> Result<usize, RuntimeError> {
+pub(crate) fn check_tensors(
+    specs: &[TensorSpec],
+    tensors: &[Tensor],
+) -> Result<usize, RuntimeError> {
     check_count("inputs", tensors.len(), specs.len())?;
     batch_of(specs, tensors).map_err(|misfit| {
         let (Misfit::Dtype { at } | Misfit::Shape { at } | Misfit::Batch { at, .. }) = misfit;

@@ -6,9 +6,7 @@ PACKAGES is a folder with nvidia-pytriton, numpy and tritonclient. Python's own 
 (libpython3.x) must be where the loader finds it.
 """
 
-import os
 import pathlib
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +15,9 @@ import time
 import urllib.request
 
 import models
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "servers"))
+import tritonserver
 
 READY_WITHIN = 120
 
@@ -29,25 +30,10 @@ def free_port():
 
 def main():
     packages = pathlib.Path(sys.argv[1]).resolve()
-    server = packages / "pytriton" / "tritonserver"
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
-    if not stub.is_file():
-        sys.exit(f"nvidia-pytriton has no backend for Python {version}")
-    backend = server / "backends" / "python"
-    shutil.copy(stub, backend / stub.name)
-    for program in [server / "bin" / "tritonserver", backend / stub.name]:
-        program.chmod(0o755)
     with tempfile.TemporaryDirectory() as folder:
         models.repository(folder, packages)
         http, grpc = free_port(), free_port()
-        command = [
-            str(server / "bin" / "tritonserver"), f"--model-repository={folder}",
-            f"--backend-directory={server / 'backends'}", "--model-control-mode=explicit",
-            "--load-model=*", "--allow-metrics=false", "--http-address=127.0.0.1",
-            "--grpc-address=127.0.0.1", f"--http-port={http}", f"--grpc-port={grpc}",
-        ]
-        libraries = {**os.environ, "LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs")}
+        command, libraries = tritonserver.command(folder, http, grpc)
         log = pathlib.Path(folder, "triton.log")
         with log.open("wb") as out:
             triton = subprocess.Popen(command, env=libraries, stdout=out, stderr=out)

@@ -17,6 +17,7 @@ pub mod protobuf;
 pub mod reference;
 pub mod samples;
 pub mod schemathesis;
+pub mod servers;
 pub mod site;
 pub mod tiny;
 pub mod tritonclient;

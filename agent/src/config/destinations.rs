@@ -68,6 +68,12 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
             ),
         }
     }
+    if let Some(Protocol::Oip(oip)) = &protocol
+        && oip.model.is_some()
+        && tasks.len() != 1
+    {
+        section.fault("tasks", "must name the one task that the model does");
+    }
     let connect_timeout = section.integer("connect_timeout_ms", 10..=60_000, 2_000);
     let timeout = section.integer("timeout_ms", 10..=600_000, 30_000);
     let concurrency = section.integer("concurrency", 1..=4096, 4);
@@ -111,7 +117,9 @@ fn read_limits(section: &mut Section<'_>, protocol: Option<&Protocol>) -> Limits
     let kib_per_s = section.optional_integer("max_kib_per_s", 1..=1_048_576);
     let price_micros = section.integer("price_per_request_micros", 0..=MOST_MICROS, 0);
     let prices = match protocol {
-        Some(Protocol::Holdfast) => Prices::default(),
+        Some(Protocol::Holdfast | Protocol::HoldfastModel(_) | Protocol::Oip(_)) => {
+            Prices::default()
+        }
         _ => protocol::read_prices(section),
     };
     let budget_micros = section.optional_integer("budget_per_day_micros", 1..=MOST_MICROS);
@@ -119,7 +127,7 @@ fn read_limits(section: &mut Section<'_>, protocol: Option<&Protocol>) -> Limits
     let limits = Limits { requests_per_min, bytes_per_s, price_micros, prices, budget_micros };
     let tokens_out = match protocol {
         Some(Protocol::Chat(chat)) => chat.max_tokens,
-        Some(Protocol::Holdfast) | None => None,
+        _ => None,
     };
     let set_apart = price::usual(&limits, tokens_out);
     if budget_micros.is_some_and(|budget| set_apart == 0 || set_apart > budget) {

@@ -6,11 +6,20 @@ use holdfast_chat::Dialect;
 
 use super::destinations::MOST_MICROS;
 use super::reader::Section;
-use crate::destination::{Chat, Prices, Protocol};
+use crate::destination::{Chat, Oip, Prices, Protocol};
 
 /// The words for protocols.
-const PROTOCOLS: [&str; 8] =
-    ["holdfast", "openai", "azure-openai", "anthropic", "gemini", "vertex", "bedrock", "mistral"];
+const PROTOCOLS: [&str; 9] = [
+    "holdfast",
+    "openai",
+    "azure-openai",
+    "anthropic",
+    "gemini",
+    "vertex",
+    "bedrock",
+    "mistral",
+    "oip",
+];
 
 /// Keys of one section that say what is asked, as they are given.
 struct Given {
@@ -19,6 +28,7 @@ struct Given {
     api_version: Option<String>,
     region: Option<String>,
     project: Option<String>,
+    version: Option<String>,
 }
 
 /// The protocol, and the address that everybody has for it, if there is one.
@@ -30,6 +40,7 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<Protocol>, Option<Strin
         api_version: section.text("api_version"),
         region: section.text("region"),
         project: section.text("project"),
+        version: section.text("version"),
     };
     let max_tokens = section.optional_integer("max_output_tokens", 1..=1_000_000);
     let Some(word) = PROTOCOLS.into_iter().find(|each| *each == word) else {
@@ -37,6 +48,9 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<Protocol>, Option<Strin
         section.fault("protocol", format!("is \"{word}\", must be one of {all}"));
         return (None, None);
     };
+    let is_tensors = word == "oip";
+    let helper = given.model.take_if(|model| word == "holdfast" && !model.trim().is_empty());
+    let oip = is_tensors.then(|| read_oip(section, &mut given));
     let chat = read_chat(section, word, &mut given);
     for (key, left) in [
         ("model", given.model),
@@ -44,23 +58,43 @@ pub(super) fn read(section: &mut Section<'_>) -> (Option<Protocol>, Option<Strin
         ("api_version", given.api_version),
         ("region", given.region),
         ("project", given.project),
+        ("version", given.version),
     ] {
         if left.is_some() {
             section.fault(key, format!("is given, and the protocol {word} has none: remove it"));
         }
     }
-    if word == "holdfast" {
+    if word == "holdfast" || is_tensors {
         if max_tokens.is_some() {
-            let what = "is given, and the protocol holdfast has none: remove it";
+            let what = format!("is given, and the protocol {word} has none: remove it");
             section.fault("max_output_tokens", what);
         }
-        return (Some(Protocol::Holdfast), None);
+        let holdfast = helper.map_or(Protocol::Holdfast, |model| {
+            Protocol::HoldfastModel(Chat::new(Dialect::OpenAi, &model))
+        });
+        return (Some(oip.map_or(holdfast, Protocol::Oip)), None);
     }
     // A fault of another key does not make the address one that has to be given.
     let Some((dialect, model)) = chat else { return (None, Some("https://unknown".to_owned())) };
     let url = usual_url(&dialect);
     let max_tokens = max_tokens.and_then(|most| u32::try_from(most).ok());
     (Some(Protocol::Chat(Chat { dialect, model, max_tokens })), url)
+}
+
+/// The model that a server of tensors is asked; its name and version become parts of the address.
+fn read_oip(section: &mut Section<'_>, given: &mut Given) -> Oip {
+    let name = |key: &str, value: Option<String>| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || [b'.', b'-', b'_'].contains(&b);
+        let value = value?;
+        let is_name = !value.is_empty() && value.len() <= 200 && value.bytes().all(fits);
+        if !is_name || value.starts_with('.') {
+            section.fault(key, format!("is \"{value}\", must be of letters, digits, ., - and _"));
+        }
+        Some(value)
+    };
+    let model = name("model", given.model.take());
+    let version = name("version", given.version.take());
+    Oip { model, version, is_binary: section.boolean("binary_tensors", true) }
 }
 
 /// The dialect and the model that a protocol's own keys name.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::reader::Section;
 use crate::balance::{Balance, Balancing};
-use crate::destination::{Destination, Protocol};
+use crate::destination::Destination;
 use crate::gateway::Route;
 
 /// The routes, in the order of the configuration.
@@ -26,13 +26,13 @@ pub(super) fn read(sections: Vec<Section<'_>>, destinations: &[Destination]) -> 
         }
         for (at, each) in named.iter().enumerate() {
             let found = destinations.iter().find(|destination| destination.name == *each);
-            let fault = match found.map(|destination| &destination.protocol) {
+            let fault = match found.map(Destination::chat) {
                 None => Some("which is no destination"),
-                Some(Protocol::Holdfast) => Some("which is asked tasks and no model"),
-                Some(Protocol::Chat(_)) if named.iter().take(at).any(|before| before == each) => {
+                Some(None) => Some("which is asked tasks and no model"),
+                Some(Some(_)) if named.iter().take(at).any(|before| before == each) => {
                     Some("twice")
                 }
-                Some(Protocol::Chat(_)) => None,
+                Some(Some(_)) => None,
             };
             if let Some(fault) = fault {
                 section.fault("destinations", format!("has \"{each}\", {fault}"));

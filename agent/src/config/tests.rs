@@ -2,7 +2,7 @@ use super::*;
 use holdfast_chat::Dialect;
 
 use crate::balance::{Balance, Balancing};
-use crate::destination::{Chat, Credential, Limits, Prices, Protocol};
+use crate::destination::{Chat, Credential, Limits, Oip, Prices, Protocol};
 
 fn parse(text: &str) -> Result<Config, Vec<String>> {
     with_environment(text, &[])
@@ -344,8 +344,24 @@ fn each_protocol_has_what_it_needs_and_no_more() {
             "destination[0].region: is given, and the protocol mistral has none: remove it",
         ),
         (
-            "url = \"http://c\"\nmodel = \"m\"",
+            "url = \"http://c\"\nmodel = \"\"",
             "destination[0].model: is given, and the protocol holdfast has none: remove it",
+        ),
+        (
+            "url = \"http://c\"\nversion = \"1\"",
+            "destination[0].version: is given, and the protocol holdfast has none: remove it",
+        ),
+        (
+            "url = \"http://c\"\nprotocol = \"oip\"\nmodel = \"a/b\"\ntasks = [\"a\"]",
+            "destination[0].model: is \"a/b\", must be of letters",
+        ),
+        (
+            "url = \"http://c\"\nprotocol = \"oip\"\nmodel = \"a\"\ntasks = [\"a\", \"b\"]",
+            "destination[0].tasks: must name the one task that the model does",
+        ),
+        (
+            "url = \"http://c\"\nprotocol = \"oip\"\nmax_output_tokens = 9",
+            "destination[0].max_output_tokens: is given, and the protocol oip has none: remove it",
         ),
         ("protocol = \"palm\"\nurl = \"http://c\"", "destination[0].protocol: is \"palm\""),
         (
@@ -364,6 +380,21 @@ fn each_protocol_has_what_it_needs_and_no_more() {
         let faults = with(keys).unwrap_err();
         assert!(faults.len() == 1 && faults[0].starts_with(want), "{keys}: {faults:?}");
     }
+    let helper = with("url = \"http://c\"\nmodel = \"m\"").unwrap();
+    let talked_to = Protocol::HoldfastModel(Chat::new(Dialect::OpenAi, "m"));
+    assert_eq!((&helper.protocol, helper.chat().is_some()), (&talked_to, true));
+    let oip = "url = \"http://triton:8000\"\nprotocol = \"oip\"";
+    let plain = Oip { model: None, version: None, is_binary: true };
+    assert_eq!(with(oip).unwrap().protocol, Protocol::Oip(plain));
+    let one =
+        "model = \"Parts_v2.onnx\"\nversion = \"3\"\ntasks = [\"parts\"]\nbinary_tensors = false";
+    let named = Oip {
+        model: Some("Parts_v2.onnx".to_owned()),
+        version: Some("3".to_owned()),
+        is_binary: false,
+    };
+    let destination = with(&format!("{oip}\n{one}")).unwrap();
+    assert_eq!(destination.protocol, Protocol::Oip(named));
     let paid = "protocol = \"gemini\"\nmodel = \"m\"\napi_key_credential = \"gemini\"\n\
                 max_output_tokens = 100\nprice_per_million_tokens_in_micros = 300000\n\
                 price_per_million_tokens_out_micros = 2500000\nprice_per_image_micros = 7\n\

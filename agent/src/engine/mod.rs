@@ -172,6 +172,17 @@ impl Engine {
         self.catalog().lane(task).cloned()
     }
 
+    /// The bundle of `task`: the one that serves it, else the first that is intact, whether or not its graph
+    /// can be run here.
+    pub fn bundle_of(&self, task: &TaskName) -> Option<Bundle> {
+        let serving = self.lane(task).map(|lane| lane.bundle().clone());
+        let of_task = |bundles: Vec<Bundle>| {
+            let first = bundles.into_iter().next()?;
+            (first.task() == task.as_str()).then_some(first)
+        };
+        serving.or_else(|| self.catalog().by_task().into_iter().find_map(of_task))
+    }
+
     /// Bundles that were found and cannot be used, or not yet.
     pub fn refused(&self) -> Vec<RefusedBundle> {
         self.catalog().refused()

@@ -201,6 +201,9 @@ fn seen(id: RequestId, error: &SendError) -> Seen {
         | SendError::TooDear { .. }
         | SendError::Unfit { .. }
         | SendError::NoLabels { .. }
+        | SendError::NoBundle { .. }
+        | SendError::Unprepared { .. }
+        | SendError::Misfit { .. }
         | SendError::TasksAlone { .. }
         | SendError::TooManyHops { .. }
         | SendError::NotConfigured { .. } => Seen::Nothing,

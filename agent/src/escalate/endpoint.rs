@@ -16,7 +16,7 @@ use super::latency::Latency;
 use super::pause::Paused;
 use super::tokens::Tokens;
 use super::turn::{Standing, Turn, Turns};
-use super::{Share, chat, proof};
+use super::{Share, chat, oip, proof};
 use crate::destination::{Destination, Protocol};
 use crate::request::TaskName;
 
@@ -29,6 +29,8 @@ pub(super) struct Endpoint {
     pub(super) paused: Paused,
     pub(super) circuits: Arc<Circuits>,
     pub(super) latency: Latency,
+    /// What is known of the models there, where they take tensors.
+    pub(super) known: oip::Known,
     tokens: Tokens,
     lately: Lately,
 }
@@ -42,6 +44,7 @@ impl Endpoint {
             paused: Paused::default(),
             circuits: Arc::new(Circuits::new(&destination.name)),
             latency: Latency::default(),
+            known: oip::Known::default(),
             tokens: Tokens::default(),
             lately: Lately::default(),
         })
@@ -122,9 +125,9 @@ impl Endpoint {
     /// How long what is held of `task`, or whatever is held, is kept from going there by a circuit.
     pub(super) fn rest(&self, task: Option<&TaskName>) -> Option<Duration> {
         let gate = match (&self.destination.protocol, task) {
-            (Protocol::Holdfast, None) => self.circuits.gate_of_all(Asker::Held),
-            (Protocol::Holdfast, Some(task)) => self.circuits.gate(task.as_str(), Asker::Held),
             (Protocol::Chat(chat), _) => self.circuits.gate(&chat.model, Asker::Held),
+            (_, None) => self.circuits.gate_of_all(Asker::Held),
+            (_, Some(task)) => self.circuits.gate(self.destination.model(task), Asker::Held),
         };
         match gate {
             Gate::Open(left) => Some(left),
@@ -154,8 +157,8 @@ impl Endpoint {
     /// What an input of `bytes` becomes on its way.
     pub(super) fn sent_bytes(&self, bytes: u64) -> u64 {
         match self.destination.protocol {
-            Protocol::Holdfast => bytes,
             Protocol::Chat(_) => chat::sent_bytes(bytes),
+            _ => bytes,
         }
     }
 }

@@ -214,6 +214,38 @@ pub enum SendError {
         /// The task.
         task: TaskName,
     },
+    /// Nobody can make the destination's tensors of the request, or an answer of them.
+    #[error(
+        "{destination} cannot be asked {task}: no bundle on this device says what its tensors mean"
+    )]
+    NoBundle {
+        /// The destination.
+        destination: String,
+        /// The task.
+        task: TaskName,
+    },
+    /// The input cannot be made the tensors that the destination takes; nothing was sent.
+    #[error("nothing was sent to {destination}: {cause}")]
+    Unprepared {
+        /// The destination.
+        destination: String,
+        /// Why.
+        cause: String,
+    },
+    /// The model there is another one than the task's bundle on this device; nothing was sent.
+    #[error(
+        "{destination} does not do {task} as the bundle {bundle} does: {what}; correct one of the two"
+    )]
+    Misfit {
+        /// The destination.
+        destination: String,
+        /// The task.
+        task: TaskName,
+        /// The bundle.
+        bundle: String,
+        /// What is otherwise.
+        what: String,
+    },
     /// The destination is asked tasks, and no model by its name.
     #[error("{destination} is asked tasks alone: its protocol has no conversations")]
     TasksAlone {
@@ -313,6 +345,8 @@ impl SendError {
             Self::TimedOut { .. } | Self::Interrupted { .. } | Self::Failed { .. } => Next::Retry,
             Self::Busy { .. } | Self::Pending { .. } => Next::Later { after: SOON },
             Self::NoToken { .. } => Next::Later { after: TOKEN_WAIT },
+            // An operator has to mend something, and nothing else is kept from going there meanwhile.
+            Self::NoBundle { .. } | Self::Misfit { .. } => Next::Later { after: OPERATOR_WAIT },
             Self::Limited { retry_after, .. }
             | Self::Throttled { retry_after, .. }
             | Self::CircuitOpen { retry_after, .. } => Next::Later { after: *retry_after },
@@ -327,6 +361,7 @@ impl SendError {
             | Self::GaveUp { .. }
             | Self::Unfit { .. }
             | Self::NoLabels { .. }
+            | Self::Unprepared { .. }
             | Self::TooDear { .. }
             | Self::TasksAlone { .. }
             | Self::TooManyHops { .. }
@@ -361,6 +396,9 @@ impl SendError {
             | Self::OutOfCredit { .. }
             | Self::Unfit { .. }
             | Self::NoLabels { .. }
+            | Self::NoBundle { .. }
+            | Self::Unprepared { .. }
+            | Self::Misfit { .. }
             | Self::TooManyHops { .. }
             | Self::NotConfigured { .. } => false,
         }
@@ -393,6 +431,9 @@ impl SendError {
             Self::Unusable { .. } => "unusable",
             Self::Unfit { .. } => "unfit",
             Self::NoLabels { .. } => "no_labels",
+            Self::NoBundle { .. } => "no_bundle",
+            Self::Unprepared { .. } => "unprepared",
+            Self::Misfit { .. } => "misfit",
             Self::TooManyHops { .. } => "too_many_hops",
             Self::NotConfigured { .. } => "not_configured",
         }

@@ -20,6 +20,7 @@ use super::http::{
 use super::latency::Latency;
 use super::link::Event;
 use super::links::Links;
+use super::oip::Known;
 use crate::destination::{Chat, Destination, Protocol};
 
 /// Waited after a 429 that names no time.
@@ -31,6 +32,7 @@ pub(super) struct Exchange<'a> {
     http: &'a Http,
     links: &'a Links,
     latency: &'a Latency,
+    known: &'a Known,
     secret: Option<&'a Secret>,
     token: Option<&'a Secret>,
     limit: Limit,
@@ -77,8 +79,8 @@ impl<'a> Exchange<'a> {
         limit: Limit,
         told: Option<&'a FirstByte>,
     ) -> Self {
-        let Endpoint { destination, http, latency, .. } = endpoint;
-        Self { destination, http, links, latency, secret, token, limit, told }
+        let Endpoint { destination, http, latency, known, .. } = endpoint;
+        Self { destination, http, links, latency, known, secret, token, limit, told }
     }
 
     /// What proves who we are, if the destination wants that.
@@ -93,6 +95,11 @@ impl<'a> Exchange<'a> {
 
     pub(super) fn destination(&self) -> &'a Destination {
         self.destination
+    }
+
+    /// What is known of the models there, where they take tensors.
+    pub(super) fn known(&self) -> &'a Known {
+        self.known
     }
 
     /// The destination's name, for an error.
@@ -220,6 +227,10 @@ impl<'a> Exchange<'a> {
                 let what = format!("a redirect (status {status}), which is never followed");
                 Err(self.unusable(Fault::Foreign { what }))
             }
+            // It is another agent: what it does not let on says nothing of our credential.
+            (403, _) if forbids_class(&reply) => {
+                Err(SendError::Refused { destination, status, detail: self.detail(&reply) })
+            }
             (status, _) if let Protocol::Chat(chat) = &self.destination.protocol => {
                 Err(self.refused(chat, status, &reply))
             }
@@ -274,8 +285,10 @@ impl<'a> Exchange<'a> {
 
     /// What the destination says of its refusal, without what it may repeat of ours.
     fn detail(&self, reply: &Reply) -> String {
+        // Triton says that its JSON is plain text.
+        let is_told = reply.is_json || matches!(self.destination.protocol, Protocol::Oip(_));
         let told: Option<Problem> =
-            reply.is_json.then(|| serde_json::from_slice(&reply.body).ok()).flatten();
+            is_told.then(|| serde_json::from_slice(&reply.body).ok()).flatten();
         self.said(told.and_then(Problem::text).as_deref())
     }
 
@@ -290,15 +303,27 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// A refusal in RFC 9457's form.
+/// Whether an agent says that its policy keeps an inquiry of this class where it is.
+fn forbids_class(reply: &Reply) -> bool {
+    let told = serde_json::from_slice(&reply.body).ok();
+    told.is_some_and(|told: serde_json::Value| told["error"]["code"] == "class_forbids")
+}
+
+/// A refusal in RFC 9457's form, in that of the Open Inference Protocol, or in OpenAI's.
 #[derive(Debug, Deserialize)]
 struct Problem {
     title: Option<String>,
     detail: Option<String>,
+    error: Option<serde_json::Value>,
 }
 
 impl Problem {
     fn text(self) -> Option<String> {
-        self.detail.or(self.title)
+        // OpenAI's form has its message one deeper.
+        let error = || {
+            let error = self.error.as_ref()?;
+            error.as_str().or_else(|| error.get("message")?.as_str()).map(str::to_owned)
+        };
+        self.detail.or(self.title).or_else(error)
     }
 }

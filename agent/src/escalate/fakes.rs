@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -71,6 +71,14 @@ impl Fake {
         Self::serve(router, seen).await
     }
 
+    /// A server that gives `answers` one after the other, whatever it is asked.
+    pub(crate) async fn plain(answers: Vec<Scripted>) -> Self {
+        let script = Script::new(answers, None);
+        let seen = script.seen.clone();
+        let router = Router::new().fallback(plain).with_state(script);
+        Self::serve(router, seen).await
+    }
+
     /// An OpenAI endpoint that gives `answers` one after the other and checks what it is asked.
     pub(crate) async fn openai(answers: Vec<Scripted>, secret: Option<&'static str>) -> Self {
         let script = Script::new(answers, secret);
@@ -128,6 +136,17 @@ const HEADERS: [&str; 7] = [
     "holdfast-hops",
     "idempotency-key",
 ];
+
+async fn plain(
+    State(script): State<Script>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    script.see(format!("{method} {uri}"), &headers, body);
+    script.next().await
+}
 
 async fn holdfast_ask(
     State(script): State<Script>,

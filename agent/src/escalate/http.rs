@@ -17,10 +17,11 @@ use super::error::EscalateError;
 use super::proof::Proof;
 use super::trust;
 use crate::destination::{Destination, Protocol, Proxy, Transport};
+use crate::oip::outgoing;
 
 /// More bytes than this are no answer of most protocols.
 const MAX_ANSWER: usize = 1024 * 1024;
-/// Of an agent, which may answer with masks and tensors.
+/// Of an agent or a server of tensors, which may answer with masks and tensors.
 const MAX_ANSWER_OF_AGENT: usize = 32 * MAX_ANSWER;
 /// An answer that comes piece by piece has no more bytes than this.
 const MAX_STREAM: usize = 64 * MAX_ANSWER;
@@ -150,8 +151,8 @@ impl Http {
         let Destination { name, url, protocol, connect_timeout, concurrency, transport, .. } =
             destination;
         let max_answer = match protocol {
-            Protocol::Holdfast => MAX_ANSWER_OF_AGENT,
             Protocol::Chat(_) => MAX_ANSWER,
+            _ => MAX_ANSWER_OF_AGENT,
         };
         let http = Self::to(name, url, *connect_timeout, *concurrency, transport)?;
         Ok(http.reading_up_to(max_answer))
@@ -371,9 +372,10 @@ async fn read(mut response: reqwest::Response, max_answer: usize) -> Result<Repl
     Ok(Reply { status, is_json, content_type, retry_after, told, body: body.freeze() })
 }
 
-/// The headers in which providers tell of limits and errors.
+/// The headers in which providers tell of limits and errors, and how much of an answer is JSON.
 fn told(headers: &HeaderMap) -> Vec<(String, String)> {
-    const TELLING: [&str; 3] = ["retry-after", "x-ratelimit-", "x-amzn-errortype"];
+    const TELLING: [&str; 4] =
+        ["retry-after", "x-ratelimit-", "x-amzn-errortype", outgoing::JSON_LENGTH];
     let telling = headers
         .iter()
         .filter(|(name, _)| TELLING.iter().any(|beginning| name.as_str().starts_with(beginning)));

@@ -29,6 +29,7 @@ mod limits;
 pub mod link;
 mod links;
 mod local;
+mod oip;
 mod outlook;
 mod passage;
 mod pause;
@@ -65,6 +66,7 @@ pub use self::link::{LinkState, LinkStates};
 use self::links::Links;
 pub(crate) use self::links::jitter;
 pub use self::local::{LocalAgent, LocalError, ask_agent};
+pub use self::oip::Bundles;
 use self::passage::Errand;
 pub use self::pause::Pause;
 pub use self::probe::{ProbeError, probe};
@@ -86,6 +88,7 @@ use crate::request::TaskName;
 pub struct Escalator {
     endpoints: Vec<Arc<Endpoint>>,
     hints: Hints,
+    bundles: Bundles,
     links: Arc<Links>,
     tally: Arc<Tally>,
     purse: Purse,
@@ -116,7 +119,14 @@ impl Escalator {
         }
         let names = destinations.iter().map(|destination| destination.name.as_str());
         let (links, tally) = (Arc::new(Links::new(names)), Arc::default());
-        Ok(Self { endpoints, hints, links, tally, purse, audit, freed })
+        let bundles = Bundles::default();
+        Ok(Self { endpoints, hints, bundles, links, tally, purse, audit, freed })
+    }
+
+    /// The same, with the bundles of this device, for destinations that take their tensors.
+    #[must_use]
+    pub fn with_bundles(self, bundles: Bundles) -> Self {
+        Self { bundles, ..self }
     }
 
     /// The destinations, in the order of the configuration.
@@ -276,7 +286,7 @@ impl Escalator {
         };
         let mut usage = None;
         let (answer, cost_micros) = match &destination.protocol {
-            Protocol::Holdfast => {
+            Protocol::Holdfast | Protocol::HoldfastModel(_) => {
                 let passage = self.enter(&errand, turn).await?;
                 let result = holdfast::ask(&passage.exchange(), request).await;
                 passage.settle(result, None)?
@@ -290,6 +300,15 @@ impl Escalator {
                 let exchange = passage.exchange();
                 let result = chat::ask(&exchange, chat, request, &self.hints, &mut usage).await;
                 passage.settle(result, usage.as_ref())?
+            }
+            Protocol::Oip(oip) => {
+                let began = Instant::now();
+                let prepared = oip::prepare(destination, request, &self.bundles).await?;
+                errand.bytes = prepared.bytes();
+                errand.within = within.saturating_sub(began.elapsed());
+                let passage = self.enter(&errand, turn).await?;
+                let result = oip::ask(&passage.exchange(), oip, request, prepared).await;
+                passage.settle(result, None)?
             }
         };
         Ok(Answer { cost_micros, ..answer })

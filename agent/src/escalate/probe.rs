@@ -118,7 +118,8 @@ pub async fn probe(destination: &Destination, within: Duration) -> Result<(), Pr
 
 async fn reach(destination: &Destination, http: &Http, limit: Duration) -> Result<(), HttpError> {
     let url = match &destination.protocol {
-        Protocol::Holdfast => format!("{}/healthz", destination.url),
+        Protocol::Holdfast | Protocol::HoldfastModel(_) => format!("{}/healthz", destination.url),
+        Protocol::Oip(_) => format!("{}/v2/health/live", destination.url),
         Protocol::Chat(chat) => Dialect::address(&destination.url, chat.dialect.idle_path()),
     };
     let (proof, body) = (Proof::new(), Bytes::new());

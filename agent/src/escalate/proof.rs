@@ -2,7 +2,7 @@
 //!
 //! | protocol | the credential is | shown as |
 //! |---|---|---|
-//! | holdfast, openai, mistral | a key | `authorization: Bearer` |
+//! | holdfast, oip, openai, mistral | a key | `authorization: Bearer` |
 //! | azure-openai | a key | `api-key` |
 //! | anthropic | a key | `x-api-key` |
 //! | gemini | a key | `x-goog-api-key` |

@@ -283,18 +283,28 @@ fn fitted(
     Ok(call)
 }
 
-/// What another agent has to know of an inquiry, should one be behind OpenAI's protocol at the site: its
-/// class, and how many agents it came through.
+/// What another agent has to know of an inquiry: its terms, and how many agents it came through; of those its
+/// class and the count, should one be behind OpenAI's protocol at the site.
 pub(super) fn passed_on(destination: &Destination, terms: &Terms) -> Vec<(&'static str, String)> {
-    let is_openai = matches!(
-        &destination.protocol,
-        Protocol::Chat(chat) if chat.dialect == Dialect::OpenAi
-    );
-    if !is_openai || destination.zone != Zone::Site {
-        return Vec::new();
-    }
+    let is_agent = match &destination.protocol {
+        Protocol::HoldfastModel(_) => true,
+        Protocol::Chat(chat)
+            if chat.dialect == Dialect::OpenAi && destination.zone == Zone::Site =>
+        {
+            false
+        }
+        _ => return Vec::new(),
+    };
     let hops = terms.hops.saturating_add(1).to_string();
-    vec![("holdfast-class", terms.class.to_string()), ("holdfast-hops", hops)]
+    let mut told = vec![("holdfast-class", terms.class.to_string()), ("holdfast-hops", hops)];
+    if is_agent {
+        let within = terms.within.min(destination.timeout).as_millis().max(1);
+        told.push(("holdfast-priority", terms.priority.get().to_string()));
+        told.push(("holdfast-deadline-ms", within.to_string()));
+        let limit = terms.cost_limit_micros;
+        told.extend(limit.map(|limit| ("holdfast-cost-limit-micros", limit.to_string())));
+    }
+    told
 }
 
 fn cut_off(destination: String) -> SendError {
@@ -304,10 +314,8 @@ fn cut_off(destination: String) -> SendError {
 
 /// What is known of the model there; a destination that is asked tasks alone is not talked to.
 pub(super) fn talked_to(destination: &Destination) -> Result<&Chat, SendError> {
-    match &destination.protocol {
-        Protocol::Chat(chat) => Ok(chat),
-        Protocol::Holdfast => Err(SendError::TasksAlone { destination: destination.name.clone() }),
-    }
+    let alone = || SendError::TasksAlone { destination: destination.name.clone() };
+    destination.chat().ok_or_else(alone)
 }
 
 /// The conversation, its answer no longer than the operator lets it be there.
@@ -333,10 +341,7 @@ pub(super) fn plain<'a>(
     (id, terms): (RequestId, &Terms),
     within: Duration,
 ) -> Errand<'a> {
-    let model = match &destination.protocol {
-        Protocol::Chat(chat) => chat.model.as_str(),
-        Protocol::Holdfast => "",
-    };
+    let model = destination.chat().map_or("", |chat| chat.model.as_str());
     Errand {
         destination,
         id,

@@ -8,7 +8,7 @@
 use holdfast_chat::served::models::ModelEntry;
 
 use crate::balance::Balancing;
-use crate::destination::{Destination, Protocol};
+use crate::destination::Destination;
 
 /// A name of the operator's for some destinations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,10 +69,7 @@ fn talked_to(destinations: &[Destination]) -> impl Iterator<Item = &Destination>
 }
 
 pub(super) fn model_of(destination: &Destination) -> Option<&str> {
-    match &destination.protocol {
-        Protocol::Chat(chat) => Some(&chat.model),
-        Protocol::Holdfast => None,
-    }
+    destination.chat().map(|chat| chat.model.as_str())
 }
 
 #[cfg(test)]
@@ -82,7 +79,7 @@ mod tests {
     use holdfast_chat::Dialect;
 
     use super::*;
-    use crate::destination::{Chat, Limits, Transport, Zone};
+    use crate::destination::{Chat, Limits, Protocol, Transport, Zone};
 
     fn destination(name: &str, model: Option<&str>) -> Destination {
         let chat = |model| Protocol::Chat(Chat::new(Dialect::OpenAi, model));
@@ -109,6 +106,10 @@ mod tests {
             destination("far", Some("large")),
             destination("farther", Some("large")),
             destination("large-at-home", Some("near")),
+            Destination {
+                protocol: Protocol::HoldfastModel(Chat::new(Dialect::OpenAi, "helper")),
+                ..destination("agent", None)
+            },
         ];
         let route = |name: &str, of: &[&str]| Route {
             name: name.to_owned(),
@@ -122,6 +123,8 @@ mod tests {
             ("near", &["near"]),
             ("large", &["far", "farther"]),
             ("site", &[]),
+            ("helper", &["agent"]),
+            ("agent", &["agent"]),
             ("nobody", &[]),
             ("", &[]),
         ] {
@@ -132,7 +135,8 @@ mod tests {
         }
         let names = names(&destinations, &routes);
         let ids: Vec<&str> = names.iter().map(|entry| entry.id.as_str()).collect();
-        assert_eq!(ids, ["any", "small", "near", "far", "farther", "large-at-home", "large"]);
+        let destinations_too = ["near", "far", "farther", "large-at-home", "agent"];
+        assert_eq!(ids, [&["any", "small"], &destinations_too[..], &["large", "helper"]].concat());
         for entry in names {
             assert!(!meant(&entry.id, &destinations, &routes).0.is_empty(), "{}", entry.id);
         }

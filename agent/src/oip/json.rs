@@ -51,7 +51,8 @@ pub(super) fn parse(
                 has_inputs = true;
                 reader.list(|reader| {
                     at_most(infer.inputs.len(), "inputs")?;
-                    infer.inputs.push(input(reader, &mut tail, infer.inputs.len(), room)?);
+                    let number = ("input", infer.inputs.len());
+                    infer.inputs.push(tensor(number, reader, &mut tail, room)?);
                     Ok::<_, Refusal>(())
                 })?;
             }
@@ -122,10 +123,11 @@ struct Partial<'a> {
     binary_size: Option<usize>,
 }
 
-fn input(
+/// Reads a tensor with its name, of an answer as of a request; its binary form is taken from `tail`.
+pub(super) fn tensor(
+    (what, number): (&str, usize),
     reader: &mut Reader<'_>,
     tail: &mut &[u8],
-    number: usize,
     room: &mut Room<'_>,
 ) -> Result<(String, Tensor), Refusal> {
     let begin = reader.clone();
@@ -136,11 +138,11 @@ fn input(
     let name = partial.name.take().or_else(|| name_of(begin)).filter(|name| !name.is_empty());
     match (read, name) {
         (Ok(tensor), Some(name)) => Ok((name, tensor)),
-        (Ok(_), None) => Err(Refusal::bad(format!("input {number} (counted from 0) has no name"))),
+        (Ok(_), None) => Err(Refusal::bad(format!("{what} {number} (counted from 0) has no name"))),
         (Err(refusal), name) => {
             let name = name.unwrap_or_else(|| number.to_string());
             let kind = partial.kind().ok().flatten();
-            let refusal = refusal.of("input", &name);
+            let refusal = refusal.of(what, &name);
             Err(match kind {
                 Some((dtype, shape)) => refusal.about(Declared { input: name, dtype, shape }),
                 None => refusal,
@@ -174,6 +176,8 @@ fn read_input<'a>(
             "name" => partial.name = Some(reader.string()?.into_owned()),
             "datatype" => partial.dtype = Some(request::dtype(&reader.string()?)?),
             "shape" => partial.dims = Some(dims(reader)?),
+            // Some servers write one that they do not have.
+            "parameters" if reader.peek() == Some(b'n') => reader.skip()?,
             "parameters" => parameters(reader, |key, value| partial.parameter(key, &value))?,
             "data" if partial.data_at.is_some() || partial.elements.is_some() => {
                 return Err(Refusal::bad("data is given twice"));
@@ -309,12 +313,7 @@ pub(super) fn write(
     (model, version, id): (&str, &str, &str),
     outputs: &[(&str, &Tensor, bool)],
 ) -> Result<Written, serde_json::Error> {
-    let binary_size = |(_, tensor, _): &&(&str, &Tensor, bool)| binary::size(tensor.elements());
-    let behind: usize =
-        outputs.iter().filter(|(.., binary)| *binary).map(|o| binary_size(&o)).sum();
-    let inside: usize = outputs.iter().filter(|(.., binary)| !binary).map(|o| o.1.len()).sum();
-    // Room for nearly every number as it is written.
-    let mut out = Vec::with_capacity(256 + 128 * outputs.len() + behind + 12 * inside);
+    let mut out = Vec::with_capacity(256 + room(outputs));
     out.extend_from_slice(b"{\"model_name\":");
     serde_json::to_writer(&mut out, model)?;
     out.extend_from_slice(b",\"model_version\":");
@@ -323,14 +322,37 @@ pub(super) fn write(
         out.extend_from_slice(b",\"id\":");
         serde_json::to_writer(&mut out, id)?;
     }
-    out.extend_from_slice(b",\"outputs\":[");
-    for (at, (name, tensor, is_binary)) in outputs.iter().enumerate() {
-        out.extend_from_slice(if at == 0 { b"{\"name\":" } else { b",{\"name\":" });
-        serde_json::to_writer(&mut out, name)?;
+    out.extend_from_slice(b",\"outputs\":");
+    tensors(outputs, &mut out)?;
+    out.push(b'}');
+    Ok(written(out, outputs))
+}
+
+/// Bytes that tensors with their names take, or nearly.
+pub(super) fn room(tensors: &[(&str, &Tensor, bool)]) -> usize {
+    let bytes = |(_, tensor, is_binary): &(&str, &Tensor, bool)| match is_binary {
+        true => 128 + binary::size(tensor.elements()),
+        // Room for nearly every number as it is written.
+        false => 128 + 12 * tensor.len(),
+    };
+    tensors.iter().map(bytes).sum()
+}
+
+/// Writes a list of tensors, each with its name and whether it is wanted in binary.
+///
+/// # Errors
+/// Never in memory.
+pub(super) fn tensors(
+    tensors: &[(&str, &Tensor, bool)],
+    out: &mut Vec<u8>,
+) -> Result<(), serde_json::Error> {
+    for (at, (name, tensor, is_binary)) in tensors.iter().enumerate() {
+        out.extend_from_slice(if at == 0 { b"[{\"name\":" } else { b",{\"name\":" });
+        serde_json::to_writer(&mut *out, name)?;
         out.extend_from_slice(b",\"datatype\":\"");
         out.extend_from_slice(dtype::name(tensor.dtype()).as_bytes());
         out.extend_from_slice(b"\",\"shape\":");
-        serde_json::to_writer(&mut out, tensor.shape())?;
+        serde_json::to_writer(&mut *out, tensor.shape())?;
         if *is_binary {
             let size = binary::size(tensor.elements());
             out.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
@@ -338,16 +360,20 @@ pub(super) fn write(
             out.extend_from_slice(b"}}");
         } else {
             out.extend_from_slice(b",\"data\":[");
-            data(tensor.elements(), &mut out)?;
+            data(tensor.elements(), out)?;
             out.extend_from_slice(b"]}");
         }
     }
-    out.extend_from_slice(b"]}");
-    let json_length = (behind > 0 || outputs.iter().any(|o| o.2)).then_some(out.len());
-    for (_, tensor, _) in outputs.iter().filter(|(.., is_binary)| *is_binary) {
-        binary::write(tensor.elements(), &mut out);
-    }
-    Ok(Written { body: out, json_length })
+    out.extend_from_slice(if tensors.is_empty() { b"[]" } else { b"]" });
+    Ok(())
+}
+
+/// What is written, with the tensors that are wanted in binary behind it.
+pub(super) fn written(mut out: Vec<u8>, tensors: &[(&str, &Tensor, bool)]) -> Written {
+    let mut binary = tensors.iter().filter(|(.., is_binary)| *is_binary).peekable();
+    let json_length = binary.peek().map(|_| out.len());
+    binary.for_each(|(_, tensor, _)| binary::write(tensor.elements(), &mut out));
+    Written { body: out, json_length }
 }
 
 fn data(elements: &Elements, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {

@@ -4,6 +4,8 @@
 //! A call's way: `rest` or `grpc` takes the bytes, `json`, `binary` and `messages` make
 //! tensors of them, `ask` asks the engine, and back.
 //!
+//! `outgoing` is the other side of it: what is asked of a destination.
+//!
 //! **Invariant:** whatever arrives becomes a call or a refusal that says what was expected; only models
 //! of this device answer, and nothing is held or escalated.
 
@@ -16,6 +18,7 @@ mod grpc;
 mod json;
 mod messages;
 mod numbers;
+pub(crate) mod outgoing;
 mod reader;
 mod refusal;
 mod request;

@@ -36,17 +36,18 @@ impl Model {
     }
 
     fn reference(&mut self, sample: &str) -> Result<Reference, LoadError> {
-        let bundle = self.bundle.name().to_owned();
+        let own = &self.frame.bundle;
+        let bundle = own.name().to_owned();
         let failed = |source: InferError| {
             let (bundle, sample) = (bundle.clone(), sample.to_owned());
             LoadError::Sample { bundle, sample, source: Box::new(source) }
         };
-        let bytes = self.bundle.read(sample)?;
-        let media = Media::detect_for(bytes, None, Some(self.bundle.expects()));
+        let bytes = own.read(sample)?;
+        let media = Media::detect_for(bytes, None, Some(own.expects()));
         let inference = media.map_err(InferError::from).and_then(|media| self.infer(&media));
         let inference = inference.map_err(failed)?;
         let mut all: Vec<(String, Vec<f32>)> = Vec::new();
-        for (output, tensor) in self.bundle.results().iter().zip(&self.outputs) {
+        for (output, tensor) in self.frame.bundle.results().iter().zip(&self.frame.outputs) {
             let mut numbers = Vec::new();
             output.form.numbers(tensor, &mut numbers);
             if let Some(value) = numbers.iter().find(|value| !value.is_finite()) {

@@ -184,9 +184,12 @@ impl Complaint {
                 bad_request("content_filter")
             }
             SendError::Unusable { .. } => bad_gateway(code),
-            SendError::Unfit { .. } | SendError::TasksAlone { .. } | SendError::NoLabels { .. } => {
-                bad_request("unsupported_by_destination")
-            }
+            SendError::Unfit { .. }
+            | SendError::TasksAlone { .. }
+            | SendError::NoLabels { .. }
+            | SendError::NoBundle { .. }
+            | SendError::Unprepared { .. }
+            | SendError::Misfit { .. } => bad_request("unsupported_by_destination"),
             SendError::TooDear { .. } => bad_request("cost_limit"),
             SendError::TooManyHops { .. } => bad_request("too_many_hops"),
         };

@@ -5,6 +5,7 @@ mod faults;
 mod holdfast;
 mod limits;
 mod link;
+mod oip;
 mod openai;
 
 use std::time::Duration;

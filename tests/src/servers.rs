@@ -19,6 +19,9 @@ use crate::reference::project;
 /// A server that is not ready after this time never will be.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
+/// So many free ports are tried.
+const PORTS_TRIED: usize = 2;
+
 /// Whose server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -73,11 +76,18 @@ impl Server {
     pub async fn start(kind: Kind, dir: &Path, arguments: &[String]) -> Result<Option<Self>> {
         let Some(packages) = packages(kind) else { return Ok(None) };
         std::fs::create_dir_all(dir)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let (dir, arguments) = (dir.to_owned(), arguments.to_vec());
-        let mut server = Self { kind, packages, dir, arguments, port, child: None };
-        server.restart().await?;
-        Ok(Some(server))
+        let mut server = Self { kind, packages, dir, arguments, port: 0, child: None };
+        let mut started = Ok(());
+        for _ in 0..PORTS_TRIED {
+            // Somebody else may take it before the server does.
+            server.port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            started = server.restart().await;
+            if started.is_ok() {
+                break;
+            }
+        }
+        started.map(|()| Some(server))
     }
 
     /// Its address.

@@ -28,7 +28,7 @@ pub(super) enum Outcome {
     /// Somebody may answer it later; this was no attempt.
     PutOff { after: Duration, why: String },
     /// It can be paid for later; this was no attempt.
-    Budget { after: Duration },
+    Budget { after: Duration, why: String },
     /// As before; where the destinations stand says when it goes on.
     GiveBack,
     /// Nobody wants the answer any more.
@@ -59,9 +59,9 @@ impl Worker {
                 count("later");
                 queue.put_off(id, at_ms(after), &why).await
             }
-            Outcome::Budget { after } => {
+            Outcome::Budget { after, why } => {
                 count("waits_for_budget");
-                queue.wait_for_budget(id, at_ms(after), "the day's budget is spent").await
+                queue.wait_for_budget(id, at_ms(after), &why).await
             }
             Outcome::GiveBack => {
                 count("later");

@@ -13,6 +13,7 @@ mod budget;
 mod chat;
 mod circuit;
 mod circuits;
+pub mod connectivity;
 mod credential;
 mod download;
 mod endpoint;
@@ -32,6 +33,7 @@ mod local;
 mod outlook;
 mod passage;
 mod pause;
+mod portal;
 mod probe;
 mod proof;
 mod purse;
@@ -45,6 +47,7 @@ mod tokens;
 mod transcribe;
 mod trust;
 mod turn;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +56,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use self::chat::{Hints, TaskHints};
+pub use self::connectivity::Connectivity;
 pub use self::credential::CredentialError;
 pub use self::download::{DownloadError, download};
 use self::endpoint::Endpoint;
@@ -63,7 +67,7 @@ pub use self::http::Method;
 pub use self::limits::Share;
 pub use self::link::{LinkState, LinkStates};
 use self::links::Links;
-pub(crate) use self::links::jitter;
+pub(crate) use self::links::{jitter, note_metric};
 pub use self::local::{LocalAgent, LocalError, ask_agent};
 use self::passage::Errand;
 pub use self::pause::Pause;
@@ -77,8 +81,10 @@ pub use self::turn::{Standing, Turn};
 use crate::answer::Answer;
 use crate::audit::Audit;
 use crate::destination::{Destination, Protocol};
+use crate::network::Network;
 use crate::policy::Cleared;
 use crate::price::Content;
+use crate::queue::URGENT;
 use crate::request::TaskName;
 
 /// Sends requests to the configured destinations.
@@ -90,6 +96,7 @@ pub struct Escalator {
     tally: Arc<Tally>,
     purse: Purse,
     audit: Audit,
+    network: Network,
     freed: Arc<watch::Sender<u64>>,
 }
 
@@ -105,6 +112,20 @@ impl Escalator {
         purse: Purse,
         audit: Audit,
     ) -> Result<Self, EscalateError> {
+        Self::over(Network::default(), destinations, hints, purse, audit)
+    }
+
+    /// As [`Escalator::new`], with what is sent counted by `network`, and sent as far as that lets it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn over(
+        network: Network,
+        destinations: &[Destination],
+        hints: Hints,
+        purse: Purse,
+        audit: Audit,
+    ) -> Result<Self, EscalateError> {
         let freed = Arc::new(watch::Sender::new(0));
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(destinations.len());
         for destination in destinations {
@@ -112,11 +133,11 @@ impl Escalator {
                 return Err(EscalateError::Twice { name: destination.name.clone() });
             }
             let turns = Turns::new(destination, purse.clone(), freed.clone());
-            endpoints.push(Arc::new(Endpoint::new(destination, turns)?));
+            endpoints.push(Arc::new(Endpoint::new(destination, turns, &network)?));
         }
         let names = destinations.iter().map(|destination| destination.name.as_str());
         let (links, tally) = (Arc::new(Links::new(names)), Arc::default());
-        Ok(Self { endpoints, hints, links, tally, purse, audit, freed })
+        Ok(Self { endpoints, hints, links, tally, purse, audit, network, freed })
     }
 
     /// The destinations, in the order of the configuration.
@@ -129,6 +150,11 @@ impl Escalator {
         &self.audit
     }
 
+    /// The meter of what is sent.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// The state of every link, and a notice at each change.
     pub fn links(&self) -> watch::Receiver<LinkStates> {
         self.links.subscribe()
@@ -137,6 +163,15 @@ impl Escalator {
     /// The state of the link to `name`, and for how long it has been up, down or in doubt.
     pub fn link(&self, name: &str) -> (LinkState, Duration) {
         self.links.lasting(name)
+    }
+
+    /// What every link is called now, in the order of their names.
+    pub fn connectivity(&self) -> Vec<(String, Connectivity)> {
+        let mut links = self.links.connectivity();
+        for (name, state) in &mut links {
+            *state = state.metered(self.network.is_metered_to(name));
+        }
+        links
     }
 
     /// What was sent since the start; what a link that is down kept back is not in it.
@@ -178,6 +213,9 @@ impl Escalator {
         let Some(endpoint) = self.endpoint(name) else { return Standing::LinkDown };
         if self.links.get(name).is_down() {
             return Standing::LinkDown;
+        }
+        if let Err(used_up) = self.network.may(name, share == Share::First) {
+            return Standing::OverBudget(used_up.renews_in);
         }
         match endpoint.paused.get(Instant::now()) {
             Some(pause) => Standing::Paused(pause.left()),
@@ -267,6 +305,7 @@ impl Escalator {
             asked: request.task.as_str(),
             class: request.class,
             hops: request.hops,
+            is_urgent: request.priority.get() >= URGENT,
             bytes,
             content: Content::default(),
             tokens_out: None,

@@ -11,7 +11,7 @@ use crate::engine::{Engine, Load, ModelEntry, Readiness};
 use crate::queue::Stats;
 
 /// Counters with their meaning, as `/metrics` shows it.
-const COUNTERS: [(&str, &str); 23] = [
+const COUNTERS: [(&str, &str); 24] = [
     ("holdfast_audit_files_dropped_total", "Oldest parts of the record that were dropped"),
     ("holdfast_audit_lines_total", "Lines put on record of what left the device"),
     ("holdfast_audit_unwritten_total", "Lines that the record lacks"),
@@ -23,6 +23,7 @@ const COUNTERS: [(&str, &str); 23] = [
     ("holdfast_forgotten_total", "Kept answers that were removed, by the rule that did it"),
     ("holdfast_hedges_total", "Second attempts beside a slow first one, by how they came out"),
     ("holdfast_model_runs_total", "Runs of a model; one can answer several"),
+    ("holdfast_network_bytes_total", "Bytes sent and received, by what for and with whom"),
     ("holdfast_panics_total", "Parts of the agent that failed and began again"),
     ("holdfast_process_written_bytes_total", "Bytes that the agent had written to any disk"),
     ("holdfast_queue_damaged_total", "Damaged records found in the queue, and requests lost"),
@@ -36,12 +37,15 @@ const COUNTERS: [(&str, &str); 23] = [
     ("holdfast_webhook_posts_total", "Posts to webhooks, by how they came out"),
     ("holdfast_written_bytes_total", "Bytes that the queue wrote to disk, by purpose"),
 ];
-const GAUGES: [(&str, &str); 9] = [
+const GAUGES: [(&str, &str); 12] = [
     ("holdfast_budget_left_micros", "Millionths of the currency that a destination may cost today"),
     ("holdfast_clock_trusted", "1 while NTP keeps the date, else 0"),
+    ("holdfast_connectivity", "1 for what a link, or all of the device, is called now, else 0"),
     ("holdfast_destination_circuit", "0 closed: asked; 1 half open: one tries; 2 open: left alone"),
     ("holdfast_drain_window", "Held requests that may be under way to a destination at once"),
     ("holdfast_link_up", "1 while a destination is reached, else 0"),
+    ("holdfast_network_budget_left_bytes", "Bytes that a metered link may still carry, by period"),
+    ("holdfast_network_metered", "1 while the link is metered, else 0"),
     ("holdfast_queue_bytes", "Bytes of the queue: held, live, allocated, index"),
     ("holdfast_queue_open", "1 while the queue is open and requests can be held, else 0"),
     ("holdfast_queue_requests", "Requests in the queue, by state"),

@@ -30,8 +30,10 @@ use crate::gauges;
 use crate::health::Sources;
 use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkConfig};
+use crate::network::Network;
 use crate::pressure::Pressure;
 use crate::queue::{Forgotten, Queue, QueueError};
+use crate::reach;
 use crate::request::TaskName;
 use crate::results;
 use crate::results::receiver::{Address, Receiver, Webhook};
@@ -162,7 +164,9 @@ pub async fn run(
     let purse = Purse::open(&config.state_dir, clock.clone(), &config.destinations);
     let audit =
         Audit::open(&config.state_dir, config.audit, clock.clone()).map_err(RunError::Audit)?;
-    let escalator = Escalator::new(&config.destinations, hints.collect(), purse, audit)?;
+    let network = Network::open(&config.state_dir, clock.clone(), config.network.clone());
+    let hints = hints.collect();
+    let escalator = Escalator::over(network, &config.destinations, hints, purse, audit)?;
     let bundles = Engine::clone(&engine);
     let bundles = Bundles::from_fn(move |task| bundles.bundle_of(task));
     let escalator = Arc::new(escalator.with_bundles(bundles));
@@ -248,6 +252,14 @@ impl Parts {
         }));
         let (clock, token) = (parts.service.clock.clone(), stop.clone());
         tasks.spawn(supervise("clock", stop.clone(), move || clock.clone().keep(token.clone())));
+        let (network, token) = (parts.service.escalator.network().clone(), stop.clone());
+        tasks
+            .spawn(supervise("network", stop.clone(), move || network.clone().keep(token.clone())));
+        let (this, token) = (parts.clone(), stop.clone());
+        tasks.spawn(supervise("reach", stop.clone(), move || {
+            let (this, token) = (this.clone(), token.clone());
+            async move { reach::watch(&this.service.escalator, token).await }
+        }));
         let (service, token) = (parts.service.clone(), stop.clone());
         tasks.spawn(supervise("pressure", stop.clone(), move || {
             let Service { pressure, queue, clock, .. } = service.clone();
@@ -487,6 +499,7 @@ async fn link_task(parts: Arc<Parts>, stop: CancellationToken) {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         models,
         started_ms: clock::date_ms(),
+        network: service.escalator.network().clone(),
     };
     let (latest, health) = watch::channel(Health::default());
     let (status, _) = watch::channel(link::State::Waiting { attempt: 0 });
@@ -514,8 +527,9 @@ async fn link_task(parts: Arc<Parts>, stop: CancellationToken) {
 async fn webhook_task(parts: Arc<Parts>, webhook: Webhook, stop: CancellationToken) {
     let Some(queue) = queue_of(&parts.service, &stop).await else { return };
     let (takers, policy) = (parts.takers.clone(), parts.service.policy.clone());
-    let audit = parts.service.escalator.audit().clone();
-    results::webhook::run(webhook, queue, takers, policy, audit, stop).await;
+    let escalator = &parts.service.escalator;
+    let sent = (escalator.audit().clone(), escalator.network().clone());
+    results::webhook::run(webhook, queue, takers, policy, sent, stop).await;
 }
 
 /// The queue, as soon as it is open; `None` when the agent stops first.

@@ -37,6 +37,8 @@ pub struct Seen {
     pub connections: usize,
     /// Bytes from the side that connected.
     pub upward: Vec<u8>,
+    /// How many there were to it.
+    pub downward: usize,
 }
 
 impl Link {
@@ -94,8 +96,10 @@ async fn forward(
     let Ok(far) = TcpStream::connect(target).await else { return };
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
-    let upward = pump(near_read, far_write, weather.clone(), Some(seen));
-    let downward = pump(far_read, near_write, weather.clone(), None);
+    let keep = |seen: &mut Seen, bytes: &[u8]| seen.upward.extend_from_slice(bytes);
+    let upward = pump(near_read, far_write, weather.clone(), seen.clone(), keep);
+    let count = |seen: &mut Seen, bytes: &[u8]| seen.downward += bytes.len();
+    let downward = pump(far_read, near_write, weather.clone(), seen, count);
     tokio::select! {
         ((), ()) = async { tokio::join!(upward, downward) } => {}
         // Dropping both halves breaks the connection.
@@ -107,14 +111,13 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
-    seen: Option<Arc<Mutex<Seen>>>,
+    seen: Arc<Mutex<Seen>>,
+    note: fn(&mut Seen, &[u8]),
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let Some(bytes) = buffer.get(..count) else { break };
-        if let Some(seen) = &seen {
-            seen.lock().unwrap_or_else(PoisonError::into_inner).upward.extend_from_slice(bytes);
-        }
+        note(&mut seen.lock().unwrap_or_else(PoisonError::into_inner), bytes);
         if weather.wait_for(|now| *now != Weather::Stalled).await.is_err() {
             break;
         }

@@ -50,6 +50,7 @@ use crate::gateway::Gateway;
 use crate::gauges;
 use crate::pressure;
 use crate::queue::{RequestId, State as Stage};
+use crate::reach::Reach;
 use crate::reply::ReplyBody;
 use crate::request::{Request, TaskName};
 use crate::results::takers::Takers;
@@ -503,7 +504,7 @@ async fn ready(State(api): State<Api>) -> Response {
     let queue = serde_json::json!({ "open": missing.is_none(), "why": missing });
     let body = serde_json::json!({
         "ready": can_answer, "models": models, "refused": refused, "unmet": engine.unmet(),
-        "queue": queue,
+        "queue": queue, "network": Reach::of(&api.service.escalator),
     });
     (status, Json(body)).into_response()
 }

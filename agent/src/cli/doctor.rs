@@ -20,6 +20,7 @@ use crate::config::{Config, ConfigError};
 use crate::destination::Destination;
 use crate::engine::Engine;
 use crate::escalate::{Hook, Method, ProbeError};
+use crate::network::Network;
 use crate::queue::{self, QueueConfig, QueueError};
 use crate::request::TaskName;
 use crate::results::receiver::Webhook;
@@ -125,6 +126,7 @@ async fn examine(config: &Config, program: Option<Program>, findings: &mut Vec<F
     for webhook in &config.results.webhooks {
         findings.push(of_webhook(webhook).await);
     }
+    findings.push(of_network(config).await);
     findings.push(of_fleet(config).await);
     findings.extend(of_key(&config.state_dir.join("device.key")));
 }
@@ -160,7 +162,7 @@ async fn of_onnxruntime(tuning: &Tuning, config: &Config) -> Finding {
 /// Nothing is posted: that would be a result.
 async fn of_webhook(webhook: &Webhook) -> Finding {
     let check = format!("webhook {}", webhook.name);
-    let fault = match Hook::new(webhook, Audit::default()) {
+    let fault = match Hook::new(webhook, Audit::default(), &Network::default()) {
         Ok(hook) => hook.secret_fault().await,
         Err(error) => Some(crate::error_chain(&error)),
     };
@@ -321,6 +323,46 @@ async fn queue_that_is_missing(config: &Config) -> Option<String> {
     Some(said.get("queue")?.get("why")?.as_str()?.to_owned())
 }
 
+/// What the running agent says of its links, or what the machine says of the way out.
+async fn of_network(config: &Config) -> Finding {
+    let check = "network";
+    let said: Option<Value> = match running::agent(config) {
+        Ok(agent) => agent.ask(Method::Get, "/readyz", Vec::new()).await.ok(),
+        Err(_) => None,
+    };
+    let Some(said) = said.as_ref().and_then(|said| said.get("network")) else {
+        let clock = clock::Clock::resume(&config.state_dir);
+        let network = Network::open(&config.state_dir, clock, config.network.clone());
+        let metered = if network.is_metered() { ", metered" } else { "" };
+        return match network.interfaces().join(", ") {
+            none if none.is_empty() => {
+                let advice = "bring up a link, should this device have one; it answers without";
+                Finding::warn(check, "no default route", advice)
+            }
+            interfaces => Finding::fine(check, format!("default route by {interfaces}{metered}")),
+        };
+    };
+    let text = |key: &str| said.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (state, why) = (text("state"), text("why"));
+    let mib = |period: &str| {
+        let bytes = said.get(period)?.get("metered_bytes")?.as_u64()?;
+        Some(format!("{:.1} MiB metered this {period}", bytes as f64 / 1_048_576.0))
+    };
+    let used: Vec<String> = ["day", "month"].into_iter().filter_map(mib).collect();
+    let found = format!("{state}: {why}; {}", used.join(", "));
+    match (state, text("used_up_until")) {
+        (_, until) if !until.is_empty() => {
+            let advice = "what is not urgent waits; raise network.budget_per_day_mib or _month_mib";
+            Finding::warn(check, format!("{found}; the budget is used up until {until}"), advice)
+        }
+        ("online" | "metered" | "unknown", _) => Finding::fine(check, found),
+        ("captive_portal", _) => {
+            Finding::warn(check, found, "sign in to that network; what is held goes on by itself")
+        }
+        _ => Finding::warn(check, found, "what is held waits; look at the links named here"),
+    }
+}
+
 /// Who can call the API, and how.
 fn of_callers(config: &Config) -> Vec<Finding> {
     let tls = config.api.tls.as_ref().map(|tls| match Tls::read(tls, b"http/1.1", REACH_WITHIN) {
@@ -353,6 +395,11 @@ async fn of_destination(destination: &Destination) -> Finding {
     let check = format!("destination {}", destination.name);
     match crate::escalate::probe(destination, REACH_WITHIN).await {
         Ok(()) => Finding::fine(check, format!("{} answers", destination.url)),
+        Err(error @ ProbeError::Portal { .. }) => {
+            let advice =
+                "sign in to that network, or check the URL; until then its requests are held";
+            Finding::warn(check, crate::error_chain(&error), advice)
+        }
         Err(error @ ProbeError::Configured(_)) => {
             let advice = "correct its section: the agent does not start with it";
             Finding::fault(check, crate::error_chain(&error), advice)

@@ -11,13 +11,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::{ConfigArgs, Exit, Failure, output, table};
+use crate::clock::Clock;
 use crate::escalate::{DownloadError, download};
 use crate::install::store::{self, Installed, Role, Store};
 use crate::install::{InstallError, install, sha256_of};
+use crate::network::{self, Network, Purpose};
 use crate::run::board_facts;
 use crate::tune::library::OnnxRuntimeConfig;
 use crate::tune::probe::Program;
 
+/// What this command is called in the count of bytes.
+const COMMAND_LINE: &str = "command-line";
 /// No published archive of ONNX Runtime is larger.
 const MOST_FETCHED: u64 = 1 << 30;
 
@@ -229,7 +233,12 @@ fn put_in_place(args: &InstallArgs, program: Option<Program>) -> Result<Exit, Fa
     let store = Store::open(&folder)?;
     let runtime = super::runtime()?;
     let archive = match (is_url, &wanted) {
-        (true, Some(wanted)) => runtime.block_on(fetch(&source, store.download(wanted), wanted))?,
+        (true, Some(wanted)) => {
+            let meter = Meter::of(common)?;
+            let fetched = runtime.block_on(fetch(&source, store.download(wanted), wanted, &meter));
+            meter.tell_agent();
+            fetched?
+        }
         _ => PathBuf::from(&source),
     };
     let installed =
@@ -285,8 +294,53 @@ fn report(
     common.tell(installed, &done)
 }
 
+/// What a metered link may carry of what this command fetches.
+struct Meter {
+    /// What is counted here, for the agent.
+    fetched: Network,
+    /// The agent's count, and where its state is; none where no configuration is named.
+    agent: Option<(Network, PathBuf)>,
+}
+
+impl Meter {
+    fn of(common: &Common) -> Result<Self, Failure> {
+        let fetched = Network::default();
+        if common.to.is_some() && common.config.config.is_none() {
+            return Ok(Self { fetched, agent: None });
+        }
+        let config = common.config.load()?;
+        let clock = Clock::resume(&config.state_dir);
+        let agents = Network::open(&config.state_dir, clock, config.network);
+        Ok(Self { fetched, agent: Some((agents, config.state_dir)) })
+    }
+
+    fn has_room(&self) -> Result<(), Failure> {
+        let Some((network, _)) = &self.agent else { return Ok(()) };
+        network.may(COMMAND_LINE, false).map_err(|used_up| {
+            let sentence = format!(
+                "nothing is fetched: the data budget of the metered link is used up until {}; run the \
+                 command again then, or over another link",
+                used_up.until()
+            );
+            Failure::new(Exit::Unavailable, sentence)
+        })
+    }
+
+    /// Leaves the agent what was fetched, to be counted.
+    fn tell_agent(&self) {
+        let (Some((_, state_dir)), Some(bytes)) =
+            (&self.agent, self.fetched.count().day.get(Purpose::Download.as_str()).copied())
+        else {
+            return;
+        };
+        if let Err(error) = network::leave(state_dir, bytes) {
+            eprintln!("note: what was fetched is not in the agent's count of bytes: {error}");
+        }
+    }
+}
+
 /// Fetches the archive into a file, where it stays if it does not come whole.
-async fn fetch(url: &str, to: PathBuf, sha256: &str) -> Result<PathBuf, Failure> {
+async fn fetch(url: &str, to: PathBuf, sha256: &str, meter: &Meter) -> Result<PathBuf, Failure> {
     if to.is_file() && sha256_of(&to)? == sha256 {
         return Ok(to);
     }
@@ -298,7 +352,9 @@ async fn fetch(url: &str, to: PathBuf, sha256: &str) -> Result<PathBuf, Failure>
     if let Ok(style) = ProgressStyle::with_template(form) {
         bar.set_style(style);
     }
-    let fetched = download(url, &to, MOST_FETCHED, |there, total| {
+    meter.has_room()?;
+    let tap = meter.fetched.tap(Purpose::Download, COMMAND_LINE);
+    let fetched = download(url, &to, MOST_FETCHED, tap, |there, total| {
         bar.set_length(total.unwrap_or(there));
         bar.set_position(there);
     });

@@ -10,6 +10,7 @@
 mod api;
 mod audit;
 mod destinations;
+mod network;
 mod protocol;
 mod reader;
 mod results;
@@ -35,6 +36,7 @@ use crate::audit::AuditConfig;
 use crate::balance::Balancing;
 use crate::destination::{Destination, Zone};
 use crate::gateway::Route;
+use crate::network::NetworkConfig;
 use crate::policy::{Policy, ceiling};
 use crate::queue::{QueueConfig, WhenFull};
 use crate::request::DataClass;
@@ -74,6 +76,8 @@ pub struct Config {
     pub results: ResultsConfig,
     /// The record of what leaves the device.
     pub audit: AuditConfig,
+    /// Which links are metered, and what they may carry.
+    pub network: NetworkConfig,
 }
 
 /// Which models run here.
@@ -230,8 +234,17 @@ impl Config {
 }
 
 /// Tables whose keys can be overridden: `HOLDFAST_API_LISTEN` misses an underscore, and is noticed.
-const TABLES: [&str; 8] =
-    ["API_", "AUDIT_", "DEVICE_", "MODELS_", "POLICY_", "QUEUE_", "REQUESTS_", "RESULTS_"];
+const TABLES: [&str; 9] = [
+    "API_",
+    "AUDIT_",
+    "DEVICE_",
+    "MODELS_",
+    "NETWORK_",
+    "POLICY_",
+    "QUEUE_",
+    "REQUESTS_",
+    "RESULTS_",
+];
 
 /// Applies one environment variable; false when it looks like a key of ours and is none.
 fn override_key(table: &mut Table, name: &str, value: &str) -> bool {
@@ -289,6 +302,7 @@ fn read(mut root: Section<'_>) -> Config {
     let webhooks = results::read_webhooks(root.sections("webhook"));
     let results = results::read(root.section("results"), webhooks);
     let audit = audit::read(root.section("audit"));
+    let network = network::read(root.section("network"), &reached(names, &results));
     root.finish();
     Config {
         device: id,
@@ -306,7 +320,14 @@ fn read(mut root: Section<'_>) -> Config {
         fleet,
         results,
         audit,
+        network,
     }
+}
+
+/// Everybody who is sent something, by name.
+fn reached(destinations: Vec<String>, results: &ResultsConfig) -> Vec<String> {
+    let webhooks = results.webhooks.iter().map(|webhook| webhook.name.to_string());
+    destinations.into_iter().chain(webhooks).chain(["controller".to_owned()]).collect()
 }
 
 fn read_models(mut section: Section<'_>) -> ModelsConfig {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::network::{Metered, Plan};
 use holdfast_chat::Dialect;
 
 use crate::balance::{Balance, Balancing};
@@ -485,5 +486,43 @@ fn who_comes_first_is_read_with_weights_for_those_who_are_named() {
     ] {
         let faults = with(&rest).unwrap_err().join("\n");
         assert!(faults.contains(want), "{rest}: {faults}");
+    }
+}
+
+#[test]
+fn metered_links_and_their_budgets_are_read_and_held_against_each_other() {
+    let mib = |count: u64| Some(count << 20);
+    let read = |text: &str| parse(text).map(|config| config.network);
+    assert_eq!(read("").unwrap(), NetworkConfig::default());
+    let all = read(
+        "[network]\nmetered = \"interfaces\"\nmetered_interfaces = [\"wwan*\"]\n\
+         budget_per_day_mib = 20\nbudget_per_month_mib = 500\nmonth_begins_on_day = 15\n\
+         reserve_percent = 5\nunmetered = [\"site\", \"controller\"]\n\
+         [[destination]]\nname = \"site\"\nzone = \"site\"\nurl = \"http://s\"\n",
+    );
+    let plan =
+        Plan { per_day: mib(20), per_month: mib(500), month_begins_on: 15, reserve_percent: 5 };
+    let want = NetworkConfig {
+        metered: Metered::Interfaces(vec!["wwan*".to_owned()]),
+        plan,
+        unmetered: vec!["site".to_owned(), "controller".to_owned()],
+    };
+    assert_eq!(all.unwrap(), want);
+    for (text, fault) in [
+        ("metered = \"wwan0\"", "network.metered"),
+        ("metered = \"interfaces\"", "network.metered_interfaces"),
+        ("metered = \"interfaces\"\nmetered_interfaces = []", "network.metered_interfaces"),
+        ("metered = \"always\"\nmetered_interfaces = [\"ppp0\"]", "network.metered_interfaces"),
+        ("budget_per_day_mib = 20", "network.metered"),
+        ("metered = \"always\"\nbudget_per_day_mib = 0", "network.budget_per_day_mib"),
+        ("month_begins_on_day = 29", "network.month_begins_on_day"),
+        ("unmetered = [\"nobody\"]", "network.unmetered"),
+        ("meter = true", "network.meter"),
+    ] {
+        let faults = read(&format!("[network]\n{text}")).unwrap_err();
+        assert!(
+            faults.iter().any(|each| each.starts_with(&format!("{fault}:"))),
+            "{text}: {faults:?}"
+        );
     }
 }

@@ -14,7 +14,7 @@ use super::plan::{Way, choose, share};
 use super::{DISK_WAIT, Worker};
 use crate::answer::{Answer, Reason};
 use crate::envelope::{Envelope, EnvelopeError, Final};
-use crate::escalate::{Next, SendError, jitter, link};
+use crate::escalate::{Fault, Next, SendError, jitter, link};
 use crate::policy::Denied;
 use crate::queue::{Lease, QueueError, RequestId};
 use crate::request::{Escalate, Request};
@@ -208,7 +208,13 @@ impl Worker {
     ) -> Word {
         let (id, task) = (request.id, &request.task);
         let Some(destination) = self.drain.destinations.get(index) else { return Word::Never };
-        let is_silent = matches!(error, SendError::TimedOut { .. } | SendError::Interrupted { .. });
+        // What is no answer may come from a captive portal.
+        let is_silent = matches!(
+            error,
+            SendError::TimedOut { .. }
+                | SendError::Interrupted { .. }
+                | SendError::Unusable { fault: Fault::Foreign { .. }, .. }
+        );
         if is_silent && !self.drain.escalator.check(&destination.name).await {
             return Word::Standing;
         }

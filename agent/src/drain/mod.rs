@@ -25,6 +25,7 @@ mod outcome;
 mod pace;
 mod parked;
 mod plan;
+mod release;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -140,6 +141,7 @@ impl Worker {
         let mut turns = self.drain.escalator.turns();
         let mut under_way = Carried::new();
         let mut sweep = std::pin::pin!(self.sweep().fuse());
+        let mut release = std::pin::pin!(self.release().fuse());
         loop {
             if desk.changes.has_changed().unwrap_or_default() {
                 desk.expiry.changed();
@@ -167,6 +169,7 @@ impl Worker {
                 () = cancel.cancelled() => break,
                 Some(()) = under_way.next() => {}
                 () = &mut sweep => {}
+                () = &mut release => {}
                 // A failed read changes the queue itself; a disk that fails is left in peace.
                 changed = desk.changes.changed(), if reads => match changed {
                     Ok(()) => desk.expiry.changed(),
@@ -281,7 +284,8 @@ impl Worker {
                 }
             }
             Way::Budget(after) => {
-                return under_way.push(self.conclude(lease, Outcome::Budget { after }).boxed());
+                let why = self.why_no_budget(&indexes, share);
+                return under_way.push(self.conclude(lease, Outcome::Budget { after, why }).boxed());
             }
             Way::Wait(wait) => wait,
         };
@@ -311,6 +315,21 @@ impl Worker {
     fn is_open(&self, doors: &Doors, (index, task, share): &WaitedFor) -> bool {
         let standing = doors.standing(*index, *share);
         self.standing_of(standing, *index, task) == Standing::Open
+    }
+
+    /// Which budget something waits for.
+    fn why_no_budget(&self, indexes: &[usize], share: Share) -> String {
+        let network = self.drain.escalator.network();
+        let used_up = indexes.iter().filter_map(|index| {
+            let destination = self.drain.destinations.get(*index)?;
+            network.may(&destination.name, share == Share::First).err()
+        });
+        match used_up.min_by_key(|used_up| used_up.until_ms) {
+            Some(used_up) => {
+                format!("{} until {}", release::USED_UP, used_up.until())
+            }
+            None => "the day's budget is spent".to_owned(),
+        }
     }
 
     /// Where a destination stands toward `task`, where it stands so toward any.

@@ -30,7 +30,7 @@ pub(super) enum Outcome {
     /// Many others wait for the same before it; this was no attempt.
     InLine { why: String },
     /// It can be paid for later; this was no attempt.
-    Budget { after: Duration },
+    Budget { after: Duration, why: String },
     /// As before; where the destinations stand says when it goes on.
     GiveBack,
     /// Nobody wants the answer any more.
@@ -65,9 +65,9 @@ impl Worker {
                 count("later");
                 queue.put_in_line(id, &why).await
             }
-            Outcome::Budget { after } => {
+            Outcome::Budget { after, why } => {
                 count("waits_for_budget");
-                queue.wait_for_budget(id, at_ms(after), "the day's budget is spent").await
+                queue.wait_for_budget(id, at_ms(after), &why).await
             }
             Outcome::GiveBack => {
                 count("later");

@@ -191,6 +191,7 @@ fn seen(id: RequestId, error: &SendError) -> Seen {
         | SendError::Busy { .. }
         | SendError::Limited { .. }
         | SendError::OverBudget { .. }
+        | SendError::OverPlan { .. }
         | SendError::Unnoted { .. }
         | SendError::Unrecorded { .. }
         | SendError::Throttled { .. }

@@ -13,6 +13,8 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use super::http::{cause, install_provider};
+use super::wire::Wire;
+use crate::network::Tap;
 
 /// Redirects followed.
 const MOST_REDIRECTS: usize = 5;
@@ -63,8 +65,8 @@ pub enum DownloadError {
     },
 }
 
-/// Fetches `url` into the file `to`, behind what is in it already; `progress` is told the bytes that are
-/// there and how many there will be.
+/// Fetches `url` into the file `to`, behind what is in it already, counted by `tap`; `progress` is told
+/// the bytes that are there and how many there will be.
 ///
 /// # Errors
 /// See [`DownloadError`].
@@ -72,12 +74,14 @@ pub async fn download(
     url: &str,
     to: &Path,
     limit: u64,
+    tap: Tap,
     mut progress: impl FnMut(u64, Option<u64>),
 ) -> Result<(), DownloadError> {
     let failed = |source| DownloadError::Write { path: to.display().to_string(), source };
     let broken =
         |error: reqwest::Error| DownloadError::Broken { url: url.to_owned(), cause: cause(error) };
-    let client = client(url)?;
+    let wire = Wire::new(tap, url.starts_with("https:"));
+    let client = client(url, &wire)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -90,7 +94,11 @@ pub async fn download(
     if there > 0 {
         request = request.header(RANGE, format!("bytes={there}-"));
     }
-    let mut response = request.send().await.map_err(broken)?;
+    let request = request.build().map_err(broken)?;
+    let outgoing = wire.outgoing(&request);
+    let mut response = client.execute(request).await.map_err(broken)?;
+    drop(outgoing);
+    wire.head(&response);
     match response.status().as_u16() {
         206 if begins_at(&response) == Some(there) => {}
         200 => there = 0,
@@ -107,7 +115,10 @@ pub async fn download(
     loop {
         progress(there, total);
         let chunk = match response.chunk().await {
-            Ok(Some(chunk)) => chunk,
+            Ok(Some(chunk)) => {
+                wire.piece(response.headers(), &chunk);
+                chunk
+            }
             Ok(None) => return file.sync_all().await.map_err(failed),
             Err(error) => {
                 // The next call goes on behind what is really there.
@@ -123,7 +134,7 @@ pub async fn download(
     }
 }
 
-fn client(url: &str) -> Result<reqwest::Client, DownloadError> {
+fn client(url: &str, wire: &Wire) -> Result<reqwest::Client, DownloadError> {
     let address = reqwest::Url::parse(url).ok();
     let address = address.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let address = address.ok_or_else(|| DownloadError::Url(url.to_owned()))?;
@@ -139,6 +150,7 @@ fn client(url: &str) -> Result<reqwest::Client, DownloadError> {
         }
     });
     let mut builder = reqwest::Client::builder()
+        .connector_layer(wire.clone())
         .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
         .redirect(redirects)
         .referer(false)

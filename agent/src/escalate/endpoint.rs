@@ -18,6 +18,7 @@ use super::tokens::Tokens;
 use super::turn::{Standing, Turn, Turns};
 use super::{Share, chat, oip, proof};
 use crate::destination::{Destination, Protocol};
+use crate::network::{Network, Purpose};
 use crate::request::TaskName;
 
 /// One destination with what is its own.
@@ -25,6 +26,8 @@ use crate::request::TaskName;
 pub(super) struct Endpoint {
     pub(super) destination: Destination,
     pub(super) http: Http,
+    /// The same connections, for probes.
+    pub(super) probes: Http,
     pub(super) turns: Turns,
     pub(super) paused: Paused,
     pub(super) circuits: Arc<Circuits>,
@@ -36,16 +39,24 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn new(destination: &Destination, turns: Turns) -> Result<Self, EscalateError> {
+    pub(super) fn new(
+        destination: &Destination,
+        turns: Turns,
+        network: &Network,
+    ) -> Result<Self, EscalateError> {
+        let tap = network.tap(Purpose::Escalation, &destination.name);
+        let tokens = Tokens::new(tap.of(Purpose::Token));
+        let http = Http::new(destination, tap)?;
         Ok(Self {
             destination: destination.clone(),
-            http: Http::new(destination)?,
+            probes: http.counted_as(Purpose::Probe),
+            http,
             turns,
             paused: Paused::default(),
             circuits: Arc::new(Circuits::new(&destination.name)),
             latency: Latency::default(),
             known: oip::Known::default(),
-            tokens: Tokens::default(),
+            tokens,
             lately: Lately::default(),
         })
     }

@@ -80,6 +80,18 @@ pub enum SendError {
         /// When there is a new one.
         renews_in: Duration,
     },
+    /// What a metered link may carry is used up, and this is not urgent; nothing was sent.
+    #[error(
+        "nothing goes to {destination}: the data budget of the metered link is used up until {until}"
+    )]
+    OverPlan {
+        /// The destination.
+        destination: String,
+        /// When it renews, as a date of the device's count.
+        until: String,
+        /// The same, from now on.
+        renews_in: Duration,
+    },
     /// What would be spent cannot be written down first.
     #[error("nothing is spent at {destination} while the spending cannot be noted: {cause}")]
     Unnoted {
@@ -350,7 +362,9 @@ impl SendError {
             Self::Limited { retry_after, .. }
             | Self::Throttled { retry_after, .. }
             | Self::CircuitOpen { retry_after, .. } => Next::Later { after: *retry_after },
-            Self::OverBudget { renews_in, .. } => Next::AwaitBudget { after: *renews_in },
+            Self::OverBudget { renews_in, .. } | Self::OverPlan { renews_in, .. } => {
+                Next::AwaitBudget { after: *renews_in }
+            }
             Self::OutOfCredit { .. }
             | Self::Unauthorised { .. }
             | Self::Credential { .. }
@@ -384,6 +398,7 @@ impl SendError {
             | Self::Busy { .. }
             | Self::Limited { .. }
             | Self::OverBudget { .. }
+            | Self::OverPlan { .. }
             | Self::Unnoted { .. }
             | Self::Unrecorded { .. }
             | Self::Throttled { .. }
@@ -415,6 +430,7 @@ impl SendError {
             Self::Busy { .. } => "busy",
             Self::Limited { .. } => "limited",
             Self::OverBudget { .. } => "over_budget",
+            Self::OverPlan { .. } => "over_plan",
             Self::Unnoted { .. } => "unnoted",
             Self::Unrecorded { .. } => "unrecorded",
             Self::Pending { .. } => "pending",

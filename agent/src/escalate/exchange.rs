@@ -21,6 +21,7 @@ use super::latency::Latency;
 use super::link::Event;
 use super::links::Links;
 use super::oip::Known;
+use super::portal;
 use crate::destination::{Chat, Destination, Protocol};
 
 /// Waited after a 429 that names no time.
@@ -125,8 +126,12 @@ impl<'a> Exchange<'a> {
             self.comes();
             first_byte = Some(began.elapsed()).filter(|_| is_question);
         };
+        let url = call.url.clone();
         match self.http.exchange_up_to(call, self.limit.deadline, most, up).await {
-            Ok(reply) => self.sort(reply).inspect(|_| self.measured(first_byte)),
+            Ok(reply) => self
+                .own(&url, reply)
+                .and_then(|reply| self.sort(reply))
+                .inspect(|_| self.measured(first_byte)),
             Err(error) => Err(self.lost(error)),
         }
     }
@@ -140,17 +145,25 @@ impl<'a> Exchange<'a> {
         };
         let Limit { deadline, end, .. } = self.limit;
         let patience = Patience { head: deadline, idle: self.destination.timeout, end };
+        let url = call.url.clone();
         match self.http.open(call, patience, wanted, up).await {
             Ok(Opened::Flow(flow)) => {
                 self.measured(first_byte);
                 Ok(flow)
             }
             Ok(Opened::Reply(reply)) => {
-                let reply = self.sort(reply)?;
+                let reply = self.own(&url, reply).and_then(|reply| self.sort(reply))?;
                 Err(self.unusable(self.no_json(&reply.content_type)))
             }
             Err(error) => Err(self.lost(error)),
         }
+    }
+
+    /// `reply`, if it is the destination's own; what a captive portal says is no answer.
+    fn own(&self, url: &str, reply: Reply) -> Result<Reply, SendError> {
+        let Some(sign) = portal::sign(url, &reply) else { return Ok(reply) };
+        self.links.note(&self.destination.name, Event::Doubtful);
+        Err(self.unusable(Fault::Foreign { what: sign }))
     }
 
     /// The first byte of an answer comes.
@@ -165,6 +178,8 @@ impl<'a> Exchange<'a> {
     fn measured(&self, first_byte: Option<Duration>) {
         if let Some(took) = first_byte {
             self.latency.note(took);
+            let is_slow = took > self.destination.timeout / 2;
+            self.links.note_quality(&self.destination.name, is_slow);
         }
     }
 
@@ -195,13 +210,20 @@ impl<'a> Exchange<'a> {
         let destination = self.name();
         let event = match &error {
             HttpError::Connect(_) => Event::Unreachable,
+            HttpError::Impostor(_) => Event::Doubtful,
             HttpError::NoAnswer if self.limit.is_whole => Event::Unreachable,
             HttpError::NoAnswer | HttpError::Cut(_) => Event::Silent,
             HttpError::Unfinished(_) | HttpError::TooLong { .. } => Event::Answered,
         };
         self.links.note(&destination, event);
+        if event != Event::Unreachable {
+            // That one is counted where it takes the link down.
+            self.links.note_quality(&destination, true);
+        }
         match error {
-            HttpError::Connect(cause) => SendError::Unreachable { destination, cause },
+            HttpError::Connect(cause) | HttpError::Impostor(cause) => {
+                SendError::Unreachable { destination, cause }
+            }
             HttpError::NoAnswer if self.limit.is_whole => {
                 SendError::TimedOut { destination, limit: self.destination.timeout }
             }
@@ -240,9 +262,7 @@ impl<'a> Exchange<'a> {
                 Err(SendError::Throttled { destination, retry_after: wait.unwrap_or(THROTTLED) })
             }
             (503, Some(retry_after)) => Err(SendError::Throttled { destination, retry_after }),
-            (408 | 425 | 500.., _) => {
-                Err(SendError::Failed { destination, status, detail: self.detail(&reply) })
-            }
+            (408 | 425 | 500.., _) => Err(self.failed_with(status, self.detail(&reply))),
             _ => Err(SendError::Refused { destination, status, detail: self.detail(&reply) }),
         }
     }
@@ -262,7 +282,7 @@ impl<'a> Exchange<'a> {
         let destination = self.name();
         let detail = || self.said(failure.detail.as_deref());
         match failure.kind {
-            Kind::Transient => SendError::Failed { destination, status, detail: detail() },
+            Kind::Transient => self.failed_with(status, detail()),
             Kind::Throttled => {
                 let retry_after = failure.wait.unwrap_or(THROTTLED).min(LONGEST_RETRY_AFTER);
                 SendError::Throttled { destination, retry_after }
@@ -272,6 +292,11 @@ impl<'a> Exchange<'a> {
             Kind::Authentication => SendError::Unauthorised { destination, status },
             Kind::Safety => self.unusable(Fault::NotLetThrough),
         }
+    }
+
+    fn failed_with(&self, status: u16, detail: String) -> SendError {
+        self.links.note_quality(&self.destination.name, true);
+        SendError::Failed { destination: self.name(), status, detail }
     }
 
     fn out_of_credit(&self, status: u16, reply: &Reply) -> SendError {

@@ -11,9 +11,11 @@ use tokio::time::Instant;
 use super::credential::Secret;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
+use super::portal;
 use super::proof::Proof;
 use crate::audit::{Audit, Sent, Unwritten};
 use crate::destination::{Credential, Transport};
+use crate::network::{Network, Purpose};
 use crate::policy::ClearedResult;
 use crate::results::receiver::{Address, Webhook};
 use crate::results::signature;
@@ -51,16 +53,18 @@ pub enum Posted {
 }
 
 impl Hook {
-    /// Sets up the way to `webhook`, whose posts are put on record; opens no connection.
+    /// Sets up the way to `webhook`, whose posts are put on record and counted; opens no connection.
     ///
     /// # Errors
     /// When its URL or TLS cannot be used.
-    pub fn new(webhook: &Webhook, audit: Audit) -> Result<Self, EscalateError> {
+    pub fn new(webhook: &Webhook, audit: Audit, network: &Network) -> Result<Self, EscalateError> {
         let url = match &webhook.receiver.address {
             Address::Url(url) => url.as_str(),
             Address::Controller => "",
         };
-        let http = Http::to(webhook.name.as_str(), url, CONNECT_WITHIN, 1, &Transport::default())?;
+        let (name, tls) = (webhook.name.as_str(), Transport::default());
+        let tap = network.tap(Purpose::Webhook, name);
+        let http = Http::to(name, url, CONNECT_WITHIN, 1, &tls, tap)?;
         let secret = Credential::File(webhook.secret_file.clone());
         Ok(Self { http, secret, timeout: webhook.timeout, audit })
     }
@@ -100,10 +104,13 @@ impl Hook {
             ("webhook-id", id),
             ("webhook-timestamp", at_s.to_string()),
         ];
-        let (url, body) = (url.clone(), Bytes::from(body));
+        let (asked, url, body) = (url, url.clone(), Bytes::from(body));
         let call = Call { method: Method::Post, url, headers, proof: Proof::new(), body };
         let deadline = Instant::now() + self.timeout;
         let posted = match self.http.exchange(call, deadline, || {}).await {
+            Ok(reply) if let Some(sign) = portal::sign(asked, &reply) => {
+                Posted::Unreached { why: format!("somebody else answers in its place: {sign}") }
+            }
             Ok(reply) => match reply.status {
                 200..=299 => Posted::Taken,
                 410 => Posted::Gone,
@@ -148,7 +155,10 @@ fn on_record(cleared: &ClearedResult<'_>, body: &[u8]) -> Sent {
 fn unreached(error: HttpError) -> Posted {
     let is_answered = error.is_answered();
     let why = match error {
-        HttpError::Connect(cause) | HttpError::Cut(cause) | HttpError::Unfinished(cause) => cause,
+        HttpError::Connect(cause)
+        | HttpError::Impostor(cause)
+        | HttpError::Cut(cause)
+        | HttpError::Unfinished(cause) => cause,
         HttpError::NoAnswer => "no answer within its timeout".to_owned(),
         HttpError::TooLong { .. } => "its answer is too long".to_owned(),
     };

@@ -16,7 +16,9 @@ use tokio::time::{Instant, timeout_at};
 use super::error::EscalateError;
 use super::proof::Proof;
 use super::trust;
+use super::wire::Wire;
 use crate::destination::{Destination, Protocol, Proxy, Transport};
+use crate::network::{Purpose, Tap};
 use crate::oip::outgoing;
 
 /// More bytes than this are no answer of most protocols.
@@ -33,6 +35,7 @@ pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 pub(super) struct Http {
     client: reqwest::Client,
     max_answer: usize,
+    wire: Wire,
     #[cfg(test)]
     network: Option<std::sync::Arc<dyn super::scripted::Network>>,
 }
@@ -94,6 +97,7 @@ pub(super) enum Opened {
 #[derive(Debug)]
 pub(super) struct Flow {
     response: reqwest::Response,
+    wire: Wire,
     left: usize,
     idle: Duration,
     end: Instant,
@@ -110,6 +114,7 @@ impl Flow {
             })
         })?;
         let chunk = chunk.map_err(|error| HttpError::Unfinished(cause(error)))?;
+        count(&self.wire, self.response.headers(), chunk.as_deref());
         let length = chunk.as_ref().map_or(0, Bytes::len);
         self.left =
             self.left.checked_sub(length).ok_or(HttpError::TooLong { limit: MAX_STREAM })?;
@@ -122,6 +127,8 @@ impl Flow {
 pub(super) enum HttpError {
     /// No connection.
     Connect(String),
+    /// Somebody is there, with a certificate for another name.
+    Impostor(String),
     /// The deadline came before the head of an answer.
     NoAnswer,
     /// The connection broke before the head of an answer.
@@ -139,32 +146,33 @@ impl HttpError {
     /// Whether somebody on the other side spoke HTTP.
     pub(super) fn is_answered(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::NoAnswer | Self::Cut(_) => false,
+            Self::Connect(_) | Self::Impostor(_) | Self::NoAnswer | Self::Cut(_) => false,
             Self::Unfinished(_) | Self::TooLong { .. } => true,
         }
     }
 }
 
 impl Http {
-    /// Sets up the connections to `destination`; opens none.
-    pub(super) fn new(destination: &Destination) -> Result<Self, EscalateError> {
+    /// Sets up the connections to `destination`, counted by `tap`; opens none.
+    pub(super) fn new(destination: &Destination, tap: Tap) -> Result<Self, EscalateError> {
         let Destination { name, url, protocol, connect_timeout, concurrency, transport, .. } =
             destination;
         let max_answer = match protocol {
             Protocol::Chat(_) => MAX_ANSWER,
             _ => MAX_ANSWER_OF_AGENT,
         };
-        let http = Self::to(name, url, *connect_timeout, *concurrency, transport)?;
+        let http = Self::to(name, url, *connect_timeout, *concurrency, transport, tap)?;
         Ok(http.reading_up_to(max_answer))
     }
 
-    /// Sets up at most so many idle connections to the host of `base`; opens none.
+    /// Sets up at most so many idle connections to the host of `base`, counted by `tap`; opens none.
     pub(super) fn to(
         name: &str,
         base: &str,
         connect_timeout: Duration,
         concurrency: usize,
         transport: &Transport,
+        tap: Tap,
     ) -> Result<Self, EscalateError> {
         let address = reqwest::Url::parse(base).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
@@ -177,7 +185,9 @@ impl Http {
             return Err(EscalateError::Url { name: name.to_owned(), url: url.to_owned() });
         };
         install_provider();
+        let wire = Wire::new(tap, address.scheme() == "https");
         let mut builder = reqwest::Client::builder()
+            .connector_layer(wire.clone())
             .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -200,6 +210,7 @@ impl Http {
         Ok(Self {
             client,
             max_answer: MAX_ANSWER,
+            wire,
             #[cfg(test)]
             network: None,
         })
@@ -216,6 +227,7 @@ impl Http {
         Ok(Self {
             client,
             max_answer: MAX_ANSWER,
+            wire: Wire::default(),
             #[cfg(test)]
             network: None,
         })
@@ -224,6 +236,11 @@ impl Http {
     /// So many bytes of an answer are read at most.
     pub(super) fn max_answer(&self) -> usize {
         self.max_answer
+    }
+
+    /// The same connections, counted for another purpose but for how they are made.
+    pub(super) fn counted_as(&self, purpose: Purpose) -> Self {
+        Self { wire: self.wire.of(purpose), ..self.clone() }
     }
 
     /// The same, with another bound on answers.
@@ -258,11 +275,11 @@ impl Http {
     ) -> Result<Reply, HttpError> {
         #[cfg(test)]
         if let Some(network) = &self.network {
-            return super::scripted::exchange(network, call, deadline, on_head).await;
+            return super::scripted::exchange(network, &self.wire, call, deadline, on_head).await;
         }
         let response = self.head(call, deadline).await?;
         on_head();
-        whole(response, most, deadline).await
+        whole(response, &self.wire, most, deadline).await
     }
 
     /// Sends `call` and reads the head of the answer; where that is a success of the content type
@@ -280,19 +297,32 @@ impl Http {
         let kind = text(response.headers(), &CONTENT_TYPE).unwrap_or_default();
         if !response.status().is_success() || !is_kind(kind, wanted) {
             let until = patience.end.min(patience.head);
-            return whole(response, self.max_answer, until).await.map(Opened::Reply);
+            return whole(response, &self.wire, self.max_answer, until).await.map(Opened::Reply);
         }
         let Patience { idle, end, .. } = patience;
-        Ok(Opened::Flow(Flow { response, left: MAX_STREAM, idle, end }))
+        let wire = self.wire.clone();
+        Ok(Opened::Flow(Flow { response, wire, left: MAX_STREAM, idle, end }))
     }
 
     async fn head(&self, call: Call, deadline: Instant) -> Result<reqwest::Response, HttpError> {
         let request = self.request(call).map_err(HttpError::Cut)?;
+        let outgoing = self.wire.outgoing(&request);
         match timeout_at(deadline, self.client.execute(request)).await {
             Err(_) => Err(HttpError::NoAnswer),
-            Ok(Err(error)) if error.is_connect() => Err(HttpError::Connect(cause(error))),
+            Ok(Err(error)) if error.is_connect() => {
+                outgoing.stays();
+                let is_impostor = trust::is_for_another_name(&error);
+                let error = cause(error);
+                Err(match is_impostor {
+                    true => HttpError::Impostor(error),
+                    false => HttpError::Connect(error),
+                })
+            }
             Ok(Err(error)) => Err(HttpError::Cut(cause(error))),
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => {
+                self.wire.head(&response);
+                Ok(response)
+            }
         }
     }
 
@@ -342,15 +372,28 @@ fn through(
 
 async fn whole(
     response: reqwest::Response,
+    wire: &Wire,
     max_answer: usize,
     deadline: Instant,
 ) -> Result<Reply, HttpError> {
-    timeout_at(deadline, read(response, max_answer))
+    timeout_at(deadline, read(response, wire, max_answer))
         .await
         .unwrap_or_else(|_| Err(HttpError::Unfinished("its time ended in the middle".to_owned())))
 }
 
-async fn read(mut response: reqwest::Response, max_answer: usize) -> Result<Reply, HttpError> {
+/// Counts a piece of a body, or its end.
+fn count(wire: &Wire, headers: &HeaderMap, piece: Option<&[u8]>) {
+    match piece {
+        Some(piece) => wire.piece(headers, piece),
+        None => wire.end(headers),
+    }
+}
+
+async fn read(
+    mut response: reqwest::Response,
+    wire: &Wire,
+    max_answer: usize,
+) -> Result<Reply, HttpError> {
     let promised = response.content_length().unwrap_or(0);
     if usize::try_from(promised).map_or(true, |promised| promised > max_answer) {
         return Err(HttpError::TooLong { limit: max_answer });
@@ -362,6 +405,7 @@ async fn read(mut response: reqwest::Response, max_answer: usize) -> Result<Repl
     let mut body = BytesMut::new();
     loop {
         let chunk = response.chunk().await.map_err(|error| HttpError::Unfinished(cause(error)))?;
+        count(wire, response.headers(), chunk.as_deref());
         let Some(chunk) = chunk else { break };
         if body.len() + chunk.len() > max_answer {
             return Err(HttpError::TooLong { limit: max_answer });
@@ -372,10 +416,11 @@ async fn read(mut response: reqwest::Response, max_answer: usize) -> Result<Repl
     Ok(Reply { status, is_json, content_type, retry_after, told, body: body.freeze() })
 }
 
-/// The headers in which providers tell of limits and errors, and how much of an answer is JSON.
+/// The headers in which providers tell of limits and errors, portals of themselves, and servers of how much
+/// of an answer is JSON.
 fn told(headers: &HeaderMap) -> Vec<(String, String)> {
-    const TELLING: [&str; 4] =
-        ["retry-after", "x-ratelimit-", "x-amzn-errortype", outgoing::JSON_LENGTH];
+    const TELLING: [&str; 5] =
+        ["retry-after", "x-ratelimit-", "x-amzn-errortype", "location", outgoing::JSON_LENGTH];
     let telling = headers
         .iter()
         .filter(|(name, _)| TELLING.iter().any(|beginning| name.as_str().starts_with(beginning)));

@@ -3,10 +3,13 @@
 //! Pure: time and chance are arguments. [`Unknown`](LinkState::Unknown) may be sent to; only
 //! [`Down`](LinkState::Down) keeps requests back, and only a probe ends it.
 //!
-//! **Invariant:** any answer over HTTP, whatever its status, is a link that is up.
+//! **Invariant:** any answer of the destination over HTTP, whatever its status, is a link that is up; one
+//! of a captive portal is none.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use super::connectivity::{Connectivity, Quality};
 
 /// The first wait after a link was found down; it doubles with every failed probe.
 pub const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -27,6 +30,8 @@ pub enum LinkState {
         attempt: u32,
         /// When it is probed next.
         retry_at: Instant,
+        /// Somebody else answers in its place.
+        is_portal: bool,
     },
 }
 
@@ -41,6 +46,10 @@ pub enum Event {
     Silent,
     /// A probe found nobody.
     ProbeFailed,
+    /// What answered a send may be somebody else; a probe decides, at once.
+    Doubtful,
+    /// What answered a probe is somebody else.
+    Portal,
 }
 
 impl LinkState {
@@ -51,13 +60,17 @@ impl LinkState {
             (_, Event::Answered) => Self::Up,
             (Self::Unknown | Self::Up, Event::Silent) => Self::Unknown,
             // Sends that were under way when it went down add nothing to what is known.
-            (Self::Down { .. }, Event::Unreachable | Event::Silent) => self,
-            (Self::Unknown | Self::Up, Event::Unreachable | Event::ProbeFailed) => {
-                Self::Down { attempt: 0, retry_at: now + backoff(0, jitter) }
+            (Self::Down { .. }, Event::Unreachable | Event::Silent | Event::Doubtful) => self,
+            (Self::Unknown | Self::Up, Event::Doubtful) => {
+                Self::Down { attempt: 0, retry_at: now, is_portal: false }
             }
-            (Self::Down { attempt, .. }, Event::ProbeFailed) => {
-                let attempt = attempt.saturating_add(1);
-                Self::Down { attempt, retry_at: now + backoff(attempt, jitter) }
+            (Self::Unknown | Self::Up, Event::Unreachable | Event::ProbeFailed | Event::Portal) => {
+                let (retry_at, is_portal) = (now + backoff(0, jitter), event == Event::Portal);
+                Self::Down { attempt: 0, retry_at, is_portal }
+            }
+            (Self::Down { attempt, .. }, Event::ProbeFailed | Event::Portal) => {
+                let (attempt, is_portal) = (attempt.saturating_add(1), event == Event::Portal);
+                Self::Down { attempt, retry_at: now + backoff(attempt, jitter), is_portal }
             }
         }
     }
@@ -99,12 +112,17 @@ pub struct Link {
     pub state: LinkState,
     /// Since when, whatever the probes in between.
     pub since: Instant,
+    /// How the last exchanges went.
+    pub quality: Quality,
+    /// What it is called after all that.
+    pub connectivity: Connectivity,
 }
 
 impl LinkStates {
     /// Every named link, in doubt.
     pub fn unknown<'a>(names: impl IntoIterator<Item = &'a str>, now: Instant) -> Self {
-        let link = Link { state: LinkState::Unknown, since: now };
+        let (quality, connectivity) = (Quality::default(), Connectivity::Unknown);
+        let link = Link { state: LinkState::Unknown, since: now, quality, connectivity };
         Self(names.into_iter().map(|name| (name.to_owned(), link)).collect())
     }
 
@@ -136,8 +154,19 @@ impl LinkStates {
         link.state = before.step(event, now, jitter);
         if before.as_str() != link.state.as_str() {
             link.since = now;
+            if link.state.is_down() {
+                link.quality = link.quality.after(true, now);
+            }
         }
+        link.connectivity = link.connectivity.of_link(link.state, link.quality, now);
         (before, link.state)
+    }
+
+    /// Takes in how an exchange with `name` went; a bad one failed, or was slow.
+    pub fn note_quality(&mut self, name: &str, is_bad: bool, now: Instant) {
+        let Some(link) = self.0.get_mut(name) else { return };
+        link.quality = link.quality.after(is_bad, now);
+        link.connectivity = link.connectivity.of_link(link.state, link.quality, now);
     }
 }
 
@@ -155,7 +184,8 @@ mod tests {
     fn the_table_of_steps() {
         let now = now();
         let later = now + Duration::from_secs(9);
-        let down = |attempt, retry_at| LinkState::Down { attempt, retry_at };
+        let down = |attempt, retry_at| LinkState::Down { attempt, retry_at, is_portal: false };
+        let portal = |attempt, retry_at| LinkState::Down { attempt, retry_at, is_portal: true };
         let (first, second) = (now + FIRST_WAIT, now + 2 * FIRST_WAIT);
         for (case, from, event, want) in [
             ("first answer", LinkState::Unknown, Event::Answered, LinkState::Up),
@@ -170,6 +200,13 @@ mod tests {
             ("doubt confirmed", LinkState::Unknown, Event::ProbeFailed, down(0, first)),
             ("probe beat the send", LinkState::Up, Event::ProbeFailed, down(0, first)),
             ("still down", down(0, now), Event::ProbeFailed, down(1, second)),
+            ("a doubtful answer", LinkState::Up, Event::Doubtful, down(0, now)),
+            ("no news either", portal(2, later), Event::Doubtful, portal(2, later)),
+            ("somebody else", LinkState::Unknown, Event::Portal, portal(0, first)),
+            ("still somebody else", portal(0, now), Event::Portal, portal(1, second)),
+            ("the doubt was right", down(0, now), Event::Portal, portal(1, second)),
+            ("the portal is gone", portal(7, now), Event::Answered, LinkState::Up),
+            ("and nobody comes", portal(0, now), Event::ProbeFailed, down(1, second)),
         ] {
             assert_eq!(from.step(event, now, 1.0), want, "{case}");
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::connectivity::Connectivity;
 use super::link::{Event, LinkState, LinkStates};
 
 /// The states, shared by everybody who sends.
@@ -40,12 +41,62 @@ impl Links {
     pub(super) fn note(&self, name: &str, event: Event) {
         let now = Instant::now().into_std();
         self.states.send_if_modified(|states| {
+            let was = called(states, name);
             let (before, after) = states.step(name, event, now, jitter());
             if before.as_str() != after.as_str() {
                 tell(name, before, after);
             }
+            tell_change(name, was, called(states, name));
             before != after
         });
+    }
+
+    /// Takes in how an exchange with `name` went; a bad one failed, or was slow.
+    pub(super) fn note_quality(&self, name: &str, is_bad: bool) {
+        let now = Instant::now().into_std();
+        self.states.send_if_modified(|states| {
+            let was = called(states, name);
+            states.note_quality(name, is_bad, now);
+            let is = called(states, name);
+            tell_change(name, was, is);
+            was != is
+        });
+    }
+
+    /// What every link is called now, by name.
+    pub(super) fn connectivity(&self) -> Vec<(String, Connectivity)> {
+        let states = self.states.borrow();
+        states.iter().map(|(name, link)| (name.to_owned(), link.connectivity)).collect()
+    }
+}
+
+fn called(states: &LinkStates, name: &str) -> Connectivity {
+    states.link(name).map(|link| link.connectivity).unwrap_or_default()
+}
+
+fn tell_change(name: &str, was: Connectivity, is: Connectivity) {
+    if was == is {
+        return;
+    }
+    note_metric(name, is);
+    let why = match is {
+        Connectivity::Unknown | Connectivity::Metered => return,
+        Connectivity::Online => "it answers",
+        Connectivity::Degraded => "3 of the last 8 exchanges failed or were slow, or more",
+        Connectivity::CaptivePortal => {
+            "somebody else answers in its place: nothing but probes is sent"
+        }
+        Connectivity::Offline => "nobody answers",
+    };
+    tracing::info!(destination = name, was = was.as_str(), why, "link is {}", is.as_str());
+}
+
+/// Sets the metric of what a link is called; the device's own is under the name `device`.
+pub(crate) fn note_metric(name: &str, is: Connectivity) {
+    for each in Connectivity::ALL {
+        let labels = [("destination", name.to_owned()), ("state", each.as_str().to_owned())];
+        let value = if each == is { 1.0 } else { 0.0 };
+        metrics::gauge!("holdfast_connectivity", &labels).set(value);
     }
 }
 

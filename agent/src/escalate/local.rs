@@ -14,6 +14,7 @@ use super::error::{EscalateError, clean, clean_up_to};
 use super::http::{Call, Http, HttpError, Method};
 use super::proof::Proof;
 use crate::destination::{Destination, Limits, Protocol, Transport, Zone};
+use crate::network::Tap;
 
 /// A local agent that needs longer for a small thing is not well.
 const WITHIN: Duration = Duration::from_secs(3);
@@ -84,7 +85,7 @@ impl LocalAgent {
     ) -> Result<Self, LocalError> {
         let (http, base) = match socket {
             Some(path) => (Http::over_socket(path)?, SOCKET_HOST),
-            None => (Http::new(&destination(base))?, base),
+            None => (Http::new(&destination(base), Tap::default())?, base),
         };
         Ok(Self { http: http.reading_up_to(MAX_BODY), base: base.to_owned(), token })
     }
@@ -135,7 +136,7 @@ impl LocalAgent {
 /// # Errors
 /// When nobody is there, or somebody else.
 pub async fn ask_agent<T: DeserializeOwned>(method: Method, url: &str) -> Result<T, LocalError> {
-    let http = Http::new(&destination(url))?;
+    let http = Http::new(&destination(url), Tap::default())?;
     let url = url.to_owned();
     let (proof, body) = (Proof::new(), Bytes::new());
     let call = Call { method, url, headers: Vec::new(), proof, body };
@@ -167,9 +168,10 @@ async fn exchange<T: DeserializeOwned>(
     let url = || asked.clone();
     let reply = http.exchange(call, Instant::now() + within, || ()).await.map_err(|error| {
         let cause = match error {
-            HttpError::Connect(cause) | HttpError::Cut(cause) | HttpError::Unfinished(cause) => {
-                cause
-            }
+            HttpError::Connect(cause)
+            | HttpError::Impostor(cause)
+            | HttpError::Cut(cause)
+            | HttpError::Unfinished(cause) => cause,
             HttpError::NoAnswer => format!("nothing within {} s", within.as_secs()),
             HttpError::TooLong { .. } => "an answer without an end".to_owned(),
         };

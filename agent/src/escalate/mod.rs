@@ -13,6 +13,7 @@ mod budget;
 mod chat;
 mod circuit;
 mod circuits;
+pub mod connectivity;
 mod credential;
 mod download;
 mod endpoint;
@@ -33,6 +34,7 @@ mod oip;
 mod outlook;
 mod passage;
 mod pause;
+mod portal;
 mod probe;
 mod proof;
 mod purse;
@@ -46,6 +48,7 @@ mod tokens;
 mod transcribe;
 mod trust;
 mod turn;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +57,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use self::chat::{Hints, TaskHints};
+pub use self::connectivity::Connectivity;
 pub use self::credential::CredentialError;
 pub use self::download::{DownloadError, download};
 use self::endpoint::Endpoint;
@@ -64,7 +68,7 @@ pub use self::http::Method;
 pub use self::limits::Share;
 pub use self::link::{LinkState, LinkStates};
 use self::links::Links;
-pub(crate) use self::links::jitter;
+pub(crate) use self::links::{jitter, note_metric};
 pub use self::local::{LocalAgent, LocalError, ask_agent};
 pub use self::oip::Bundles;
 use self::passage::Errand;
@@ -79,8 +83,10 @@ pub use self::turn::{Standing, Turn};
 use crate::answer::Answer;
 use crate::audit::Audit;
 use crate::destination::{Destination, Protocol};
+use crate::network::Network;
 use crate::policy::Cleared;
 use crate::price::Content;
+use crate::queue::URGENT;
 use crate::request::TaskName;
 
 /// Sends requests to the configured destinations.
@@ -93,6 +99,7 @@ pub struct Escalator {
     tally: Arc<Tally>,
     purse: Purse,
     audit: Audit,
+    network: Network,
     freed: Arc<watch::Sender<u64>>,
 }
 
@@ -108,6 +115,20 @@ impl Escalator {
         purse: Purse,
         audit: Audit,
     ) -> Result<Self, EscalateError> {
+        Self::over(Network::default(), destinations, hints, purse, audit)
+    }
+
+    /// As [`Escalator::new`], with what is sent counted by `network`, and sent as far as that lets it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn over(
+        network: Network,
+        destinations: &[Destination],
+        hints: Hints,
+        purse: Purse,
+        audit: Audit,
+    ) -> Result<Self, EscalateError> {
         let freed = Arc::new(watch::Sender::new(0));
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(destinations.len());
         for destination in destinations {
@@ -115,12 +136,12 @@ impl Escalator {
                 return Err(EscalateError::Twice { name: destination.name.clone() });
             }
             let turns = Turns::new(destination, purse.clone(), freed.clone());
-            endpoints.push(Arc::new(Endpoint::new(destination, turns)?));
+            endpoints.push(Arc::new(Endpoint::new(destination, turns, &network)?));
         }
         let names = destinations.iter().map(|destination| destination.name.as_str());
         let (links, tally) = (Arc::new(Links::new(names)), Arc::default());
         let bundles = Bundles::default();
-        Ok(Self { endpoints, hints, bundles, links, tally, purse, audit, freed })
+        Ok(Self { endpoints, hints, bundles, links, tally, purse, audit, network, freed })
     }
 
     /// The same, with the bundles of this device, for destinations that take their tensors.
@@ -139,6 +160,11 @@ impl Escalator {
         &self.audit
     }
 
+    /// The meter of what is sent.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// The state of every link, and a notice at each change.
     pub fn links(&self) -> watch::Receiver<LinkStates> {
         self.links.subscribe()
@@ -147,6 +173,15 @@ impl Escalator {
     /// The state of the link to `name`, and for how long it has been up, down or in doubt.
     pub fn link(&self, name: &str) -> (LinkState, Duration) {
         self.links.lasting(name)
+    }
+
+    /// What every link is called now, in the order of their names.
+    pub fn connectivity(&self) -> Vec<(String, Connectivity)> {
+        let mut links = self.links.connectivity();
+        for (name, state) in &mut links {
+            *state = state.metered(self.network.is_metered_to(name));
+        }
+        links
     }
 
     /// What was sent since the start; what a link that is down kept back is not in it.
@@ -188,6 +223,9 @@ impl Escalator {
         let Some(endpoint) = self.endpoint(name) else { return Standing::LinkDown };
         if self.links.get(name).is_down() {
             return Standing::LinkDown;
+        }
+        if let Err(used_up) = self.network.may(name, share == Share::First) {
+            return Standing::OverBudget(used_up.renews_in);
         }
         match endpoint.paused.get(Instant::now()) {
             Some(pause) => Standing::Paused(pause.left()),
@@ -277,6 +315,7 @@ impl Escalator {
             asked: request.task.as_str(),
             class: request.class,
             hops: request.hops,
+            is_urgent: request.priority.get() >= URGENT,
             bytes,
             content: Content::default(),
             tokens_out: None,

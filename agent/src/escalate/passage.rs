@@ -41,6 +41,8 @@ pub(super) struct Errand<'a> {
     pub(super) class: DataClass,
     /// Agents that it came through.
     pub(super) hops: u8,
+    /// It goes before others, and out of the reserve of a metered link's budget.
+    pub(super) is_urgent: bool,
     /// Bytes that are posted.
     pub(super) bytes: u64,
     /// What is in it.
@@ -103,6 +105,7 @@ impl Escalator {
         }
         let limit = Limit::new(&endpoint.destination, errand.within);
         self.check_link(endpoint)?;
+        self.check_plan(endpoint, errand.is_urgent)?;
         let secret = endpoint.secret().await?;
         endpoint.check_pause(secret.as_ref())?;
         if turn.as_ref().is_none_or(|turn| !turn.has_pass()) {
@@ -120,6 +123,7 @@ impl Escalator {
         };
         // The wait for a turn may have been long.
         self.check_link(endpoint)?;
+        self.check_plan(endpoint, errand.is_urgent)?;
         endpoint.check_pause(secret.as_ref())?;
         let mut pass = match turn.take_pass() {
             Some(pass) => pass,
@@ -165,6 +169,16 @@ impl Escalator {
     fn configured(&self, destination: &Destination) -> Result<&Arc<Endpoint>, SendError> {
         let found = self.endpoints.iter().find(|endpoint| endpoint.destination == *destination);
         found.ok_or_else(|| SendError::NotConfigured { destination: destination.name.clone() })
+    }
+
+    /// What is over a metered link, and beyond its budget, waits.
+    fn check_plan(&self, endpoint: &Endpoint, is_urgent: bool) -> Result<(), SendError> {
+        let destination = &endpoint.destination.name;
+        self.network.may(destination, is_urgent).map_err(|used_up| SendError::OverPlan {
+            destination: destination.clone(),
+            until: used_up.until(),
+            renews_in: used_up.renews_in,
+        })
     }
 
     fn check_link(&self, endpoint: &Endpoint) -> Result<(), SendError> {

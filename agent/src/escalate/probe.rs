@@ -1,6 +1,7 @@
 //! Owns asking destinations that are down or in doubt whether they are there.
 //!
-//! **Invariant:** a probe carries no data and no credential, and an answered link is not probed.
+//! **Invariant:** a probe carries no data and no credential, an answered link is not probed, and what a
+//! captive portal says to a probe is no answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,10 @@ use super::endpoint::Endpoint;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
 use super::link::{Event, LinkState};
+use super::portal;
 use super::proof::Proof;
 use crate::destination::{Destination, Protocol};
+use crate::network::Tap;
 
 /// A probe that takes longer found nobody.
 const LONGEST_PROBE: Duration = Duration::from_secs(5);
@@ -37,9 +40,18 @@ impl Escalator {
     }
 
     async fn probed(&self, endpoint: &Endpoint) -> Event {
-        let event = endpoint.probe().await;
-        self.links.note(&endpoint.destination.name, event);
-        if event == Event::ProbeFailed {
+        let name = &endpoint.destination.name;
+        let (event, sign) = endpoint.probe().await;
+        let was_portal = matches!(self.links.get(name), LinkState::Down { is_portal: true, .. });
+        if let Some(sign) = sign.filter(|_| !was_portal) {
+            tracing::warn!(
+                destination = name,
+                sign,
+                "something else answers in its place, such as a captive portal; requests for it are held"
+            );
+        }
+        self.links.note(name, event);
+        if event != Event::Answered {
             // How it failed before says nothing of how it is when it is back.
             endpoint.circuits.renew();
         }
@@ -73,11 +85,13 @@ impl Escalator {
 }
 
 impl Endpoint {
-    async fn probe(&self) -> Event {
+    /// What a probe saw, and what shows that it was somebody else.
+    async fn probe(&self) -> (Event, Option<String>) {
         let limit = LONGEST_PROBE.min(self.destination.timeout);
-        match reach(&self.destination, &self.http, limit).await {
-            Ok(()) => Event::Answered,
-            Err(_) => Event::ProbeFailed,
+        match reach(&self.destination, &self.probes, limit).await {
+            Ok(None) => (Event::Answered, None),
+            Ok(sign) => (Event::Portal, sign),
+            Err(_) => (Event::ProbeFailed, None),
         }
     }
 }
@@ -88,6 +102,14 @@ pub enum ProbeError {
     /// It is configured wrongly.
     #[error(transparent)]
     Configured(#[from] EscalateError),
+    /// Somebody else answered.
+    #[error("something else answers in place of {destination}: {sign}")]
+    Portal {
+        /// The destination.
+        destination: String,
+        /// What shows it.
+        sign: String,
+    },
     /// Nobody answered over HTTP.
     #[error("{destination} does not answer: {cause}")]
     Silent {
@@ -101,32 +123,41 @@ pub enum ProbeError {
 /// Asks whether somebody answers at `destination`, once, `within` that time.
 ///
 /// # Errors
-/// When nobody does, or the destination cannot be set up.
+/// When nobody does, or somebody else, or the destination cannot be set up.
 pub async fn probe(destination: &Destination, within: Duration) -> Result<(), ProbeError> {
-    let http = Http::new(destination)?;
-    reach(destination, &http, within).await.map_err(|error| {
+    let http = Http::new(destination, Tap::default())?;
+    let name = || destination.name.clone();
+    let seen = reach(destination, &http, within).await.map_err(|error| {
         let cause = match error {
-            HttpError::Connect(cause) | HttpError::Cut(cause) => cause,
+            HttpError::Connect(cause) | HttpError::Impostor(cause) | HttpError::Cut(cause) => cause,
             HttpError::NoAnswer => format!("nothing within {} ms", within.as_millis()),
             HttpError::Unfinished(_) | HttpError::TooLong { .. } => {
                 "an answer without an end".to_owned()
             }
         };
-        ProbeError::Silent { destination: destination.name.clone(), cause }
-    })
+        ProbeError::Silent { destination: name(), cause }
+    })?;
+    seen.map_or(Ok(()), |sign| Err(ProbeError::Portal { destination: name(), sign }))
 }
 
-async fn reach(destination: &Destination, http: &Http, limit: Duration) -> Result<(), HttpError> {
+/// Whether somebody answers; what shows that it is not the destination, if something does.
+async fn reach(
+    destination: &Destination,
+    http: &Http,
+    limit: Duration,
+) -> Result<Option<String>, HttpError> {
     let url = match &destination.protocol {
         Protocol::Holdfast | Protocol::HoldfastModel(_) => format!("{}/healthz", destination.url),
         Protocol::Oip(_) => format!("{}/v2/health/live", destination.url),
         Protocol::Chat(chat) => Dialect::address(&destination.url, chat.dialect.idle_path()),
     };
     let (proof, body) = (Proof::new(), Bytes::new());
+    let asked = url.clone();
     let call = Call { method: Method::Get, url, headers: Vec::new(), proof, body };
     match http.exchange(call, Instant::now() + limit, || ()).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_answered() => Ok(()),
+        Ok(reply) => Ok(portal::sign(&asked, &reply)),
+        Err(HttpError::Impostor(cause)) => Ok(Some(cause)),
+        Err(error) if error.is_answered() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Escalator;
 use super::http::{Call, HttpError, Method, Reply};
+use super::wire::Wire;
 
 /// Where calls go.
 pub(crate) trait Network: Debug + Send + Sync {
@@ -48,6 +49,7 @@ impl Escalator {
         for endpoint in &mut self.endpoints {
             let endpoint = Arc::get_mut(endpoint).expect("nobody sends yet");
             endpoint.http.script(network.clone());
+            endpoint.probes.script(network.clone());
         }
         self
     }
@@ -55,11 +57,13 @@ impl Escalator {
 
 pub(super) async fn exchange(
     network: &Arc<dyn Network>,
+    wire: &Wire,
     call: Call,
     deadline: Instant,
     on_head: impl FnOnce(),
 ) -> Result<Reply, HttpError> {
     let is_probe = call.method == Method::Get;
+    let sent = call.body.len();
     let called = Called { is_probe, url: call.url, headers: call.headers };
     match timeout_at(deadline, network.call(called)).await {
         Err(_) => Err(HttpError::NoAnswer),
@@ -68,7 +72,8 @@ pub(super) async fn exchange(
         Ok(Told::Reply(status, retry_after, body)) => {
             on_head();
             let content_type = "application/json".to_owned();
-            let body = body.to_string().into();
+            let body: bytes::Bytes = body.to_string().into();
+            wire.scripted(sent, body.len());
             let told = Vec::new();
             Ok(Reply { status, is_json: true, content_type, retry_after, told, body })
         }

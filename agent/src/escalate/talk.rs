@@ -24,7 +24,7 @@ use crate::destination::{Chat, Destination, Protocol, Zone};
 use crate::inquiry::{Inquiry, Terms, Texts, length};
 use crate::policy::Cleared;
 use crate::price::{Content, wav_ms};
-use crate::queue::RequestId;
+use crate::queue::{RequestId, URGENT};
 
 /// Vectors are longer than other answers: so many bytes are read of them at most.
 const MAX_VECTORS: usize = 32 << 20;
@@ -349,6 +349,7 @@ pub(super) fn plain<'a>(
         asked: model,
         class: terms.class,
         hops: terms.hops,
+        is_urgent: terms.priority.get() >= URGENT,
         bytes: 0,
         content: Content::default(),
         tokens_out: None,

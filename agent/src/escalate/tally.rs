@@ -1,7 +1,7 @@
 //! Owns the count of what was sent, for people and for `/metrics`.
 //!
-//! **Invariant:** a send is counted once, when it is over; what a dead link or an open
-//! circuit kept back was none.
+//! **Invariant:** a send is counted once, when it is over; what a dead link, an open
+//! circuit or a metered link's budget kept back was none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +38,11 @@ impl Tally {
     pub(super) fn note(&self, destination: &str, began: Instant, error: Option<&SendError>) {
         match error {
             None => self.answered.fetch_add(1, Ordering::Relaxed),
-            Some(SendError::LinkDown { .. } | SendError::CircuitOpen { .. }) => 0,
+            Some(
+                SendError::LinkDown { .. }
+                | SendError::CircuitOpen { .. }
+                | SendError::OverPlan { .. },
+            ) => 0,
             Some(_) => self.failed.fetch_add(1, Ordering::Relaxed),
         };
         count(destination, error.map_or("answered", SendError::code));

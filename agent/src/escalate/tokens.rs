@@ -25,6 +25,7 @@ use super::error::SendError;
 use super::http::{Call, Http, Method};
 use super::proof::Proof;
 use crate::destination::{Destination, Transport};
+use crate::network::Tap;
 
 /// What the token is for.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -39,6 +40,8 @@ pub(super) struct Tokens {
     kept: Mutex<Option<Kept>>,
     /// Who asks for one; the others wait for it.
     asking: tokio::sync::Mutex<()>,
+    /// What counts the asking.
+    tap: Tap,
 }
 
 struct Kept {
@@ -69,6 +72,11 @@ struct Granted {
 }
 
 impl Tokens {
+    /// None yet; what is sent to have one is counted by `tap`.
+    pub(super) fn new(tap: Tap) -> Self {
+        Self { tap, ..Self::default() }
+    }
+
     /// The token for `secret`; a secret that is no service account is one itself, and needs none.
     pub(super) async fn token(
         &self,
@@ -90,7 +98,7 @@ impl Tokens {
         if let Some(token) = self.in_use(of) {
             return Ok(Some(token));
         }
-        let granted = ask(destination, secret, deadline).await?;
+        let granted = ask(destination, secret, self.tap.clone(), deadline).await?;
         let lasts = Duration::from_secs(granted.expires_in).saturating_sub(EARLY);
         let until = Instant::now() + lasts.min(Duration::from_secs(CLAIM_S));
         let token = Secret::of(granted.access_token);
@@ -125,6 +133,7 @@ fn no_token(destination: &Destination, cause: &str) -> SendError {
 async fn ask(
     destination: &Destination,
     secret: &Secret,
+    tap: Tap,
     deadline: Instant,
 ) -> Result<Granted, SendError> {
     let name = destination.name.clone();
@@ -141,7 +150,8 @@ async fn ask(
     // Its certificate and its key are others than the destination's.
     let transport =
         Transport { proxy: destination.transport.proxy.clone(), ..Transport::default() };
-    let http = Http::to(&name, &account.token_uri, connect, 1, &transport).map_err(|_| unfit())?;
+    let http = Http::to(&name, &account.token_uri, connect, 1, &transport, tap);
+    let http = http.map_err(|_| unfit())?;
     let body = format!(
         "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={claim}"
     );

@@ -85,6 +85,38 @@ pub(super) fn told(error: &(dyn std::error::Error + 'static)) -> Option<String> 
     })
 }
 
+/// Whether a connection failed on TLS: then its first bytes went both ways.
+pub(super) fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    find(error).is_some()
+}
+
+/// Whether the certificate is good, and somebody else's.
+pub(super) fn is_for_another_name(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(
+        find(error),
+        Some(Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+        ))
+    )
+}
+
+/// What TLS failed with, inside of a network's error.
+fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    let mut next = Some(error);
+    while let Some(mut error) = next {
+        // What the network failed with has it inside, and not as its source.
+        while let Some(inside) = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref())
+        {
+            error = inside;
+        }
+        if let Some(found) = error.downcast_ref::<Error>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
 /// Believes what another one believes, where the key is one of those that are pinned.
 #[derive(Debug)]
 struct Pinned {

@@ -9,6 +9,7 @@
 //! **Invariant:** the loop that polls does nothing else, nothing in here is waited for by the rest
 //! of the agent, and a broker that is not there costs one attempt every half minute.
 
+mod size;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::state::{Event, State};
 use crate::identity::{Identity, IdentityError};
+use crate::network::{Network, Purpose, SLOWED, Tap};
 use crate::results::fleet::Batch;
 
 /// Messages that may wait in the client; one that finds no room is made anew later.
@@ -37,6 +39,10 @@ const OUTBOX: usize = 32;
 /// Messages that may wait to be looked at; a controller that sends more is not heard.
 const INBOX: usize = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// The same where every byte is paid for.
+const KEEP_ALIVE_METERED: Duration = Duration::from_secs(60);
+/// What the controller and its broker are called in the count of bytes.
+const CONTROLLER: &str = "controller";
 const CONNECT_WITHIN_S: u64 = 5;
 /// From the first packet to the confirmed subscription.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(15);
@@ -66,6 +72,8 @@ pub struct LinkConfig {
     pub models: watch::Receiver<Vec<ModelState>>,
     /// When the agent started, in milliseconds since 1970-01-01 UTC.
     pub started_ms: u64,
+    /// What counts its bytes, and says when to be slow.
+    pub network: Network,
 }
 
 /// Why a connection ended.
@@ -102,7 +110,9 @@ pub async fn run(
     cancel: CancellationToken,
 ) {
     let heard = LastSequence::default();
-    let mut link = Link { config, identity, health, results, status, heard, foreign: None };
+    let tap = config.network.tap(Purpose::Mqtt, CONTROLLER);
+    let (foreign, is_slow) = (None, config.network.may(CONTROLLER, false).is_err());
+    let mut link = Link { config, identity, health, results, status, heard, foreign, tap, is_slow };
     let mut state = State::Waiting { attempt: 0 };
     let mut warned = false;
     while !cancel.is_cancelled() {
@@ -140,11 +150,16 @@ struct Link<H> {
     heard: LastSequence,
     /// The foreign controller that was warned of last; it is worth one line.
     foreign: Option<PublicKey>,
+    /// What counts the bytes.
+    tap: Tap,
+    /// Health goes out less often, since the budget of a metered link is used up.
+    is_slow: bool,
 }
 
 impl<H: Fn() -> Health + Send> Link<H> {
     /// Enters a state, for all to see.
     fn enter(&self, state: State) -> State {
+        self.config.network.note_controller(state == State::Up);
         self.status.send_replace(state);
         state
     }
@@ -156,30 +171,35 @@ impl<H: Fn() -> Health + Send> Link<H> {
         cancel: &CancellationToken,
     ) -> Result<(), Broken> {
         let last_will = self.identity.next_sequence()?;
-        let (client, events) = self.client(last_will)?;
+        let (client, events, connect) = self.client(last_will)?;
         let (tell, heard) = mpsc::channel(INBOX);
         let filters = filters_down(self.identity.device());
-        let polling = poll(client.clone(), events, filters, tell);
+        let polling = poll(client.clone(), events, filters, tell, (self.tap.clone(), connect));
         tokio::select! {
             broken = polling => Err(Broken::Connection(broken)),
             result = self.talk(state, &client, heard, last_will, cancel) => result,
         }
     }
 
-    fn client(&self, last_will: u64) -> Result<(AsyncClient, EventLoop), Broken> {
+    /// A new client, and how many bytes its first packet has.
+    fn client(&self, last_will: u64) -> Result<(AsyncClient, EventLoop, u64), Broken> {
         let device = self.identity.device();
         let name = format!("holdfast-{device}");
-        let mut options = MqttOptions::new(name, &self.config.host, self.config.port);
+        let mut options = MqttOptions::new(&name, &self.config.host, self.config.port);
         let (topic, envelope) = self.identity.seal(&Up::Lost, last_will)?;
+        let topic = topic.to_string();
+        let connect = size::connect(&name, &topic, &envelope);
+        let is_metered = self.config.network.is_metered_to(CONTROLLER);
+        let keep_alive = if is_metered { KEEP_ALIVE_METERED } else { KEEP_ALIVE };
         options
             .set_clean_session(true)
-            .set_keep_alive(KEEP_ALIVE)
+            .set_keep_alive(keep_alive)
             .set_max_packet_size(MAX_ENVELOPE + 256, MAX_ENVELOPE + 256)
             .set_inflight(10)
-            .set_last_will(LastWill::new(topic.to_string(), envelope, QoS::AtLeastOnce, false));
+            .set_last_will(LastWill::new(topic, envelope, QoS::AtLeastOnce, false));
         let (client, mut events) = AsyncClient::new(options, OUTBOX);
         events.network_options.set_connection_timeout(CONNECT_WITHIN_S);
-        Ok((client, events))
+        Ok((client, events, connect))
     }
 
     /// The half that decides what is said.
@@ -191,7 +211,7 @@ impl<H: Fn() -> Health + Send> Link<H> {
         last_will: u64,
         cancel: &CancellationToken,
     ) -> Result<(), Broken> {
-        let mut health = interval(self.config.interval);
+        let mut health = interval(self.interval());
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Until the first hello there is no sequence to acknowledge: none is ever 0.
         let mut greeting = Greeting::of(0);
@@ -231,7 +251,7 @@ impl<H: Fn() -> Health + Send> Link<H> {
                     // Only a goodbye disconnects.
                     Some(Heard::Disconnected) => {}
                 },
-                batch = next_batch(&mut self.results), if *state == State::Up && sent.is_none() => {
+                batch = next_batch(&mut self.results), if *state == State::Up && sent.is_none() && !self.is_used_up() => {
                     let sequence = self.say(client, &Up::Results(batch.reports))?;
                     let until = Instant::now() + ACKNOWLEDGED_WITHIN;
                     sent = Some(SentBatch { sequence, until, acknowledged: batch.acknowledged });
@@ -254,6 +274,15 @@ impl<H: Fn() -> Health + Send> Link<H> {
                     greeting = Greeting::of(self.greet(client, last_will)?);
                 }
                 _ = health.tick(), if *state == State::Up => {
+                    if self.is_slow != self.is_used_up() {
+                        // The next hello tells the controller how often it hears from here.
+                        self.is_slow = !self.is_slow;
+                        health = interval(self.interval());
+                        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                        *state = self.enter(state.step(Event::Announced));
+                        greeting = Greeting::of(self.greet(client, last_will)?);
+                        continue;
+                    }
                     let report = Up::Health((self.health)());
                     self.say(client, &report)?;
                 }
@@ -261,9 +290,18 @@ impl<H: Fn() -> Health + Send> Link<H> {
         }
     }
 
+    fn is_used_up(&self) -> bool {
+        self.config.network.may(CONTROLLER, false).is_err()
+    }
+
+    /// Time between health reports now.
+    fn interval(&self) -> Duration {
+        self.config.interval * if self.is_slow { SLOWED } else { 1 }
+    }
+
     /// Says hello; returns its sequence.
     fn greet(&mut self, client: &AsyncClient, last_will: u64) -> Result<u64, Broken> {
-        let interval = u64::try_from(self.config.interval.as_millis()).unwrap_or(u64::MAX);
+        let interval = u64::try_from(self.interval().as_millis()).unwrap_or(u64::MAX);
         let hello = Hello {
             device: self.identity.device().clone(),
             agent_version: self.config.agent_version.clone(),
@@ -286,7 +324,12 @@ impl<H: Fn() -> Health + Send> Link<H> {
             Kind::Health => QoS::AtMostOnce,
             Kind::Hello | Kind::Status | Kind::Down | Kind::Result => QoS::AtLeastOnce,
         };
-        let sent = client.try_publish(topic.to_string(), quality, false, envelope);
+        let topic = topic.to_string();
+        let bytes = size::publish(&topic, quality != QoS::AtMostOnce, envelope.len());
+        let sent = client.try_publish(topic, quality, false, envelope);
+        if sent.is_ok() {
+            self.tap.sent(bytes);
+        }
         sent.map(|()| sequence).map_err(|_| Broken::Stuck)
     }
 
@@ -446,9 +489,14 @@ async fn poll(
     mut events: EventLoop,
     filters: [String; 2],
     tell: mpsc::Sender<Heard>,
+    (tap, connect): (Tap, u64),
 ) -> String {
     loop {
-        let heard = match events.poll().await {
+        let event = events.poll().await;
+        if let Ok(event) = &event {
+            count(&tap, event, &filters, connect);
+        }
+        let heard = match event {
             Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
                 let filters =
                     filters.clone().map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
@@ -470,5 +518,28 @@ async fn poll(
         };
         // What finds no room is said again by the controller, or was not worth it.
         drop(tell.try_send(heard));
+    }
+}
+
+/// Counts what a packet is on the wire; what is published was counted when it was said.
+fn count(tap: &Tap, event: &MqttEvent, filters: &[String; 2], connect: u64) {
+    match event {
+        MqttEvent::Incoming(Packet::ConnAck(_)) => {
+            tap.sent(connect);
+            tap.received(size::ACKNOWLEDGEMENT);
+        }
+        MqttEvent::Incoming(Packet::SubAck(suback)) => {
+            tap.received(size::suback(suback.return_codes.len()));
+        }
+        MqttEvent::Incoming(Packet::Publish(publish)) => {
+            let is_acknowledged = publish.qos != QoS::AtMostOnce;
+            tap.received(size::publish(&publish.topic, is_acknowledged, publish.payload.len()));
+        }
+        MqttEvent::Incoming(Packet::PubAck(_)) => tap.received(size::ACKNOWLEDGEMENT),
+        MqttEvent::Incoming(_) => tap.received(size::BARE),
+        MqttEvent::Outgoing(Outgoing::Subscribe(_)) => tap.sent(size::subscribe(filters)),
+        MqttEvent::Outgoing(Outgoing::PubAck(_)) => tap.sent(size::ACKNOWLEDGEMENT),
+        MqttEvent::Outgoing(Outgoing::PingReq | Outgoing::Disconnect) => tap.sent(size::BARE),
+        MqttEvent::Outgoing(_) => {}
     }
 }

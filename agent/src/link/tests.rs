@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::clock::Clock;
+use crate::network::{Metered, NetworkConfig, Plan};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -181,6 +183,15 @@ impl Running {
         broker: SocketAddr,
         results: Option<mpsc::Receiver<Batch>>,
     ) -> Self {
+        Self::start_over(Network::default(), state, broker, results)
+    }
+
+    fn start_over(
+        network: Network,
+        state: &Path,
+        broker: SocketAddr,
+        results: Option<mpsc::Receiver<Batch>>,
+    ) -> Self {
         let config = LinkConfig {
             host: broker.ip().to_string(),
             port: broker.port(),
@@ -189,6 +200,7 @@ impl Running {
             agent_version: "0.1.0".into(),
             models: watch::channel(Vec::new()).1,
             started_ms: 5,
+            network,
         };
         let identity = Identity::load(state, Some(device())).unwrap();
         let cancel = CancellationToken::new();
@@ -230,6 +242,39 @@ async fn a_device_says_hello_then_health_then_goodbye() {
     // it gets to the end of the one before.
     let more = timeout(Duration::from_millis(300), controller.hear(|_| true)).await;
     assert!(more.is_err(), "a last will follows a goodbye: {more:?}");
+}
+
+#[tokio::test]
+async fn a_budget_that_is_used_up_slows_the_reports_and_never_ends_them() {
+    let state = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let mut controller = Controller::connect(broker, 1).await;
+    let plan = Plan { per_day: Some(1 << 20), ..Plan::default() };
+    let config = NetworkConfig { metered: Metered::Always, plan, ..NetworkConfig::default() };
+    let network = Network::open(state.path(), Clock::resume(state.path()), config);
+    let (batches, results) = mpsc::channel(1);
+    let link = Running::start_over(network.clone(), state.path(), broker, Some(results));
+    let (sequence, hello) = controller.hear_hello().await;
+    assert_eq!(hello.health_interval, Millis(200));
+    controller.acknowledge(sequence).await;
+    controller.hear(|message| matches!(message, Up::Health(_))).await;
+
+    network.tap(Purpose::Escalation, "cloud").sent(1 << 20);
+    let (sequence, hello) = controller.hear_hello().await;
+    assert_eq!(hello.health_interval, Millis(200 * u64::from(SLOWED)), "the controller is told");
+    controller.acknowledge(sequence).await;
+    // Results wait as all that is not urgent does.
+    let (acknowledged, _answer) = oneshot::channel();
+    batches.try_send(Batch { reports: Vec::new(), acknowledged }).unwrap();
+    let begun = Instant::now();
+    let both = |message: &Up| matches!(message, Up::Health(_) | Up::Results(_));
+    for _ in 0..2 {
+        let (_, _, message) = controller.hear(both).await;
+        assert!(matches!(message, Up::Health(_)), "{message:?}");
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(network.count().day["mqtt"].sent > 0);
+    link.cancel.cancel();
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use super::withheld::Withheld;
 use crate::audit::Audit;
 use crate::clock;
 use crate::escalate::{Hook, Posted, jitter};
+use crate::network::Network;
 use crate::policy::Policy;
 use crate::queue::{Queue, QueueError};
 
@@ -29,6 +30,8 @@ const WINDOW: usize = 16;
 /// The first wait after a failure, doubled with every further one.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// While a budget is used up: the link may be another one by then.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Delivers until `stop`, or until the receiver says that it is gone.
 pub async fn run(
@@ -36,10 +39,10 @@ pub async fn run(
     queue: Queue,
     takers: Takers,
     policy: Arc<Policy>,
-    audit: Audit,
+    (audit, network): (Audit, Network),
     stop: CancellationToken,
 ) {
-    let hook = match Hook::new(&webhook, audit) {
+    let hook = match Hook::new(&webhook, audit, &network) {
         Ok(hook) => hook,
         Err(error) => {
             let error = crate::error_chain(&error);
@@ -50,7 +53,8 @@ pub async fn run(
     let taker = TakerName::webhook(&webhook.name);
     let withheld = Withheld::default();
     let cursor = AtomicU64::new(0);
-    let delivery = Delivery { webhook, hook, queue, takers, taker, policy, withheld, cursor };
+    let delivery =
+        Delivery { webhook, hook, queue, takers, taker, policy, withheld, cursor, network };
     tokio::select! {
         // What is under way is cut; it comes again after the next start.
         () = stop.cancelled() => delivery.leave().await,
@@ -68,6 +72,8 @@ struct Delivery {
     withheld: Withheld,
     /// Everything up to this number is delivered or passed over.
     cursor: AtomicU64,
+    /// What a metered link may carry.
+    network: Network,
 }
 
 /// The receiver wants nothing any more.
@@ -131,6 +137,7 @@ impl Delivery {
         }
         let (mut attempt, mut refused_since) = (0, None::<Instant>);
         loop {
+            self.has_room().await;
             // The policy is asked at every attempt, and only what it clears can be posted.
             let cleared = match self.policy.clear_result(found.number, reply, receiver) {
                 Ok(cleared) => cleared,
@@ -168,6 +175,21 @@ impl Delivery {
             }
             sleep(wait(attempt, asked, jitter())).await;
             attempt = attempt.saturating_add(1);
+        }
+    }
+
+    /// Waits until the link may carry a result: it is not metered, or its budget has room.
+    async fn has_room(&self) {
+        let name = self.webhook.name.as_str();
+        let Err(used_up) = self.network.may(name, false) else { return };
+        tracing::info!(
+            webhook = name,
+            until = used_up.until(),
+            "the data budget of the metered link is used up: results wait"
+        );
+        self.keep().await;
+        while let Err(used_up) = self.network.may(name, false) {
+            sleep(used_up.renews_in.min(LOOK_EVERY)).await;
         }
     }
 

@@ -163,6 +163,7 @@ impl Complaint {
             | SendError::CircuitOpen { .. }
             | SendError::Unreachable { .. }
             | SendError::NoToken { .. }
+            | SendError::OverPlan { .. }
             | SendError::Unnoted { .. }
             | SendError::Unrecorded { .. }
             | SendError::Pending { .. } => unavailable(code),

@@ -1,6 +1,7 @@
 //! A real queue on disk, a real client, and a site whose every word the test gives.
 
 mod killed;
+mod metered;
 mod month;
 mod pressing;
 mod world;

@@ -24,6 +24,7 @@ use crate::destination::{Destination, Limits, Protocol, Transport, Zone};
 use crate::envelope::Envelope;
 use crate::escalate::scripted::{Called, Network, Told};
 use crate::escalate::{Escalator, Hints, Purse};
+use crate::network::{Network as Meter, NetworkConfig};
 use crate::policy::Policy;
 use crate::queue::{NewEntry, Queue, QueueConfig, QueueError, RequestId, State, Summary};
 use crate::request::{DataClass, Escalate, Priority, Request, TaskName};
@@ -212,6 +213,8 @@ pub(super) struct Device {
     pub(super) destinations: Arc<[Destination]>,
     pub(super) balancing: Balancing,
     pub(super) policy: Policy,
+    /// Which links are metered, and what they may carry.
+    pub(super) network: NetworkConfig,
     agent: Option<Agent>,
 }
 
@@ -239,7 +242,8 @@ impl Device {
         let machine = Machine::new(DATE_MS, true);
         let policy = Policy::default();
         let (destinations, balancing) = (destinations.into(), Balancing::default());
-        Self { dir, machine, world, destinations, balancing, policy, agent: None }
+        let network = NetworkConfig::default();
+        Self { dir, machine, world, destinations, balancing, policy, network, agent: None }
     }
 
     /// A device with a drain that runs.
@@ -276,8 +280,9 @@ impl Device {
             }
         };
         let purse = Purse::open(self.dir.path(), clock.clone(), &self.destinations);
-        let escalator =
-            Escalator::new(&self.destinations, Hints::default(), purse, Audit::default()).unwrap();
+        let meter = Meter::open(self.dir.path(), clock.clone(), self.network.clone());
+        let (hints, audit) = (Hints::default(), Audit::default());
+        let escalator = Escalator::over(meter, &self.destinations, hints, purse, audit).unwrap();
         let network: Arc<dyn Network> = Arc::new(self.world.clone());
         let escalator = Arc::new(escalator.into_network(&network));
         *self.world.0.clock.lock().unwrap() = Some(clock.clone());
@@ -305,6 +310,11 @@ impl Device {
             tokio::spawn(agent.escalator.clone().probe_task(agent.stop.clone())),
             tokio::spawn(agent.clock.clone().keep(agent.stop.clone())),
         ];
+        // Nothing is metered otherwise, and a month has many looks at that.
+        if self.network.plan.has_budget() {
+            let network = agent.escalator.network().clone();
+            agent.tasks.push(tokio::spawn(network.keep(agent.stop.clone())));
+        }
     }
 
     /// Stops the agent in good order.

@@ -154,10 +154,10 @@ impl Limits {
 }
 
 impl Destination {
-    /// The model that is asked `task`: of another agent the task itself.
-    pub fn model<'a>(&'a self, task: &'a TaskName) -> &'a str {
+    /// The model that is asked `asked`, which is a task or a model's name: of another agent the task itself.
+    pub fn model<'a>(&'a self, asked: &'a str) -> &'a str {
         match &self.protocol {
-            Protocol::Holdfast => task.as_str(),
+            Protocol::Holdfast => asked,
             Protocol::Chat(chat) => &chat.model,
         }
     }

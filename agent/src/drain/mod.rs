@@ -48,12 +48,13 @@ use crate::answer::Reason;
 use crate::balance::Balancing;
 use crate::clock::Clock;
 use crate::destination::Destination;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Held};
 use crate::escalate::{Escalator, Share, Standing, jitter};
+use crate::gateway::Route;
+use crate::gateway::plan::meant;
 use crate::policy::Policy;
 use crate::price;
 use crate::queue::{Lease, Queue, QueueError, URGENT};
-use crate::request::TaskName;
 
 /// Sends that are under way when the agent stops get this long.
 const GRACE: Duration = Duration::from_secs(2);
@@ -81,6 +82,8 @@ pub struct Drain {
     pub destinations: Arc<[Destination]>,
     /// Which of several destinations of a task comes first.
     pub balancing: Arc<Balancing>,
+    /// The operator's names for some of them, as conversations ask for them.
+    pub routes: Arc<[Route]>,
     /// The policy in force.
     pub policy: Arc<Policy>,
     /// What stored times are in.
@@ -191,8 +194,8 @@ impl Worker {
                 && under_way.len() < MOST_AT_ONCE - KEPT_FOR_URGENT;
             let first = doors.are_worth_a_look(Share::First) && under_way.len() < MOST_AT_ONCE;
             let now_ms = self.drain.clock.now_ms();
-            desk.parked.release(now_ms, |index, task, share| {
-                self.standing_of(doors.standing(index, share), index, task)
+            desk.parked.release(now_ms, |index, asked, share| {
+                self.standing_of(doors.standing(index, share), index, asked)
             });
             if doors.are_all_dead() {
                 // There is nobody to look past them for.
@@ -243,23 +246,25 @@ impl Worker {
             let outcome = match candidates.is_served {
                 true => settle(envelope, candidates.reasons),
                 // A configuration that lost its destinations must not cost what is held.
-                false => {
-                    Outcome::PutOff { after: NOBODY_WAIT, why: Reason::NoDestination.to_string() }
-                }
+                false => Outcome::PutOff { after: NOBODY_WAIT, why: nobody_for(&envelope) },
             };
             return under_way.push(self.conclude(lease, outcome).boxed());
         }
-        let task = envelope.task.clone();
-        let indexes = self.in_order(&candidates.indexes, &task);
-        let standings = self.standings(&indexes, Some(&task), share);
+        let asked = envelope.name().to_owned();
+        let indexes = self.in_order(&candidates.indexes, &envelope);
+        let standings = self.standings(&indexes, Some(&asked), share);
         match choose(&standings, share) {
             Way::Go(index) => {
                 let (lanes, escalator) = (&self.lanes, &self.drain.escalator);
-                match lanes.take(escalator, index, (&task, share), lease.body_len()) {
+                match lanes.take(escalator, index, (&asked, share), lease.body_len()) {
                     Some(place) => under_way.push(self.carry(lease, envelope, place).boxed()),
                     // It closed meanwhile: chosen anew.
                     None => {
-                        parked.park(lease, task, Wait { not_full: Some(index), ..Wait::default() });
+                        parked.park(
+                            lease,
+                            asked,
+                            Wait { not_full: Some(index), ..Wait::default() },
+                        );
                     }
                 }
             }
@@ -269,10 +274,10 @@ impl Worker {
             Way::Wait(wait) if parked.is_full() && doors.any_open() => {
                 match self.put_off(&wait, &standings) {
                     Some(outcome) => under_way.push(self.conclude(lease, outcome).boxed()),
-                    None => parked.park(lease, task, wait),
+                    None => parked.park(lease, asked, wait),
                 }
             }
-            Way::Wait(wait) => parked.park(lease, task, wait),
+            Way::Wait(wait) => parked.park(lease, asked, wait),
         }
     }
 
@@ -296,12 +301,12 @@ impl Worker {
         Some(Outcome::PutOff { after, why })
     }
 
-    /// Where a destination stands toward `task`, where it stands so toward any.
-    fn standing_of(&self, standing: Standing, index: usize, task: &TaskName) -> Standing {
+    /// Where a destination stands toward what asks `asked`, where it stands so toward any.
+    fn standing_of(&self, standing: Standing, index: usize, asked: &str) -> Standing {
         let destination = self.drain.destinations.get(index);
         match destination.filter(|_| standing == Standing::Open) {
             Some(destination) => {
-                let rest = self.drain.escalator.rest(&destination.name, task);
+                let rest = self.drain.escalator.rest(&destination.name, asked);
                 rest.map_or(standing, Standing::Paused)
             }
             None => standing,
@@ -310,20 +315,29 @@ impl Worker {
 
     /// How long it is until something that is kept aside may be let through a circuit.
     fn rest_of_parked(&self, parked: &Parked) -> Duration {
-        let rests = parked.waits().filter_map(|(index, task)| {
+        let rests = parked.waits().filter_map(|(index, asked)| {
             let destination = self.drain.destinations.get(index)?;
-            self.drain.escalator.rest(&destination.name, task)
+            self.drain.escalator.rest(&destination.name, asked)
         });
         rests.min().unwrap_or(LOOK_EVERY)
     }
 
-    /// The destinations at these places, in the order in which they are asked `task`.
-    fn in_order(&self, indexes: &[usize], task: &TaskName) -> Vec<usize> {
+    /// The destinations at these places, in the order in which they are asked a request.
+    fn in_order(&self, indexes: &[usize], envelope: &Envelope) -> Vec<usize> {
+        let balancing = match &envelope.held {
+            Held::Task(_) => &*self.drain.balancing,
+            Held::Conversation(held) => {
+                let (_, route) = meant(&held.model, &self.drain.destinations, &self.drain.routes);
+                let Some(route) = route else { return indexes.to_vec() };
+                &route.balancing
+            }
+        };
         let of = |index: &usize| self.drain.destinations.get(*index).map(|each| (*index, each));
         let found: Vec<_> = indexes.iter().filter_map(of).collect();
-        let asked: Vec<_> = found.iter().map(|(_, each)| (*each, each.model(task))).collect();
+        let asked: Vec<_> =
+            found.iter().map(|(_, each)| (*each, each.model(envelope.name()))).collect();
         let price = |each: &Destination| price::usual(&each.limits, each.max_tokens());
-        let order = self.drain.escalator.in_order(&self.drain.balancing, &asked, price);
+        let order = self.drain.escalator.in_order(balancing, &asked, price);
         order.into_iter().filter_map(|place| found.get(place).map(|(index, _)| *index)).collect()
     }
 
@@ -339,10 +353,10 @@ impl Worker {
     fn standings(
         &self,
         indexes: &[usize],
-        task: Option<&TaskName>,
+        asked: Option<&str>,
         share: Share,
     ) -> Vec<(usize, Standing)> {
-        let standing = |index| self.lanes.standing(&self.drain.escalator, index, task, share);
+        let standing = |index| self.lanes.standing(&self.drain.escalator, index, asked, share);
         indexes.iter().map(|index| (*index, standing(*index))).collect()
     }
 
@@ -367,6 +381,14 @@ impl Worker {
         }
         desk.expiry.looked(self.drain.queue.next_expiry().await?, Instant::now());
         Ok(())
+    }
+}
+
+/// Why what nobody is configured for waits.
+fn nobody_for(envelope: &Envelope) -> String {
+    match &envelope.held {
+        Held::Task(_) => Reason::NoDestination.to_string(),
+        Held::Conversation(held) => format!("nobody here is called {:?} any more", held.model),
     }
 }
 

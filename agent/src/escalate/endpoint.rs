@@ -18,7 +18,6 @@ use super::tokens::Tokens;
 use super::turn::{Standing, Turn, Turns};
 use super::{Share, chat, proof};
 use crate::destination::{Destination, Protocol};
-use crate::request::TaskName;
 
 /// One destination with what is its own.
 #[derive(Debug)]
@@ -106,24 +105,19 @@ impl Endpoint {
         self.paused.check(destination, secret, Instant::now())
     }
 
-    /// A turn at once for something held of `task`, let through its circuit.
-    pub(super) fn try_turn(
-        &self,
-        task: &TaskName,
-        share: Share,
-        bytes: u64,
-    ) -> Result<Turn, Standing> {
+    /// A turn at once for something held that asks `asked`, let through its circuit.
+    pub(super) fn try_turn(&self, asked: &str, share: Share, bytes: u64) -> Result<Turn, Standing> {
         let turn = self.turns.try_take(share, self.sent_bytes(bytes))?;
-        let model = self.destination.model(task);
+        let model = self.destination.model(asked);
         let pass = self.circuits.admit(model, Asker::Held).map_err(Standing::Paused)?;
         Ok(turn.with_pass(pass))
     }
 
-    /// How long what is held of `task`, or whatever is held, is kept from going there by a circuit.
-    pub(super) fn rest(&self, task: Option<&TaskName>) -> Option<Duration> {
-        let gate = match (&self.destination.protocol, task) {
+    /// How long what is held and asks `asked`, or whatever is held, is kept from going there by a circuit.
+    pub(super) fn rest(&self, asked: Option<&str>) -> Option<Duration> {
+        let gate = match (&self.destination.protocol, asked) {
             (Protocol::Holdfast, None) => self.circuits.gate_of_all(Asker::Held),
-            (Protocol::Holdfast, Some(task)) => self.circuits.gate(task.as_str(), Asker::Held),
+            (Protocol::Holdfast, Some(task)) => self.circuits.gate(task, Asker::Held),
             (Protocol::Chat(chat), _) => self.circuits.gate(&chat.model, Asker::Held),
         };
         match gate {

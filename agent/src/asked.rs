@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** pure; tells no more than names: never what an input holds.
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Held};
 use crate::request::{DataClass, Escalate, Request, TaskName};
 
 /// What is asked, but for the input's bytes.
@@ -29,13 +29,16 @@ impl Asked {
         }
     }
 
-    /// What a stored request asked.
-    pub fn of_stored(envelope: &Envelope) -> Self {
-        Self {
-            task: envelope.task.clone(),
-            class: envelope.class,
-            escalate: envelope.escalate,
-            media_type: envelope.media_type.clone(),
+    /// What a stored request asked, where that was a task.
+    pub fn of_stored(envelope: &Envelope) -> Option<Self> {
+        match &envelope.held {
+            Held::Task(held) => Some(Self {
+                task: held.task.clone(),
+                class: envelope.class,
+                escalate: held.escalate,
+                media_type: held.media_type.clone(),
+            }),
+            Held::Conversation(_) => None,
         }
     }
 

@@ -154,11 +154,11 @@ impl Limits {
 }
 
 impl Destination {
-    /// The model that is asked `task`: of another agent the task itself.
-    pub fn model<'a>(&'a self, task: &'a TaskName) -> &'a str {
+    /// The model that is asked `asked`, which is a task or a model's name: of another agent the task itself.
+    pub fn model<'a>(&'a self, asked: &'a str) -> &'a str {
         match &self.protocol {
-            Protocol::Holdfast | Protocol::HoldfastModel(_) => task.as_str(),
-            Protocol::Oip(oip) => oip.model.as_deref().unwrap_or(task.as_str()),
+            Protocol::Holdfast | Protocol::HoldfastModel(_) => asked,
+            Protocol::Oip(oip) => oip.model.as_deref().unwrap_or(asked),
             Protocol::Chat(chat) => &chat.model,
         }
     }

@@ -1,50 +1,108 @@
 //! Owns how a held request and its final answer are written to disk.
 //!
 //! **Invariant:** byte 0 is the version, the rest is postcard of the struct of that version in
-//! `stored`.
+//! `stored`; so is the body of a held conversation.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_chat::Conversation;
 use holdfast_models::{Media, MediaType};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::answer::{Answer, Reason};
+use crate::inquiry::{Inquiry, Terms};
 use crate::queue::RequestId;
 use crate::request::{DataClass, Escalate, IdempotencyKey, Priority, Request, TaskName};
-use crate::stored::{AnswerV1, AnswerV2, AnswerV3, EnvelopeOf, FinalOf};
+use crate::stored::{AnswerV1, AnswerV2, AnswerV3, EnvelopeOf, EnvelopeV4, FinalOf, FinalV4};
+use crate::subject::Subject;
 
 /// Everything about a held request but its input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Envelope {
-    /// What is asked.
-    pub task: TaskName,
+    /// What is asked, and what is special to that.
+    pub held: Held,
     /// How sensitive the input is; read from here by every later decision.
     pub class: DataClass,
     /// Urgency.
     pub priority: Priority,
-    /// What the caller wants of a bigger model.
-    pub escalate: Escalate,
-    /// The input's media type, such as `audio/wav`.
-    pub media_type: String,
-    /// Milliseconds that the caller waited at most in the first call.
-    pub deadline_ms: u64,
     /// Milliseconds, from acceptance, that somebody wants the answer.
     pub ttl_ms: u64,
     /// The caller's own name for the request.
     pub key: Option<String>,
     /// How many agents it came through.
     pub hops: u8,
-    /// The local answer, to be replaced.
-    pub provisional: Option<Answer>,
     /// Why it was held.
     pub reasons: Vec<Reason>,
+}
+
+/// What is held.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Held {
+    /// A task; its body is the input.
+    Task(Box<HeldTask>),
+    /// A conversation; its body is [`body_of`] it.
+    Conversation(Box<HeldConversation>),
+}
+
+/// A task that is held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldTask {
+    /// What is asked.
+    pub task: TaskName,
+    /// What the caller wants of a bigger model.
+    pub escalate: Escalate,
+    /// The input's media type, such as `audio/wav`.
+    pub media_type: String,
+    /// Milliseconds that the caller waited at most in the first call.
+    pub deadline_ms: u64,
+    /// The local answer, to be replaced.
+    pub provisional: Option<Answer>,
+}
+
+/// A conversation that is held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldConversation {
+    /// The model's name, as its caller knows it.
+    pub model: String,
+    /// Milliseconds that one try to have it answered takes at most.
+    pub within_ms: u64,
+    /// What it may cost at most, in millionths of the operator's currency.
+    pub cost_limit_micros: Option<u64>,
+    /// What is told beside the answer.
+    pub frame: Frame,
+}
+
+/// What its caller is told of a held conversation beside the answer.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Frame {
+    /// Seconds of Unix time at which it was asked.
+    pub created_s: u64,
+    /// The caller's pairs.
+    pub metadata: BTreeMap<String, String>,
+    /// The end user, as the caller calls them.
+    pub user: Option<String>,
+    /// The conversation without its turns; without system prompt, tools and schema, too, where these are
+    /// longer than what the queue keeps beside a request.
+    pub settings: Conversation,
+}
+
+/// A held request, read back.
+#[derive(Debug, Clone)]
+pub enum Unpacked {
+    /// A task.
+    Task(Request),
+    /// A conversation, and the name of the model that is asked.
+    Conversation(Box<Inquiry<Conversation>>, String),
 }
 
 /// A final answer with the reasons that led to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Final {
     /// What the request was, for the reader of the answer.
-    pub task: TaskName,
+    pub subject: Subject,
     /// Its class.
     pub class: DataClass,
     /// The answer.
@@ -57,51 +115,92 @@ pub struct Final {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EnvelopeError {
     /// Written by a newer agent, or damaged.
-    #[error("stored record has version {0}, this agent reads 1 to 3: run the agent that wrote it")]
+    #[error("stored record has version {0}, this agent reads 1 to 4: run the agent that wrote it")]
     Version(u8),
     /// Damaged, or written by another program.
     #[error("stored record cannot be decoded")]
     Damaged,
 }
 
+/// The version of the body of a conversation.
+const BODY_VERSION: u8 = 1;
+
+/// The body of a conversation that is held.
+pub fn body_of(conversation: &Conversation) -> Vec<u8> {
+    encode(BODY_VERSION, conversation)
+}
+
+fn conversation_of(body: &[u8]) -> Result<Conversation, EnvelopeError> {
+    match body.split_first() {
+        Some((&BODY_VERSION, rest)) => decode(rest),
+        Some((&version, _)) => Err(EnvelopeError::Version(version)),
+        None => Err(EnvelopeError::Damaged),
+    }
+}
+
 impl Envelope {
     /// The envelope of a request that is about to be held.
     pub fn of(request: &Request, provisional: Option<Answer>, reasons: Vec<Reason>) -> Self {
         Self {
-            task: request.task.clone(),
+            held: Held::Task(Box::new(HeldTask {
+                task: request.task.clone(),
+                escalate: request.escalate,
+                media_type: request.media.media_type().mime().to_owned(),
+                deadline_ms: request.deadline_ms,
+                provisional,
+            })),
             class: request.class,
             priority: request.priority,
-            escalate: request.escalate,
-            media_type: request.media.media_type().mime().to_owned(),
-            deadline_ms: request.deadline_ms,
             ttl_ms: request.ttl_ms,
             key: request.key.as_ref().map(|key| key.as_str().to_owned()),
             hops: request.hops,
-            provisional,
             reasons,
+        }
+    }
+
+    /// Whom it asks.
+    pub fn subject(&self) -> Subject {
+        match &self.held {
+            Held::Task(held) => Subject::Task(held.task.clone()),
+            Held::Conversation(held) => Subject::Model(held.model.clone()),
+        }
+    }
+
+    /// The task's name, or the model's.
+    pub fn name(&self) -> &str {
+        match &self.held {
+            Held::Task(held) => held.task.as_str(),
+            Held::Conversation(held) => &held.model,
         }
     }
 
     /// The bytes to store.
     pub fn to_bytes(&self) -> Vec<u8> {
-        match &self.provisional {
-            None => encode(1, &self.stored(None::<AnswerV1>)),
+        match &self.held {
+            Held::Task(held) => self.task_bytes(held),
+            Held::Conversation(held) => encode(4, &EnvelopeV4::of(self, held)),
+        }
+    }
+
+    fn task_bytes(&self, held: &HeldTask) -> Vec<u8> {
+        match &held.provisional {
+            None => encode(1, &self.stored(held, None::<AnswerV1>)),
             Some(answer) => match (AnswerV1::of(answer), AnswerV2::of(answer)) {
-                (Some(first), _) => encode(1, &self.stored(Some(first))),
-                (None, Some(second)) => encode(2, &self.stored(Some(second))),
-                (None, None) => encode(3, &self.stored(Some(AnswerV3::from(answer)))),
+                (Some(first), _) => encode(1, &self.stored(held, Some(first))),
+                (None, Some(second)) => encode(2, &self.stored(held, Some(second))),
+                (None, None) => encode(3, &self.stored(held, Some(AnswerV3::from(answer)))),
             },
         }
     }
 
-    fn stored<A>(&self, provisional: Option<A>) -> EnvelopeOf<A> {
+    fn stored<A>(&self, held: &HeldTask, provisional: Option<A>) -> EnvelopeOf<A> {
         EnvelopeOf {
-            task: self.task.clone(),
+            task: held.task.clone(),
             class: self.class,
             priority: self.priority,
-            escalate: self.escalate,
-            media_type: self.media_type.clone(),
-            deadline_ms: self.deadline_ms,
+            escalate: held.escalate,
+            media_type: held.media_type.clone(),
+            deadline_ms: held.deadline_ms,
             ttl_ms: self.ttl_ms,
             key: self.key.clone(),
             hops: self.hops,
@@ -119,6 +218,7 @@ impl Envelope {
             Some((1, rest)) => decode::<EnvelopeOf<AnswerV1>>(rest).map(Self::from),
             Some((2, rest)) => decode::<EnvelopeOf<AnswerV2>>(rest).map(Self::from),
             Some((3, rest)) => decode::<EnvelopeOf<AnswerV3>>(rest).map(Self::from),
+            Some((4, rest)) => decode::<EnvelopeV4>(rest).map(Self::from),
             Some((&version, _)) => Err(EnvelopeError::Version(version)),
             None => Err(EnvelopeError::Damaged),
         }
@@ -127,21 +227,45 @@ impl Envelope {
     /// The request, as it was when it was held.
     ///
     /// # Errors
-    /// When the stored media type or key is none that this agent knows.
-    pub fn request(&self, id: RequestId, body: Bytes) -> Result<Request, EnvelopeError> {
-        let media_type = MediaType::from_mime(&self.media_type).ok_or(EnvelopeError::Damaged)?;
+    /// When the stored media type, key or conversation is none that this agent knows.
+    pub fn unpacked(&self, id: RequestId, body: Bytes) -> Result<Unpacked, EnvelopeError> {
         let key = match &self.key {
             Some(text) => Some(IdempotencyKey::parse(text).ok_or(EnvelopeError::Damaged)?),
             None => None,
         };
+        match &self.held {
+            Held::Task(held) => self.request(held, id, body, key).map(Unpacked::Task),
+            Held::Conversation(held) => {
+                let terms = Terms {
+                    class: self.class,
+                    priority: self.priority,
+                    within: Duration::from_millis(held.within_ms),
+                    cost_limit_micros: held.cost_limit_micros,
+                    key,
+                    hops: self.hops,
+                };
+                let inquiry = Inquiry { id, terms, matter: conversation_of(&body)? };
+                Ok(Unpacked::Conversation(Box::new(inquiry), held.model.clone()))
+            }
+        }
+    }
+
+    fn request(
+        &self,
+        held: &HeldTask,
+        id: RequestId,
+        body: Bytes,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Request, EnvelopeError> {
+        let media_type = MediaType::from_mime(&held.media_type).ok_or(EnvelopeError::Damaged)?;
         Ok(Request {
             id,
-            task: self.task.clone(),
+            task: held.task.clone(),
             media: Media::trusted(media_type, body),
             class: self.class,
             priority: self.priority,
-            escalate: self.escalate,
-            deadline_ms: self.deadline_ms,
+            escalate: held.escalate,
+            deadline_ms: held.deadline_ms,
             ttl_ms: self.ttl_ms,
             // The queue knows when it is due.
             not_before_ms: 0,
@@ -151,18 +275,39 @@ impl Envelope {
     }
 }
 
-impl Final {
-    /// The bytes to store.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        match (AnswerV1::of(&self.answer), AnswerV2::of(&self.answer)) {
-            (Some(first), _) => encode(1, &self.stored(first)),
-            (None, Some(second)) => encode(2, &self.stored(second)),
-            (None, None) => encode(3, &self.stored(AnswerV3::from(&self.answer))),
+impl Unpacked {
+    /// The task's name, or the model's.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Task(request) => request.task.as_str(),
+            Self::Conversation(_, model) => model,
         }
     }
 
-    fn stored<A>(&self, answer: A) -> FinalOf<A> {
-        let (task, class, reasons) = (self.task.clone(), self.class, self.reasons.clone());
+    /// Its id.
+    pub fn id(&self) -> RequestId {
+        match self {
+            Self::Task(request) => request.id,
+            Self::Conversation(inquiry, _) => inquiry.id,
+        }
+    }
+}
+
+impl Final {
+    /// The bytes to store.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match &self.subject {
+            Subject::Task(task) => match (AnswerV1::of(&self.answer), AnswerV2::of(&self.answer)) {
+                (Some(first), _) => encode(1, &self.stored(task, first)),
+                (None, Some(second)) => encode(2, &self.stored(task, second)),
+                (None, None) => encode(3, &self.stored(task, AnswerV3::from(&self.answer))),
+            },
+            Subject::Model(model) => encode(4, &FinalV4::of(self, model)),
+        }
+    }
+
+    fn stored<A>(&self, task: &TaskName, answer: A) -> FinalOf<A> {
+        let (task, class, reasons) = (task.clone(), self.class, self.reasons.clone());
         FinalOf { task, class, answer, reasons }
     }
 
@@ -175,6 +320,7 @@ impl Final {
             Some((1, rest)) => decode::<FinalOf<AnswerV1>>(rest).map(Self::from),
             Some((2, rest)) => decode::<FinalOf<AnswerV2>>(rest).map(Self::from),
             Some((3, rest)) => decode::<FinalOf<AnswerV3>>(rest).map(Self::from),
+            Some((4, rest)) => decode::<FinalV4>(rest).map(Self::from),
             Some((&version, _)) => Err(EnvelopeError::Version(version)),
             None => Err(EnvelopeError::Damaged),
         }
@@ -184,16 +330,18 @@ impl Final {
 impl<A: Into<Answer>> From<EnvelopeOf<A>> for Envelope {
     fn from(stored: EnvelopeOf<A>) -> Self {
         Self {
-            task: stored.task,
+            held: Held::Task(Box::new(HeldTask {
+                task: stored.task,
+                escalate: stored.escalate,
+                media_type: stored.media_type,
+                deadline_ms: stored.deadline_ms,
+                provisional: stored.provisional.map(Into::into),
+            })),
             class: stored.class,
             priority: stored.priority,
-            escalate: stored.escalate,
-            media_type: stored.media_type,
-            deadline_ms: stored.deadline_ms,
             ttl_ms: stored.ttl_ms,
             key: stored.key,
             hops: stored.hops,
-            provisional: stored.provisional.map(Into::into),
             reasons: stored.reasons,
         }
     }
@@ -202,7 +350,7 @@ impl<A: Into<Answer>> From<EnvelopeOf<A>> for Envelope {
 impl<A: Into<Answer>> From<FinalOf<A>> for Final {
     fn from(stored: FinalOf<A>) -> Self {
         let FinalOf { task, class, answer, reasons } = stored;
-        Self { task, class, answer: answer.into(), reasons }
+        Self { subject: Subject::Task(task), class, answer: answer.into(), reasons }
     }
 }
 

@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::envelope::{Envelope, EnvelopeError};
+use crate::envelope::{Envelope, EnvelopeError, Unpacked};
+use crate::gateway::held;
 use crate::queue::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, NewEntry, RequestId, State, Summary};
 use crate::service::idempotency;
 
@@ -192,10 +193,14 @@ impl Line {
         if digest(&envelope, &body) != self.sha256 {
             return Err(ExportError::Altered);
         }
-        let request = Envelope::from_bytes(&envelope)?.request(self.id, body.clone())?;
+        let unpacked = Envelope::from_bytes(&envelope)?.unpacked(self.id, body.clone())?;
+        let idempotency = match &unpacked {
+            Unpacked::Task(request) => idempotency(request),
+            Unpacked::Conversation(inquiry, model) => held::idempotency(inquiry, model, &body),
+        };
         Ok(NewEntry {
             id: self.id,
-            idempotency: idempotency(&request),
+            idempotency,
             priority: self.priority,
             accepted_at_ms: now_ms.saturating_sub(self.age_ms),
             not_before_ms: self.due_in_ms.map_or(0, |due| now_ms.saturating_add(due)),

@@ -8,7 +8,7 @@
 //! api (behind access) ──► service ──► engine (workers of each bundle)
 //!            │└─────► escalate ──► destinations
 //!            └──────► queue (one writer thread) ◄── drain ──► escalate
-//! api (what OpenAI's clients ask) ──► gateway ──► escalate, engine
+//! api (what OpenAI's clients ask) ──► gateway ──► escalate, engine, queue
 //! oip (under /v2, and gRPC) ──► engine
 //! results (webhooks, controller) ──► queue, policy, escalate, link
 //! link (MQTT) ◄── health ◄── engine, queue, escalate     (latest values only)
@@ -40,6 +40,7 @@ pub mod inquiry;
 pub mod install;
 pub mod link;
 pub mod listing;
+pub mod message;
 pub mod network;
 pub mod oip;
 pub mod operator;
@@ -57,6 +58,7 @@ pub mod run;
 pub mod service;
 pub mod slot;
 mod stored;
+pub mod subject;
 mod supervise;
 pub mod together;
 pub mod tune;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::Envelope;
 use crate::queue::{Queue, QueueError, Record, RequestId, State, Stats, StoppedQueue, Summary};
+use crate::subject::Subject;
 
 /// At most this many requests are listed.
 pub const MAX_LISTED: usize = 1000;
@@ -68,8 +69,12 @@ pub struct Row {
     pub id: String,
     /// Its state.
     pub state: String,
-    /// Its task; a question mark when its record cannot be read.
-    pub task: String,
+    /// Its task; a question mark when its record cannot be read, nothing where it asks a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The model that it asks by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// Its data class; a question mark when its record cannot be read.
     pub class: String,
     /// 0..=9, 9 is the most urgent.
@@ -192,14 +197,25 @@ fn of_records(stats: &Stats, records: &[Record], now_ms: u64) -> Listing {
     }
 }
 
+/// The task and the model of a request: one of the two; a question mark for a task that cannot be read.
+pub(crate) fn named(envelope: Option<&Envelope>) -> (Option<String>, Option<String>) {
+    match envelope.map(Envelope::subject) {
+        Some(Subject::Task(task)) => (Some(task.to_string()), None),
+        Some(Subject::Model(model)) => (None, Some(model)),
+        None => (Some("?".to_owned()), None),
+    }
+}
+
 fn row(record: &Record, now_ms: u64) -> Row {
     let summary = &record.summary;
     let envelope = Envelope::from_bytes(&record.envelope).ok();
+    let (task, model) = named(envelope.as_ref());
     let unknown = || "?".to_owned();
     Row {
         id: summary.id.to_string(),
         state: summary.state.name().to_owned(),
-        task: envelope.as_ref().map_or_else(unknown, |e| e.task.to_string()),
+        task,
+        model,
         class: envelope.as_ref().map_or_else(unknown, |e| e.class.to_string()),
         priority: summary.priority,
         attempts: summary.attempts,

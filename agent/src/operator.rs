@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::Envelope;
 use crate::export::Line;
+use crate::listing::named;
 use crate::queue::{Accepted, NewEntry, Queue, QueueError, Record, Recorded, RequestId, State};
 
 /// A request that was dropped: what is lost with it.
@@ -17,8 +18,12 @@ pub struct Dropped {
     pub id: RequestId,
     /// The state that it was in.
     pub was: State,
-    /// Its task; a question mark when its record cannot be read.
-    pub task: String,
+    /// Its task; a question mark when its record cannot be read, nothing where it asked a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The model that it asked by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// Its data class; a question mark when its record cannot be read.
     pub class: String,
 }
@@ -56,11 +61,13 @@ pub async fn drop_request(
         return Err(QueueError::Unknown { id });
     }
     let envelope = Envelope::from_bytes(&envelope).ok();
+    let (task, model) = named(envelope.as_ref());
     let unknown = || "?".to_owned();
     Ok(Dropped {
         id,
         was,
-        task: envelope.as_ref().map_or_else(unknown, |e| e.task.to_string()),
+        task,
+        model,
         class: envelope.as_ref().map_or_else(unknown, |e| e.class.to_string()),
     })
 }

@@ -9,6 +9,7 @@ use holdfast_models::{Inference, Outcome as Inferred, Recorded as InferredRecord
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{Class, MAX_CLASSES};
+use crate::message::Message;
 
 /// Longest label of an answer that is put together, in bytes.
 const MAX_LABEL: usize = 120;
@@ -37,6 +38,8 @@ pub enum Outcome {
     Mask(Mask),
     /// A text.
     Text(String),
+    /// What a model said in a conversation.
+    Message(Message),
 }
 
 /// A label and whether it holds.
@@ -299,6 +302,7 @@ fn label_of(outcome: &Outcome) -> String {
         }
         Outcome::Text(text) if text.is_empty() => "no text".to_owned(),
         Outcome::Text(text) => text.clone(),
+        Outcome::Message(message) => message.label(),
         Outcome::Tensors(tensors) if tensors.len() == 1 => "1 tensor".to_owned(),
         Outcome::Tensors(tensors) => format!("{} tensors", tensors.len()),
     };
@@ -320,7 +324,7 @@ fn counted(boxes: &[Thing]) -> String {
 }
 
 /// A text of at most [`MAX_LABEL`] bytes, without control characters.
-fn shortened(text: String) -> String {
+pub(crate) fn shortened(text: String) -> String {
     if text.len() <= MAX_LABEL && !text.chars().any(char::is_control) {
         return text;
     }
@@ -336,6 +340,11 @@ fn shortened(text: String) -> String {
 }
 
 impl Outcome {
+    /// The answer in a few words.
+    pub(crate) fn label(&self) -> String {
+        label_of(self)
+    }
+
     /// Whether another agent's outcome can be believed: names that are names, shares within 0 and 1,
     /// tensors with as many elements as their shapes say.
     pub fn is_sound(&self, is_name: impl Fn(&str) -> bool) -> bool {
@@ -365,6 +374,8 @@ impl Outcome {
                     && mask.runs.iter().all(|(class, _)| is_known(*class))
             }
             Self::Text(text) => text.len() <= MAX_TEXT,
+            // No task is answered with one.
+            Self::Message(_) => false,
             Self::Tensors(tensors) => tensors.iter().all(|tensor| {
                 let count = tensor.shape.iter().try_fold(1u64, |n, dim| n.checked_mul(*dim));
                 is_name(&tensor.name) && count == Some(tensor.data.len() as u64)

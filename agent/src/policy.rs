@@ -215,7 +215,7 @@ mod tests {
                 let receiver = Receiver { name: "mes".into(), zone, address };
                 let reply = Reply {
                     id: RequestId::new(),
-                    task: crate::request::TaskName::parse("t").unwrap(),
+                    subject: crate::subject::Subject::Model("t".to_owned()),
                     class,
                     state: crate::queue::State::Answered,
                     answer: None,

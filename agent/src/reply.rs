@@ -6,18 +6,19 @@
 use serde::Serialize;
 
 use crate::answer::{Answer, Reason};
-use crate::envelope::{Envelope, EnvelopeError, Final};
+use crate::envelope::{Envelope, EnvelopeError, Final, Held};
 use crate::listing::note_of;
 use crate::queue::{Record, RequestId, State, Summary};
 use crate::request::{DataClass, TaskName};
+use crate::subject::Subject;
 
 /// What the caller is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     /// The request.
     pub id: RequestId,
-    /// Its task.
-    pub task: TaskName,
+    /// Its task, or the model that it asks.
+    pub subject: Subject,
     /// Its class.
     pub class: DataClass,
     /// Where it stands.
@@ -38,17 +39,19 @@ pub struct Reply {
 /// When its bytes do not read back.
 pub fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
     let envelope = Envelope::from_bytes(&record.envelope)?;
-    let (answer, reasons) = match &record.answer {
-        Some(bytes) => {
+    let (subject, class) = (envelope.subject(), envelope.class);
+    let (answer, reasons) = match (&record.answer, envelope.held) {
+        (Some(bytes), _) => {
             let stored = Final::from_bytes(bytes)?;
             (Some(stored.answer), stored.reasons)
         }
-        None => (envelope.provisional, envelope.reasons),
+        (None, Held::Task(held)) => (held.provisional, envelope.reasons),
+        (None, Held::Conversation(_)) => (None, envelope.reasons),
     };
     Ok(Reply {
         id: record.summary.id,
-        task: envelope.task,
-        class: envelope.class,
+        subject,
+        class,
         state: record.summary.state,
         answer,
         reasons,
@@ -61,7 +64,10 @@ pub fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
 #[derive(Debug, Serialize)]
 pub struct ReplyBody<'a> {
     id: String,
-    task: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
     state: &'static str,
     class: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,7 +123,8 @@ impl<'a> From<&'a Reply> for ReplyBody<'a> {
         let reasons = reply.reasons.iter();
         Self {
             id: reply.id.to_string(),
-            task: reply.task.as_str(),
+            task: reply.subject.task().map(TaskName::as_str),
+            model: reply.subject.model(),
             state: reply.state.name(),
             class: reply.class.as_str(),
             answer: reply.answer.as_ref(),

@@ -400,6 +400,7 @@ async fn hold_task(parts: Arc<Parts>, stop: CancellationToken) {
         escalator: service.escalator.clone(),
         destinations: service.destinations.clone(),
         balancing: service.balancing.clone(),
+        routes: config.routes.clone().into(),
         policy: service.policy.clone(),
         clock: service.clock.clone(),
         max_attempts: config.max_attempts,

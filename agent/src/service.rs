@@ -19,7 +19,7 @@ use crate::balance::Balancing;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::engine::{Engine, EngineError, Terms};
-use crate::envelope::{Envelope, EnvelopeError, Final};
+use crate::envelope::{Envelope, EnvelopeError, Final, Held};
 use crate::escalate::{Escalator, FirstByte, Next as SendNext, SendError, in_turn};
 use crate::policy::{Cleared, Policy};
 use crate::pressure::Pressure;
@@ -30,6 +30,7 @@ use crate::reply::{Reply, reply_of};
 use crate::request::{Escalate, Request, TaskName};
 use crate::route::{self, Above, Local, Next, Question, Start};
 use crate::slot::Slot;
+use crate::subject::Subject;
 use crate::together::Together;
 
 /// Who waits for a request looks at it at most this often.
@@ -68,9 +69,17 @@ pub struct Service {
 /// caller has it at once, and whoever asks later gets the answer from above.
 fn take_oversized(envelope: &mut Envelope) -> Option<Answer> {
     let may_be_large = |answer: &&Answer| answer.outcome.is_some() || answer.recorded.is_some();
-    envelope.provisional.as_ref().filter(may_be_large)?;
+    let Held::Task(held) = &envelope.held else { return None };
+    held.provisional.as_ref().filter(may_be_large)?;
     let is_oversized = envelope.to_bytes().len() > MAX_ENVELOPE_BYTES;
-    is_oversized.then(|| envelope.provisional.take()).flatten()
+    is_oversized.then(|| take_provisional(envelope)).flatten()
+}
+
+fn take_provisional(envelope: &mut Envelope) -> Option<Answer> {
+    match &mut envelope.held {
+        Held::Task(held) => held.provisional.take(),
+        Held::Conversation(_) => None,
+    }
 }
 
 /// What is known of a request while it is on its way.
@@ -146,7 +155,7 @@ impl Service {
             None => None,
         };
         let stored = record.and_then(|record| Envelope::from_bytes(&record.envelope).ok());
-        let before = stored.map(|envelope| Asked::of_stored(&envelope));
+        let before = stored.and_then(|envelope| Asked::of_stored(&envelope));
         let before = before.or_else(|| self.together.asked(&key));
         let differs = before.map(|before| asked.difference(&before));
         AskError::Conflict { key, id, differs }
@@ -319,8 +328,8 @@ impl Service {
     ) -> Result<Reply, AskError> {
         let Journey { request, name, reasons, .. } = journey;
         self.count(&request.task, outcome);
-        let (task, class) = (request.task.clone(), request.class);
-        let mut stored = Final { task: task.clone(), class, answer, reasons };
+        let (subject, class) = (Subject::Task(request.task.clone()), request.class);
+        let mut stored = Final { subject, class, answer, reasons };
         if name.is_some() {
             match self.keep(request, name, &stored).await {
                 Ok(Accepted::New) => {}
@@ -333,9 +342,9 @@ impl Service {
                 }
             }
         }
-        let Final { answer, reasons, .. } = stored;
-        let (id, state) = (request.id, State::Answered);
-        Ok(Reply { id, task, class, state, answer: Some(answer), reasons, note: None, kept: None })
+        let Final { subject, answer, reasons, .. } = stored;
+        let (id, state, answer) = (request.id, State::Answered, Some(answer));
+        Ok(Reply { id, subject, class, state, answer, reasons, note: None, kept: None })
     }
 
     /// Keeps a final answer under the request's key.
@@ -387,8 +396,8 @@ impl Service {
         let mut envelope = Envelope::of(request, provisional, reasons);
         let unheld = take_oversized(&mut envelope);
         let entry = self.entry(request, name.clone(), &envelope, request.media.bytes().clone());
-        let Envelope { provisional, mut reasons, .. } = envelope;
-        let provisional = provisional.or(unheld);
+        let provisional = take_provisional(&mut envelope).or(unheld);
+        let mut reasons = envelope.reasons;
         let accepted = match self.queue.open() {
             Ok(queue) => queue.accept(entry).await.map_err(AskError::from),
             Err(error) => Err(error),
@@ -418,10 +427,10 @@ impl Service {
                 return self.finish(journey, answer, "local").await;
             }
         }
-        let (id, task, class) = (request.id, request.task.clone(), request.class);
+        let (id, class) = (request.id, request.class);
         Ok(Reply {
             id,
-            task,
+            subject: Subject::Task(request.task.clone()),
             class,
             state: State::Held,
             answer: provisional,

@@ -304,6 +304,38 @@ async function responses() {
   check("parsed", parsed.output_parsed.label, "cracked");
 }
 
+/** A response in the background when it has come to its end. */
+async function settled(response) {
+  for (let tries = 0; tries < 600; tries += 1) {
+    if (!["queued", "in_progress"].includes(response.status)) return response;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    response = await client.responses.retrieve(response.id);
+  }
+  throw new Error(`${response.id} is not over`);
+}
+
+async function background() {
+  const create = (more, options) => client.responses.create({ model: "near", background: true, ...more }, options);
+  const answer = await create({ input: "hello", metadata: { mine: "1" } });
+  check("queued", [answer.status, answer.background, answer.metadata], ["queued", true, { mine: "1" }]);
+  const done = await settled(answer);
+  check("completed", [done.id, done.status, done.output_text], [answer.id, "completed", "openai says hello"]);
+  check("tokens", [done.usage.input_tokens, done.usage.output_tokens], [120, 9]);
+  const tool = { type: "function", strict: true, ...TOOL };
+  const call = (await settled(await create({ input: "weather in Bonn?", tools: [tool] }))).output.at(-1);
+  check("call", [call.type, call.name, JSON.parse(call.arguments)], ["function_call", "weather", { city: "Bonn" }]);
+  const failed = await settled(await create({ input: "fail safety" }));
+  check("failed", [failed.status, failed.error.code], ["failed", "server_error"]);
+  const waits = await create({ model: "down", input: "hello" });
+  check("cancelled", (await client.responses.cancel(waits.id)).status, "cancelled");
+  check("still", (await client.responses.retrieve(waits.id)).status, "cancelled");
+  await client.responses.delete(waits.id);
+  await raises("gone", OpenAI.NotFoundError, "unknown_response", () => client.responses.retrieve(waits.id));
+  await raises("class", OpenAI.PermissionDeniedError, "class_forbids", () => create({ input: "x" }, { headers: KEPT }));
+  for (const more of [{ store: false }, { stream: true }])
+    await raises("refused", OpenAI.BadRequestError, "unsupported_value", () => create({ input: "x", ...more }));
+}
+
 async function embeddings() {
   // The client asks for base64 where nobody says otherwise, and takes it apart itself.
   const answer = await client.embeddings.create({ model: "near", input: ["a part", "another part"] });
@@ -453,7 +485,7 @@ async function tokens() {
 }
 
 const PARTS = {
-  completions, tools, streams, together, legacy, responses, embeddings, transcriptions, models, errors, tokens,
+  completions, tools, streams, together, legacy, responses, background, embeddings, transcriptions, models, errors, tokens,
 };
 for (const part of asked) {
   await PARTS[part]();

@@ -13,6 +13,7 @@ import base64
 import json
 import os
 import sys
+import time
 
 import openai
 from openai import AsyncOpenAI, OpenAI
@@ -197,6 +198,46 @@ def responses():
     check("schema", json.loads(answer.output_text)["label"], "cracked")
 
 
+def background():
+    create = client.responses.create
+    answer = create(model="near", input="hello", background=True, metadata={"mine": "1"})
+    check("queued", (answer.status, answer.background, answer.output), ("queued", True, []))
+    check("its pairs", answer.metadata, {"mine": "1"})
+    done = settled(answer)
+    check("completed", (done.id, done.status, done.output_text), (answer.id, "completed", "openai says hello"))
+    check("its time", done.created_at, answer.created_at)
+    check("tokens", (done.usage.input_tokens, done.usage.output_tokens), (120, 9))
+    tool = {"type": "function", "strict": True, **TOOL}
+    call = settled(create(model="near", input="weather in Bonn?", tools=[tool], background=True)).output[-1]
+    check("call", (call.type, call.name, json.loads(call.arguments)), ("function_call", "weather", {"city": "Bonn"}))
+    failed = settled(create(model="near", input="fail bad request", background=True))
+    check("failed", (failed.status, failed.error.code), ("failed", "server_error"))
+    waits = create(model="down", input="hello", background=True)
+    check("waits", waits.status, "queued")
+    check("cancelled", client.responses.cancel(waits.id).status, "cancelled")
+    check("still", client.responses.retrieve(waits.id).status, "cancelled")
+    check("deleted", client.responses.delete(waits.id), None)
+    kind, code = openai.NotFoundError, "unknown_response"
+    raises("gone", kind, code, lambda: client.responses.retrieve(waits.id))
+    raises("no such", kind, code, lambda: client.responses.cancel("resp_1"))
+    raises("nobody", openai.NotFoundError, "model_not_found", lambda: create(model="nobody", input="x", background=True))
+    kept = {"Holdfast-Class": "restricted"}
+    denied = openai.PermissionDeniedError
+    raises("class", denied, "class_forbids", lambda: create(model="near", input="x", background=True, extra_headers=kept))
+    for what, more in [("not kept", {"store": False}), ("streamed", {"stream": True})]:
+        raises(what, openai.BadRequestError, "unsupported_value", lambda: create(model="near", input="x", background=True, **more))
+
+
+def settled(response):
+    """A response in the background when it has come to its end."""
+    for _ in range(600):
+        if response.status not in ("queued", "in_progress"):
+            return response
+        time.sleep(0.05)
+        response = client.responses.retrieve(response.id)
+    raise AssertionError(f"{response} is not over")
+
+
 def embeddings():
     texts = ["a part", "another part"]
     answer = client.embeddings.create(model="near", input=texts)
@@ -304,8 +345,8 @@ def tokens():
     check("what it may ask", [model.id for model in near.models.list()], ["near"])
     raises("not to be seen", openai.NotFoundError, "model_not_found", lambda: near.models.retrieve("other"))
     twice = client.with_options(api_key=keys["twice"])
-    for time in [1, 2]:
-        check(f"{time} of 2", create(twice, "near", internal).choices[0].message.content, "openai says hello")
+    for turn in [1, 2]:
+        check(f"{turn} of 2", create(twice, "near", internal).choices[0].message.content, "openai says hello")
     error = thrown("too often", openai.RateLimitError, lambda: create(twice, "near", internal))
     check("its code", error.code, "rate_limit_exceeded")
     check("wait", 1 <= int(error.response.headers["retry-after"]) <= 31, True)

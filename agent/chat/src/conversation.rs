@@ -1,15 +1,18 @@
 //! Owns the one form of a conversation and of the answer to it, that every protocol is made from.
 //!
 //! **Invariant:** nothing here is a provider's word; tokens are counted in one way: those that were
-//! read from a cache are a part of those in, those of reasoning a part of those out.
+//! read from a cache are a part of those in, those of reasoning a part of those out. These are stored
+//! where a conversation is held: what is released stays as it is, and enums grow at the end only.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::media::{Audio, Image};
+use crate::written;
 
 /// What a model is asked.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Conversation {
     /// What the model is and does.
     pub system: Option<String>,
@@ -44,7 +47,7 @@ impl Conversation {
 }
 
 /// One turn.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Turn {
     /// The asker's.
     User(Vec<Part>),
@@ -55,7 +58,7 @@ pub enum Turn {
 }
 
 /// A part of what is asked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Part {
     /// Who speaks, of several: the first part of a turn. 1 to 64 characters.
     Speaker(String),
@@ -68,7 +71,7 @@ pub enum Part {
 }
 
 /// How closely a picture is to be looked at, from the coarsest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Detail {
     /// For few tokens.
     Low,
@@ -92,7 +95,7 @@ impl Detail {
 }
 
 /// A part of what a model says, in the order in which it says them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Said {
     /// Words.
     Text(String),
@@ -110,20 +113,21 @@ pub enum Said {
 }
 
 /// A tool that is to be called.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// Tells the call from others.
     pub id: String,
     /// The tool's name.
     pub name: String,
     /// An object; a text where the model wrote something that is not JSON.
+    #[serde(with = "written")]
     pub arguments: Value,
     /// The provider's seal on the call, without which it does not take it back.
     pub signature: Option<String>,
 }
 
 /// What a tool returned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolResult {
     /// The call's.
     pub id: String,
@@ -136,20 +140,21 @@ pub struct ToolResult {
 }
 
 /// A tool that the model may call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
     /// 1 to 64 of letters, digits, `_` and `-`.
     pub name: String,
     /// What it is for.
     pub description: String,
     /// JSON schema of its arguments, an object.
+    #[serde(with = "written")]
     pub parameters: Value,
     /// Whether the provider is to hold the model to the schema.
     pub strict: bool,
 }
 
 /// Whether a tool has to be called.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ToolChoice {
     /// As the model likes.
     #[default]
@@ -163,7 +168,7 @@ pub enum ToolChoice {
 }
 
 /// The form of an answer.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub enum Output {
     /// Words.
     #[default]
@@ -173,12 +178,13 @@ pub enum Output {
         /// What the schema is called: 1 to 64 of letters, digits, `_` and `-`.
         name: String,
         /// The JSON schema, an object.
+        #[serde(with = "written")]
         schema: Value,
     },
 }
 
 /// How much a model thinks before it answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Thinking {
     /// How much; what is not set is the provider's affair.
     pub effort: Option<Effort>,
@@ -187,7 +193,7 @@ pub struct Thinking {
 }
 
 /// How much a model thinks, from the least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Effort {
     /// Not at all.
     None,
@@ -219,7 +225,7 @@ impl Effort {
 }
 
 /// How many words a model makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verbosity {
     /// Few.
     Low,
@@ -241,7 +247,7 @@ pub(crate) fn word<T: Copy + PartialEq>(named: &[(&'static str, T)], value: T) -
 }
 
 /// How words are chosen; what is not set is the provider's affair.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Sampling {
     /// `0.0..=2.0`; some take no more than 1.
     pub temperature: Option<f32>,
@@ -258,7 +264,7 @@ pub struct Sampling {
 }
 
 /// What a model answered.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The model, as the provider calls it; empty where it does not say.
     pub model: String,
@@ -283,7 +289,7 @@ impl Answer {
 }
 
 /// Why an answer ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stop {
     /// It was complete, or came to a stop sequence.
     End,
@@ -300,7 +306,7 @@ pub enum Stop {
 }
 
 /// Tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Of all that was asked.
     pub input: u64,

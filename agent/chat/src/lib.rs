@@ -41,6 +41,7 @@ mod thinking;
 mod unfit;
 mod vectors;
 mod wait;
+mod written;
 
 pub use self::conversation::{
     Answer, Conversation, Detail, Effort, Output, Part, Said, Sampling, Stop, Thinking, Tool,

@@ -2,8 +2,10 @@
 //!
 //! **Invariant:** a kind is told by its name alone; nothing here looks into the bytes.
 
-/// A kind of picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// A kind of picture. Stored: it grows at the end only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Image {
     /// `image/jpeg`
     Jpeg,
@@ -32,8 +34,8 @@ impl Image {
     }
 }
 
-/// A kind of recording.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A kind of recording. Stored: it grows at the end only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Audio {
     /// `audio/wav`
     Wav,

@@ -398,7 +398,7 @@ async fn check_own(api: &Api, caller: &Caller, id: RequestId, text: &str) -> Res
         return Ok(());
     }
     let reply = api.service.look_up(id, Duration::ZERO).await?;
-    let is_own = reply.is_some_and(|reply| caller.may_ask(reply.task.as_str()).is_ok());
+    let is_own = reply.is_some_and(|reply| caller.may_ask(reply.subject.name()).is_ok());
     if is_own { Ok(()) } else { Err(unknown_request(text)) }
 }
 

@@ -10,6 +10,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use super::problem::Problem;
+use crate::gateway::held::Times;
 use crate::inquiry;
 use crate::request::{DataClass, Escalate, IdempotencyKey, Priority};
 
@@ -65,6 +66,8 @@ impl Terms {
 
 /// The longest that anybody waits, and who says nothing, in milliseconds.
 const LONGEST_MS: u64 = 600_000;
+/// The longest that anything is held, in milliseconds: a year.
+const LONGEST_SPAN_MS: u64 = 31_536_000_000;
 
 /// Every header of ours that a request of a task may have.
 const HEADERS: [&str; 7] = [
@@ -76,25 +79,33 @@ const HEADERS: [&str; 7] = [
     "holdfast-escalate",
     "holdfast-hops",
 ];
-/// Those that an inquiry may have.
-const HEADERS_OF_INQUIRY: [&str; 5] = [
+/// Those that an inquiry may have; the last two where it is held.
+const HEADERS_OF_INQUIRY: [&str; 7] = [
     "holdfast-class",
     "holdfast-priority",
     "holdfast-deadline-ms",
     "holdfast-cost-limit-micros",
     "holdfast-hops",
+    "holdfast-ttl-ms",
+    "holdfast-not-before-ms",
 ];
 /// The same, in the metadata of one.
-const METADATA: [&str; 5] = [
+const METADATA: [&str; 7] = [
     "holdfast_class",
     "holdfast_priority",
     "holdfast_deadline_ms",
     "holdfast_cost_limit_micros",
     "holdfast_idempotency_key",
+    "holdfast_ttl_ms",
+    "holdfast_not_before_ms",
 ];
+/// How many of these are for what is held alone.
+const OF_HELD: usize = 2;
 const CLASSES: &str = "one of public, internal, confidential, restricted";
 const PRIORITIES: &str = "0..=9";
 const DEADLINES: &str = "1..=600000";
+const SPANS: &str = "1..=31536000000";
+const STARTS: &str = "0..=31536000000, a span and no date";
 const KEYS: &str = "1 to 200 visible ASCII characters";
 /// A million of the operator's currency, in millionths.
 const MOST_MICROS: u64 = 1_000_000_000_000;
@@ -121,17 +132,14 @@ pub(super) fn read(headers: &HeaderMap, query: &TermsQuery) -> Result<Terms, Pro
             DEADLINES,
             |text| number(text, 1, LONGEST_MS),
         )?,
-        ttl_ms: given.term(
-            "holdfast-ttl-ms",
-            ("ttl_ms", &query.ttl_ms),
-            "1..=31536000000",
-            |text| number(text, 1, 31_536_000_000),
-        )?,
+        ttl_ms: given.term("holdfast-ttl-ms", ("ttl_ms", &query.ttl_ms), SPANS, |text| {
+            number(text, 1, LONGEST_SPAN_MS)
+        })?,
         not_before_ms: given.term(
             "holdfast-not-before-ms",
             ("not_before_ms", &query.not_before_ms),
-            "0..=31536000000, a span and no date",
-            |text| number(text, 0, 31_536_000_000),
+            STARTS,
+            |text| number(text, 0, LONGEST_SPAN_MS),
         )?,
         escalate: given.term(
             "holdfast-escalate",
@@ -154,13 +162,55 @@ pub(super) fn of_inquiry(
     metadata: &BTreeMap<String, String>,
     default_class: DataClass,
 ) -> Result<inquiry::Terms, Problem> {
+    let (headers_known, _) = HEADERS_OF_INQUIRY.split_at(HEADERS_OF_INQUIRY.len() - OF_HELD);
+    let (metadata_known, _) = METADATA.split_at(METADATA.len() - OF_HELD);
+    check_names(headers, headers_known)?;
+    check_metadata(metadata, metadata_known)?;
+    terms_of(headers, metadata, default_class)
+}
+
+/// Reads the terms of an inquiry that is held, as [`of_inquiry`]; [`held_times`] has the rest.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn of_held(
+    headers: &HeaderMap,
+    metadata: &BTreeMap<String, String>,
+    default_class: DataClass,
+) -> Result<inquiry::Terms, Problem> {
     check_names(headers, &HEADERS_OF_INQUIRY)?;
-    let is_foreign =
-        |name: &&String| name.starts_with("holdfast") && !METADATA.contains(&name.as_str());
-    if let Some(name) = metadata.keys().find(is_foreign) {
-        let (shown, known) = (name.chars().take(64).collect::<String>(), METADATA.join(", "));
-        return Err(Problem::bad_term(format!("metadata {shown} is not known; known: {known}")));
-    }
+    check_metadata(metadata, &METADATA)?;
+    terms_of(headers, metadata, default_class)
+}
+
+/// Reads how long an inquiry is held.
+///
+/// # Errors
+/// As [`read`], and when nobody would want the answer any more by the time that it may be asked for.
+pub(super) fn held_times(
+    headers: &HeaderMap,
+    metadata: &BTreeMap<String, String>,
+    default_ttl_ms: u64,
+) -> Result<Times, Problem> {
+    let given = Given { headers, place: |name| format!("metadata.holdfast_{name}") };
+    let told = |name: &str| metadata.get(&format!("holdfast_{name}")).cloned();
+    let (ttl, start) = (told("ttl_ms"), told("not_before_ms"));
+    let ttl_ms = given.term("holdfast-ttl-ms", ("ttl_ms", &ttl), SPANS, |text| {
+        number(text, 1, LONGEST_SPAN_MS)
+    })?;
+    let start = ("not_before_ms", &start);
+    let not_before_ms = given
+        .term("holdfast-not-before-ms", start, STARTS, |text| number(text, 0, LONGEST_SPAN_MS))?;
+    let terms = Terms { ttl_ms, not_before_ms, ..Terms::default() };
+    let (ttl_ms, not_before_ms) = terms.times(default_ttl_ms)?;
+    Ok(Times { ttl_ms, not_before_ms })
+}
+
+fn terms_of(
+    headers: &HeaderMap,
+    metadata: &BTreeMap<String, String>,
+    default_class: DataClass,
+) -> Result<inquiry::Terms, Problem> {
     let given = Given { headers, place: |name| format!("metadata.holdfast_{name}") };
     let told = |name: &'static str| (name, metadata.get(&format!("holdfast_{name}")).cloned());
     let [class, urgency, deadline, cost, key] =
@@ -188,6 +238,19 @@ pub(super) fn of_inquiry(
         key,
         hops: given.hops()?,
     })
+}
+
+/// The same for names in metadata.
+fn check_metadata(metadata: &BTreeMap<String, String>, known: &[&str]) -> Result<(), Problem> {
+    let is_foreign =
+        |name: &&String| name.starts_with("holdfast") && !known.contains(&name.as_str());
+    match metadata.keys().find(is_foreign) {
+        None => Ok(()),
+        Some(name) => {
+            let (shown, known) = (name.chars().take(64).collect::<String>(), known.join(", "));
+            Err(Problem::bad_term(format!("metadata {shown} is not known; known: {known}")))
+        }
+    }
 }
 
 /// A mistyped class must not be taken for none.
@@ -350,6 +413,34 @@ mod tests {
             told(&[("holdfast_cost_limit_micros", "-1")]),
         ] {
             assert!(of_inquiry(&headers, &metadata, DataClass::Public).is_err(), "{metadata:?}");
+        }
+    }
+
+    #[test]
+    fn how_long_it_is_held_is_said_of_what_is_held_alone() {
+        let told = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        for (case, in_headers, in_metadata, want) in [
+            ("nothing", &[][..], told(&[]), Some((9, 0))),
+            ("a header", &[("holdfast-ttl-ms", "5")], told(&[]), Some((5, 0))),
+            (
+                "both",
+                &[("holdfast-not-before-ms", "3")],
+                told(&[("holdfast_ttl_ms", "4")]),
+                Some((4, 3)),
+            ),
+            ("too late", &[("holdfast-not-before-ms", "9")], told(&[]), None),
+            ("no span", &[], told(&[("holdfast_not_before_ms", "soon")]), None),
+            ("two of them", &[("holdfast-ttl-ms", "5")], told(&[("holdfast_ttl_ms", "4")]), None),
+        ] {
+            let headers = headers(in_headers);
+            let times = held_times(&headers, &in_metadata, 9).ok();
+            let want = want.map(|(ttl_ms, not_before_ms)| Times { ttl_ms, not_before_ms });
+            assert_eq!(times, want, "{case}");
+            assert!(of_held(&headers, &in_metadata, DataClass::Public).is_ok(), "{case}");
+            let is_asked_now = of_inquiry(&headers, &in_metadata, DataClass::Public).is_ok();
+            assert_eq!(is_asked_now, case == "nothing", "{case}");
         }
     }
 

@@ -5,19 +5,23 @@
 
 use std::time::Duration;
 
+use holdfast_chat as chat;
 use tokio::time::Instant;
 
 use super::lanes::Place;
-use super::outcome::{Outcome, settle};
+use super::outcome::{Outcome as Becomes, settle};
 use super::pace::Event;
 use super::plan::{Way, choose, share};
 use super::{DISK_WAIT, Worker};
-use crate::answer::{Answer, Reason};
-use crate::envelope::{Envelope, EnvelopeError, Final};
-use crate::escalate::{Fault, Next, SendError, jitter, link};
+use crate::answer::{Answer, Reason, millis};
+use crate::destination::Destination;
+use crate::envelope::{Envelope, EnvelopeError, Final, Held, Unpacked};
+use crate::escalate::{Fault, Next, SendError, Told, Turn, jitter, link};
+use crate::gateway::plan::meant;
+use crate::outcome::Outcome;
 use crate::policy::Denied;
 use crate::queue::{Lease, QueueError, RequestId};
-use crate::request::{Escalate, Request};
+use crate::request::Escalate;
 
 /// The first wait after a counted attempt; it doubles with every one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -58,13 +62,12 @@ impl Worker {
     /// Who may be asked the request `id` now.
     pub(super) fn candidates(&self, id: RequestId, envelope: &Envelope) -> Candidates {
         let mut reasons = envelope.reasons.clone();
-        if envelope.escalate == Escalate::Never {
+        if matches!(&envelope.held, Held::Task(held) if held.escalate == Escalate::Never) {
             reasons.push(Reason::CallerForbade);
             return Candidates { indexes: Vec::new(), reasons, is_served: true };
         }
         let (mut indexes, mut is_served) = (Vec::new(), false);
-        let serving = self.drain.destinations.iter().enumerate();
-        for (index, each) in serving.filter(|(_, each)| each.serves(&envelope.task)) {
+        for (index, each) in self.serving(&envelope.held) {
             is_served = true;
             let destination = each.name.clone();
             if !self.drain.policy.allows(envelope.class, each.zone) {
@@ -79,30 +82,47 @@ impl Worker {
         Candidates { indexes, reasons, is_served }
     }
 
+    /// The destinations that are configured for it, with their places among all.
+    fn serving(&self, held: &Held) -> Vec<(usize, &Destination)> {
+        let all = self.drain.destinations.iter().enumerate();
+        match held {
+            Held::Task(held) => all.filter(|(_, each)| each.serves(&held.task)).collect(),
+            Held::Conversation(held) => {
+                let (found, _) = meant(&held.model, &self.drain.destinations, &self.drain.routes);
+                let place = |each: &Destination| all.clone().find(|(_, of)| of.name == each.name);
+                found.into_iter().filter_map(place).collect()
+            }
+        }
+    }
+
     /// Asks one destination after the other, beginning with the one that there is a place at.
     pub(super) async fn attempt(
         &self,
         lease: &Lease,
         envelope: Envelope,
         mut place: Place<'_>,
-    ) -> Outcome {
-        let mut request = match unpack(lease, &envelope).await {
-            Ok(request) => request,
+    ) -> Becomes {
+        let mut asked = match unpack(lease, &envelope).await {
+            Ok(asked) => asked,
             Err(outcome) => return outcome,
         };
         let (mut tried, mut failed, mut later) = (Vec::new(), None, None);
         loop {
-            if let Some(expires_at_ms) = lease.expires_at_ms() {
+            let now_ms = self.drain.clock.now_ms();
+            let left_ms = lease.expires_at_ms().map(|at| at.saturating_sub(now_ms));
+            if left_ms == Some(0) {
+                return Becomes::Expired;
+            }
+            if let (Unpacked::Task(request), Some(left_ms)) = (&mut asked, left_ms) {
                 // What is left of its time is what the next agent may keep it for.
-                request.ttl_ms = expires_at_ms.saturating_sub(self.drain.clock.now_ms());
-                if request.ttl_ms == 0 {
-                    return Outcome::Expired;
-                }
+                request.ttl_ms = left_ms;
             }
             let index = place.index();
             tried.push(index);
-            match self.ask(&request, place).await {
-                Word::Answered(answer) => return self.answered(envelope, &request, index, *answer),
+            match self.ask(&asked, left_ms, place).await {
+                Word::Answered(answer) => {
+                    return self.answered(&envelope, asked.id(), index, *answer);
+                }
                 Word::Never | Word::Standing => {}
                 Word::Failed(why) => failed = Some(why),
                 Word::Later { after, why } => later = Some((after, why)),
@@ -115,15 +135,15 @@ impl Worker {
         let attempts = lease.attempts();
         match (failed, later) {
             (Some(why), _) if attempts.saturating_add(1) >= self.drain.max_attempts => {
-                Outcome::SetAside { why }
+                Becomes::SetAside { why }
             }
-            (Some(why), _) => Outcome::Retry { after: wait_after(attempts, jitter()), why },
-            (None, Some((after, why))) => Outcome::PutOff { after, why },
+            (Some(why), _) => Becomes::Retry { after: wait_after(attempts, jitter()), why },
+            (None, Some((after, why))) => Becomes::PutOff { after, why },
             (None, None) => {
-                let candidates = self.candidates(request.id, &envelope);
+                let candidates = self.candidates(asked.id(), &envelope);
                 match candidates.indexes.is_empty() {
                     true => settle(envelope, candidates.reasons),
-                    false => Outcome::GiveBack,
+                    false => Becomes::GiveBack,
                 }
             }
         }
@@ -131,18 +151,19 @@ impl Worker {
 
     fn answered(
         &self,
-        envelope: Envelope,
-        request: &Request,
+        envelope: &Envelope,
+        id: RequestId,
         index: usize,
         answer: Answer,
-    ) -> Outcome {
-        let mut reasons = self.candidates(request.id, &envelope).reasons;
+    ) -> Becomes {
+        let mut reasons = self.candidates(id, envelope).reasons;
         if let Some(destination) = self.drain.destinations.get(index) {
             let (destination, zone) = (destination.name.clone(), destination.zone);
             reasons.push(Reason::Escalated { destination, zone });
         }
-        let stored = Final { task: envelope.task, class: envelope.class, answer, reasons };
-        Outcome::Answer(Box::new(stored))
+        let (subject, class) = (envelope.subject(), envelope.class);
+        let stored = Final { subject, class, answer, reasons };
+        Becomes::Answer(Box::new(stored))
     }
 
     /// A place at a destination that was not tried yet.
@@ -150,29 +171,28 @@ impl Worker {
         let share = share(lease.priority());
         let mut candidates = self.candidates(lease.id(), envelope).indexes;
         candidates.retain(|index| !tried.contains(index));
-        let task = &envelope.task;
-        let candidates = self.in_order(&candidates, task);
-        match choose(&self.standings(&candidates, Some(task), share), share) {
+        let asked = envelope.name();
+        let candidates = self.in_order(&candidates, envelope);
+        match choose(&self.standings(&candidates, Some(asked), share), share) {
             Way::Go(index) => {
-                self.lanes.take(&self.drain.escalator, index, (task, share), lease.body_len())
+                self.lanes.take(&self.drain.escalator, index, (asked, share), lease.body_len())
             }
             Way::Wait(_) | Way::Budget(_) => None,
         }
     }
 
-    async fn ask(&self, request: &Request, mut place: Place<'_>) -> Word {
+    async fn ask(&self, asked: &Unpacked, left_ms: Option<u64>, mut place: Place<'_>) -> Word {
         let index = place.index();
         let (Some(destination), Some(turn)) = (self.drain.destinations.get(index), place.turn())
         else {
             return Word::Never;
         };
-        let cleared = match self.drain.policy.clear(request, destination) {
-            Ok(cleared) => cleared,
-            Err(Denied { .. }) => return Word::Never,
-        };
-        let within = destination.timeout.min(Duration::from_millis(request.ttl_ms));
+        let left = left_ms.map_or(Duration::MAX, Duration::from_millis);
+        let within = destination.timeout.min(left);
         let begun = Instant::now().into_std();
-        let result = self.drain.escalator.send_in(turn, cleared, within).await;
+        let Ok(result) = self.send(asked, destination, (turn, within)).await else {
+            return Word::Never;
+        };
         drop(place);
         let error = match result {
             Ok(answer) => {
@@ -184,12 +204,12 @@ impl Worker {
         match error.next() {
             Next::NotHere => {
                 self.lanes.note(index, Event::Answered);
-                self.memory.refuse(request.id, &destination.name, error.to_string());
+                self.memory.refuse(asked.id(), &destination.name, error.to_string());
                 Word::Never
             }
             Next::AwaitLink => Word::Standing,
-            Next::Retry => self.failed(request, index, begun, &error).await,
-            Next::Later { after } => self.later(request.id, index, begun, &error, after),
+            Next::Retry => self.failed(asked, index, begun, &error).await,
+            Next::Later { after } => self.later(asked.id(), index, begun, &error, after),
             // The pause says when.
             Next::AwaitOperator { .. } if !is_of_this_disk(&error) => Word::Standing,
             Next::AwaitOperator { after } | Next::AwaitBudget { after } => {
@@ -198,15 +218,37 @@ impl Worker {
         }
     }
 
+    /// Sends it, if the policy lets it go there now.
+    async fn send(
+        &self,
+        asked: &Unpacked,
+        destination: &Destination,
+        (turn, within): (Turn, Duration),
+    ) -> Result<Result<Answer, SendError>, Denied> {
+        let (policy, escalator) = (&self.drain.policy, &self.drain.escalator);
+        match asked {
+            Unpacked::Task(request) => {
+                let cleared = policy.clear(request, destination)?;
+                Ok(escalator.send_in(turn, cleared, within).await)
+            }
+            Unpacked::Conversation(inquiry, _) => {
+                let cleared = policy.clear(&**inquiry, destination)?;
+                let (began, within) = (Instant::now(), within.min(inquiry.terms.within));
+                let told = escalator.converse_in(turn, cleared, within).await;
+                Ok(told.map(|told| answer_of(told, destination, began.elapsed())))
+            }
+        }
+    }
+
     /// Whether the request, the destination or the link is to blame.
     async fn failed(
         &self,
-        request: &Request,
+        asked: &Unpacked,
         index: usize,
         begun: std::time::Instant,
         error: &SendError,
     ) -> Word {
-        let (id, task) = (request.id, &request.task);
+        let (id, name) = (asked.id(), asked.name());
         let Some(destination) = self.drain.destinations.get(index) else { return Word::Never };
         // What is no answer may come from a captive portal.
         let is_silent = matches!(
@@ -221,7 +263,7 @@ impl Worker {
         let why = error.to_string();
         let failure = self.memory.failed(id, index, self.lanes.answers(index));
         self.lanes.note(index, Event::Failed { begun });
-        let is_ailing = self.drain.escalator.is_failing(&destination.name, task);
+        let is_ailing = self.drain.escalator.is_failing(&destination.name, name);
         // A destination that answers others between two failures on a request is not to blame.
         if is_ailing && !failure.has_answered {
             let after = wait_after(failure.in_a_row.saturating_add(SPARED), jitter());
@@ -256,15 +298,35 @@ impl Worker {
 }
 
 /// Reads the request back, or says what becomes of a record that does not read back.
-async fn unpack(lease: &Lease, envelope: &Envelope) -> Result<Request, Outcome> {
-    let unreadable = |error: EnvelopeError| Outcome::Fail(error.to_string());
+async fn unpack(lease: &Lease, envelope: &Envelope) -> Result<Unpacked, Becomes> {
+    let unreadable = |error: EnvelopeError| Becomes::Fail(error.to_string());
     let body = lease.body().await.map_err(|error| match error {
-        QueueError::Damaged { .. } => Outcome::Fail(error.to_string()),
+        QueueError::Damaged { .. } => Becomes::Fail(error.to_string()),
         // It came to its end meanwhile.
-        QueueError::Unknown { .. } => Outcome::GiveBack,
-        error => Outcome::PutOff { after: DISK_WAIT, why: error.to_string() },
+        QueueError::Unknown { .. } => Becomes::GiveBack,
+        error => Becomes::PutOff { after: DISK_WAIT, why: error.to_string() },
     })?;
-    envelope.request(lease.id(), body).map_err(unreadable)
+    envelope.unpacked(lease.id(), body).map_err(unreadable)
+}
+
+/// What a model said at a destination, as an answer.
+fn answer_of(told: Told<chat::Answer>, destination: &Destination, took: Duration) -> Answer {
+    let Told { answer, cost_micros } = told;
+    let model = answer.model.clone();
+    let outcome = Outcome::Message(answer.into());
+    Answer {
+        label: outcome.label(),
+        confidence: None,
+        classes: Vec::new(),
+        outcome: Some(outcome),
+        recorded: None,
+        zone: destination.zone,
+        place: destination.name.clone(),
+        model,
+        took_ms: millis(took),
+        provisional: false,
+        cost_micros,
+    }
 }
 
 /// The wait after a counted attempt, of which there were `attempts` before.

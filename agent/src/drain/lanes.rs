@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::pace::{Event, Pace};
 use crate::destination::Destination;
 use crate::escalate::{Escalator, Share, Standing, Turn, jitter};
-use crate::request::TaskName;
 
 /// The lanes, one for each destination, in the configured order.
 #[derive(Debug)]
@@ -62,17 +61,17 @@ impl Lanes {
         Self(Mutex::new(lanes.collect()))
     }
 
-    /// What the destination would do with a held request, of `task` or of any, now.
+    /// What the destination would do with a held request that asks `asked`, or whatever, now.
     pub(super) fn standing(
         &self,
         escalator: &Escalator,
         index: usize,
-        task: Option<&TaskName>,
+        asked: Option<&str>,
         share: Share,
     ) -> Standing {
         let lanes = self.lock();
         let Some(lane) = lanes.get(index) else { return Standing::LinkDown };
-        let standing = escalator.standing(&lane.name, task, share);
+        let standing = escalator.standing(&lane.name, asked, share);
         if standing != Standing::Open {
             return standing;
         }
@@ -89,15 +88,15 @@ impl Lanes {
         &self,
         escalator: &Escalator,
         index: usize,
-        (task, share): (&TaskName, Share),
+        (asked, share): (&str, Share),
         bytes: u64,
     ) -> Option<Place<'_>> {
-        if self.standing(escalator, index, Some(task), share) != Standing::Open {
+        if self.standing(escalator, index, Some(asked), share) != Standing::Open {
             return None;
         }
         let mut lanes = self.lock();
         let lane = lanes.get_mut(index)?;
-        let turn = escalator.try_turn(&lane.name, task, share, bytes).ok()?;
+        let turn = escalator.try_turn(&lane.name, asked, share, bytes).ok()?;
         lane.under_way += 1;
         Some(Place { lanes: self, index, turn: Some(turn) })
     }

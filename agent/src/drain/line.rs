@@ -16,15 +16,14 @@ use super::parked::Waiting;
 use super::plan::{Wait, share};
 use crate::escalate::Share;
 use crate::queue::{Lease, URGENT, Walk};
-use crate::request::TaskName;
 
 /// All of the line is looked at so often, whatever is known of it.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(3600);
-/// Destinations with tasks that are remembered; who waits for others is found when all is looked at.
+/// Destinations, with what they would be asked, that are remembered; who waits for others is found when all is looked at.
 const MOST_REMEMBERED: usize = 256;
 
-/// A destination by its place among all, the task that it would be asked, and in which share.
-pub(super) type WaitedFor = (usize, TaskName, Share);
+/// A destination by its place among all, the task or the model that it would be asked, and in which share.
+pub(super) type WaitedFor = (usize, String, Share);
 
 /// The line, as far as it is known.
 #[derive(Debug)]
@@ -60,9 +59,9 @@ impl Line {
     }
 
     /// Takes note of whom a request waits for that is in line, or is put there.
-    pub(super) fn note(&mut self, priority: u8, task: &TaskName, wait: &Wait) {
+    pub(super) fn note(&mut self, priority: u8, asked: &str, wait: &Wait) {
         for index in wait.indexes() {
-            let waited_for = (index, task.clone(), share(priority));
+            let waited_for = (index, asked.to_owned(), share(priority));
             for set in [&mut self.waited_for, &mut self.met] {
                 if set.len() < MOST_REMEMBERED {
                     set.insert(waited_for.clone());
@@ -80,7 +79,7 @@ impl Line {
     pub(super) fn back_to(&mut self, waiting: &Waiting) {
         if waiting.lease.is_in_line() {
             self.walk.back_to(&waiting.lease);
-            self.note(waiting.lease.priority(), &waiting.task, &waiting.wait);
+            self.note(waiting.lease.priority(), &waiting.asked, &waiting.wait);
         }
     }
 
@@ -97,8 +96,8 @@ impl Line {
     }
 
     /// Whom somebody in it waits for.
-    pub(super) fn waits(&self) -> impl Iterator<Item = (usize, &TaskName)> {
-        self.waited_for.iter().map(|(index, task, _)| (*index, task))
+    pub(super) fn waits(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.waited_for.iter().map(|(index, asked, _)| (*index, asked.as_str()))
     }
 }
 

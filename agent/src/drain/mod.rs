@@ -51,12 +51,13 @@ use crate::answer::Reason;
 use crate::balance::Balancing;
 use crate::clock::Clock;
 use crate::destination::Destination;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Held};
 use crate::escalate::{Escalator, Share, Standing};
+use crate::gateway::Route;
+use crate::gateway::plan::meant;
 use crate::policy::Policy;
 use crate::price;
 use crate::queue::{Lease, Queue, QueueError, URGENT};
-use crate::request::TaskName;
 
 /// Sends that are under way when the agent stops get this long.
 const GRACE: Duration = Duration::from_secs(2);
@@ -84,6 +85,8 @@ pub struct Drain {
     pub destinations: Arc<[Destination]>,
     /// Which of several destinations of a task comes first.
     pub balancing: Arc<Balancing>,
+    /// The operator's names for some of them, as conversations ask for them.
+    pub routes: Arc<[Route]>,
     /// The policy in force.
     pub policy: Arc<Policy>,
     /// What stored times are in.
@@ -198,8 +201,8 @@ impl Worker {
                 && under_way.len() < MOST_AT_ONCE - KEPT_FOR_URGENT;
             let first = doors.are_worth_a_look(Share::First) && under_way.len() < MOST_AT_ONCE;
             let now_ms = self.drain.clock.now_ms();
-            let released = desk.parked.release(now_ms, |index, task, share| {
-                self.standing_of(doors.standing(index, share), index, task)
+            let released = desk.parked.release(now_ms, |index, asked, share| {
+                self.standing_of(doors.standing(index, share), index, asked)
             });
             if let Some(waiting) = released {
                 desk.line.back_to(&waiting);
@@ -261,19 +264,17 @@ impl Worker {
             let outcome = match candidates.is_served {
                 true => settle(envelope, candidates.reasons),
                 // A configuration that lost its destinations must not cost what is held.
-                false => {
-                    Outcome::PutOff { after: NOBODY_WAIT, why: Reason::NoDestination.to_string() }
-                }
+                false => Outcome::PutOff { after: NOBODY_WAIT, why: nobody_for(&envelope) },
             };
             return under_way.push(self.conclude(lease, outcome).boxed());
         }
-        let task = envelope.task.clone();
-        let indexes = self.in_order(&candidates.indexes, &task);
-        let standings = self.standings(&indexes, Some(&task), share);
+        let asked = envelope.name().to_owned();
+        let indexes = self.in_order(&candidates.indexes, &envelope);
+        let standings = self.standings(&indexes, Some(&asked), share);
         let wait = match choose(&standings, share) {
             Way::Go(index) => {
                 let (lanes, escalator) = (&self.lanes, &self.drain.escalator);
-                let place = lanes.take(escalator, index, (&task, share), lease.body_len());
+                let place = lanes.take(escalator, index, (&asked, share), lease.body_len());
                 let wait = Wait { not_full: Some(index), ..Wait::default() };
                 match place {
                     Some(place) => {
@@ -285,14 +286,15 @@ impl Worker {
             }
             Way::Budget(after) => {
                 let why = self.why_no_budget(&indexes, share);
-                return under_way.push(self.conclude(lease, Outcome::Budget { after, why }).boxed());
+                return under_way
+                    .push(self.conclude(lease, Outcome::Budget { after, why }).boxed());
             }
             Way::Wait(wait) => wait,
         };
         let is_soon_over = !desk.parked.is_over_full() && is_soon_over(&wait, &standings);
         let beyond = desk.parked.is_full() && doors.any_open() && !is_soon_over;
         if beyond || lease.is_in_line() {
-            desk.line.note(lease.priority(), &task, &wait);
+            desk.line.note(lease.priority(), &asked, &wait);
         }
         match beyond {
             true if lease.is_in_line() => desk.line.pass(&lease),
@@ -300,7 +302,7 @@ impl Worker {
                 let outcome = Outcome::InLine { why: self.behind_others(&wait) };
                 under_way.push(self.conclude(lease, outcome).boxed());
             }
-            false => desk.parked.park(lease, task, wait),
+            false => desk.parked.park(lease, asked, wait),
         }
     }
 
@@ -332,12 +334,12 @@ impl Worker {
         }
     }
 
-    /// Where a destination stands toward `task`, where it stands so toward any.
-    fn standing_of(&self, standing: Standing, index: usize, task: &TaskName) -> Standing {
+    /// Where a destination stands toward what asks `asked`, where it stands so toward any.
+    fn standing_of(&self, standing: Standing, index: usize, asked: &str) -> Standing {
         let destination = self.drain.destinations.get(index);
         match destination.filter(|_| standing == Standing::Open) {
             Some(destination) => {
-                let rest = self.drain.escalator.rest(&destination.name, task);
+                let rest = self.drain.escalator.rest(&destination.name, asked);
                 rest.map_or(standing, Standing::Paused)
             }
             None => standing,
@@ -346,20 +348,29 @@ impl Worker {
 
     /// How long it is until something that is kept aside may be let through a circuit.
     fn rest_of_waiting(&self, desk: &Desk) -> Duration {
-        let rests = desk.parked.waits().chain(desk.line.waits()).filter_map(|(index, task)| {
+        let rests = desk.parked.waits().chain(desk.line.waits()).filter_map(|(index, asked)| {
             let destination = self.drain.destinations.get(index)?;
-            self.drain.escalator.rest(&destination.name, task)
+            self.drain.escalator.rest(&destination.name, asked)
         });
         rests.min().unwrap_or(LOOK_EVERY)
     }
 
-    /// The destinations at these places, in the order in which they are asked `task`.
-    fn in_order(&self, indexes: &[usize], task: &TaskName) -> Vec<usize> {
+    /// The destinations at these places, in the order in which they are asked a request.
+    fn in_order(&self, indexes: &[usize], envelope: &Envelope) -> Vec<usize> {
+        let balancing = match &envelope.held {
+            Held::Task(_) => &*self.drain.balancing,
+            Held::Conversation(held) => {
+                let (_, route) = meant(&held.model, &self.drain.destinations, &self.drain.routes);
+                let Some(route) = route else { return indexes.to_vec() };
+                &route.balancing
+            }
+        };
         let of = |index: &usize| self.drain.destinations.get(*index).map(|each| (*index, each));
         let found: Vec<_> = indexes.iter().filter_map(of).collect();
-        let asked: Vec<_> = found.iter().map(|(_, each)| (*each, each.model(task))).collect();
+        let asked: Vec<_> =
+            found.iter().map(|(_, each)| (*each, each.model(envelope.name()))).collect();
         let price = |each: &Destination| price::usual(&each.limits, each.max_tokens());
-        let order = self.drain.escalator.in_order(&self.drain.balancing, &asked, price);
+        let order = self.drain.escalator.in_order(balancing, &asked, price);
         order.into_iter().filter_map(|place| found.get(place).map(|(index, _)| *index)).collect()
     }
 
@@ -375,10 +386,10 @@ impl Worker {
     fn standings(
         &self,
         indexes: &[usize],
-        task: Option<&TaskName>,
+        asked: Option<&str>,
         share: Share,
     ) -> Vec<(usize, Standing)> {
-        let standing = |index| self.lanes.standing(&self.drain.escalator, index, task, share);
+        let standing = |index| self.lanes.standing(&self.drain.escalator, index, asked, share);
         indexes.iter().map(|index| (*index, standing(*index))).collect()
     }
 
@@ -410,6 +421,14 @@ impl Worker {
 fn is_soon_over(wait: &Wait, standings: &[(usize, Standing)]) -> bool {
     let is_full = |index| standings.contains(&(index, Standing::Full));
     wait.indexes().any(is_full)
+}
+
+/// Why what nobody is configured for waits.
+fn nobody_for(envelope: &Envelope) -> String {
+    match &envelope.held {
+        Held::Task(_) => Reason::NoDestination.to_string(),
+        Held::Conversation(held) => format!("nobody here is called {:?} any more", held.model),
+    }
 }
 
 impl Idle {

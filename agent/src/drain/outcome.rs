@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::{DISK_WAIT, Worker};
 use crate::answer::{Answer, Reason};
 use crate::destination::Zone;
-use crate::envelope::{Envelope, Final};
+use crate::envelope::{Envelope, Final, Held};
 use crate::queue::{Lease, QueueError, Recorded, RequestId};
 
 /// What becomes of a request after an attempt.
@@ -115,11 +115,16 @@ impl Worker {
 
 /// The end of a request that nobody above will answer: what the device said itself, or nothing.
 pub(super) fn settle(envelope: Envelope, mut reasons: Vec<Reason>) -> Outcome {
-    match envelope.provisional {
+    let (subject, class) = (envelope.subject(), envelope.class);
+    let provisional = match envelope.held {
+        Held::Task(held) => held.provisional,
+        Held::Conversation(_) => None,
+    };
+    match provisional {
         Some(answer) => {
             reasons.push(Reason::LocalStands);
             let answer = Answer { provisional: false, ..answer };
-            let stored = Final { task: envelope.task, class: envelope.class, answer, reasons };
+            let stored = Final { subject, class, answer, reasons };
             Outcome::Answer(Box::new(stored))
         }
         None => {

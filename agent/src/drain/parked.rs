@@ -7,7 +7,6 @@
 use super::plan::{self, Wait};
 use crate::escalate::{Share, Standing};
 use crate::queue::Lease;
-use crate::request::TaskName;
 
 /// Requests kept in memory at most; those beyond stand in line on disk (`line.rs`).
 pub(super) const MOST_PARKED: usize = 512;
@@ -20,7 +19,8 @@ pub(super) struct Parked(Vec<Waiting>);
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) lease: Lease,
-    pub(super) task: TaskName,
+    /// The task or the model that it asks.
+    pub(super) asked: String,
     pub(super) wait: Wait,
 }
 
@@ -35,22 +35,22 @@ impl Parked {
         self.0.len() > MOST_PARKED
     }
 
-    pub(super) fn park(&mut self, mut lease: Lease, task: TaskName, wait: Wait) {
+    pub(super) fn park(&mut self, mut lease: Lease, asked: String, wait: Wait) {
         lease.drop_body();
-        self.0.push(Waiting { lease, task, wait });
+        self.0.push(Waiting { lease, asked, wait });
     }
 
     /// Takes out the most urgent one whose wait is over.
     pub(super) fn release(
         &mut self,
         now_ms: u64,
-        standing: impl Fn(usize, &TaskName, Share) -> Standing,
+        standing: impl Fn(usize, &str, Share) -> Standing,
     ) -> Option<Waiting> {
         let is_next = |waiting: &&Waiting| {
-            let Waiting { lease, task, wait } = waiting;
+            let Waiting { lease, asked, wait } = waiting;
             let share = plan::share(lease.priority());
-            let is_open = |index: &usize| standing(*index, task, share) == Standing::Open;
-            let is_full = |index| standing(index, task, share) == Standing::Full;
+            let is_open = |index: &usize| standing(*index, asked, share) == Standing::Open;
+            let is_full = |index| standing(index, asked, share) == Standing::Full;
             wait.open.iter().any(is_open) || wait.not_full.is_some_and(|index| !is_full(index))
         };
         let urgency = |waiting: &&Waiting| waiting.lease.urgency(now_ms);
@@ -64,9 +64,9 @@ impl Parked {
         std::mem::take(&mut self.0)
     }
 
-    /// What is waited for: destinations, and the task that each would be asked.
-    pub(super) fn waits(&self) -> impl Iterator<Item = (usize, &TaskName)> {
-        self.0.iter().flat_map(|each| each.wait.indexes().map(|index| (index, &each.task)))
+    /// What is waited for: destinations, and what each would be asked.
+    pub(super) fn waits(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.0.iter().flat_map(|each| each.wait.indexes().map(|index| (index, each.asked.as_str())))
     }
 
     /// Gives back what is past its time.

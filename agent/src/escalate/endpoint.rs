@@ -19,7 +19,6 @@ use super::turn::{Standing, Turn, Turns};
 use super::{Share, chat, oip, proof};
 use crate::destination::{Destination, Protocol};
 use crate::network::{Network, Purpose};
-use crate::request::TaskName;
 
 /// One destination with what is its own.
 #[derive(Debug)]
@@ -120,22 +119,17 @@ impl Endpoint {
         self.paused.check(destination, secret, Instant::now())
     }
 
-    /// A turn at once for something held of `task`, let through its circuit.
-    pub(super) fn try_turn(
-        &self,
-        task: &TaskName,
-        share: Share,
-        bytes: u64,
-    ) -> Result<Turn, Standing> {
+    /// A turn at once for something held that asks `asked`, let through its circuit.
+    pub(super) fn try_turn(&self, asked: &str, share: Share, bytes: u64) -> Result<Turn, Standing> {
         let turn = self.turns.try_take(share, self.sent_bytes(bytes))?;
-        let model = self.destination.model(task);
+        let model = self.destination.model(asked);
         let pass = self.circuits.admit(model, Asker::Held).map_err(Standing::Paused)?;
         Ok(turn.with_pass(pass))
     }
 
-    /// How long what is held of `task`, or whatever is held, is kept from going there by a circuit.
-    pub(super) fn rest(&self, task: Option<&TaskName>) -> Option<Duration> {
-        let gate = match (&self.destination.protocol, task) {
+    /// How long what is held and asks `asked`, or whatever is held, is kept from going there by a circuit.
+    pub(super) fn rest(&self, asked: Option<&str>) -> Option<Duration> {
+        let gate = match (&self.destination.protocol, asked) {
             (Protocol::Chat(chat), _) => self.circuits.gate(&chat.model, Asker::Held),
             (_, None) => self.circuits.gate_of_all(Asker::Held),
             (_, Some(task)) => self.circuits.gate(self.destination.model(task), Asker::Held),

@@ -143,7 +143,7 @@ fn on_record(cleared: &ClearedResult<'_>, body: &[u8]) -> Sent {
     let (reply, receiver) = (cleared.reply(), cleared.receiver());
     Sent {
         request: cleared.id(),
-        asked: reply.task.to_string(),
+        asked: reply.subject.name().to_owned(),
         class: reply.class,
         destination: receiver.name.clone(),
         zone: receiver.zone,

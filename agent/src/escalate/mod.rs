@@ -87,7 +87,6 @@ use crate::network::Network;
 use crate::policy::Cleared;
 use crate::price::Content;
 use crate::queue::URGENT;
-use crate::request::TaskName;
 
 /// Sends requests to the configured destinations.
 #[derive(Debug)]
@@ -204,22 +203,22 @@ impl Escalator {
         self.freed.subscribe()
     }
 
-    /// For how long nothing that is held of `task` goes to `name`, since it fails on everything that it
-    /// is asked.
-    pub fn rest(&self, name: &str, task: &TaskName) -> Option<Duration> {
-        self.endpoint(name)?.rest(Some(task))
+    /// For how long nothing that is held and asks `asked`, a task or a model's name, goes to `name`, since it
+    /// fails on everything that it is asked.
+    pub fn rest(&self, name: &str, asked: &str) -> Option<Duration> {
+        self.endpoint(name)?.rest(Some(asked))
     }
 
-    /// Whether `name` fails on everybody who asks it `task`, as far as is known.
-    pub fn is_failing(&self, name: &str, task: &TaskName) -> bool {
+    /// Whether `name` fails on everybody who asks it `asked`, as far as is known.
+    pub fn is_failing(&self, name: &str, asked: &str) -> bool {
         self.endpoint(name).is_some_and(|endpoint| {
-            let model = endpoint.destination.model(task);
+            let model = endpoint.destination.model(asked);
             !endpoint.circuits.is_closed(model)
         })
     }
 
-    /// What `name` would do with something held, of `task` or of any, that came now.
-    pub fn standing(&self, name: &str, task: Option<&TaskName>, share: Share) -> Standing {
+    /// What `name` would do with something held that came now and asks `asked`, or whatever.
+    pub fn standing(&self, name: &str, asked: Option<&str>, share: Share) -> Standing {
         let Some(endpoint) = self.endpoint(name) else { return Standing::LinkDown };
         if self.links.get(name).is_down() {
             return Standing::LinkDown;
@@ -229,26 +228,26 @@ impl Escalator {
         }
         match endpoint.paused.get(Instant::now()) {
             Some(pause) => Standing::Paused(pause.left()),
-            None => match endpoint.rest(task) {
+            None => match endpoint.rest(asked) {
                 Some(left) => Standing::Paused(left),
                 None => endpoint.turns.standing(share),
             },
         }
     }
 
-    /// Takes a turn at `name` for a held request of `task` with a body of `bytes`, if it has one now.
+    /// Takes a turn at `name` for a held request that asks `asked`, with a body of `bytes`, if it has one now.
     ///
     /// # Errors
     /// Why it has none.
     pub fn try_turn(
         &self,
         name: &str,
-        task: &TaskName,
+        asked: &str,
         share: Share,
         bytes: u64,
     ) -> Result<Turn, Standing> {
-        match (self.standing(name, Some(task), share), self.endpoint(name)) {
-            (Standing::Open, Some(endpoint)) => endpoint.try_turn(task, share, bytes),
+        match (self.standing(name, Some(asked), share), self.endpoint(name)) {
+            (Standing::Open, Some(endpoint)) => endpoint.try_turn(asked, share, bytes),
             (standing, _) => Err(standing),
         }
     }
@@ -311,7 +310,7 @@ impl Escalator {
         let mut errand = Errand {
             destination,
             id: request.id,
-            model: destination.model(&request.task),
+            model: destination.model(request.task.as_str()),
             asked: request.task.as_str(),
             class: request.class,
             hops: request.hops,

@@ -44,7 +44,7 @@ impl Escalator {
         request: &Request,
         destinations: Vec<&'a Destination>,
     ) -> Vec<&'a Destination> {
-        let asked = destinations.iter().map(|each| (*each, each.model(&request.task)));
+        let asked = destinations.iter().map(|each| (*each, each.model(request.task.as_str())));
         let price = |each: &Destination| {
             price::likely(&each.limits, &priced(&request.media), each.max_tokens())
         };

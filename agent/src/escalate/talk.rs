@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_chat::{
-    self as chat, Conversation, Dialect, Event, Part, Reader, StreamError, Turn, Unfit, Usage,
-    Vectors,
+    self as chat, Conversation, Dialect, Event, Part, Reader, StreamError, Unfit, Usage, Vectors,
 };
 use tokio::time::Instant;
 
@@ -20,6 +19,7 @@ use super::hedge::FirstByte;
 use super::http::Flow;
 use super::passage::{End, Errand, Passage};
 use super::tally::Tally;
+use super::turn::Turn;
 use crate::destination::{Chat, Destination, Protocol, Zone};
 use crate::inquiry::{Inquiry, Terms, Texts, length};
 use crate::policy::Cleared;
@@ -58,6 +58,29 @@ impl Escalator {
         within: Duration,
         first_byte: &FirstByte,
     ) -> Result<Told<chat::Answer>, SendError> {
+        self.converse_with(cleared, within, None, Some(first_byte)).await
+    }
+
+    /// As [`Escalator::converse`], by somebody who has a turn already.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn converse_in(
+        &self,
+        turn: Turn,
+        cleared: Cleared<'_, Inquiry<Conversation>>,
+        within: Duration,
+    ) -> Result<Told<chat::Answer>, SendError> {
+        self.converse_with(cleared, within, Some(turn), None).await
+    }
+
+    async fn converse_with(
+        &self,
+        cleared: Cleared<'_, Inquiry<Conversation>>,
+        within: Duration,
+        turn: Option<Turn>,
+        first_byte: Option<&FirstByte>,
+    ) -> Result<Told<chat::Answer>, SendError> {
         let destination = cleared.destination();
         let attempt = async {
             let Inquiry { id, terms, matter } = cleared.request();
@@ -65,8 +88,8 @@ impl Escalator {
             let call = chat.dialect.call(&chat.model, &conversation);
             let call = fitted(destination, terms, call)?;
             let errand = errand(destination, (*id, terms), &conversation, &call, within);
-            let errand = Errand { first_byte: Some(first_byte), ..errand };
-            let passage = self.enter(&errand, None).await?;
+            let errand = Errand { first_byte, ..errand };
+            let passage = self.enter(&errand, turn).await?;
             let key = key(terms, &id.to_string());
             let result = answered(&passage.exchange(), chat, call, &key).await;
             let usage = result.as_ref().ok().and_then(|answer| answer.usage);
@@ -376,8 +399,8 @@ fn errand<'a>(
 fn content(conversation: &Conversation, bytes: u64) -> Content {
     let mut content = Content { text_bytes: bytes, ..Content::default() };
     let parts = conversation.turns.iter().filter_map(|turn| match turn {
-        Turn::User(parts) => Some(parts),
-        Turn::Model(_) | Turn::Results(_) => None,
+        chat::Turn::User(parts) => Some(parts),
+        chat::Turn::Model(_) | chat::Turn::Results(_) => None,
     });
     for part in parts.flatten() {
         let file = match part {

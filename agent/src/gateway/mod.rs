@@ -8,6 +8,7 @@
 //! **Invariant:** whatever leaves the device goes through [`Policy::clear`](crate::policy::Policy::clear);
 //! nothing is asked again once a piece of an answer is out of here.
 
+pub mod held;
 mod local;
 pub mod plan;
 mod refused;

@@ -117,7 +117,7 @@ pub async fn page(
             };
             // Whose result an unreadable one is, is not known: everybody hears of it.
             let is_wanted = match (&reply, task) {
-                (Ok(reply), Some(task)) => reply.task == *task,
+                (Ok(reply), Some(task)) => reply.subject.task() == Some(task),
                 _ => true,
             };
             if is_wanted {

@@ -129,7 +129,8 @@ fn report(cleared: ClearedResult<'_>) -> ResultReport {
     ResultReport {
         number: cleared.number(),
         request: reply.id.to_string(),
-        task: reply.task.to_string(),
+        // The contract has no word of its own for a model.
+        task: fit(reply.subject.name()),
         class: reply.class.to_string(),
         state: reply.state.name().to_owned(),
         answer: reply.answer.as_ref().map(answer),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::takers::TakerName;
 use crate::destination::Zone;
 use crate::request::TaskName;
+use crate::subject::Subject;
 
 /// Somebody whom results are sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +49,8 @@ pub struct Webhook {
 
 impl Webhook {
     /// Whether results of `task` are wanted.
-    pub fn wants(&self, task: &TaskName) -> bool {
-        self.tasks.is_empty() || self.tasks.contains(task)
+    pub fn wants(&self, subject: &Subject) -> bool {
+        let is_named = |task: &TaskName| task.as_str() == subject.name();
+        self.tasks.is_empty() || self.tasks.iter().any(is_named)
     }
 }

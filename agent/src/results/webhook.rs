@@ -132,7 +132,7 @@ impl Delivery {
     async fn deliver(&self, found: &Found) -> Result<(), Gone> {
         let receiver = &self.webhook.receiver;
         let Some(reply) = self.withheld.readable(found, receiver) else { return Ok(()) };
-        if !self.webhook.wants(&reply.task) {
+        if !self.webhook.wants(&reply.subject) {
             return Ok(());
         }
         let (mut attempt, mut refused_since) = (0, None::<Instant>);

@@ -19,6 +19,7 @@ mod damage;
 mod delivery;
 mod disk;
 mod faults;
+mod held_conversation;
 mod help;
 mod kill;
 mod main_job;

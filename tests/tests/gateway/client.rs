@@ -10,13 +10,14 @@ use super::faults::{PIECE, sse};
 use super::raw::{Raw, Then};
 
 /// What the scripts ask, in this order: what is left alone after an error comes last.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "completions",
     "tools",
     "streams",
     "together",
     "legacy",
     "responses",
+    "background",
     "embeddings",
     "transcriptions",
     "models",

@@ -97,6 +97,26 @@ impl Desk {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// Kills the agent at once, and starts it again with what it had on disk.
+    pub(crate) async fn restart(&mut self) {
+        self.node.kill().unwrap();
+        let (program, dir) = (Path::new(PROGRAM), self.dir.path());
+        let toml = std::fs::read_to_string(dir.join(format!("{DEVICE}.toml"))).unwrap();
+        self.node = start_agent_with(program, dir, DEVICE, &toml).await.unwrap();
+        self.url = format!("http://{}", self.node.address("api").unwrap());
+    }
+
+    /// What the agent's own command says about its queue, as JSON. Blocks.
+    pub(crate) fn queue(&self, args: &[&str]) -> Value {
+        let config = self.dir.path().join(format!("{DEVICE}.toml"));
+        let mut command = Command::new(PROGRAM);
+        command.args(["agent", "queue"]).args(args).arg("--json").arg("--config").arg(config);
+        let output = command.output().unwrap();
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {complained}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &Value, terms: &[(&str, &str)]) -> Reply {
         let url = format!("{}{path}", self.url);
         let mut request = self.http.post(url).json(body);
@@ -113,6 +133,16 @@ impl Desk {
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
         Self::read(self.http.get(format!("{}{path}", self.url)).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        Self::read(self.http.delete(format!("{}{path}", self.url)).send().await.unwrap()).await
+    }
+
+    /// As [`Self::get`], by who shows this token.
+    pub(crate) async fn get_as(&self, token: &str, path: &str) -> Reply {
+        let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(token);
+        Self::read(request.send().await.unwrap()).await
     }
 
     /// A stream of server-sent events.

@@ -87,7 +87,11 @@ impl From<Problem> for Complaint {
     fn from(problem: Problem) -> Self {
         let status = StatusCode::from_u16(problem.status());
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let kind = if status.is_server_error() { API } else { INVALID };
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => API,
+            _ => INVALID,
+        };
         let retry_after_s = problem.retry_after_s();
         let complaint = Self::new(status, kind, problem.code(), problem.detail());
         Self { retry_after_s, ..complaint }

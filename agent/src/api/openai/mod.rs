@@ -4,7 +4,7 @@
 //! ```text
 //! POST /v1/chat/completions      in one piece, or as server-sent events
 //! POST /v1/completions           the same, of a prompt
-//! POST /v1/responses             the same, as typed events
+//! POST /v1/responses             the same, as typed events, or in the background
 //! POST /v1/embeddings            a bundle of that name, or a destination
 //! POST /v1/audio/transcriptions  the same, of a recording
 //! GET  /v1/models                every name that can be asked
@@ -13,6 +13,7 @@
 //! **Invariant:** what is answered here is what the module's callers know, errors too; what is asked and
 //! cannot be honoured is refused by its name.
 
+mod background;
 mod complaint;
 mod embeddings;
 mod form;
@@ -52,6 +53,7 @@ pub(super) fn routes() -> Vec<Route> {
         ("/v1/models/{*id}", get(models::one)),
     ];
     routes.extend(talk::routes());
+    routes.extend(background::routes());
     routes
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::complaint::Complaint;
 use super::pouring::Pouring;
-use super::{Call, Taken, allowed, apart, take_json, told};
+use super::{Call, Taken, allowed, apart, background, take_json, told};
 use crate::access::Caller;
 use crate::api::{Api, Logged, Route, terms};
 use crate::gateway::{Answered, Begun};
@@ -60,10 +60,15 @@ async fn answer(
 ) -> Result<(Response, Logged), Complaint> {
     let Taken { bytes, place, room: _room } = take_json(api, headers, body).await?;
     let mut asked = apart(bytes, move |bytes| form.read(bytes)).await?;
+    let default = api.service.policy.default_class;
+    if asked.background {
+        let terms = terms::of_held(headers, &asked.metadata, default)?;
+        let logged = allowed(caller, &asked.model, terms.class)?;
+        return Ok((background::begin(api, call, headers, asked, terms).await?, logged));
+    }
     check_kept(&asked)?;
     // Nothing is, whatever OpenAI does where nobody says so.
     asked.store = Some(false);
-    let default = api.service.policy.default_class;
     let terms = terms::of_inquiry(headers, &asked.metadata, default)?;
     let logged = allowed(caller, &asked.model, terms.class)?;
     let matter = std::mem::take(&mut asked.conversation);
@@ -81,20 +86,19 @@ async fn answer(
     Ok((pour(api, writer, begun, place), logged))
 }
 
-/// What would have to be kept here is refused.
+/// What is answered in the call is not kept.
 fn check_kept(asked: &Asked) -> Result<(), Refusal> {
-    let given = [
-        ("background", asked.background, "responses are not made in the background here"),
-        ("store", asked.store == Some(true), "nothing is kept here"),
-    ];
-    match given.into_iter().find(|(_, is_given, _)| *is_given) {
-        None => Ok(()),
-        Some((param, _, why)) => Err(Refusal {
-            param: Some(param.to_owned()),
-            code: "unsupported_value",
-            message: format!("{param}: {why}: leave it out, or say false"),
-        }),
+    if asked.store != Some(true) {
+        return Ok(());
     }
+    Err(Refusal {
+        param: Some("store".to_owned()),
+        code: "unsupported_value",
+        message:
+            "store: only responses that are made in the background are kept here: leave it out, \
+                  or say false"
+                .to_owned(),
+    })
 }
 
 /// The answer as a stream, which begins with the pieces that are there.
@@ -127,7 +131,7 @@ impl Form {
         let prefix = match self {
             Self::Completion => "chatcmpl-",
             Self::Legacy => "cmpl-",
-            Self::Response => "resp_",
+            Self::Response => background::PREFIX,
         };
         Named {
             id: format!("{prefix}{}", call.id),

@@ -67,7 +67,11 @@ impl Changed {
         let mut row = json!({ "id": self.id, self.change.done(): self.problem.is_none() });
         if let (Some(row), Some(dropped)) = (row.as_object_mut(), &self.dropped) {
             row.insert("was".to_owned(), json!(dropped.was));
-            row.insert("task".to_owned(), json!(dropped.task));
+            for (name, value) in [("task", &dropped.task), ("model", &dropped.model)] {
+                if let Some(value) = value {
+                    row.insert(name.to_owned(), json!(value));
+                }
+            }
             row.insert("class".to_owned(), json!(dropped.class));
         }
         if let (Some(row), Some(problem)) = (row.as_object_mut(), &self.problem) {

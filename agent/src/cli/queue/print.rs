@@ -32,13 +32,13 @@ pub(super) fn listing(listing: &Listing) -> String {
         return counts;
     }
     let mut table = table::table(&[
-        "ID", "STATE", "TASK", "CLASS", "PRIORITY", "TRIES", "AGE", "BYTES", "NOTE",
+        "ID", "STATE", "ASKS", "CLASS", "PRIORITY", "TRIES", "AGE", "BYTES", "NOTE",
     ]);
     for row in requests {
         table.add_row([
             row.id.clone(),
             row.state.clone(),
-            row.task.clone(),
+            plain(asks(&row.task, &row.model)),
             row.class.clone(),
             row.priority.to_string(),
             row.attempts.to_string(),
@@ -53,7 +53,10 @@ pub(super) fn listing(listing: &Listing) -> String {
 pub(super) fn request(request: &Value) -> String {
     let text = |value: &Value| value.as_str().map(plain).unwrap_or_default();
     let mut lines = Vec::new();
-    for key in ["id", "task", "state", "class"] {
+    for key in ["id", "task", "model", "state", "class"] {
+        if request[key].is_null() {
+            continue;
+        }
         lines.push(format!("{key:<10}  {}", text(&request[key])));
     }
     for key in ["priority", "attempts", "bytes"] {
@@ -126,10 +129,11 @@ pub(super) fn changed(rows: &[Changed]) -> String {
             (Some(problem), _) => format!("{}  not {done}: {}", row.id, plain(problem)),
             (None, None) => format!("{}  {done}", row.id),
             (None, Some(lost)) => format!(
-                "{}  {done}: it was {}, task {}, class {}",
+                "{}  {done}: it was {}, {} {}, class {}",
                 row.id,
                 lost.was,
-                plain(&lost.task),
+                if lost.model.is_some() { "model" } else { "task" },
+                plain(asks(&lost.task, &lost.model)),
                 plain(&lost.class)
             ),
         }
@@ -193,6 +197,11 @@ pub(super) fn verified(found: &Verified) -> String {
         }
     });
     lines.join("\n")
+}
+
+/// The task, or the model.
+fn asks<'a>(task: &'a Option<String>, model: &'a Option<String>) -> &'a str {
+    task.as_deref().or(model.as_deref()).unwrap_or("?")
 }
 
 fn plain(text: &str) -> String {

@@ -50,6 +50,7 @@ fn drain(queue: &Queue, dir: &Path, destination: &Destination) -> Drain {
         escalator: Arc::new(Escalator::new(&destinations, hints, purse, Audit::default()).unwrap()),
         destinations: destinations.into(),
         balancing: Arc::default(),
+        routes: Vec::new().into(),
         policy: Arc::new(Policy::default()),
         clock,
         max_attempts: 20,

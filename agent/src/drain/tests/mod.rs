@@ -1,5 +1,6 @@
 //! A real queue on disk, a real client, and a site whose every word the test gives.
 
+mod conversations;
 mod killed;
 mod metered;
 mod month;
@@ -159,9 +160,16 @@ impl Bench {
         let (queue, escalator) = (self.queue.clone(), self.escalator.clone());
         let policy = Arc::new(self.policy.clone());
         let (destinations, clock) = (self.destinations.clone(), self.clock.clone());
-        let balancing = Arc::default();
-        let drain =
-            Drain { queue, escalator, destinations, balancing, policy, clock, max_attempts: 3 };
+        let drain = Drain {
+            queue,
+            escalator,
+            destinations,
+            balancing: Arc::default(),
+            routes: Vec::new().into(),
+            policy,
+            clock,
+            max_attempts: 3,
+        };
         tokio::spawn(drain.run(self.cancel.clone()))
     }
 
@@ -413,7 +421,8 @@ async fn what_is_past_its_time_expires_unsent() {
     assert_eq!((state, answer), (Place::Expired, None));
     let record = bench.queue.get(late).await.unwrap().unwrap();
     let envelope = Envelope::from_bytes(&record.envelope).unwrap();
-    assert_eq!(envelope.provisional.unwrap().label, "go", "the local answer stays readable");
+    let Held::Task(held) = envelope.held else { panic!("{envelope:?}") };
+    assert_eq!(held.provisional.unwrap().label, "go", "the local answer stays readable");
     assert!(site.is_untouched());
 }
 

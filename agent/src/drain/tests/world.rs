@@ -24,6 +24,7 @@ use crate::destination::{Destination, Limits, Protocol, Transport, Zone};
 use crate::envelope::Envelope;
 use crate::escalate::scripted::{Called, Network, Told};
 use crate::escalate::{Escalator, Hints, Purse};
+use crate::gateway::Route;
 use crate::network::{Network as Meter, NetworkConfig};
 use crate::policy::Policy;
 use crate::queue::{NewEntry, Queue, QueueConfig, QueueError, RequestId, State, Summary};
@@ -166,6 +167,12 @@ impl Network for World {
 
 /// An answer that says whom it is for.
 fn answer(host: &str, task: &str, key: &str) -> serde_json::Value {
+    if task == "completions" {
+        let message = json!({ "role": "assistant", "content": format!("{host} says hello") });
+        return json!({ "id": "1", "object": "chat.completion", "created": 1, "model": "m-1",
+            "choices": [{ "index": 0, "message": message, "finish_reason": "stop" }],
+            "usage": { "prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15 } });
+    }
     json!({ "id": RequestId::new().to_string(), "task": task, "state": "answered",
         "class": "internal", "reasons": [], "answer": { "label": "stop", "confidence": 0.97,
         "classes": [{ "label": "stop", "confidence": 0.97 }], "zone": "device", "place": "device",
@@ -212,6 +219,7 @@ pub(super) struct Device {
     pub(super) world: World,
     pub(super) destinations: Arc<[Destination]>,
     pub(super) balancing: Balancing,
+    pub(super) routes: Vec<Route>,
     pub(super) policy: Policy,
     /// Which links are metered, and what they may carry.
     pub(super) network: NetworkConfig,
@@ -242,8 +250,9 @@ impl Device {
         let machine = Machine::new(DATE_MS, true);
         let policy = Policy::default();
         let (destinations, balancing) = (destinations.into(), Balancing::default());
-        let network = NetworkConfig::default();
-        Self { dir, machine, world, destinations, balancing, policy, network, agent: None }
+        let (routes, network) = (Vec::new(), NetworkConfig::default());
+        let agent = None;
+        Self { dir, machine, world, destinations, balancing, routes, policy, network, agent }
     }
 
     /// A device with a drain that runs.
@@ -301,6 +310,7 @@ impl Device {
             escalator: agent.escalator.clone(),
             destinations: self.destinations.clone(),
             balancing: Arc::new(self.balancing.clone()),
+            routes: self.routes.clone().into(),
             policy: Arc::new(self.policy.clone()),
             clock: agent.clock.clone(),
             max_attempts: 20,

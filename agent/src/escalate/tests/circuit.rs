@@ -42,11 +42,11 @@ async fn a_destination_that_fails_is_left_alone_until_one_that_tries_it_is_answe
     for _ in 0..4 {
         assert_eq!(ask().await.unwrap_err().code(), "failed");
     }
-    assert!(escalator.is_failing("site", &task));
+    assert!(escalator.is_failing("site", task.as_str()));
     let rest = retry_after(ask().await.unwrap_err());
     assert!(rest <= Duration::from_secs(2), "{rest:?}");
     assert_eq!(fake.seen().len(), 4, "nothing was sent");
-    for task in [None, Some(&task)] {
+    for task in [None, Some(task.as_str())] {
         let standing = escalator.standing("site", task, Share::First);
         assert!(matches!(standing, Standing::Paused(_)), "{standing:?}");
     }
@@ -60,7 +60,7 @@ async fn a_destination_that_fails_is_left_alone_until_one_that_tries_it_is_answe
     for _ in 0..2 {
         assert_eq!(ask().await.unwrap().label, "stop");
     }
-    assert!(!escalator.is_failing("site", &task));
+    assert!(!escalator.is_failing("site", task.as_str()));
     assert_eq!(fake.seen().len(), 7);
     let counts = escalator.counts();
     assert_eq!((counts.answered, counts.failed), (2, 5), "what was not sent is not counted");
@@ -108,7 +108,7 @@ async fn a_task_that_another_agent_fails_on_stops_no_other_task() {
     }
     let task = TaskName::parse("part-inspection").unwrap();
     let other = Request { task: task.clone(), ..request(DataClass::Internal) };
-    assert_eq!(escalator.standing("site", Some(&task), Share::First), Standing::Open);
+    assert_eq!(escalator.standing("site", Some(task.as_str()), Share::First), Standing::Open);
     assert_eq!(send(&escalator, &destination, &other).await.unwrap().label, "stop");
     let error = send(&escalator, &destination, &request(DataClass::Internal)).await.unwrap_err();
     assert_eq!(error.code(), "circuit_open");
@@ -148,6 +148,6 @@ async fn what_is_refused_or_throttled_opens_no_circuit() {
             let error = tokio::time::timeout(PLENTY, sent).await.unwrap().unwrap_err();
             assert_ne!(error.code(), "circuit_open", "{status}");
         }
-        assert!(!escalator.is_failing("site", &task), "{status}");
+        assert!(!escalator.is_failing("site", task.as_str()), "{status}");
     }
 }

@@ -1,0 +1,256 @@
+//! Owns how a conversation is put into the queue: nobody waits for its answer in the call.
+//!
+//! What the queue keeps of it is sent by the [`drain`](crate::drain), to the destinations that the model's
+//! name means by then.
+//!
+//! **Invariant:** what is promised here is on disk; a conversation that nobody may ever be asked is refused
+//! and not held.
+
+use holdfast_chat::{Conversation, Output};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::{Gateway, Refused, plan};
+use crate::answer::Reason;
+use crate::ask_error::AskError;
+use crate::envelope::{Envelope, Frame, Held, HeldConversation, body_of};
+use crate::escalate::SendError;
+use crate::inquiry::Inquiry;
+use crate::queue::{Accepted, Idempotency, MAX_ENVELOPE_BYTES, NewEntry, RequestId};
+use crate::request::MAX_HOPS;
+
+/// From this size on a conversation is not written out on the reactor.
+const LARGE: u64 = 256 * 1024;
+
+/// How long a conversation is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Milliseconds that somebody wants the answer.
+    pub ttl_ms: u64,
+    /// Milliseconds before which it is not to be sent; 0: at once. Less than `ttl_ms`.
+    pub not_before_ms: u64,
+}
+
+/// Why a conversation is not held.
+#[derive(Debug, Error)]
+pub enum Unheld {
+    /// Nobody may be asked it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The queue does not take it.
+    #[error(transparent)]
+    Queue(#[from] AskError),
+}
+
+/// What makes two conversations under one key the same one; `body` is the one that is stored.
+pub(crate) fn idempotency(
+    inquiry: &Inquiry<Conversation>,
+    model: &str,
+    body: &[u8],
+) -> Option<Idempotency> {
+    let key = inquiry.terms.key.as_ref()?.as_str().to_owned();
+    let mut hash = Sha256::new();
+    for part in ["conversation", model, inquiry.terms.class.as_str()] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.update(body);
+    Some(Idempotency { key, digest: hash.finalize().into() })
+}
+
+impl Gateway {
+    /// Holds a conversation for whom `model` means; returns the request's id once it is on disk: that of
+    /// another one, where the same was asked under the same key before. `frame` is what its caller is told
+    /// beside the answer, but for the conversation's own.
+    ///
+    /// # Errors
+    /// When it is not taken; then nothing has changed.
+    pub async fn hold(
+        &self,
+        model: &str,
+        inquiry: Inquiry<Conversation>,
+        times: Times,
+        frame: Frame,
+    ) -> Result<RequestId, Unheld> {
+        let reasons = self.may_be_held(model, &inquiry)?;
+        let queue = self.service.queue.open()?;
+        let id = inquiry.id;
+        let entry = written(model.to_owned(), inquiry, (times, frame, reasons));
+        let mut entry = entry.await.ok_or(Refused::Stopping)?;
+        let now_ms = self.service.clock.now_ms();
+        entry.accepted_at_ms = now_ms;
+        entry.not_before_ms = now_ms.saturating_add(times.not_before_ms);
+        entry.expires_at_ms = Some(now_ms.saturating_add(times.ttl_ms));
+        match queue.accept(entry).await.map_err(AskError::from)? {
+            Accepted::New => {
+                self.service.pressure.note_held();
+                // Only names that mean something come this far.
+                let model = model.to_owned();
+                metrics::counter!("holdfast_requests_total", "task" => model, "outcome" => "held")
+                    .increment(1);
+                Ok(id)
+            }
+            Accepted::Known { id, .. } => Ok(id),
+        }
+    }
+
+    /// Whether anybody may be asked it, now or later; why it is held.
+    fn may_be_held(
+        &self,
+        model: &str,
+        inquiry: &Inquiry<Conversation>,
+    ) -> Result<Vec<Reason>, Refused> {
+        let (meant, _) = plan::meant(model, &self.service.destinations, &self.routes);
+        let Some(first) = meant.first() else { return Err(self.unknown(model)) };
+        if inquiry.terms.hops >= MAX_HOPS {
+            let error = Box::new(SendError::TooManyHops { destination: first.name.clone() });
+            return Err(Refused::Failed { error, reasons: vec![Reason::TooManyHops] });
+        }
+        let cleared = meant.into_iter().map(|each| self.service.policy.clear(inquiry, each));
+        let (allowed, denied): (Vec<_>, Vec<_>) = cleared.partition(Result::is_ok);
+        if allowed.is_empty() {
+            let denied = denied.into_iter().filter_map(Result::err);
+            return Err(Refused::Forbidden(denied.map(Reason::from).collect()));
+        }
+        Ok(vec![Reason::Held])
+    }
+}
+
+/// The entry of a conversation, its times to be filled in; `None` where the runtime stops.
+async fn written(
+    model: String,
+    inquiry: Inquiry<Conversation>,
+    rest: (Times, Frame, Vec<Reason>),
+) -> Option<NewEntry> {
+    if crate::inquiry::Matter::content(&inquiry.matter).text_bytes < LARGE && !has_files(&inquiry) {
+        return Some(entry(model, inquiry, rest));
+    }
+    tokio::task::spawn_blocking(move || entry(model, inquiry, rest)).await.ok()
+}
+
+fn has_files(inquiry: &Inquiry<Conversation>) -> bool {
+    inquiry.matter.turns.iter().any(|turn| match turn {
+        holdfast_chat::Turn::User(parts) => parts.iter().any(|part| {
+            matches!(part, holdfast_chat::Part::Image(..) | holdfast_chat::Part::Audio(..))
+        }),
+        holdfast_chat::Turn::Model(_) | holdfast_chat::Turn::Results(_) => false,
+    })
+}
+
+fn entry(
+    model: String,
+    inquiry: Inquiry<Conversation>,
+    (times, frame, reasons): (Times, Frame, Vec<Reason>),
+) -> NewEntry {
+    let body = body_of(&inquiry.matter);
+    let idempotency = idempotency(&inquiry, &model, &body);
+    let Inquiry { id, terms, matter } = inquiry;
+    let settings = Conversation { turns: Vec::new(), ..matter };
+    let within_ms = u64::try_from(terms.within.as_millis()).unwrap_or(u64::MAX);
+    let held = HeldConversation {
+        model,
+        within_ms,
+        cost_limit_micros: terms.cost_limit_micros,
+        frame: Frame { settings, ..frame },
+    };
+    let mut envelope = Envelope {
+        held: Held::Conversation(Box::new(held)),
+        class: terms.class,
+        priority: terms.priority,
+        ttl_ms: times.ttl_ms,
+        key: terms.key.map(|key| key.as_str().to_owned()),
+        hops: terms.hops,
+        reasons,
+    };
+    let mut bytes = envelope.to_bytes();
+    if bytes.len() > MAX_ENVELOPE_BYTES {
+        shorten(&mut envelope);
+        bytes = envelope.to_bytes();
+    }
+    NewEntry {
+        id,
+        idempotency,
+        priority: terms.priority.get(),
+        accepted_at_ms: 0,
+        not_before_ms: 0,
+        expires_at_ms: None,
+        envelope: bytes.into(),
+        body: body.into(),
+    }
+}
+
+/// Leaves out what may be long: the conversation in the body has it.
+fn shorten(envelope: &mut Envelope) {
+    if let Held::Conversation(held) = &mut envelope.held {
+        let settings = &mut held.frame.settings;
+        settings.system = None;
+        settings.tools = Vec::new();
+        settings.output = Output::Text;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use holdfast_chat::{Part, Tool, Turn};
+    use serde_json::json;
+
+    use super::*;
+    use crate::envelope::Unpacked;
+    use crate::inquiry::Terms;
+    use crate::request::{DataClass, IdempotencyKey, Priority};
+
+    fn inquiry(description: &str) -> Inquiry<Conversation> {
+        let tool = Tool {
+            name: "f".to_owned(),
+            description: description.to_owned(),
+            parameters: json!({ "type": "object" }),
+            strict: true,
+        };
+        let parts = vec![
+            Part::Text("hello".to_owned()),
+            Part::Image(holdfast_chat::Image::Png, Bytes::from_static(b"png"), Default::default()),
+        ];
+        let matter = Conversation {
+            system: Some("be brief".to_owned()),
+            turns: vec![Turn::User(parts)],
+            tools: vec![tool],
+            ..Conversation::default()
+        };
+        let terms = Terms {
+            class: DataClass::Internal,
+            priority: Priority::default(),
+            within: Duration::from_secs(9),
+            cost_limit_micros: Some(5),
+            key: IdempotencyKey::parse("k"),
+            hops: 1,
+        };
+        Inquiry { id: RequestId::new(), terms, matter }
+    }
+
+    #[test]
+    fn what_is_held_reads_back_whatever_its_length() {
+        let times = Times { ttl_ms: 7, not_before_ms: 0 };
+        for (description, is_kept) in [("short".to_owned(), true), ("x".repeat(99_999), false)] {
+            let asked = inquiry(&description);
+            let frame = Frame { created_s: 3, ..Frame::default() };
+            let entry = entry("m".to_owned(), asked.clone(), (times, frame, vec![Reason::Held]));
+            let envelope = Envelope::from_bytes(&entry.envelope).unwrap();
+            let Held::Conversation(held) = &envelope.held else { panic!("{envelope:?}") };
+            assert_eq!((held.frame.created_s, held.frame.settings.turns.len()), (3, 0));
+            assert_eq!(held.frame.settings.tools.is_empty(), !is_kept);
+            assert_eq!(held.frame.settings.system.is_some(), is_kept);
+            let Unpacked::Conversation(back, model) =
+                envelope.unpacked(asked.id, entry.body.clone()).unwrap()
+            else {
+                panic!("{envelope:?}")
+            };
+            assert_eq!((back.terms.clone(), model.as_str()), (asked.terms, "m"));
+            assert_eq!(back.matter, asked.matter);
+            assert_eq!(idempotency(&back, &model, &entry.body), entry.idempotency, "as exported");
+            assert!(envelope.unpacked(asked.id, Bytes::from_static(b"\x02")).is_err());
+        }
+    }
+}

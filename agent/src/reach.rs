@@ -71,6 +71,11 @@ impl Reach {
     }
 }
 
+/// What the device is called now.
+pub fn state(escalator: &Escalator) -> &'static str {
+    now(escalator).0.as_str()
+}
+
 /// Tells of every change, until `stop`.
 pub async fn watch(escalator: &Escalator, stop: CancellationToken) {
     let mut links = escalator.links();

@@ -156,8 +156,14 @@ pub(crate) enum Need {
 pub(crate) fn need(route: Option<&str>) -> Need {
     const OPEN: [&str; 4] = ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"];
     /// Beginnings of what shows or changes what others asked, or what the agent does.
-    const OPERATED: [&str; 5] =
-        ["/v1/queue", "/v1/results", "/v1/takers", "/v2/repository/models/", "/metrics"];
+    const OPERATED: [&str; 6] = [
+        "/v1/queue",
+        "/v1/results",
+        "/v1/takers",
+        "/v1/network",
+        "/v2/repository/models/",
+        "/metrics",
+    ];
     let Some(route) = route else { return Need::Token };
     if OPEN.contains(&route) {
         return Need::Nothing;
@@ -215,6 +221,7 @@ mod tests {
             ("/v1/requests", Need::Admin),
             ("/v1/queue", Need::Admin),
             ("/v1/queue/records", Need::Admin),
+            ("/v1/network", Need::Admin),
             ("/v1/results", Need::Admin),
             ("/v1/takers/{name}", Need::Admin),
             ("/v2/models/{model}/infer", Need::Token),

@@ -50,7 +50,7 @@ use crate::gateway::Gateway;
 use crate::gauges;
 use crate::pressure;
 use crate::queue::{RequestId, State as Stage};
-use crate::reach::Reach;
+use crate::reach::{self, Reach};
 use crate::reply::ReplyBody;
 use crate::request::{Request, TaskName};
 use crate::results::takers::Takers;
@@ -193,6 +193,7 @@ fn routes() -> Vec<Route> {
         ("/v1/queue/ids", get(queue::ids)),
         ("/v1/queue/records", post(queue::import)),
         ("/v1/queue/stats", get(queue::stats)),
+        ("/v1/network", get(network)),
         ("/healthz", get(|| async { "ok\n" })),
         ("/readyz", get(ready)),
         ("/metrics", get(render_metrics)),
@@ -486,6 +487,10 @@ async fn list_tasks(State(api): State<Api>) -> Response {
     Json(TasksBody { tasks }).into_response()
 }
 
+async fn network(State(api): State<Api>) -> Json<Reach> {
+    Json(Reach::of(&api.service.escalator))
+}
+
 async fn ready(State(api): State<Api>) -> Response {
     let engine = &api.service.engine;
     let refused: Vec<_> = engine
@@ -504,7 +509,7 @@ async fn ready(State(api): State<Api>) -> Response {
     let queue = serde_json::json!({ "open": missing.is_none(), "why": missing });
     let body = serde_json::json!({
         "ready": can_answer, "models": models, "refused": refused, "unmet": engine.unmet(),
-        "queue": queue, "network": Reach::of(&api.service.escalator),
+        "queue": queue, "network": { "state": reach::state(&api.service.escalator) },
     });
     (status, Json(body)).into_response()
 }

@@ -327,10 +327,10 @@ async fn queue_that_is_missing(config: &Config) -> Option<String> {
 async fn of_network(config: &Config) -> Finding {
     let check = "network";
     let said: Option<Value> = match running::agent(config) {
-        Ok(agent) => agent.ask(Method::Get, "/readyz", Vec::new()).await.ok(),
+        Ok(agent) => agent.ask(Method::Get, "/v1/network", Vec::new()).await.ok(),
         Err(_) => None,
     };
-    let Some(said) = said.as_ref().and_then(|said| said.get("network")) else {
+    let Some(said) = said else {
         let clock = clock::Clock::resume(&config.state_dir);
         let network = Network::open(&config.state_dir, clock, config.network.clone());
         let metered = if network.is_metered() { ", metered" } else { "" };

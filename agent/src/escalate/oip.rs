@@ -28,7 +28,9 @@ use crate::request::{Request, TaskName};
 
 /// The bundles of this device, by task.
 #[derive(Clone)]
-pub struct Bundles(Arc<dyn Fn(&TaskName) -> Option<Bundle> + Send + Sync>);
+pub struct Bundles(Arc<Find>);
+
+type Find = dyn Fn(&TaskName) -> Option<Bundle> + Send + Sync;
 
 impl Bundles {
     /// Those that `find` finds; it does not block.
@@ -304,7 +306,7 @@ impl Asked<'_> {
 
     fn url(&self, end: &str) -> String {
         let base = &self.exchange.destination().url;
-        let model = self.exchange.destination().model(&self.request.task);
+        let model = self.exchange.destination().model(self.request.task.as_str());
         format!("{base}{}{end}", outgoing::path(model, self.oip.version.as_deref()))
     }
 
@@ -347,7 +349,7 @@ impl Asked<'_> {
 
     /// The model as it says that it is called.
     fn shown(&self, (model, version): (String, String)) -> String {
-        let own = self.exchange.destination().model(&self.request.task);
+        let own = self.exchange.destination().model(self.request.task.as_str());
         let model = if model.is_empty() { own.to_owned() } else { model };
         let shown = match version.is_empty() {
             true => model,

@@ -208,12 +208,11 @@ async fn beyond_the_budget_callers_are_held_what_is_urgent_goes_and_a_kill_forge
             |json: &serde_json::Value| (json["state"] == "waiting_for_budget").then_some(());
         client.until(&path, SOON, waits).await.unwrap();
         let used_up = |json: &serde_json::Value| {
-            let network = &json["network"];
-            let bytes = network["day"]["metered_bytes"].as_u64()?;
-            let date = network["used_up_until"].as_str()?.to_owned();
-            (network["state"] == "metered" && date.ends_with("T00:00:00Z")).then_some(bytes)
+            let bytes = json["day"]["metered_bytes"].as_u64()?;
+            let date = json["used_up_until"].as_str()?.to_owned();
+            (json["state"] == "metered" && date.ends_with("T00:00:00Z")).then_some(bytes)
         };
-        let bytes = client.until("/readyz", SOON, used_up).await.unwrap();
+        let bytes = client.until("/v1/network", SOON, used_up).await.unwrap();
         // The note follows within seconds.
         let noted = dir.path().join(DEVICE).join("network.toml");
         let until = Instant::now() + SOON;

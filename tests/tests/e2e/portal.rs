@@ -100,10 +100,9 @@ async fn serve(mut near: TcpStream, site: SocketAddr, state: Arc<Mutex<(Between,
 
 async fn becomes(client: &Client, link: &str, device: &str) {
     let is = |json: &serde_json::Value| {
-        let network = &json["network"];
-        (network["links"]["site"] == link && network["state"] == device).then_some(())
+        (json["links"]["site"] == link && json["state"] == device).then_some(())
     };
-    client.until("/readyz", SOON, is).await.unwrap();
+    client.until("/v1/network", SOON, is).await.unwrap();
 }
 
 /// What `doctor` finds, whatever else is wrong.

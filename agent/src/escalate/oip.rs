@@ -28,7 +28,9 @@ use crate::request::{Request, TaskName};
 
 /// The bundles of this device, by task.
 #[derive(Clone)]
-pub struct Bundles(Arc<dyn Fn(&TaskName) -> Option<Bundle> + Send + Sync>);
+pub struct Bundles(Arc<Find>);
+
+type Find = dyn Fn(&TaskName) -> Option<Bundle> + Send + Sync;
 
 impl Bundles {
     /// Those that `find` finds; it does not block.

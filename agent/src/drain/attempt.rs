@@ -9,13 +9,13 @@ use holdfast_chat as chat;
 use tokio::time::Instant;
 
 use super::lanes::Place;
-use super::outcome::{Outcome as Becomes, settle};
+use super::outcome::{Outcome as Becomes, settle, unread};
 use super::pace::Event;
 use super::plan::{Way, choose, share};
 use super::{DISK_WAIT, Worker};
 use crate::answer::{Answer, Reason, millis};
 use crate::destination::Destination;
-use crate::envelope::{Envelope, EnvelopeError, Final, Held, Unpacked};
+use crate::envelope::{Envelope, Final, Held, Unpacked};
 use crate::escalate::{Fault, Next, SendError, Told, Turn, jitter, link};
 use crate::gateway::plan::meant;
 use crate::outcome::Outcome;
@@ -23,6 +23,8 @@ use crate::policy::Denied;
 use crate::queue::{Lease, QueueError, RequestId};
 use crate::request::Escalate;
 
+/// From this size on a body is not read on the reactor.
+const LARGE: usize = 256 * 1024;
 /// The first wait after a counted attempt; it doubles with every one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest one.
@@ -212,6 +214,8 @@ impl Worker {
             Next::Later { after } => self.later(asked.id(), index, begun, &error, after),
             // The pause says when.
             Next::AwaitOperator { .. } if !is_of_this_disk(&error) => Word::Standing,
+            // Its standing says so too, and what waits for it is let go when the link is another one.
+            _ if matches!(error, SendError::OverPlan { .. }) => Word::Standing,
             Next::AwaitOperator { after } | Next::AwaitBudget { after } => {
                 Word::Later { after, why: error.to_string() }
             }
@@ -299,14 +303,19 @@ impl Worker {
 
 /// Reads the request back, or says what becomes of a record that does not read back.
 async fn unpack(lease: &Lease, envelope: &Envelope) -> Result<Unpacked, Becomes> {
-    let unreadable = |error: EnvelopeError| Becomes::Fail(error.to_string());
     let body = lease.body().await.map_err(|error| match error {
         QueueError::Damaged { .. } => Becomes::Fail(error.to_string()),
         // It came to its end meanwhile.
         QueueError::Unknown { .. } => Becomes::GiveBack,
         error => Becomes::PutOff { after: DISK_WAIT, why: error.to_string() },
     })?;
-    envelope.unpacked(lease.id(), body).map_err(unreadable)
+    if body.len() < LARGE {
+        return envelope.unpacked(lease.id(), body).map_err(unread);
+    }
+    let (envelope, id) = (envelope.clone(), lease.id());
+    let unpacked = tokio::task::spawn_blocking(move || envelope.unpacked(id, body)).await;
+    // The runtime stops.
+    unpacked.map_err(|_| Becomes::GiveBack)?.map_err(unread)
 }
 
 /// What a model said at a destination, as an answer.

@@ -31,6 +31,7 @@ mod sweep;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -44,7 +45,7 @@ use self::expiry::Expiry;
 use self::lanes::{Lanes, Place};
 use self::line::{Line, WaitedFor};
 use self::memory::Memory;
-use self::outcome::{Outcome, settle};
+use self::outcome::{Outcome, settle, unread};
 use self::parked::{MOST_PARKED, Parked};
 use self::plan::{Wait, Way, choose, share};
 use crate::answer::Reason;
@@ -69,6 +70,8 @@ const KEPT_FOR_URGENT: usize = 8;
 const NOBODY_WAIT: Duration = Duration::from_secs(15 * 60);
 /// A disk that failed is tried again after this time.
 const DISK_WAIT: Duration = Duration::from_secs(2);
+/// So many requests are looked at before what is under way has its turn.
+const LOOKS: usize = 64;
 /// The longest wait without a look at the queue.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// While only urgent requests could go, they are looked for this often.
@@ -99,7 +102,8 @@ impl Drain {
     /// Empties the queue upward until `cancel`, then finishes or gives back what is under way.
     pub async fn run(self, cancel: CancellationToken) {
         let lanes = Lanes::new(&self.destinations);
-        Worker { drain: self, lanes, memory: Memory::default() }.work(cancel).await;
+        let (memory, joining) = (Memory::default(), AtomicUsize::new(0));
+        Worker { drain: self, lanes, memory, joining }.work(cancel).await;
     }
 }
 
@@ -108,6 +112,8 @@ struct Worker {
     drain: Drain,
     lanes: Lanes,
     memory: Memory,
+    /// Requests that are being put in line.
+    joining: AtomicUsize,
 }
 
 /// What is under way.
@@ -195,7 +201,7 @@ impl Worker {
         desk: &mut Desk,
         under_way: &mut Carried<'a>,
     ) -> Result<Duration, QueueError> {
-        loop {
+        for _ in 0..LOOKS {
             let doors = self.doors();
             let backlog = doors.are_worth_a_look(Share::Backlog)
                 && under_way.len() < MOST_AT_ONCE - KEPT_FOR_URGENT;
@@ -211,7 +217,6 @@ impl Worker {
                 // There is nobody to look past them for.
                 desk.parked.leave().iter().for_each(|waiting| desk.line.back_to(waiting));
             }
-            let backlog = backlog && !desk.parked.is_over_full();
             if !(backlog || first) {
                 return Ok(doors.wait());
             }
@@ -231,7 +236,11 @@ impl Worker {
             };
             match lease {
                 Some(lease) => self.place(lease, &doors, desk, under_way),
-                None if along => desk.line.ended(least_priority, is_open),
+                // Who is on the way into the line cannot be met in it yet.
+                None if along => {
+                    let is_settled = self.joining.load(Ordering::Relaxed) == 0;
+                    desk.line.ended(least_priority, |each| is_settled && is_open(each));
+                }
                 None if urgent => return Ok(doors.wait().min(URGENT_EVERY)),
                 None => {
                     let due_ms = self.drain.queue.next_due(now_ms).await?;
@@ -241,6 +250,8 @@ impl Worker {
                 }
             }
         }
+        // What is under way has its turn between.
+        Ok(Duration::ZERO)
     }
 
     /// Sends a request on its way, or keeps it aside.
@@ -254,8 +265,7 @@ impl Worker {
         let envelope = match Envelope::from_bytes(lease.envelope()) {
             Ok(envelope) => envelope,
             Err(error) => {
-                let outcome = Outcome::Fail(error.to_string());
-                return under_way.push(self.conclude(lease, outcome).boxed());
+                return under_way.push(self.conclude(lease, unread(error)).boxed());
             }
         };
         let share = share(lease.priority());
@@ -291,18 +301,23 @@ impl Worker {
             }
             Way::Wait(wait) => wait,
         };
-        let is_soon_over = !desk.parked.is_over_full() && is_soon_over(&wait, &standings);
-        let beyond = desk.parked.is_full() && doors.any_open() && !is_soon_over;
+        let beyond = desk.parked.is_full();
         if beyond || lease.is_in_line() {
             desk.line.note(lease.priority(), &asked, &wait);
         }
         match beyond {
             true if lease.is_in_line() => desk.line.pass(&lease),
-            true => {
-                let outcome = Outcome::InLine { why: self.behind_others(&wait) };
-                under_way.push(self.conclude(lease, outcome).boxed());
-            }
+            true => under_way.push(self.join_line(lease, self.behind_others(&wait)).boxed()),
             false => desk.parked.park(lease, asked, wait),
+        }
+    }
+
+    /// Puts a request in line.
+    fn join_line(&self, lease: Lease, why: String) -> impl Future<Output = ()> + Send {
+        self.joining.fetch_add(1, Ordering::Relaxed);
+        async move {
+            self.conclude(lease, Outcome::InLine { why }).await;
+            self.joining.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -417,12 +432,6 @@ impl Worker {
     }
 }
 
-/// Whether one that it waits for is only busy: then it goes on by itself.
-fn is_soon_over(wait: &Wait, standings: &[(usize, Standing)]) -> bool {
-    let is_full = |index| standings.contains(&(index, Standing::Full));
-    wait.indexes().any(is_full)
-}
-
 /// Why what nobody is configured for waits.
 fn nobody_for(envelope: &Envelope) -> String {
     match &envelope.held {
@@ -452,10 +461,6 @@ impl Doors {
 
     fn standing(&self, index: usize, share: Share) -> Standing {
         self.of(share).get(index).copied().unwrap_or(Standing::LinkDown)
-    }
-
-    fn any_open(&self) -> bool {
-        self.backlog.iter().chain(&self.first).any(|standing| *standing == Standing::Open)
     }
 
     fn are_all_dead(&self) -> bool {

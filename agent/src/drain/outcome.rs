@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use super::{DISK_WAIT, Worker};
+use super::{DISK_WAIT, NOBODY_WAIT, Worker};
 use crate::answer::{Answer, Reason};
 use crate::destination::Zone;
-use crate::envelope::{Envelope, Final, Held};
+use crate::envelope::{Envelope, EnvelopeError, Final, Held};
 use crate::queue::{Lease, QueueError, Recorded, RequestId};
 
 /// What becomes of a request after an attempt.
@@ -110,6 +110,15 @@ impl Worker {
             _ => {}
         }
         self.memory.forget(&[id]);
+    }
+}
+
+/// What becomes of a request whose stored form does not read back: one that another version of the agent
+/// wrote waits for that.
+pub(super) fn unread(error: EnvelopeError) -> Outcome {
+    match error {
+        EnvelopeError::Version(_) => Outcome::PutOff { after: NOBODY_WAIT, why: error.to_string() },
+        EnvelopeError::Damaged => Outcome::Fail(error.to_string()),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Their leases are kept, so that the queue shows what is behind them; nothing is written.
 //!
-//! **Invariant:** no more than [`MOST_PARKED`] and one are kept, and none beyond its time to live.
+//! **Invariant:** no more than [`MOST_PARKED`] are kept, and none beyond its time to live.
 
 use super::plan::{self, Wait};
 use crate::escalate::{Share, Standing};
@@ -28,11 +28,6 @@ impl Parked {
     /// Whether one more is too many to keep.
     pub(super) fn is_full(&self) -> bool {
         self.0.len() >= MOST_PARKED
-    }
-
-    /// Whether nothing more should be looked at.
-    pub(super) fn is_over_full(&self) -> bool {
-        self.0.len() > MOST_PARKED
     }
 
     pub(super) fn park(&mut self, mut lease: Lease, asked: String, wait: Wait) {

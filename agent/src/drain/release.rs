@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{DISK_WAIT, Worker};
 use crate::queue::{QueueError, RequestId, State};
@@ -16,11 +16,13 @@ use crate::queue::{QueueError, RequestId, State};
 pub(super) const USED_UP: &str = "the data budget of the metered link is used up";
 /// Requests looked at in one go.
 const PAGE: usize = 64;
+/// So often all that waits is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// Between two pages the disk is left to others.
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Worker {
-    /// Lets go of what waits at the start, and whenever the link is metered no more.
+    /// Lets go of what waits at the start, whenever the link is metered no more, and now and then.
     pub(super) async fn release(&self) {
         let network = self.drain.escalator.network();
         let mut metered = network.metered();
@@ -29,8 +31,10 @@ impl Worker {
             if !network.is_used_up() {
                 self.release_all().await;
             }
-            if metered.changed().await.is_err() {
-                return;
+            // Who was looked at a moment before that is found by the next look.
+            match timeout(LOOK_EVERY, metered.changed()).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(_)) => return,
             }
         }
     }

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing of one destination's state is another's.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -33,6 +34,8 @@ pub(super) struct Endpoint {
     pub(super) latency: Latency,
     /// What is known of the models there, where they take tensors.
     pub(super) known: oip::Known,
+    /// Whether the last reply to a request was somebody else's.
+    pub(super) doubted: AtomicBool,
     tokens: Tokens,
     lately: Lately,
 }
@@ -55,6 +58,7 @@ impl Endpoint {
             circuits: Arc::new(Circuits::new(&destination.name)),
             latency: Latency::default(),
             known: oip::Known::default(),
+            doubted: AtomicBool::new(false),
             tokens,
             lately: Lately::default(),
         })

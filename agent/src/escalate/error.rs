@@ -162,9 +162,9 @@ pub enum SendError {
         /// What happened.
         cause: String,
     },
-    /// It may cost more than its caller allows; nothing was sent.
+    /// It may cost more than no more than; nothing was sent.
     #[error(
-        "{destination} may want up to {most} millionths for this, and its caller allows {limit}"
+        "{destination} may want up to {most} millionths for this, and no more than {limit} are allowed"
     )]
     TooDear {
         /// The destination.

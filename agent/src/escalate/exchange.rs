@@ -3,6 +3,7 @@
 //! **Invariant:** every call reports what it saw of the link, and its outcome is sorted by what
 //! to do about it before a protocol sees it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_chat::{Failure, Kind};
@@ -34,6 +35,7 @@ pub(super) struct Exchange<'a> {
     links: &'a Links,
     latency: &'a Latency,
     known: &'a Known,
+    doubted: &'a AtomicBool,
     secret: Option<&'a Secret>,
     token: Option<&'a Secret>,
     limit: Limit,
@@ -80,8 +82,13 @@ impl<'a> Exchange<'a> {
         limit: Limit,
         told: Option<&'a FirstByte>,
     ) -> Self {
-        let Endpoint { destination, http, latency, known, .. } = endpoint;
-        Self { destination, http, links, latency, known, secret, token, limit, told }
+        let Endpoint { destination, http, latency, known, doubted, .. } = endpoint;
+        Self { destination, http, links, latency, known, doubted, secret, token, limit, told }
+    }
+
+    /// The same, for a further call: that one has less than all the time that the destination is given.
+    pub(super) fn going_on(&self) -> Self {
+        Self { limit: Limit { is_whole: false, ..self.limit }, ..*self }
     }
 
     /// What proves who we are, if the destination wants that.
@@ -161,9 +168,11 @@ impl<'a> Exchange<'a> {
 
     /// `reply`, if it is the destination's own; what a captive portal says is no answer.
     fn own(&self, url: &str, reply: Reply) -> Result<Reply, SendError> {
-        let Some(sign) = portal::sign(url, &reply) else { return Ok(reply) };
+        let sign = portal::sign(url, &reply);
+        self.doubted.store(sign.is_some(), Ordering::Relaxed);
+        let Some(sign) = sign else { return Ok(reply) };
         self.links.note(&self.destination.name, Event::Doubtful);
-        Err(self.unusable(Fault::Foreign { what: sign }))
+        Err(self.unusable(Fault::Foreign { what: sign.to_string() }))
     }
 
     /// The first byte of an answer comes.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::credential::Secret;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
-use super::portal;
+use super::portal::{self, Sign};
 use super::proof::Proof;
 use crate::audit::{Audit, Sent, Unwritten};
 use crate::destination::{Credential, Transport};
@@ -108,7 +108,11 @@ impl Hook {
         let call = Call { method: Method::Post, url, headers, proof: Proof::new(), body };
         let deadline = Instant::now() + self.timeout;
         let posted = match self.http.exchange(call, deadline, || {}).await {
-            Ok(reply) if let Some(sign) = portal::sign(asked, &reply) => {
+            // A receiver that moved for good says so with its own redirect.
+            Ok(reply)
+                if let Some(sign) = portal::sign(asked, &reply)
+                    && !matches!(sign, Sign::Away { for_good: true, .. }) =>
+            {
                 Posted::Unreached { why: format!("somebody else answers in its place: {sign}") }
             }
             Ok(reply) => match reply.status {

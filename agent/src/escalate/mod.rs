@@ -341,7 +341,9 @@ impl Escalator {
             }
             Protocol::Oip(oip) => {
                 let began = Instant::now();
-                let prepared = oip::prepare(destination, request, &self.bundles).await?;
+                // Nothing is worked at for whom nobody can be asked.
+                self.may_go(&errand)?;
+                let prepared = oip::prepare(destination, request, &self.bundles, within).await?;
                 errand.bytes = prepared.bytes();
                 errand.within = within.saturating_sub(began.elapsed());
                 let passage = self.enter(&errand, turn).await?;

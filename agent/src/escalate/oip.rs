@@ -10,11 +10,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_models::runtime::TensorSpec;
 use holdfast_models::{Bundle, InferError, Relay, Tensor};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::error::{Fault, SendError, clean};
 use super::exchange::Exchange;
@@ -105,17 +106,23 @@ impl Prepared {
     }
 }
 
-/// Makes the tensors of `request`, off the reactor.
+/// Makes the tensors of `request`, off the reactor, `within` that time.
 pub(super) async fn prepare(
     destination: &Destination,
     request: &Request,
     bundles: &Bundles,
+    within: Duration,
 ) -> Result<Prepared, SendError> {
     let (began, name) = (Instant::now(), || destination.name.clone());
     let bundle = (bundles.0)(&request.task)
         .ok_or_else(|| SendError::NoBundle { destination: name(), task: request.task.clone() })?;
     let media = request.media.clone();
-    let begun = tokio::task::spawn_blocking(move || Relay::begin(&bundle, &media)).await;
+    let begun = tokio::task::spawn_blocking(move || Relay::begin(&bundle, &media));
+    let begun = timeout(within, begun).await.map_err(|_| SendError::Interrupted {
+        destination: name(),
+        cause: "its time was over before its tensors were made".to_owned(),
+        waited: None,
+    })?;
     let unprepared = |cause: String| SendError::Unprepared { destination: name(), cause };
     let begun = begun.map_err(|panic| unprepared(format!("preprocessing panicked: {panic}")))?;
     let relay = begun.map_err(|error| unprepared(clean(&crate::error_chain(&error))))?;
@@ -129,8 +136,10 @@ pub(super) async fn ask(
     request: &Request,
     prepared: Prepared,
 ) -> Result<Answer, SendError> {
+    // Each window is a call, and all share the time: one that has none left says nothing of the link.
+    let rest = exchange.going_on();
     let asked = Asked { exchange, oip, request };
-    let answer = asked.answer(prepared).await;
+    let answer = asked.answer(prepared, Asked { exchange: &rest, oip, request }).await;
     if answer.is_err() {
         // It may be another model by now, or another server.
         exchange.known().forget(&request.task);
@@ -146,11 +155,16 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    async fn answer(&self, Prepared { mut relay, began }: Prepared) -> Result<Answer, SendError> {
+    async fn answer(
+        &self,
+        Prepared { mut relay, began }: Prepared,
+        further: Asked<'_>,
+    ) -> Result<Answer, SendError> {
         self.check(relay.bundle()).await?;
         let mut model = None;
         loop {
-            let given = self.run(&relay).await?;
+            let asked = if model.is_none() { self } else { &further };
+            let given = asked.run(&relay).await?;
             let outputs = self.in_order(relay.bundle(), given.outputs)?;
             model.get_or_insert((given.model, given.version));
             let taken = tokio::task::spawn_blocking(move || {
@@ -298,8 +312,8 @@ impl Asked<'_> {
                 return Ok(tensor);
             }
             let (name, dtype, shape) = (&spec.name, tensor.dtype(), tensor.shape());
-            Err(self
-                .misfit(bundle, &format!("its output {name:?} was {dtype} {shape:?}, not {spec}")))
+            // It has the input by now: a failure like any other, and no look beforehand.
+            Err(self.foreign(&format!("its output {name:?} was {dtype} {shape:?}, not {spec}")))
         };
         bundle.outputs().iter().map(take).collect()
     }

@@ -103,6 +103,11 @@ impl Escalator {
         if let Some(limit) = errand.cost_limit.filter(|limit| *limit < most) {
             return Err(SendError::TooDear { destination: destination(), most, limit });
         }
+        // What is held would wait for one day after the other.
+        let budget = limits.budget_micros.filter(|budget| turn.is_some() && *budget < most);
+        if let Some(limit) = budget {
+            return Err(SendError::TooDear { destination: destination(), most, limit });
+        }
         let limit = Limit::new(&endpoint.destination, errand.within);
         self.check_link(endpoint)?;
         self.check_plan(endpoint, errand.is_urgent)?;
@@ -172,6 +177,13 @@ impl Escalator {
     }
 
     /// What is over a metered link, and beyond its budget, waits.
+    /// Whether an errand could go now, as far as the link and the budget of a metered one say.
+    pub(super) fn may_go(&self, errand: &Errand<'_>) -> Result<(), SendError> {
+        let endpoint = self.configured(errand.destination)?;
+        self.check_link(endpoint)?;
+        self.check_plan(endpoint, errand.is_urgent)
+    }
+
     fn check_plan(&self, endpoint: &Endpoint, is_urgent: bool) -> Result<(), SendError> {
         let destination = &endpoint.destination.name;
         self.network.may(destination, is_urgent).map_err(|used_up| SendError::OverPlan {

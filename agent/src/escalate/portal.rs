@@ -4,37 +4,69 @@
 //! connection comes to be. Over plain HTTP it answers in the destination's place.
 //!
 //! **Invariant:** what an interface for programs says is never taken for a portal: not an error of its
-//! own, and not a redirect to itself.
+//! own, not a redirect to itself, and not words that are only called a page.
 
 use super::http::Reply;
 
 /// Network authentication required (RFC 6585): what a portal says that does not pretend.
 const AUTHENTICATE: u16 = 511;
 
+/// How a page begins.
+const BEGINNINGS: [&str; 6] = ["<!doctype html", "<html", "<head", "<body", "<meta", "<script"];
+
+/// What shows that an answer is not the destination's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// The network says so itself.
+    Told,
+    /// A page where none can be.
+    Page,
+    /// A redirect to this host; for good, or for now.
+    Away { host: String, for_good: bool },
+}
+
+impl std::fmt::Display for Sign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told => f.write_str("status 511: the network wants somebody to sign in"),
+            Self::Page => f.write_str("a page (HTML) where none can be"),
+            Self::Away { host, .. } => write!(f, "a redirect to another host, {host}"),
+        }
+    }
+}
+
 /// What shows that `reply`, to a call of `url`, is not the destination's own, if something does.
-pub(super) fn sign(url: &str, reply: &Reply) -> Option<String> {
+pub(super) fn sign(url: &str, reply: &Reply) -> Option<Sign> {
     if !url.starts_with("http://") {
         return None;
     }
     match reply.status {
-        AUTHENTICATE => Some("status 511: the network wants somebody to sign in".to_owned()),
-        200..=299 if is_page(&reply.content_type) => {
-            Some("a page (text/html) where none can be".to_owned())
-        }
+        AUTHENTICATE => Some(Sign::Told),
+        200..=299 if is_page(reply) => Some(Sign::Page),
         300..=399 => {
             let location = reply.told.iter().find(|(name, _)| name == "location");
             let (_, location) = location?;
-            let other = host(location).filter(|other| Some(*other) != host(url))?;
-            let other: String = other.chars().filter(|c| !c.is_control()).take(64).collect();
-            Some(format!("a redirect to another host, {other}"))
+            let own = host(url).unwrap_or_default();
+            let other = host(location).filter(|other| !other.eq_ignore_ascii_case(own))?;
+            let host = other.chars().filter(|c| !c.is_control()).take(64).collect();
+            Some(Sign::Away { host, for_good: matches!(reply.status, 301 | 308) })
         }
         _ => None,
     }
 }
 
-fn is_page(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    ["text/html", "application/xhtml+xml"].iter().any(|page| essence.eq_ignore_ascii_case(page))
+/// Frameworks call any words a page: it has to begin like one, too.
+fn is_page(reply: &Reply) -> bool {
+    let essence = reply.content_type.split(';').next().unwrap_or_default().trim();
+    let is_called = ["text/html", "application/xhtml+xml"]
+        .iter()
+        .any(|page| essence.eq_ignore_ascii_case(page));
+    let text = reply.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&reply.body).trim_ascii_start();
+    let begins = |beginning: &&str| {
+        let start = text.get(..beginning.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(beginning.as_bytes()))
+    };
+    is_called && (BEGINNINGS.iter().any(begins) || text.starts_with(b"<?xml"))
 }
 
 /// The host of an absolute URL, without its port; a path alone has none.
@@ -56,6 +88,7 @@ mod tests {
     #[test]
     fn the_table_of_signs() {
         let plain = "http://10.0.0.5:8470/healthz";
+        const PAGE: &str = "\n<!DOCTYPE html><title>Welcome</title>";
         for (case, url, status, kind, location, want) in [
             ("an answer", plain, 200, "application/json", None, false),
             ("a health check in words", plain, 200, "text/plain", None, false),
@@ -81,9 +114,23 @@ mod tests {
                 content_type: kind.to_owned(),
                 retry_after: None,
                 told: told.into_iter().collect(),
-                body: Bytes::new(),
+                body: Bytes::from_static(PAGE.as_bytes()),
             };
             assert_eq!(sign(url, &reply).is_some(), want, "{case}");
+            // What frameworks call a page is none by that.
+            let words = Reply { body: Bytes::from_static(b"ok"), ..reply };
+            assert_eq!(sign(url, &words).is_some(), want && status != 200, "{case}");
         }
+        let case = "http://Plant.example/hook";
+        let told = vec![("location".to_owned(), "http://plant.EXAMPLE/hook/".to_owned())];
+        let reply = Reply {
+            status: 302,
+            is_json: false,
+            content_type: String::new(),
+            retry_after: None,
+            told,
+            body: Bytes::new(),
+        };
+        assert_eq!(sign(case, &reply), None, "names have no case");
     }
 }

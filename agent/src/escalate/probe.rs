@@ -4,13 +4,14 @@
 //! captive portal says to a probe is no answer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use holdfast_chat::Dialect;
 use thiserror::Error;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Escalator;
@@ -18,13 +19,18 @@ use super::endpoint::Endpoint;
 use super::error::EscalateError;
 use super::http::{Call, Http, HttpError, Method};
 use super::link::{Event, LinkState};
-use super::portal;
+use super::portal::{self, Sign};
 use super::proof::Proof;
 use crate::destination::{Destination, Protocol};
 use crate::network::Tap;
 
 /// A probe that takes longer found nobody.
 const LONGEST_PROBE: Duration = Duration::from_secs(5);
+
+/// Over a metered link a destination that was not there so often
+const MANY: u32 = 8;
+/// is probed so much later.
+const SPARING: Duration = Duration::from_secs(5 * 60);
 
 impl Escalator {
     /// Probes every link that is down or in doubt, when it is due, until `cancel`.
@@ -66,7 +72,10 @@ impl Escalator {
             let due = match state {
                 LinkState::Up => None,
                 LinkState::Unknown => Some(Instant::now()),
-                LinkState::Down { retry_at, .. } => Some(Instant::from_std(retry_at)),
+                LinkState::Down { retry_at, attempt, .. } => {
+                    let costs = self.network.is_metered() && attempt > MANY;
+                    Some(Instant::from_std(retry_at) + if costs { SPARING } else { Duration::ZERO })
+                }
             };
             let wait = async {
                 match due {
@@ -76,9 +85,11 @@ impl Escalator {
             };
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
-                () = wait => {
-                    self.probed(endpoint).await;
-                }
+                () = wait => match self.network.may(name, true) {
+                    Ok(()) => drop(self.probed(endpoint).await),
+                    // Nothing is left of what the metered link may carry, what is urgent included.
+                    Err(used_up) => sleep(used_up.renews_in.min(SPARING)).await,
+                },
             }
         }
     }
@@ -88,7 +99,8 @@ impl Endpoint {
     /// What a probe saw, and what shows that it was somebody else.
     async fn probe(&self) -> (Event, Option<String>) {
         let limit = LONGEST_PROBE.min(self.destination.timeout);
-        match reach(&self.destination, &self.probes, limit).await {
+        let doubted = self.doubted.load(Ordering::Relaxed);
+        match reach(&self.destination, &self.probes, limit, doubted).await {
             Ok(None) => (Event::Answered, None),
             Ok(sign) => (Event::Portal, sign),
             Err(_) => (Event::ProbeFailed, None),
@@ -127,7 +139,7 @@ pub enum ProbeError {
 pub async fn probe(destination: &Destination, within: Duration) -> Result<(), ProbeError> {
     let http = Http::new(destination, Tap::default())?;
     let name = || destination.name.clone();
-    let seen = reach(destination, &http, within).await.map_err(|error| {
+    let seen = reach(destination, &http, within, false).await.map_err(|error| {
         let cause = match error {
             HttpError::Connect(cause) | HttpError::Impostor(cause) | HttpError::Cut(cause) => cause,
             HttpError::NoAnswer => format!("nothing within {} ms", within.as_millis()),
@@ -140,12 +152,22 @@ pub async fn probe(destination: &Destination, within: Duration) -> Result<(), Pr
     seen.map_or(Ok(()), |sign| Err(ProbeError::Portal { destination: name(), sign }))
 }
 
-/// Whether somebody answers; what shows that it is not the destination, if something does.
+/// Whether somebody answers; what shows that it is not the destination, if something does. `doubted`: a
+/// request was answered by somebody else.
 async fn reach(
     destination: &Destination,
     http: &Http,
     limit: Duration,
+    doubted: bool,
 ) -> Result<Option<String>, HttpError> {
+    let counts = |sign: &Sign| match (&destination.protocol, sign) {
+        (_, Sign::Told)
+        | (Protocol::Holdfast | Protocol::HoldfastModel(_) | Protocol::Oip(_), _) => true,
+        // Nothing is promised of the first page, and what stands before a provider may send those away who
+        // show no credential.
+        (Protocol::Chat(chat), Sign::Page) => doubted || chat.dialect.idle_path() != "/",
+        (Protocol::Chat(_), Sign::Away { .. }) => doubted,
+    };
     let url = match &destination.protocol {
         Protocol::Holdfast | Protocol::HoldfastModel(_) => format!("{}/healthz", destination.url),
         Protocol::Oip(_) => format!("{}/v2/health/live", destination.url),
@@ -155,9 +177,10 @@ async fn reach(
     let asked = url.clone();
     let call = Call { method: Method::Get, url, headers: Vec::new(), proof, body };
     match http.exchange(call, Instant::now() + limit, || ()).await {
-        Ok(reply) => Ok(portal::sign(&asked, &reply)),
+        Ok(reply) => Ok(portal::sign(&asked, &reply).filter(counts).map(|sign| sign.to_string())),
         Err(HttpError::Impostor(cause)) => Ok(Some(cause)),
-        Err(error) if error.is_answered() => Ok(None),
+        // Over plain HTTP an answer without an end may be anybody's.
+        Err(error) if error.is_answered() && !asked.starts_with("http://") => Ok(None),
         Err(error) => Err(error),
     }
 }

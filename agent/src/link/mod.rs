@@ -159,7 +159,12 @@ struct Link<H> {
 impl<H: Fn() -> Health + Send> Link<H> {
     /// Enters a state, for all to see.
     fn enter(&self, state: State) -> State {
-        self.config.network.note_controller(state == State::Up);
+        match state {
+            State::Up => self.config.network.note_controller(true),
+            // A hello is said now and then, and the controller is there until it does not answer.
+            State::Greeting => {}
+            _ => self.config.network.note_controller(false),
+        }
         self.status.send_replace(state);
         state
     }

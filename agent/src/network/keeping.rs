@@ -68,9 +68,7 @@ impl Network {
         let is_metered = match &self.0.config.metered {
             Metered::Never => false,
             Metered::Always => true,
-            Metered::Interfaces(patterns) => {
-                interfaces.iter().any(|interface| routes::is_one_of(interface, patterns))
-            }
+            Metered::Interfaces(patterns) => routes::is_metered(&v4, &v6, patterns),
         };
         let has_changed = self.0.is_metered.send_if_modified(|was| {
             let has_changed = *was != is_metered;

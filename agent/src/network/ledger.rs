@@ -104,7 +104,15 @@ impl Ledger {
     /// Goes on from a note; a day that is later than today (the count was set back by a power cut) is
     /// today's.
     pub(super) fn resume(note: &Note, today: Today) -> Self {
-        let (day, month) = (Period::of(&note.day), Period::of(&note.month));
+        let (mut day, mut month) = (Period::of(&note.day), Period::of(&note.month));
+        // Further ahead than a power cut sets the count back, the note is of another count: nothing would
+        // ever renew.
+        if day.number > today.day.saturating_add(1) {
+            day.number = today.day;
+        }
+        if month.number > today.month.saturating_add(1) {
+            month.number = today.month;
+        }
         let noted = (month.metered, month.total());
         let mut ledger = Self { day, month, noted, noted_day: day.number };
         ledger.on(today);

@@ -13,17 +13,33 @@ const REJECT: u32 = 0x200;
 /// The interfaces of the default routes that count, IPv4's first: of each family those with the lowest
 /// metric.
 pub fn default_interfaces(v4: &str, v6: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for routes in [v4.lines().filter_map(of_v4).collect(), v6.lines().filter_map(of_v6).collect()] {
-        let routes: Vec<(u32, &str)> = routes;
-        let Some(lowest) = routes.iter().map(|(metric, _)| *metric).min() else { continue };
-        for (_, interface) in routes.iter().filter(|(metric, _)| *metric == lowest) {
-            if !found.iter().any(|each| each == interface) {
-                found.push((*interface).to_owned());
-            }
+    let mut found: Vec<String> = Vec::new();
+    for interface in by_family(v4, v6).into_iter().flatten() {
+        if !found.iter().any(|each| each == interface) {
+            found.push(interface.to_owned());
         }
     }
     found
+}
+
+/// Whether a family's way out is by interfaces of these patterns alone: where one that is not is as near,
+/// the other is a spare one.
+pub fn is_metered(v4: &str, v6: &str, patterns: &[String]) -> bool {
+    let is_metered = |interface: &&str| is_one_of(interface, patterns);
+    by_family(v4, v6).iter().any(|family| !family.is_empty() && family.iter().all(is_metered))
+}
+
+/// Of IPv4 and of IPv6 the interfaces of the default routes with the lowest metric.
+fn by_family<'a>(v4: &'a str, v6: &'a str) -> [Vec<&'a str>; 2] {
+    let nearest = |routes: Vec<(u32, &'a str)>| {
+        let lowest = routes.iter().map(|(metric, _)| *metric).min();
+        let near = routes.into_iter().filter(|(metric, _)| Some(*metric) == lowest);
+        near.map(|(_, interface)| interface).collect()
+    };
+    [
+        nearest(v4.lines().filter_map(of_v4).collect()),
+        nearest(v6.lines().filter_map(of_v6).collect()),
+    ]
 }
 
 /// Whether `interface` is one of `patterns`, which may end with `*`.

@@ -5,6 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::ledger::Bytes;
@@ -17,7 +18,8 @@ const TAKEN: &str = "network.taken";
 /// # Errors
 /// The disk's.
 pub fn leave(state_dir: &Path, bytes: Bytes) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(state_dir.join(FILE))?;
+    let mut file =
+        OpenOptions::new().create(true).append(true).mode(0o644).open(state_dir.join(FILE))?;
     file.write_all(format!("{} {}\n", bytes.sent, bytes.received).as_bytes())
 }
 
@@ -27,7 +29,7 @@ pub(super) fn take(state_dir: &Path) -> Bytes {
     if std::fs::rename(&left, &taken).is_err() {
         return Bytes::default();
     }
-    let text = std::fs::read_to_string(&taken).unwrap_or_default();
+    let Ok(text) = std::fs::read_to_string(&taken) else { return Bytes::default() };
     drop(std::fs::remove_file(&taken));
     text.lines().filter_map(line).fold(Bytes::default(), Bytes::plus)
 }

@@ -119,7 +119,7 @@ async fn what_nobody_may_answer_fails_and_is_never_sent() {
     let dear = Prices { million_tokens_in: 9_000_000, ..Prices::default() };
     for (case, class, most, want) in [
         ("the class", DataClass::Restricted, None, "restricted data may not go to near"),
-        ("the cost", DataClass::Public, Some(1), "its caller allows 1"),
+        ("the cost", DataClass::Public, Some(1), "no more than 1"),
     ] {
         let limits = Limits { prices: dear, price_micros: 10, ..Limits::default() };
         let near = Destination { limits, ..talker("near", Zone::Site) };

@@ -150,7 +150,7 @@ async fn each_failure_is_acted_on_by_its_class() {
             3,
         ),
         ("a page", vec![refusal(200)], "unusable", Next::Retry, 1),
-        ("other outputs", vec![fits(), binary(), logits(&[1, 6])], "misfit", operator, 3),
+        ("other outputs", vec![fits(), binary(), logits(&[1, 6])], "unusable", Next::Retry, 3),
     ] {
         let fake = Fake::plain(answers).await;
         let destination = server(&fake.url, None);

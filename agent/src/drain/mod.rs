@@ -235,7 +235,7 @@ impl Worker {
                 false => queue.lease_urgent(now_ms, least_priority).await?,
             };
             match lease {
-                Some(lease) => self.place(lease, &doors, desk, under_way),
+                Some(lease) => self.place(lease, desk, under_way),
                 // Who is on the way into the line cannot be met in it yet.
                 None if along => {
                     let is_settled = self.joining.load(Ordering::Relaxed) == 0;
@@ -255,13 +255,7 @@ impl Worker {
     }
 
     /// Sends a request on its way, or keeps it aside.
-    fn place<'a>(
-        &'a self,
-        lease: Lease,
-        doors: &Doors,
-        desk: &mut Desk,
-        under_way: &mut Carried<'a>,
-    ) {
+    fn place<'a>(&'a self, lease: Lease, desk: &mut Desk, under_way: &mut Carried<'a>) {
         let envelope = match Envelope::from_bytes(lease.envelope()) {
             Ok(envelope) => envelope,
             Err(error) => {

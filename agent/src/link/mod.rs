@@ -162,7 +162,7 @@ impl<H: Fn() -> Health + Send> Link<H> {
         match state {
             State::Up => self.config.network.note_controller(true),
             // A hello is said now and then, and the controller is there until it does not answer.
-            State::Greeting => {}
+            State::Greeting { .. } => {}
             _ => self.config.network.note_controller(false),
         }
         self.status.send_replace(state);

@@ -31,6 +31,9 @@ impl Worker {
             if !network.is_used_up() {
                 self.release_all().await;
             }
+            if !network.plan().has_budget() {
+                return;
+            }
             // Who was looked at a moment before that is found by the next look.
             match timeout(LOOK_EVERY, metered.changed()).await {
                 Ok(Ok(())) | Err(_) => {}
@@ -41,6 +44,10 @@ impl Worker {
 
     async fn release_all(&self) {
         let (queue, mut after) = (&self.drain.queue, None::<RequestId>);
+        // Most often nobody waits, and a look through all that is held is long.
+        if queue.stats().await.is_ok_and(|stats| stats.waiting_for_budget == 0) {
+            return;
+        }
         loop {
             let page = match queue.list_after(Some(State::WaitingForBudget), after, PAGE).await {
                 Ok(page) => page,

@@ -29,7 +29,7 @@ impl std::fmt::Display for Sign {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Told => f.write_str("status 511: the network wants somebody to sign in"),
-            Self::Page => f.write_str("a page (HTML) where none can be"),
+            Self::Page => f.write_str("a page (text/html) where none can be"),
             Self::Away { host, .. } => write!(f, "a redirect to another host, {host}"),
         }
     }

@@ -82,6 +82,9 @@ pub async fn watch(escalator: &Escalator, stop: CancellationToken) {
     let mut was = Connectivity::Unknown;
     loop {
         links.borrow_and_update();
+        for (name, is) in escalator.connectivity() {
+            note_metric(&name, is);
+        }
         let (is, why) = now(escalator);
         if is != was {
             note_metric(DEVICE, is);

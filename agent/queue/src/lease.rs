@@ -108,9 +108,11 @@ impl Lease {
         self.entry.place.body_len
     }
 
-    /// Keeps no body in memory, for a lease that is kept for long.
-    pub fn drop_body(&mut self) {
+    /// Says that nothing is done with the request for now, for a lease that is kept for long: it keeps no
+    /// body in memory, and the request is told as held. Nobody else leases it.
+    pub fn rest(&mut self) {
         self.body = None;
+        self.queue.shared.in_flight.rest(self.id, self.token);
     }
 
     /// Reads the body from disk and checks it.

@@ -142,7 +142,7 @@ impl Shared {
     /// The queue in numbers.
     pub(super) fn stats(&self) -> Result<Stats, QueueError> {
         let Published { totals, live_bytes, segments } = self.published();
-        let in_flight = self.in_flight.count();
+        let in_flight = self.in_flight.worked_on();
         let counter = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Stats {
             held: totals.held.saturating_sub(in_flight + totals.budget + totals.set_aside),

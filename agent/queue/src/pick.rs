@@ -60,7 +60,17 @@ pub(super) struct Picked {
 #[derive(Debug, Default)]
 struct Leases {
     held: HashMap<RequestId, Hand>,
+    /// Of these, those that rest.
+    resting: usize,
     next_token: u64,
+}
+
+impl Leases {
+    fn remove(&mut self, id: RequestId) {
+        if self.held.remove(&id).is_some_and(|hand| hand.rests) {
+            self.resting = self.resting.saturating_sub(1);
+        }
+    }
 }
 
 /// Whose hand a request is in.
@@ -71,6 +81,14 @@ struct Hand {
     taken_from: Option<u64>,
     /// What whoever has it has read of it.
     envelope: Option<Bytes>,
+    /// Whoever has it waits for something, and does nothing with it.
+    rests: bool,
+}
+
+impl Hand {
+    fn new(token: u64) -> Self {
+        Hand { token, taken_from: None, envelope: None, rests: false }
+    }
 }
 
 /// Who has which request in hand.
@@ -92,21 +110,32 @@ impl InFlight {
         let mut leases = self.lock();
         let Some(hand) = leases.held.get_mut(&id) else { return false };
         if hand.token == token {
-            leases.held.remove(&id);
+            leases.remove(id);
             return true;
         }
         hand.taken_from = hand.taken_from.filter(|from| *from != token);
         false
     }
 
-    /// Whether somebody has this request.
-    pub(super) fn has(&self, id: RequestId) -> bool {
-        self.lock().held.contains_key(&id)
+    /// Whether somebody works on this request.
+    pub(super) fn is_worked_on(&self, id: RequestId) -> bool {
+        self.lock().held.get(&id).is_some_and(|hand| !hand.rests)
     }
 
-    /// How many are in hand.
-    pub(super) fn count(&self) -> u64 {
-        self.lock().held.len() as u64
+    /// How many are worked on.
+    pub(super) fn worked_on(&self) -> u64 {
+        let leases = self.lock();
+        leases.held.len().saturating_sub(leases.resting) as u64
+    }
+
+    /// Whoever has this request by this lease only waits.
+    pub(super) fn rest(&self, id: RequestId, token: u64) {
+        let mut leases = self.lock();
+        let hand = leases.held.get_mut(&id).filter(|hand| hand.token == token && !hand.rests);
+        if let Some(hand) = hand {
+            hand.rests = true;
+            leases.resting += 1;
+        }
     }
 
     /// Keeps a request from being leased: the writer has it, until [`InFlight::settle`] or
@@ -114,7 +143,7 @@ impl InFlight {
     pub(super) fn take(&self, id: RequestId, spare: bool) -> bool {
         let mut leases = self.lock();
         let Some(hand) = leases.held.get_mut(&id) else {
-            leases.held.insert(id, Hand { token: RESERVED, taken_from: None, envelope: None });
+            leases.held.insert(id, Hand::new(RESERVED));
             return true;
         };
         if spare {
@@ -131,7 +160,7 @@ impl InFlight {
         let mut leases = self.lock();
         for id in ids {
             if leases.held.get(id).is_some_and(|hand| hand.token == RESERVED) {
-                leases.held.remove(id);
+                leases.remove(*id);
             }
         }
     }
@@ -144,7 +173,7 @@ impl InFlight {
                 Some(Hand { token, taken_from: from @ Some(_), .. }) => {
                     *token = from.take().unwrap_or(RESERVED);
                 }
-                Some(_) => drop(leases.held.remove(id)),
+                Some(_) => leases.remove(*id),
                 None => {}
             }
         }
@@ -160,7 +189,7 @@ impl InFlight {
             }
             leases.next_token += 1;
             let token = leases.next_token;
-            leases.held.insert(id, Hand { token, taken_from: None, envelope: None });
+            leases.held.insert(id, Hand::new(token));
             marked.push((id, token));
         }
         marked

@@ -141,7 +141,7 @@ impl Shared {
     /// The state as callers see it.
     pub(super) fn state_of(&self, id: RequestId, entry: &Entry) -> State {
         match entry.state() {
-            state if !state.is_final() && self.in_flight.has(id) => State::InFlight,
+            state if !state.is_final() && self.in_flight.is_worked_on(id) => State::InFlight,
             state => state,
         }
     }

@@ -129,6 +129,35 @@ async fn what_stands_in_line_is_leased_only_along_the_line_and_costs_one_record(
 }
 
 #[tokio::test]
+async fn a_lease_that_rests_is_told_as_held_and_stays_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, _) = open(dir.path());
+    let (first, second) = (accepted(&queue, 5).await, accepted(&queue, 5).await);
+    let told = async || {
+        let stats = queue.stats().await.unwrap();
+        (stats.held, stats.in_flight)
+    };
+    let mut lease = queue.lease_next(2).await.unwrap().unwrap();
+    assert_eq!((state(&queue, first).await, told().await), (State::InFlight, (1, 1)));
+    lease.rest();
+    lease.rest();
+    assert_eq!((state(&queue, first).await, told().await), (State::Held, (2, 0)));
+    let other = queue.lease_next(2).await.unwrap().unwrap();
+    assert_eq!((other.id(), told().await), (second, (1, 1)), "it is in a hand all the same");
+    assert!(queue.lease_next(2).await.unwrap().is_none());
+    // Who gives it back, or ends it in between, counts it out.
+    drop(lease);
+    let mut again = queue.lease_next(2).await.unwrap().unwrap();
+    assert_eq!((again.id(), told().await), (first, (0, 2)));
+    again.rest();
+    queue.cancel(first, 3).await.unwrap();
+    drop(again);
+    assert_eq!((state(&queue, first).await, told().await), (State::Cancelled, (0, 1)));
+    drop(other);
+    assert_eq!(told().await, (1, 0));
+}
+
+#[tokio::test]
 async fn urgent_requests_can_be_leased_past_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let (queue, _) = open(dir.path());

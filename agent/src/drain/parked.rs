@@ -31,7 +31,7 @@ impl Parked {
     }
 
     pub(super) fn park(&mut self, mut lease: Lease, asked: String, wait: Wait) {
-        lease.drop_body();
+        lease.rest();
         self.0.push(Waiting { lease, asked, wait });
     }
 

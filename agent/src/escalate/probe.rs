@@ -139,7 +139,7 @@ pub enum ProbeError {
 pub async fn probe(destination: &Destination, within: Duration) -> Result<(), ProbeError> {
     let http = Http::new(destination, Tap::default())?;
     let name = || destination.name.clone();
-    let seen = reach(destination, &http, within, false).await.map_err(|error| {
+    let seen = reach(destination, &http, within, true).await.map_err(|error| {
         let cause = match error {
             HttpError::Connect(cause) | HttpError::Impostor(cause) | HttpError::Cut(cause) => cause,
             HttpError::NoAnswer => format!("nothing within {} ms", within.as_millis()),

@@ -30,7 +30,7 @@ impl Network {
         let Some((state_dir, _)) = self.0.kept.clone() else { return };
         let mut every = interval(LOOK_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut noted_at, mut is_warned) = (Instant::now(), false);
+        let (mut noted_at, mut is_warned, mut was_used_up) = (Instant::now(), false, false);
         loop {
             let stops = tokio::select! {
                 biased;
@@ -54,6 +54,7 @@ impl Network {
                 Ok(Err(_)) | Err(_) => {}
             }
             self.tell();
+            was_used_up = self.tell_change(was_used_up);
             if stops {
                 return;
             }
@@ -108,6 +109,19 @@ impl Network {
         whole_file::write(&state_dir.join(FILE), text.as_bytes(), 0o600)?;
         self.ledger().noted(&note);
         Ok(true)
+    }
+
+    /// Tells once that the budget is used up, and that it is not any more; whether it is now.
+    fn tell_change(&self, was_used_up: bool) -> bool {
+        let is_used_up = self.is_used_up();
+        match (was_used_up, is_used_up) {
+            (false, true) => tracing::warn!(
+                "the data budget of the metered link is used up: what is not urgent waits; see /v1/network"
+            ),
+            (true, false) => tracing::info!("there is a data budget again, or no need of one"),
+            (true, true) | (false, false) => {}
+        }
+        is_used_up
     }
 
     /// Sets the metrics of the budgets.

@@ -19,7 +19,8 @@ use crate::queue::{Lease, URGENT, Walk};
 
 /// All of the line is looked at so often, whatever is known of it.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(3600);
-/// Destinations, with what they would be asked, that are remembered; who waits for others is found when all is looked at.
+/// Destinations, with what they would be asked, that are remembered; who waits for others is found when
+/// all is looked at.
 const MOST_REMEMBERED: usize = 256;
 
 /// A destination by its place among all, the task or the model that it would be asked, and in which share.

@@ -278,6 +278,11 @@ mod tests {
         assert_eq!(next_day.metered(), (0, 1150));
         let set_back = Ledger::resume(&note, Today { day: 690, month: 23 });
         assert_eq!(set_back.metered(), (1150, 1150), "a later day is today's");
+        // A count that begins in 1970 again: what was used stays, and renews with its own days.
+        let mut long_before = Ledger::resume(&note, Today { day: 0, month: 0 });
+        assert_eq!(long_before.metered(), (1150, 1150));
+        assert_eq!(long_before.on(Today { day: 1, month: 0 }).metered(), (0, 1150));
+        assert_eq!(long_before.on(Today { day: 31, month: 1 }).metered(), (0, 0));
     }
 
     #[test]

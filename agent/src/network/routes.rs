@@ -124,6 +124,23 @@ mod tests {
     }
 
     #[test]
+    fn a_spare_interface_makes_no_metered_link() {
+        let patterns = ["wwan*".to_owned()];
+        let spare = WWAN.replace("\t700\t", "\t100\t");
+        let wwan_v6 = V6.replace("wlan0", "wwan0");
+        for (case, v4, v6, want) in [
+            ("no way out", HEAD, "", false),
+            ("the modem alone", WWAN, "", true),
+            ("a cable is nearer", &format!("{WWAN}{ETH}"), "", false),
+            ("both as near", &format!("{spare}{ETH}"), "", false),
+            ("the other family by the modem", ETH, &wwan_v6, true),
+            ("both families as near", ETH, &format!("{wwan_v6}{V6}"), false),
+        ] {
+            assert_eq!(is_metered(v4, v6, &patterns), want, "{case}");
+        }
+    }
+
+    #[test]
     fn the_tables_of_this_machine_are_read() {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let (v4, v6) = (read("/proc/net/route"), read("/proc/net/ipv6_route"));

@@ -9,7 +9,7 @@ pub mod library;
 use std::num::NonZeroUsize;
 
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
-use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::session::{RunOptions, Session as OrtSession, SessionInputValue};
 use ort::value::{DynValue, Shape, Tensor as OrtTensor, TensorElementType, TensorRef, ValueType};
 
 use self::library::Library;
@@ -19,6 +19,10 @@ use crate::tensor::{Dtype, Element, Tensor, with_elements, with_type};
 
 /// The engine's name.
 pub(super) const NAME: &str = "onnxruntime";
+
+/// The first run takes memory piece by piece, to learn what a run needs; from the second on there is one
+/// piece. Measured on two `MobileNet`s: 60 MiB with what the first run took, 53 without.
+const SETTLING: u8 = 2;
 
 /// What executes a graph's operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -160,6 +164,7 @@ impl Runtime for OnnxRuntime {
         Ok(Box::new(Loaded {
             runtime: self.name(),
             session,
+            settling: if self.provider == Provider::Cpu { SETTLING } else { 0 },
             inputs: graph.inputs.to_vec(),
             outputs: graph.outputs.to_vec(),
         }))
@@ -216,6 +221,8 @@ fn dtype_of(element: TensorElementType) -> Option<Dtype> {
 struct Loaded {
     runtime: &'static str,
     session: OrtSession,
+    /// Runs after which what they took of memory is still given back.
+    settling: u8,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
 }
@@ -233,7 +240,14 @@ impl Session for Loaded {
             .zip(inputs)
             .map(|(spec, tensor)| borrowed(tensor).map(|value| (spec.name.as_str(), value)));
         let named: Vec<_> = named.collect::<ort::Result<_>>().map_err(|error| failed(&error))?;
-        let given = self.session.run(named).map_err(|error| failed(&error))?;
+        let settling = (self.settling > 0).then(giving_back).transpose();
+        let settling = settling.map_err(|error| failed(&error))?;
+        self.settling = self.settling.saturating_sub(1);
+        let given = match &settling {
+            Some(options) => self.session.run_with_options(named, options),
+            None => self.session.run(named),
+        };
+        let given = given.map_err(|error| failed(&error))?;
         for (spec, output) in self.outputs.iter().zip(outputs) {
             let value = given.get(&spec.name).ok_or_else(|| RuntimeError::Failed {
                 runtime,
@@ -247,6 +261,13 @@ impl Session for Loaded {
         }
         Ok(())
     }
+}
+
+/// Has ONNX Runtime give back what a run took and does not hold any more.
+fn giving_back() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+    Ok(options)
 }
 
 /// A tensor as ONNX Runtime takes it: numbers in place.

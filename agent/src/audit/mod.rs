@@ -1,19 +1,22 @@
 //! Owns the record of what left the device: what was sent, why it was allowed, where it went, what it cost.
 //!
 //! A file of lines under `audit/` in the state folder, one JSON object each, and a new file when one is
-//! full. Before a request goes out its line is on disk; a second line says how that ended. No line has a
-//! byte of what was asked or answered.
+//! full. A request's line is on disk before it goes out where a record is required, and otherwise before
+//! anybody hears of its answer: the disk takes it while the destination thinks. A second line says how that
+//! ended. No line has a byte of what was asked or answered.
 //!
 //! Each line ends with a seal, the SHA-256 of the line before it and of its own text, so that a line that is
 //! changed, or taken out or put in between others, shows (`holdfast-agent audit verify`). Who can write the
 //! file can also seal it anew from there on, or cut off its end: whoever wants to notice that too notes the
 //! last seal somewhere else.
 //!
-//! **Invariant:** where a record is required nothing is sent without its line on disk; where it is not, a
-//! disk that takes no line stops no request, and what is missing is counted.
+//! **Invariant:** where a record is required nothing is sent without its line on disk; where it is not,
+//! nothing is sent before its line is on the way there, a disk that takes no line stops no request, and what
+//! is missing is counted.
 
 mod chain;
 mod event;
+mod later;
 mod reader;
 mod writer;
 
@@ -28,6 +31,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::chain::Seal;
 pub use self::event::{Ended, Entry, Event, Sent};
+use self::later::{Later, Put};
 pub use self::reader::{Break, Chain, read};
 use self::writer::{Command, Writer};
 use crate::clock::{self, Clock};
@@ -54,6 +58,8 @@ pub struct Audit(Option<Arc<Inner>>);
 #[derive(Debug)]
 struct Inner {
     lines: mpsc::Sender<Command>,
+    /// How sends ended.
+    later: Arc<Later>,
     clock: Clock,
     required: bool,
     /// Somebody waited in vain, and the disk took nothing since.
@@ -68,6 +74,15 @@ pub struct Sending {
     most_micros: u64,
     is_out: bool,
     began: Instant,
+    /// Its line, while the disk has not got it.
+    coming: Option<Coming>,
+}
+
+/// A line on its way to the disk.
+#[derive(Debug)]
+struct Coming {
+    written: oneshot::Receiver<Result<(), Unwritten>>,
+    until: Instant,
 }
 
 /// A line that was not written.
@@ -89,29 +104,35 @@ impl Audit {
             return Ok(Self(None));
         }
         let (lines, waiting) = mpsc::channel(WAITING);
-        let is_stuck = Arc::<AtomicBool>::default();
+        let (is_stuck, later) = (Arc::<AtomicBool>::default(), Arc::<Later>::default());
         let writer = Writer::new(folder(state_dir), config.max_bytes, Arc::clone(&is_stuck));
+        // Whatever the others do, its disk may hang.
+        let own = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let writing = writer.run(waiting, Arc::clone(&later));
         let thread = std::thread::Builder::new().name("audit".to_owned());
-        thread.spawn(move || writer.run(waiting))?;
-        Ok(Self(Some(Arc::new(Inner { lines, clock, required: config.required, is_stuck }))))
+        thread.spawn(move || own.block_on(writing))?;
+        let required = config.required;
+        Ok(Self(Some(Arc::new(Inner { lines, later, clock, required, is_stuck }))))
     }
 
     /// Puts a send on record; when this returns without an error it may go, and is under way until what is
-    /// returned says how it ended.
+    /// returned says how it ended. Nobody may hear of its answer before
+    /// [`Sending::on_disk`] is over.
     ///
     /// # Errors
     /// Where a record is required, and its line is not on disk.
     pub async fn sent(&self, sent: Sent) -> Result<Sending, Unwritten> {
-        let sending = Sending {
+        let mut sending = Sending {
             audit: self.clone(),
             under_way: Some((sent.request, sent.destination.clone())),
             most_micros: sent.most_micros,
             is_out: false,
             began: Instant::now(),
+            coming: None,
         };
         if let Some(inner) = &self.0 {
             // Whoever is not heard out leaves a line that says so.
-            inner.sent(sent).await?;
+            sending.coming = inner.sent(sent).await?;
         }
         Ok(sending)
     }
@@ -131,34 +152,45 @@ impl Audit {
 }
 
 impl Inner {
-    async fn sent(&self, sent: Sent) -> Result<(), Unwritten> {
+    /// Hands a line over; returns it while it is on its way, and none where there is nothing to wait for.
+    async fn sent(&self, sent: Sent) -> Result<Option<Coming>, Unwritten> {
         let (done, written) = oneshot::channel();
         let line = Command { entry: Some(self.entry(Event::Sent(sent))), done: Some(done) };
         if self.is_stuck.load(Ordering::Relaxed) && !self.required {
             // Nobody waits twice for a disk that hangs.
             self.put(line);
-            return Ok(());
+            return Ok(None);
         }
         let until = Instant::now() + WITHIN;
-        let outcome = match timeout_at(until, self.lines.reserve()).await {
+        let handed_over = match timeout_at(until, self.lines.reserve()).await {
             Ok(Ok(place)) => {
                 place.send(line);
-                match timeout_at(until, written).await {
-                    Ok(Ok(outcome)) => outcome,
-                    Ok(Err(_)) => Err(Unwritten("nobody writes it any more".to_owned())),
-                    Err(_) => Err(self.late()),
-                }
+                Ok(Coming { written, until })
             }
             Ok(Err(_)) => {
                 writer::count_unwritten(1);
-                Err(Unwritten("nobody writes it any more".to_owned()))
+                Err(nobody())
             }
             Err(_) => {
                 writer::count_unwritten(1);
                 Err(self.late())
             }
         };
-        outcome.or_else(|error| if self.required { Err(error) } else { Ok(()) })
+        match handed_over {
+            Ok(coming) if self.required => self.arrived(coming).await.map(|()| None),
+            Ok(coming) => Ok(Some(coming)),
+            Err(error) if self.required => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Waits until the disk has the line.
+    async fn arrived(&self, Coming { written, until }: Coming) -> Result<(), Unwritten> {
+        match timeout_at(until, written).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(nobody()),
+            Err(_) => Err(self.late()),
+        }
     }
 
     fn late(&self) -> Unwritten {
@@ -175,6 +207,16 @@ impl Inner {
         }
     }
 
+    /// Behind its caller, and not at once.
+    fn put_later(&self, line: Entry) {
+        match self.later.put(line) {
+            // Where there is no room the writer has something to do, and looks there too.
+            Put::First => drop(self.lines.try_send(Command::default())),
+            Put::Another => {}
+            Put::TooMany => writer::count_unwritten(1),
+        }
+    }
+
     fn entry(&self, event: Event) -> Entry {
         let (date, date_is_trusted) = (clock::date_stamp(), clock::date_is_trusted());
         Entry { number: 0, at_ms: self.clock.now_ms(), date, date_is_trusted, event }
@@ -185,6 +227,18 @@ impl Sending {
     /// It goes out now; before, nothing of it did.
     pub fn goes_out(&mut self) {
         self.is_out = true;
+    }
+
+    /// To wait for until its line is on disk, as long as a send waits for that. Done already where it had to
+    /// be there before it went out; where the disk does not take it the operator is told, and nobody else.
+    pub fn on_disk(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let (coming, audit) = (self.coming.take(), self.audit.clone());
+        async move {
+            if let (Some(coming), Some(inner)) = (coming, &audit.0) {
+                // Were a record required, it would not be out.
+                drop(inner.arrived(coming).await);
+            }
+        }
     }
 
     /// What it may cost at most, in millionths of the operator's currency.
@@ -205,8 +259,12 @@ impl Sending {
         let outcome = outcome.to_owned();
         let ended =
             Ended { request, destination, outcome, tokens_in, tokens_out, cost_micros, took_ms };
-        inner.put(Command { entry: Some(inner.entry(Event::Ended(ended))), done: None });
+        inner.put_later(inner.entry(Event::Ended(ended)));
     }
+}
+
+fn nobody() -> Unwritten {
+    Unwritten("nobody writes it any more".to_owned())
 }
 
 impl Drop for Sending {

@@ -1,4 +1,5 @@
-//! Owns the writing of the record: one thread, one sync for all lines that wait.
+//! Owns the writing of the record: one thread, one sync for all lines that wait. How a send ended is written
+//! with the next line that somebody waits for, or after a moment.
 //!
 //! **Invariant:** who waits for a line is told that it is written when the disk has it, and not before; a
 //! file that failed is never written to again, since nobody knows what of it is on the disk.
@@ -9,16 +10,21 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::Unwritten;
 use super::chain::{self, Seal};
 use super::event::{Entry, Event};
+use super::later::Later;
 use super::reader::{self, Last, Part};
 
-/// Lines of one sync at most.
+/// Lines that are taken in together.
 const TOGETHER: usize = 256;
+/// What nobody waits for is written after so long.
+const SOON: Duration = Duration::from_millis(20);
 /// The record is in so many files, so that it can be kept short by dropping one.
 const FILES: u64 = 8;
 /// A file has at least so many bytes before the next begins.
@@ -27,8 +33,8 @@ const LEAST: u64 = 64 * 1024;
 /// A file has no more, so that its end is soon found.
 const MOST: u64 = 8 * 1024 * 1024;
 
-/// A line to be written.
-#[derive(Debug)]
+/// A line to be written, or the word that others wait in [`Later`].
+#[derive(Debug, Default)]
 pub(super) struct Command {
     /// None where somebody only waits for those before.
     pub(super) entry: Option<Entry>,
@@ -85,43 +91,71 @@ impl Writer {
         Self { folder, max_bytes, open: None, last: None, is_stuck }
     }
 
-    /// Writes what comes until nobody is left who could send something. Blocks.
-    pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Command>) {
-        let mut lines = Vec::new();
-        let mut is_failing = false;
-        while waiting.blocking_recv_many(&mut lines, TOGETHER) > 0 {
-            let count = lines.iter().filter(|line| line.entry.is_some()).count();
-            let count = u64::try_from(count).unwrap_or(u64::MAX);
-            let written = self.write(&lines).map_err(|error| Unwritten(error.to_string()));
-            match &written {
-                Ok(()) => {
-                    metrics::counter!("holdfast_audit_lines_total").increment(count);
-                    is_failing = false;
-                }
-                Err(Unwritten(why)) => {
-                    self.fail();
-                    count_unwritten(count);
-                    if !is_failing {
-                        tracing::error!(folder = %self.folder.display(), why, "what leaves the device cannot be put on record");
-                    }
-                    is_failing = true;
+    /// Writes what comes until nobody is left who could send something. Blocks its thread while it writes.
+    pub(super) async fn run(mut self, mut waiting: mpsc::Receiver<Command>, later: Arc<Later>) {
+        let (mut lines, mut is_failing) = (Vec::new(), false);
+        loop {
+            let is_over = waiting.recv_many(&mut lines, TOGETHER).await == 0;
+            let until = Instant::now() + SOON;
+            while !is_over && lines.iter().all(|line| line.done.is_none()) {
+                match timeout_at(until, waiting.recv_many(&mut lines, TOGETHER)).await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => break,
                 }
             }
-            self.is_stuck.store(false, Ordering::Relaxed);
+            // Whatever ended by now was sent before: its line is among those that came.
+            let ends = later.take();
+            while let Ok(line) = waiting.try_recv() {
+                lines.push(line);
+            }
+            let written = self.put_down(&lines, &ends, &mut is_failing);
             for done in lines.drain(..).filter_map(|line| line.done) {
                 // Who waited may be gone.
                 drop(done.send(written.clone()));
             }
+            if is_over {
+                return;
+            }
         }
     }
 
-    fn write(&mut self, lines: &[Command]) -> io::Result<()> {
-        if let Some(first) = lines.iter().find_map(|line| line.entry.as_ref()) {
+    fn put_down(
+        &mut self,
+        lines: &[Command],
+        ends: &[Entry],
+        is_failing: &mut bool,
+    ) -> Result<(), Unwritten> {
+        let entries: Vec<&Entry> =
+            lines.iter().filter_map(|line| line.entry.as_ref()).chain(ends).collect();
+        let is_waited_for = lines.iter().any(|line| line.done.is_some());
+        let written = self.write(&entries, is_waited_for);
+        let written = written.map_err(|error| Unwritten(error.to_string()));
+        let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        match &written {
+            Ok(()) => {
+                metrics::counter!("holdfast_audit_lines_total").increment(count);
+                *is_failing = false;
+            }
+            Err(Unwritten(why)) => {
+                self.fail();
+                count_unwritten(count);
+                if !*is_failing {
+                    tracing::error!(folder = %self.folder.display(), why, "what leaves the device cannot be put on record");
+                }
+                *is_failing = true;
+            }
+        }
+        self.is_stuck.store(false, Ordering::Relaxed);
+        written
+    }
+
+    fn write(&mut self, entries: &[&Entry], is_waited_for: bool) -> io::Result<()> {
+        if let Some(first) = entries.first() {
             let mut last = self.begin(first)?;
             let mut text = String::new();
-            for entry in lines.iter().filter_map(|line| line.entry.clone()) {
+            for entry in entries {
                 let number = last.0 + 1;
-                let (line, seal) = chain::line(&Entry { number, ..entry }, last.1)?;
+                let (line, seal) = chain::line(&Entry { number, ..(*entry).clone() }, last.1)?;
                 text += &line;
                 last = (number, seal);
             }
@@ -131,9 +165,7 @@ impl Writer {
             self.last = Some(last);
         }
         match (&mut self.open, self.last) {
-            (Some(open), Some(last)) if lines.iter().any(|line| line.done.is_some()) => {
-                open.sync(last)
-            }
+            (Some(open), Some(last)) if is_waited_for => open.sync(last),
             _ => Ok(()),
         }
     }

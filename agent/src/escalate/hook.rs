@@ -90,7 +90,7 @@ impl Hook {
             Err(why) => return Posted::Unreached { why },
         };
         let body = cleared.body();
-        let record = match self.audit.sent(on_record(&cleared, &body)).await {
+        let mut record = match self.audit.sent(on_record(&cleared, &body)).await {
             Ok(record) => record,
             Err(Unwritten(cause)) => {
                 let why = format!("nothing is sent while it cannot be put on record: {cause}");
@@ -125,7 +125,9 @@ impl Hook {
             },
             Err(error) => unreached(error),
         };
+        let on_disk = record.on_disk();
         record.ended(posted.outcome(), (0, 0), 0);
+        on_disk.await;
         posted
     }
 }

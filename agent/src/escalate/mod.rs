@@ -327,7 +327,7 @@ impl Escalator {
             Protocol::Holdfast | Protocol::HoldfastModel(_) => {
                 let passage = self.enter(&errand, turn).await?;
                 let result = holdfast::ask(&passage.exchange(), request).await;
-                passage.settle(result, None)?
+                passage.settle(result, None).await?
             }
             Protocol::Chat(chat) => {
                 chat::check_fit(destination, chat, request, &self.hints)?;
@@ -337,7 +337,7 @@ impl Escalator {
                 let passage = self.enter(&errand, turn).await?;
                 let exchange = passage.exchange();
                 let result = chat::ask(&exchange, chat, request, &self.hints, &mut usage).await;
-                passage.settle(result, usage.as_ref())?
+                passage.settle(result, usage.as_ref()).await?
             }
             Protocol::Oip(oip) => {
                 let began = Instant::now();
@@ -348,7 +348,7 @@ impl Escalator {
                 errand.within = within.saturating_sub(began.elapsed());
                 let passage = self.enter(&errand, turn).await?;
                 let result = oip::ask(&passage.exchange(), oip, request, prepared).await;
-                passage.settle(result, None)?
+                passage.settle(result, None).await?
             }
         };
         Ok(Answer { cost_micros, ..answer })

@@ -2,7 +2,7 @@
 //! token before it, and what is noted when it is over.
 //!
 //! **Invariant:** what goes out has a turn, with the most that it may cost noted on disk, and a line in the
-//! record; what it cost in the end is settled once, and what was cut off never counts as less than was set
+//! record, which is on disk before anybody hears of the answer; what it cost in the end is settled once, and what was cut off never counts as less than was set
 //! apart.
 
 use std::sync::Arc;
@@ -176,7 +176,6 @@ impl Escalator {
         found.ok_or_else(|| SendError::NotConfigured { destination: destination.name.clone() })
     }
 
-    /// What is over a metered link, and beyond its budget, waits.
     /// Whether an errand could go now, as far as the link and the budget of a metered one say.
     pub(super) fn may_go(&self, errand: &Errand<'_>) -> Result<(), SendError> {
         let endpoint = self.configured(errand.destination)?;
@@ -184,6 +183,7 @@ impl Escalator {
         self.check_plan(endpoint, errand.is_urgent)
     }
 
+    /// What is over a metered link, and beyond its budget, waits.
     fn check_plan(&self, endpoint: &Endpoint, is_urgent: bool) -> Result<(), SendError> {
         let destination = &endpoint.destination.name;
         self.network.may(destination, is_urgent).map_err(|used_up| SendError::OverPlan {
@@ -239,6 +239,11 @@ impl Passage {
         &self.endpoint.destination
     }
 
+    /// Waits until its line in the record is on disk, before the first piece of an answer is told.
+    pub(super) async fn on_record(&mut self) {
+        self.record.on_disk().await;
+    }
+
     /// Ends it, `usage` being what was counted; tells what an answer cost, where that has a price.
     pub(super) fn end(mut self, end: End<'_>, usage: Option<&Usage>) -> Option<u64> {
         self.leave.is_over();
@@ -284,14 +289,17 @@ impl Passage {
         limits.has_prices().then_some(cost)
     }
 
-    /// Ends one that has its answer in one piece, or none.
-    pub(super) fn settle<T>(
-        self,
+    /// Ends one that has its answer in one piece, or none; returns when its line in the record is on disk.
+    pub(super) async fn settle<T>(
+        mut self,
         result: Result<T, SendError>,
         usage: Option<&Usage>,
     ) -> Result<(T, Option<u64>), SendError> {
         let end = result.as_ref().map_or_else(End::Failed, |_| End::Answered);
+        let on_disk = self.record.on_disk();
+        // Its place is another's meanwhile.
         let cost = self.end(end, usage);
+        on_disk.await;
         Ok((result?, cost))
     }
 }

@@ -93,7 +93,7 @@ impl Escalator {
             let key = key(terms, &id.to_string());
             let result = answered(&passage.exchange(), chat, call, &key).await;
             let usage = result.as_ref().ok().and_then(|answer| answer.usage);
-            passage.settle(result, usage.as_ref())
+            passage.settle(result, usage.as_ref()).await
         };
         let (answer, cost_micros) = self.counted(&destination.name, attempt).await?;
         Ok(Told { answer, cost_micros })
@@ -131,11 +131,14 @@ impl Escalator {
         let call = chat.dialect.call_streamed(&chat.model, &conversation);
         let call = fitted(destination, terms, call)?;
         let errand = errand(destination, (*id, terms), &conversation, &call, within);
-        let passage = self.enter(&errand, None).await?;
+        let mut passage = self.enter(&errand, None).await?;
         let exchange = passage.exchange();
         let call = posted(&exchange, chat, call, &key(terms, &id.to_string()));
         match exchange.open(call, chat.dialect.stream_type()).await {
-            Ok(flow) => Ok((passage, flow, chat.dialect.reader())),
+            Ok(flow) => {
+                passage.on_record().await;
+                Ok((passage, flow, chat.dialect.reader()))
+            }
             Err(error) => {
                 passage.end(End::Failed(&error), None);
                 Err(error)
@@ -176,7 +179,7 @@ impl Escalator {
             if let Some(usage) = &usage {
                 count(&destination.name, usage);
             }
-            passage.settle(result, usage.as_ref())
+            passage.settle(result, usage.as_ref()).await
         };
         let (answer, cost_micros) = self.counted(&destination.name, attempt).await?;
         Ok(Told { answer, cost_micros })

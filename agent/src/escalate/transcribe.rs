@@ -77,7 +77,7 @@ impl Escalator {
             let exchange = passage.exchange();
             let mut usage = None;
             let result = ask(&exchange, chat, (&mark, headers), body, &mut usage).await;
-            passage.settle(result, usage.as_ref())
+            passage.settle(result, usage.as_ref()).await
         };
         let (answer, cost_micros) = self.counted(&destination.name, attempt).await?;
         Ok(Told { answer, cost_micros })

@@ -11,10 +11,11 @@ use crate::engine::{Engine, Load, ModelEntry, Readiness};
 use crate::queue::Stats;
 
 /// Counters with their meaning, as `/metrics` shows it.
-const COUNTERS: [(&str, &str); 24] = [
+const COUNTERS: [(&str, &str); 25] = [
     ("holdfast_audit_files_dropped_total", "Oldest parts of the record that were dropped"),
     ("holdfast_audit_lines_total", "Lines put on record of what left the device"),
     ("holdfast_audit_unwritten_total", "Lines that the record lacks"),
+    ("holdfast_cache_lookups_total", "Inquiries under a rule of the cache: hit, shared, miss"),
     ("holdfast_drained_total", "Held requests that were tried, by how that came out"),
     ("holdfast_escalation_tokens_total", "Tokens that destinations charged"),
     ("holdfast_escalations_total", "Requests sent to a destination, by how that came out"),
@@ -35,10 +36,12 @@ const COUNTERS: [(&str, &str); 24] = [
     ("holdfast_set_aside_total", "Requests that were tried too often and wait for the operator"),
     ("holdfast_turned_away_total", "Requests that a model did not take, by the reason"),
     ("holdfast_webhook_posts_total", "Posts to webhooks, by how they came out"),
-    ("holdfast_written_bytes_total", "Bytes that the queue wrote to disk, by purpose"),
+    ("holdfast_written_bytes_total", "Bytes that queue and cache wrote to disk, by purpose"),
 ];
-const GAUGES: [(&str, &str); 12] = [
+const GAUGES: [(&str, &str); 14] = [
     ("holdfast_budget_left_micros", "Millionths of the currency that a destination may cost today"),
+    ("holdfast_cache_bytes", "Bytes that kept answers take on disk"),
+    ("holdfast_cache_entries", "Answers that are kept"),
     ("holdfast_clock_trusted", "1 while NTP keeps the date, else 0"),
     ("holdfast_connectivity", "1 for what a link, or all of the device, is called now, else 0"),
     ("holdfast_destination_circuit", "0 closed: asked; 1 half open: one tries; 2 open: left alone"),

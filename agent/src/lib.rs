@@ -8,7 +8,7 @@
 //! api (behind access) ──► service ──► engine (workers of each bundle)
 //!            │└─────► escalate ──► destinations
 //!            └──────► queue (one writer thread) ◄── drain ──► escalate
-//! api (what OpenAI's clients ask) ──► gateway ──► escalate, engine, queue
+//! api (what OpenAI's clients ask) ──► gateway ──► cache, escalate, engine, queue
 //! oip (under /v2, and gRPC) ──► engine
 //! results (webhooks, controller) ──► queue, policy, escalate, link
 //! link (MQTT) ◄── health ◄── engine, queue, escalate     (latest values only)
@@ -23,6 +23,7 @@ pub mod ask_error;
 pub mod asked;
 pub mod audit;
 pub mod balance;
+pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -55,8 +56,10 @@ pub mod request;
 pub mod results;
 pub mod route;
 pub mod run;
+mod seal;
 pub mod service;
 pub mod slot;
+pub mod store_key;
 mod stored;
 pub mod subject;
 mod supervise;

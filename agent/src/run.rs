@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::Access;
 use crate::api::{Api, Socket, Tls, TlsError};
 use crate::audit::Audit;
+use crate::cache::Cache;
 use crate::clock::{self, Clock};
 use crate::config::{ApiConfig, Config};
 use crate::drain::Drain;
@@ -170,6 +171,8 @@ pub async fn run(
     let bundles = Engine::clone(&engine);
     let bundles = Bundles::from_fn(move |task| bundles.bundle_of(task));
     let escalator = Arc::new(escalator.with_bundles(bundles));
+    let headroom = config.queue.headroom_bytes;
+    let cache = Cache::open(&config.state_dir, &config.cache, headroom).await;
     let service = Service {
         engine,
         queue: slot?,
@@ -180,6 +183,7 @@ pub async fn run(
         clock,
         pressure: Pressure::default(),
         together: Together::default(),
+        cache,
         stop: stop.clone(),
     };
     let tasks = TaskTracker::new();
@@ -265,6 +269,11 @@ impl Parts {
             let Service { pressure, queue, clock, .. } = service.clone();
             pressure.keep(queue, clock, token.clone())
         }));
+        if let Some(cache) = parts.service.cache.clone() {
+            let token = stop.clone();
+            tasks
+                .spawn(supervise("cache", stop.clone(), move || cache.clone().tidy(token.clone())));
+        }
         for webhook in parts.config.results.webhooks.clone() {
             let (this, token) = (parts.clone(), stop.clone());
             tasks.spawn(supervise("webhook", stop.clone(), move || {

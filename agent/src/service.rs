@@ -16,6 +16,7 @@ use crate::answer::{Answer, Reason};
 use crate::ask_error::AskError;
 use crate::asked::Asked;
 use crate::balance::Balancing;
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::engine::{Engine, EngineError, Terms};
@@ -61,6 +62,8 @@ pub struct Service {
     pub pressure: Pressure,
     /// The calls under way that have a key.
     pub together: Together,
+    /// Answers that were given before; `None` where no rule keeps or shares any.
+    pub cache: Option<Cache>,
     /// When the agent stops, nobody waits for a destination or a result any more.
     pub stop: CancellationToken,
 }

@@ -32,6 +32,7 @@ mod gemini;
 mod ids;
 mod media;
 mod openai;
+mod pieces;
 mod reader;
 mod schema;
 pub mod served;

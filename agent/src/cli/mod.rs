@@ -5,6 +5,7 @@
 
 mod annotated;
 mod audit;
+mod cache;
 mod doctor;
 mod infer;
 mod models;
@@ -117,6 +118,8 @@ enum Command {
     Queue(queue::QueueArgs),
     /// Look at the record of what left the device, and check it
     Audit(audit::AuditArgs),
+    /// Count or remove the answers that are kept for who asks the same again
+    Cache(cache::CacheArgs),
     /// Make, list and revoke the tokens with which others call the API
     Token(token::TokenArgs),
     /// Print completions for a shell
@@ -201,6 +204,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Runtime(args) => runtime::runtime(args, program),
         Command::Queue(args) => queue::queue(&args),
         Command::Audit(args) => audit::audit(&args),
+        Command::Cache(args) => cache::cache(&args),
         Command::Token(args) => token::token(&args),
         Command::Completions { shell } => {
             let mut command = Args::command();

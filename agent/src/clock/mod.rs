@@ -12,6 +12,7 @@
 mod reckoning;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod stamp;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio_util::sync::CancellationToken;
 
 use self::reckoning::{Note, Reading, Reckoning};
+pub(crate) use self::stamp::Stamp;
 use crate::whole_file;
 
 /// The count is looked at this often, and written down when it is due.
@@ -53,6 +55,11 @@ pub fn date_is_trusted() -> bool {
     #[expect(unsafe_code, reason = "as above")]
     let clock = unsafe { libc::adjtimex(&raw mut state) };
     clock >= 0 && clock != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0
+}
+
+/// This moment, for what is put on disk and has an age later.
+pub(crate) fn stamp() -> Stamp {
+    Stamp::of(&reading())
 }
 
 /// The device's count of milliseconds; clones are the same count.

@@ -57,7 +57,8 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
         let what = format!("is \"private\", and {why}: name a region, or say public");
         section.fault("zone", what);
     }
-    let credential = read_credential(section);
+    let keys = ["api_key_file", "api_key_env", "api_key_credential"];
+    let credential = read_credential(section, keys);
     let mut tasks = Vec::new();
     for text in section.texts("tasks").unwrap_or_default() {
         match TaskName::parse(&text) {
@@ -94,17 +95,21 @@ fn read_destination(section: &mut Section<'_>, name: String) -> Option<Destinati
     })
 }
 
-fn read_credential(section: &mut Section<'_>) -> Option<Credential> {
-    let file = section.text("api_key_file").map(|path| Credential::File(path.into()));
-    let env = section.text("api_key_env").map(Credential::Env);
-    let systemd = section.text("api_key_credential").map(Credential::Systemd);
+/// Where a secret is read from, by the one of these keys that is given.
+pub(super) fn read_credential(
+    section: &mut Section<'_>,
+    [in_file, in_env, in_systemd]: [&'static str; 3],
+) -> Option<Credential> {
+    let file = section.text(in_file).map(|path| Credential::File(path.into()));
+    let env = section.text(in_env).map(Credential::Env);
+    let systemd = section.text(in_systemd).map(Credential::Systemd);
     if let Some(Credential::Systemd(name)) = &systemd
         && (name.is_empty() || name.contains('/') || name.starts_with('.'))
     {
         let what = format!("is \"{name}\", must be the name of a systemd credential");
-        section.fault("api_key_credential", what);
+        section.fault(in_systemd, what);
     }
-    let given = [("api_key_file", &file), ("api_key_env", &env), ("api_key_credential", &systemd)];
+    let given = [(in_file, &file), (in_env, &env), (in_systemd, &systemd)];
     let given = given.into_iter().filter(|(_, each)| each.is_some()).map(|(key, _)| key);
     if let [first, .., last] = given.collect::<Vec<_>>().as_slice() {
         section.fault(last, format!("is given beside {first}, only one of them can be"));

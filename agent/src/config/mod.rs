@@ -9,6 +9,7 @@
 
 mod api;
 mod audit;
+mod cache;
 mod destinations;
 mod network;
 mod protocol;
@@ -34,8 +35,9 @@ use self::reader::{Faults, Section};
 pub use self::results::ResultsConfig;
 use crate::audit::AuditConfig;
 use crate::balance::Balancing;
+use crate::cache::CacheConfig;
 use crate::destination::{Destination, Zone};
-use crate::gateway::Route;
+use crate::gateway::{Route, plan};
 use crate::network::NetworkConfig;
 use crate::policy::{Policy, ceiling};
 use crate::queue::{QueueConfig, WhenFull};
@@ -72,6 +74,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The fleet's controller; `None` for a device on its own.
     pub fleet: Option<FleetConfig>,
+    /// Which answers are kept for who asks the same again.
+    pub cache: CacheConfig,
     /// Who takes results.
     pub results: ResultsConfig,
     /// The record of what leaves the device.
@@ -234,9 +238,10 @@ impl Config {
 }
 
 /// Tables whose keys can be overridden: `HOLDFAST_API_LISTEN` misses an underscore, and is noticed.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "API_",
     "AUDIT_",
+    "CACHE_",
     "DEVICE_",
     "MODELS_",
     "NETWORK_",
@@ -298,6 +303,8 @@ fn read(mut root: Section<'_>) -> Config {
     let balancing = routes::read_balancing(&mut section, &names);
     section.finish();
     let routes = routes::read(root.sections("routes"), &destinations);
+    let asked = plan::names(&destinations, &routes).into_iter().map(|entry| entry.id);
+    let cache = cache::read(root.section("cache"), &asked.collect::<Vec<_>>());
     let fleet = root.optional_section("fleet").and_then(read_fleet);
     let webhooks = results::read_webhooks(root.sections("webhook"));
     let results = results::read(root.section("results"), webhooks);
@@ -318,6 +325,7 @@ fn read(mut root: Section<'_>) -> Config {
         balancing,
         routes,
         fleet,
+        cache,
         results,
         audit,
         network,

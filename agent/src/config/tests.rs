@@ -526,3 +526,52 @@ fn metered_links_and_their_budgets_are_read_and_held_against_each_other() {
         );
     }
 }
+
+#[test]
+fn a_rule_of_the_cache_names_what_can_be_asked_and_may_leave() {
+    let destination = "[[destination]]\nname = \"near\"\nzone = \"site\"\nprotocol = \"openai\"\n\
+                       model = \"small\"\nurl = \"http://b\"\n[[routes]]\nname = \"any\"\n\
+                       destinations = [\"near\"]\n";
+    let parse = |cache: &str| parse(&format!("{destination}{cache}"));
+    let none = parse("").unwrap().cache;
+    assert_eq!((none.max_bytes, none.rules.len(), none.key), (64 << 20, 0, None));
+    let rule =
+        "[[cache.rules]]\nmodels = [\"any\", \"near\", \"small\"]\nclasses = [\"internal\"]\n";
+    let cache = parse(&format!("{rule}ttl_s = 0\n[cache]\nmax_mib = 1\nkey_env = \"KEY\"\n"));
+    let cache = cache.unwrap().cache;
+    assert_eq!((cache.max_bytes, cache.key), (1 << 20, Some(Credential::Env("KEY".to_owned()))));
+    assert_eq!((cache.rules[0].models.len(), cache.rules[0].ttl), (3, Duration::ZERO));
+    assert_eq!(parse(rule).unwrap().cache.rules[0].ttl, Duration::from_secs(3600));
+    let all = "[[cache.rules]]\nmodels = [\"*\"]\nclasses = [\"public\", \"confidential\"]\n";
+    assert_eq!(parse(all).unwrap().cache.rules[0].classes.len(), 2);
+    for (text, want) in [
+        ("[cache]\nmax_mib = 0", "cache.max_mib: is 0, must be 1..=65536"),
+        ("[cache]\nttl_s = 9", "cache.ttl_s: is not known; known here: max_mib, key_file"),
+        ("[cache]\nkey_env = \"A\"\nkey_file = \"b\"", "cache.key_env: is given beside key_file"),
+        ("[[cache.rules]]\nclasses = [\"public\"]", "cache.rules[0].models: must have one name"),
+        ("[[cache.rules]]\nmodels = [\"*\"]", "cache.rules[0].classes: must have one class"),
+        (
+            "[[cache.rules]]\nmodels = [\"far\"]\nclasses = [\"public\"]",
+            "cache.rules[0].models: has \"far\", which is no route, destination or model",
+        ),
+        (
+            "[[cache.rules]]\nmodels = [\"*\"]\nclasses = [\"restricted\"]",
+            "cache.rules[0].classes: has \"restricted\", which never leaves the device",
+        ),
+        (
+            "[[cache.rules]]\nmodels = [\"*\"]\nclasses = [\"secret\"]",
+            "cache.rules[0].classes: has \"secret\", which is none of public",
+        ),
+        (
+            "[[cache.rules]]\nmodels = [\"*\"]\nclasses = [\"public\"]\nttl_s = -1",
+            "cache.rules[0].ttl_s: is -1, must be 0..=31536000",
+        ),
+        (
+            "[[cache.rules]]\nmodels = [\"*\"]\nclasses = [\"public\"]\nttl = 9",
+            "cache.rules[0].ttl: is not known; known here: models, classes, ttl_s",
+        ),
+    ] {
+        let faults = parse(text).unwrap_err().join("\n");
+        assert!(faults.contains(want), "{text}: {faults}");
+    }
+}

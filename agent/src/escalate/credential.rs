@@ -25,11 +25,11 @@ const MIN_PIECE: usize = 16;
 
 /// What proves to a destination who we are.
 #[derive(Clone)]
-pub(super) struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Reads the secret, one line, from where `credential` says.
-    pub(super) async fn read(credential: &Credential) -> Result<Self, CredentialError> {
+    pub(crate) async fn read(credential: &Credential) -> Result<Self, CredentialError> {
         let (text, place) = lookup(credential).await?;
         let line = match credential {
             Credential::Env(_) => &text,
@@ -58,8 +58,8 @@ impl Secret {
         Self(text)
     }
 
-    /// The secret itself, for who makes the headers.
-    pub(super) fn text(&self) -> &str {
+    /// The secret itself, for who makes headers or a key of it.
+    pub(crate) fn text(&self) -> &str {
         &self.0
     }
 

@@ -59,6 +59,7 @@ use tokio::time::Instant;
 pub use self::chat::{Hints, TaskHints};
 pub use self::connectivity::Connectivity;
 pub use self::credential::CredentialError;
+pub(crate) use self::credential::Secret;
 pub use self::download::{DownloadError, download};
 use self::endpoint::Endpoint;
 pub use self::error::{EscalateError, Fault, Next, SendError};

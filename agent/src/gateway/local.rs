@@ -45,6 +45,16 @@ fn found(engine: &Engine, model: &str, fits: impl Fn(&Lane) -> bool) -> Option<A
     engine.lanes().into_iter().find(|lane| is_meant(lane) && fits(lane))
 }
 
+/// Whether a bundle of that name makes vectors of texts.
+pub(super) fn embeds(engine: &Engine, model: &str) -> bool {
+    found(engine, model, makes_vectors).is_some()
+}
+
+/// Whether a bundle of that name makes texts of recordings.
+pub(super) fn transcribes(engine: &Engine, model: &str) -> bool {
+    found(engine, model, hears).is_some()
+}
+
 /// The vectors of texts by the bundle that `model` names; `None` where no bundle of that name makes
 /// vectors of texts.
 pub(super) async fn embed(

@@ -8,7 +8,11 @@
 //! **Invariant:** whatever leaves the device goes through [`Policy::clear`](crate::policy::Policy::clear);
 //! nothing is asked again once a piece of an answer is out of here.
 
+mod cached;
 pub mod held;
+mod in_flight;
+mod kinds;
+mod listening;
 mod local;
 pub mod plan;
 mod refused;
@@ -21,12 +25,15 @@ use futures_util::future::BoxFuture;
 use holdfast_chat::{self as chat, Conversation, Event, Vectors};
 use tokio::time::Instant;
 
+pub use self::cached::{Asker, Found, Given, Wants};
+use self::kinds::Sharing;
+pub use self::listening::Rest;
 pub use self::plan::Route;
 pub use self::refused::Refused;
 use crate::answer::Reason;
 use crate::balance::Balance;
 use crate::destination::{Destination, Zone};
-use crate::escalate::{FirstByte, SendError, Telling, Told, in_turn};
+use crate::escalate::{FirstByte, SendError, Told, in_turn};
 use crate::inquiry::{Inquiry, Matter, Recording, Texts};
 use crate::policy::Cleared;
 use crate::price;
@@ -37,10 +44,11 @@ use crate::service::Service;
 pub struct Gateway {
     service: Service,
     routes: Arc<[Route]>,
+    sharing: Arc<Sharing>,
 }
 
 /// An answer, and who gave it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Answered<A> {
     /// The answer.
     pub answer: A,
@@ -58,7 +66,7 @@ pub struct Begun {
     /// The pieces that are there.
     pub events: Vec<Event>,
     /// The rest; `None` where that was all.
-    pub rest: Option<Telling>,
+    pub rest: Option<Rest>,
 }
 
 /// Whether a second destination is asked beside one that is slow.
@@ -73,7 +81,7 @@ enum Beside {
 impl Gateway {
     /// The way to the destinations of `service`, with these routes.
     pub fn new(service: Service, routes: Vec<Route>) -> Self {
-        Self { service, routes: routes.into() }
+        Self { service, routes: routes.into(), sharing: Arc::default() }
     }
 
     /// Asks for the answer to a conversation in one piece.
@@ -113,7 +121,7 @@ impl Gateway {
                     is_more = telling.next(&mut events).await?;
                 }
                 let cost_micros = telling.cost_micros();
-                let rest = is_more.then_some(telling);
+                let rest = is_more.then(|| Rest::Own(Box::new(telling)));
                 Ok(Told { answer: Begun { events, rest }, cost_micros })
             };
             begin.boxed() as BoxFuture<'_, _>

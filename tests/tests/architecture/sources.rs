@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use crate::{lexer, tree};
 
 /// One module of one package may name the library: `(word, package, module)`.
-const FENCES: [(&str, &str, &str); 18] = [
+const FENCES: [(&str, &str, &str); 19] = [
     ("rumqttc", "agent/src/", "link"),
     ("sled", "agent/queue/src/", "index"),
     ("reqwest", "agent/src/", "escalate"),
     ("RsaKeyPair", "agent/src/", "escalate/tokens"),
+    ("aead", "agent/src/", "seal"),
     ("hmac", "agent/chat/src/", "sigv4"),
     ("sha2", "agent/chat/src/", "sigv4"),
     // The library is called as a method of every iterator is.

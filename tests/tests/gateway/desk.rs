@@ -106,11 +106,28 @@ impl Desk {
         self.url = format!("http://{}", self.node.address("api").unwrap());
     }
 
+    /// The same with another configuration.
+    pub(crate) async fn reconfigure(&mut self, change: impl FnOnce(String) -> String) {
+        let path = self.dir.path().join(format!("{DEVICE}.toml"));
+        std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
+        self.restart().await;
+    }
+
+    /// The agent's state folder.
+    pub(crate) fn state(&self) -> std::path::PathBuf {
+        self.dir.path().join(DEVICE)
+    }
+
     /// What the agent's own command says about its queue, as JSON. Blocks.
     pub(crate) fn queue(&self, args: &[&str]) -> Value {
+        self.command("queue", args)
+    }
+
+    /// What one of the agent's own commands says, as JSON. Blocks.
+    pub(crate) fn command(&self, name: &str, args: &[&str]) -> Value {
         let config = self.dir.path().join(format!("{DEVICE}.toml"));
         let mut command = Command::new(PROGRAM);
-        command.args(["agent", "queue"]).args(args).arg("--json").arg("--config").arg(config);
+        command.args(["agent", name]).args(args).arg("--json").arg("--config").arg(config);
         let output = command.output().unwrap();
         let complained = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {complained}");
@@ -124,6 +141,24 @@ impl Desk {
             request = request.header(*name, *value);
         }
         Self::read(request.send().await.unwrap()).await
+    }
+
+    /// A form with these fields, and a recording.
+    pub(crate) async fn transcribe(&self, fields: &[(&str, &str)], file: &[u8]) -> Reply {
+        let mut body = Vec::new();
+        for (name, value) in fields {
+            let part = format!("content-disposition: form-data; name={name:?}\r\n\r\n{value}");
+            body.extend(format!("--edge\r\n{part}\r\n").into_bytes());
+        }
+        body.extend(
+            b"--edge\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n",
+        );
+        body.extend(b"content-type: audio/wav\r\n\r\n");
+        body.extend_from_slice(file);
+        body.extend(b"\r\n--edge--\r\n");
+        let request = self.http.post(format!("{}/v1/audio/transcriptions", self.url));
+        let request = request.header("content-type", "multipart/form-data; boundary=edge");
+        Self::read(request.body(body).send().await.unwrap()).await
     }
 
     async fn read(response: reqwest::Response) -> Reply {

@@ -5,10 +5,13 @@
 
 mod background;
 mod balance;
+mod cache;
 mod circuits;
 mod client;
 mod desk;
 mod faults;
+mod gate;
 mod raw;
 mod requests;
+mod sharing;
 mod streams;

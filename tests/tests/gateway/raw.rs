@@ -125,7 +125,7 @@ async fn misbehave(
 }
 
 /// Reads a whole request; whether it is a post.
-async fn read_request(stream: &mut TcpStream) -> Option<bool> {
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<bool> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let read = stream.read(&mut buffer).await.ok().filter(|read| *read > 0)?;

@@ -6,6 +6,8 @@
 //! **Invariant:** no refusal echoes what was asked; what a destination said is there without its
 //! credential.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holdfast_chat::served::{self, Refusal};
@@ -114,8 +116,8 @@ impl From<Denied> for Complaint {
 const INVALID: &str = "invalid_request_error";
 const API: &str = "api_error";
 
-impl From<Refused> for Complaint {
-    fn from(refused: Refused) -> Self {
+impl From<&Refused> for Complaint {
+    fn from(refused: &Refused) -> Self {
         let message = refused.to_string();
         match refused {
             Refused::Unknown { .. } => {
@@ -124,7 +126,7 @@ impl From<Refused> for Complaint {
             Refused::Forbidden(_) => {
                 Self::new(StatusCode::FORBIDDEN, "permission_error", "class_forbids", message)
             }
-            Refused::Failed { error, .. } => Self::of_send(&error, message),
+            Refused::Failed { error, .. } => Self::of_send(error, message),
             Refused::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, API, "stopping", message).after(SOON_S)
             }
@@ -139,6 +141,19 @@ impl From<Refused> for Complaint {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, API, "model_failed", message)
             }
         }
+    }
+}
+
+impl From<Refused> for Complaint {
+    fn from(refused: Refused) -> Self {
+        Self::from(&refused)
+    }
+}
+
+/// All who shared a send are told the same.
+impl From<Arc<Refused>> for Complaint {
+    fn from(refused: Arc<Refused>) -> Self {
+        Self::from(&*refused)
     }
 }
 

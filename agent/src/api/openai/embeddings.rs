@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use holdfast_chat::served::embeddings::{AskedVectors, answer, read};
 
+use super::caching::{asker, marked};
 use super::complaint::Complaint;
 use super::{Call, Taken, allowed, apart, take_json, told};
 use crate::access::Caller;
@@ -37,7 +38,7 @@ async fn vectors(
     let terms = terms::of_inquiry(headers, &Default::default(), default)?;
     let logged = allowed(caller, &model, terms.class)?;
     let inquiry = Inquiry { id: call.id, terms, matter: Texts { inputs, dimensions } };
-    let answered = api.gateway.embed(&model, &inquiry).await?;
+    let (answered, found) = api.gateway.embed_as(asker(caller, headers), &model, &inquiry).await?;
     let body = answer(&model, &answered.answer, encoding);
-    Ok((told(&answered, "application/json", body), logged))
+    Ok((marked(told(&answered, "application/json", body), found), logged))
 }

@@ -14,6 +14,7 @@
 //! cannot be honoured is refused by its name.
 
 mod background;
+mod caching;
 mod complaint;
 mod embeddings;
 mod form;

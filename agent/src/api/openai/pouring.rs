@@ -1,7 +1,7 @@
 //! Owns an answer on its way to the caller, piece by piece: what comes is written at once.
 //!
 //! **Invariant:** an answer that broke off ends with an error, and never as a whole one does; when the
-//! caller goes away this is dropped, and with it the call to the destination.
+//! caller goes away this is dropped, and with it the call to the destination, if nobody else hears it.
 
 use std::convert::Infallible;
 
@@ -15,15 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::complaint::Complaint;
 use super::talk::Writer;
 use crate::api::server::stopped_for_long;
-use crate::escalate::Telling;
-use crate::gateway::Refused;
+use crate::gateway::{Refused, Rest};
 
 /// An answer on its way.
 pub(super) struct Pouring {
     writer: Writer,
     events: Vec<Event>,
     /// `None` where all that there is is in `events`.
-    rest: Option<Telling>,
+    rest: Option<Rest>,
     is_over: bool,
     /// When the agent stops, nobody waits for the rest for long.
     stopped: BoxFuture<'static, ()>,
@@ -34,7 +33,7 @@ impl Pouring {
     pub(super) fn new(
         writer: Writer,
         events: Vec<Event>,
-        rest: Option<Telling>,
+        rest: Option<Rest>,
         stop: &CancellationToken,
         place: OwnedSemaphorePermit,
     ) -> Self {
@@ -67,12 +66,12 @@ impl Pouring {
 
     /// Waits for what comes next; true at the end.
     async fn more(&mut self) -> Result<bool, Complaint> {
-        let Some(telling) = &mut self.rest else { return Ok(true) };
+        let Some(rest) = &mut self.rest else { return Ok(true) };
         tokio::select! {
             biased;
-            more = telling.next(&mut self.events) => match more {
+            more = rest.next(&mut self.events) => match more {
                 Ok(is_more) => Ok(!is_more),
-                Err(error) => Err(Complaint::from(&error)),
+                Err(error) => Err(Complaint::from(&*error)),
             },
             () = &mut self.stopped => Err(Refused::Stopping.into()),
         }

@@ -12,6 +12,7 @@ use holdfast_chat::served::{Asked, Named, Refusal, StreamOptions, completion, le
 use holdfast_chat::{Answer, Event};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::caching::{asker, marked};
 use super::complaint::Complaint;
 use super::pouring::Pouring;
 use super::{Call, Taken, allowed, apart, background, take_json, told};
@@ -74,16 +75,19 @@ async fn answer(
     let matter = std::mem::take(&mut asked.conversation);
     let inquiry = Inquiry { id: call.id, terms, matter };
     let named = form.named(&call, &asked);
+    let asker = asker(caller, headers);
     let Some(options) = asked.stream else {
-        let answered = api.gateway.converse(&asked.model, &inquiry).await?;
+        let answered = api.gateway.converse_as(asker, &asked.model, &inquiry).await?;
+        let (answered, found) = answered;
         asked.conversation = inquiry.matter;
         let body = form.answer(&named, &asked, &answered.answer);
-        return Ok((told(&answered, "application/json", body), logged));
+        return Ok((marked(told(&answered, "application/json", body), found), logged));
     };
-    let begun = api.gateway.converse_in_pieces(&asked.model, &inquiry).await?;
+    let begun = api.gateway.converse_in_pieces_as(asker, &asked.model, &inquiry).await?;
+    let (begun, found) = begun;
     asked.conversation = inquiry.matter;
     let writer = form.writer(&named, &asked, options);
-    Ok((pour(api, writer, begun, place), logged))
+    Ok((marked(pour(api, writer, begun, place), found), logged))
 }
 
 /// What is answered in the call is not kept.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use holdfast_chat::served::Refusal;
 use holdfast_chat::served::transcriptions::{AskedTranscript, Transcript, answer, read};
 
+use super::caching::{asker, marked};
 use super::complaint::Complaint;
 use super::form::{self, Part};
 use super::{Call, Taken, allowed, take, told};
@@ -49,10 +50,12 @@ async fn transcript(
     // A form that cannot be filled is refused before anything is paid for.
     answer(asked.form, &transcript)?;
     let inquiry = Inquiry { id: call.id, terms, matter: recording };
-    let answered = api.gateway.transcribe(&asked.model, &inquiry).await?;
+    let asker = asker(caller, headers);
+    let (answered, found) = api.gateway.transcribe_as(asker, &asked.model, &inquiry).await?;
     transcript.text.clone_from(&answered.answer);
     let written = answer(asked.form, &transcript)?;
-    Ok((told(&answered, written.content_type, written.body), logged))
+    let response = told(&answered, written.content_type, written.body);
+    Ok((marked(response, found), logged))
 }
 
 fn taken_apart(

@@ -1,0 +1,150 @@
+//! Owns what makes two inquiries the same one.
+//!
+//! Everything counts that can change an answer: who asks, the class, the model's name, and what is asked
+//! with all its parameters. How long somebody waits, how urgent it is, its key and its id do not.
+//!
+//! **Invariant:** no two different inquiries have the same bytes before they are hashed: every field has
+//! its length in front of it.
+
+use holdfast_chat::{Conversation, Part, Turn};
+use sha2::{Digest as _, Sha256};
+
+use crate::destination::Destination;
+use crate::envelope::body_of;
+use crate::inquiry::{Inquiry, Recording, Terms, Texts};
+
+/// Tells an inquiry from every other one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Digest(pub(super) [u8; 32]);
+
+/// Bytes that are hashed, field by field.
+pub(crate) struct Fields(Sha256);
+
+/// What can be told from everything else that can be asked.
+pub(crate) trait Distinct {
+    /// Its kind.
+    const KIND: &'static str;
+
+    /// All that is in it.
+    fn fields(&self, fields: &mut Fields);
+
+    /// How many bytes that is, about.
+    fn size(&self) -> usize;
+}
+
+impl Fields {
+    fn begin(version: &str) -> Self {
+        let mut fields = Self(Sha256::new());
+        fields.add(version.as_bytes());
+        fields
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn add_if_any(&mut self, bytes: Option<&[u8]>) {
+        self.0.update([u8::from(bytes.is_some())]);
+        bytes.into_iter().for_each(|bytes| self.add(bytes));
+    }
+
+    fn end(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+impl Digest {
+    /// That of `inquiry`, which `caller` asks of `model`. Takes long where much is asked.
+    pub(crate) fn of<M: Distinct>(caller: &str, model: &str, inquiry: &Inquiry<M>) -> Self {
+        let mut fields = Fields::begin("holdfast inquiry 1");
+        for part in [M::KIND, caller, model, inquiry.terms.class.as_str()] {
+            fields.add(part.as_bytes());
+        }
+        inquiry.matter.fields(&mut fields);
+        Self(fields.end())
+    }
+
+    /// Tells a send from every other one: one that may cost more, is more urgent, or came another way is
+    /// not shared.
+    pub(crate) fn send(&self, terms: &Terms) -> [u8; 32] {
+        let mut fields = Fields::begin("holdfast send 1");
+        fields.add(&self.0);
+        let cost = terms.cost_limit_micros.map(u64::to_le_bytes);
+        fields.add_if_any(cost.as_ref().map(<[u8; 8]>::as_slice));
+        fields.add(&[terms.priority.get(), terms.hops]);
+        fields.end()
+    }
+}
+
+/// Tells how a destination answers: one that became another under its old name has not answered before.
+pub(crate) fn way_of(destination: &Destination) -> [u8; 32] {
+    let mut fields = Fields::begin("holdfast way 1");
+    let protocol = format!("{:?}", destination.protocol);
+    for part in [&destination.name, destination.zone.as_str(), &destination.url, &protocol] {
+        fields.add(part.as_bytes());
+    }
+    fields.end()
+}
+
+impl Distinct for Conversation {
+    const KIND: &'static str = "conversation";
+
+    fn fields(&self, fields: &mut Fields) {
+        // As it is stored: every field in its order, each with its length.
+        fields.add(&body_of(self));
+    }
+
+    fn size(&self) -> usize {
+        let turns = self.turns.iter().map(|turn| match turn {
+            Turn::User(parts) => parts.iter().map(bytes_of).sum(),
+            Turn::Model(said) => said.len(),
+            Turn::Results(results) => results.iter().map(|result| result.content.len()).sum(),
+        });
+        turns.sum::<usize>() + self.system.as_ref().map_or(0, String::len)
+    }
+}
+
+fn bytes_of(part: &Part) -> usize {
+    match part {
+        Part::Speaker(text) | Part::Text(text) => text.len(),
+        Part::Image(_, bytes, _) | Part::Audio(_, bytes) => bytes.len(),
+    }
+}
+
+impl Distinct for Texts {
+    const KIND: &'static str = "texts";
+
+    fn fields(&self, fields: &mut Fields) {
+        let Self { inputs, dimensions } = self;
+        let dimensions = dimensions.map(u32::to_le_bytes);
+        fields.add_if_any(dimensions.as_ref().map(<[u8; 4]>::as_slice));
+        inputs.iter().for_each(|text| fields.add(text.as_bytes()));
+    }
+
+    fn size(&self) -> usize {
+        self.inputs.iter().map(String::len).sum()
+    }
+}
+
+impl Distinct for Recording {
+    const KIND: &'static str = "recording";
+
+    fn fields(&self, fields: &mut Fields) {
+        let Self { bytes, name, language, prompt, temperature } = self;
+        fields.add(bytes);
+        // Its ending says what it is.
+        fields.add(name.as_bytes());
+        fields.add_if_any(language.as_deref().map(str::as_bytes));
+        fields.add_if_any(prompt.as_deref().map(str::as_bytes));
+        let temperature = temperature.map(f32::to_le_bytes);
+        fields.add_if_any(temperature.as_ref().map(<[u8; 4]>::as_slice));
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

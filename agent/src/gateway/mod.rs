@@ -9,6 +9,8 @@
 //! nothing is asked again once a piece of an answer is out of here.
 
 pub mod held;
+pub mod holdable;
+mod keys;
 mod local;
 pub mod plan;
 mod refused;
@@ -37,6 +39,7 @@ use crate::service::Service;
 pub struct Gateway {
     service: Service,
     routes: Arc<[Route]>,
+    keys: keys::Keys,
 }
 
 /// An answer, and who gave it.
@@ -73,7 +76,7 @@ enum Beside {
 impl Gateway {
     /// The way to the destinations of `service`, with these routes.
     pub fn new(service: Service, routes: Vec<Route>) -> Self {
-        Self { service, routes: routes.into() }
+        Self { service, routes: routes.into(), keys: keys::Keys::default() }
     }
 
     /// Asks for the answer to a conversation in one piece.

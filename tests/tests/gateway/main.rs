@@ -9,6 +9,7 @@ mod circuits;
 mod client;
 mod desk;
 mod faults;
+mod holding;
 mod raw;
 mod requests;
 mod streams;

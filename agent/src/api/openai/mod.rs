@@ -16,7 +16,9 @@
 mod background;
 mod complaint;
 mod embeddings;
+mod following;
 mod form;
+mod holding;
 mod models;
 mod pouring;
 mod talk;

@@ -355,7 +355,7 @@ async function followed(create) {
 /** A completion that nobody answers now is held, and its client sees that there is no choice yet. */
 async function held() {
   const body = (model) => ({ model, messages: [{ role: "user", content: "hello" }] });
-  const headers = { "Holdfast-Hold": "true", "Idempotency-Key": "held by Node" };
+  const headers = { "Holdfast-Hold": "true", "Idempotency-Key": "held-by-node" };
   const { data, response } = await client.chat.completions.create(body("none"), { headers }).withResponse();
   check("accepted", [response.status, data.state, data.choices], [202, "held", undefined]);
   const now = await client.chat.completions.create(body("near"), { headers: { "Holdfast-Hold": "true" } });

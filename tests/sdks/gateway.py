@@ -255,7 +255,7 @@ def followed():
 
 def held():
     """A completion that nobody answers now is held, and is a completion once it is there."""
-    hold = {"Holdfast-Hold": "true", "Idempotency-Key": "held by its client"}
+    hold = {"Holdfast-Hold": "true", "Idempotency-Key": "held-by-its-client"}
     raw = client.chat.completions.with_raw_response
     messages = [{"role": "user", "content": "hello"}]
     answer = raw.create(model="none", messages=messages, extra_headers=hold)

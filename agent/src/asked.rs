@@ -52,16 +52,61 @@ impl Asked {
             ("escalate", self.escalate.as_str(), before.escalate.as_str()),
             ("media type", &self.media_type, &before.media_type),
         ];
-        let other = parts.iter().filter(|(_, now, before)| now != before);
-        let told: Vec<_> =
-            other.map(|(what, now, before)| format!("{what} is {now}, was {before}")).collect();
-        if told.is_empty() { "the input is another one".to_owned() } else { told.join(", ") }
+        told(&parts).unwrap_or_else(|| "the input is another one".to_owned())
     }
+}
+
+/// In what a conversation for `model` differs from what was asked before under its key.
+#[must_use]
+pub fn conversations_differ(model: &str, class: DataClass, before: &Envelope) -> String {
+    let Held::Conversation(held) = &before.held else {
+        return format!("it is a conversation, was task {}", before.name());
+    };
+    let parts =
+        [("model", model, held.model.as_str()), ("class", class.as_str(), before.class.as_str())];
+    told(&parts)
+        .unwrap_or_else(|| "the conversation, or a setting of it, is another one".to_owned())
+}
+
+/// The parts of which the values differ, now and before; `None` where none does.
+fn told(parts: &[(&str, &str, &str)]) -> Option<String> {
+    let other = parts.iter().filter(|(_, now, before)| now != before);
+    let told: Vec<_> =
+        other.map(|(what, now, before)| format!("{what} is {now}, was {before}")).collect();
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::{Frame, HeldConversation};
+    use crate::request::Priority;
+
+    #[test]
+    fn in_what_a_conversation_differs_is_told_by_its_name() {
+        let held = HeldConversation {
+            model: "near".to_owned(),
+            within_ms: 9,
+            cost_limit_micros: None,
+            frame: Frame::default(),
+        };
+        let before = Envelope {
+            held: Held::Conversation(Box::new(held)),
+            class: DataClass::Internal,
+            priority: Priority::default(),
+            ttl_ms: 9,
+            key: Some("k".to_owned()),
+            hops: 0,
+            reasons: Vec::new(),
+        };
+        for (model, class, want) in [
+            ("near", DataClass::Internal, "the conversation, or a setting of it, is another one"),
+            ("near", DataClass::Public, "class is public, was internal"),
+            ("far", DataClass::Public, "model is far, was near, class is public, was internal"),
+        ] {
+            assert_eq!(conversations_differ(model, class, &before), want);
+        }
+    }
 
     #[test]
     fn what_differs_is_told_by_its_name() {

@@ -12,6 +12,7 @@ use holdfast_chat::Dialect;
 use serde::{Deserialize, Serialize};
 
 use crate::request::TaskName;
+use crate::subject::Subject;
 
 /// How far from the device a destination lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -154,12 +155,21 @@ impl Limits {
 }
 
 impl Destination {
-    /// The model that is asked `asked`, which is a task or a model's name: of another agent the task itself.
-    pub fn model<'a>(&'a self, asked: &'a str) -> &'a str {
+    /// The model that is asked a task: of another agent the task itself.
+    pub fn model<'a>(&'a self, task: &'a str) -> &'a str {
         match &self.protocol {
-            Protocol::Holdfast | Protocol::HoldfastModel(_) => asked,
-            Protocol::Oip(oip) => oip.model.as_deref().unwrap_or(asked),
+            Protocol::Holdfast | Protocol::HoldfastModel(_) => task,
+            Protocol::Oip(oip) => oip.model.as_deref().unwrap_or(task),
             Protocol::Chat(chat) => &chat.model,
+        }
+    }
+
+    /// The model that is asked `asked`, whatever name its caller has for it.
+    pub fn model_asked<'a>(&'a self, asked: &'a Subject) -> &'a str {
+        match (asked, self.chat()) {
+            (Subject::Task(task), _) => self.model(task.as_str()),
+            (Subject::Model(_), Some(chat)) => &chat.model,
+            (Subject::Model(name), None) => name,
         }
     }
 

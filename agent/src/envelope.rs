@@ -276,11 +276,11 @@ impl Envelope {
 }
 
 impl Unpacked {
-    /// The task's name, or the model's.
-    pub fn name(&self) -> &str {
+    /// Whom it asks.
+    pub fn subject(&self) -> Subject {
         match self {
-            Self::Task(request) => request.task.as_str(),
-            Self::Conversation(_, model) => model,
+            Self::Task(request) => Subject::Task(request.task.clone()),
+            Self::Conversation(_, model) => Subject::Model(model.clone()),
         }
     }
 

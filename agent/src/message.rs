@@ -3,11 +3,15 @@
 //! **Invariant:** on disk nothing of it is left out, seals and hidden thoughts too, so that the answer can
 //! be told as its caller knows it; for people and programs there are its words and its calls.
 
+use std::time::Duration;
+
 use holdfast_chat::{self as chat, Said, Stop, Usage};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::outcome::shortened;
+use crate::answer::{Answer, millis};
+use crate::destination::Zone;
+use crate::outcome::{Outcome, shortened};
 
 /// What a model said.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -90,6 +94,32 @@ impl Message {
             Said::Text(_) | Said::Reasoning { .. } | Said::Redacted(_) => None,
         });
         calls.collect()
+    }
+}
+
+impl Answer {
+    /// What a model said, by whom it was asked for, and how long that took.
+    pub(crate) fn said(
+        answer: chat::Answer,
+        (place, zone): (String, Zone),
+        took: Duration,
+        cost_micros: Option<u64>,
+    ) -> Self {
+        let model = answer.model.clone();
+        let outcome = Outcome::Message(answer.into());
+        Self {
+            label: outcome.label(),
+            confidence: None,
+            classes: Vec::new(),
+            outcome: Some(outcome),
+            recorded: None,
+            zone,
+            place,
+            model,
+            took_ms: millis(took),
+            provisional: false,
+            cost_micros,
+        }
     }
 }
 

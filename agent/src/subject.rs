@@ -5,7 +5,7 @@
 use crate::request::TaskName;
 
 /// Whom a request asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// Whoever does this task.
     Task(TaskName),

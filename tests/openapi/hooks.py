@@ -28,6 +28,8 @@ LONGEST_DEADLINE = 600_000
 # What is to be sent later is held for an hour, and wanted for a day, in milliseconds.
 LATER, WANTED = 3_600_000, 86_400_000
 LONGEST = 31_536_000_000
+# The highest number of an event that the document knows; behind the first one there is another at once.
+LONGEST_NUMBER = 9_007_199_254_740_991
 # What the model of voice-commands takes, once.
 FEATURES = {"name": "features", "datatype": "FP32", "shape": [1, 1, 49, 40], "data": [0.5] * 1960}
 # How the files begin that each task takes.
@@ -105,6 +107,7 @@ def before_call(context, case, kwargs):
         if not isinstance(terms, dict) and not hasattr(terms, "keys"):
             continue
         settle(terms, {"wait_ms"}, LONGEST_WAIT, 60_000)
+        settle(terms, {"starting_after"}, 0, LONGEST_NUMBER)
         settle(terms, {"holdfast-deadline-ms", "deadline_ms", "holdfast_deadline_ms"}, ENOUGH, LONGEST_DEADLINE)
         settle(terms, {"holdfast-not-before-ms", "not_before_ms"}, LATER, LONGEST)
         settle(terms, {"holdfast-ttl-ms", "ttl_ms"}, WANTED, LONGEST)

@@ -332,8 +332,34 @@ async function background() {
   await client.responses.delete(waits.id);
   await raises("gone", OpenAI.NotFoundError, "unknown_response", () => client.responses.retrieve(waits.id));
   await raises("class", OpenAI.PermissionDeniedError, "class_forbids", () => create({ input: "x" }, { headers: KEPT }));
-  for (const more of [{ store: false }, { stream: true }])
-    await raises("refused", OpenAI.BadRequestError, "unsupported_value", () => create({ input: "x", ...more }));
+  await raises("refused", OpenAI.BadRequestError, "unsupported_value", () => create({ input: "x", store: false }));
+  await followed(create);
+}
+
+/** Responses in the background as events: to the end, and again from one of them on. */
+async function followed(create) {
+  const gathered = async (stream) => {
+    const events = [];
+    for await (const event of await stream) events.push(event);
+    return events;
+  };
+  const events = await gathered(create({ input: "count 9", stream: true }));
+  check("begins", events.slice(0, 2).map((event) => event.type), ["response.created", "response.queued"]);
+  check("ends", events.at(-1).type, "response.completed");
+  check("numbers", events.map((event) => event.sequence_number), [...events.keys()]);
+  const { id } = events[0].response;
+  const rest = await gathered(client.responses.retrieve(id, { stream: true, starting_after: 3 }));
+  check("from 3 on", rest, events.slice(4));
+}
+
+/** A completion that nobody answers now is held, and its client sees that there is no choice yet. */
+async function held() {
+  const body = (model) => ({ model, messages: [{ role: "user", content: "hello" }] });
+  const headers = { "Holdfast-Hold": "true", "Idempotency-Key": "held-by-node" };
+  const { data, response } = await client.chat.completions.create(body("none"), { headers }).withResponse();
+  check("accepted", [response.status, data.state, data.choices], [202, "held", undefined]);
+  const now = await client.chat.completions.create(body("near"), { headers: { "Holdfast-Hold": "true" } });
+  check("at once", now.choices[0].message.content, "openai says hello");
 }
 
 async function embeddings() {
@@ -485,7 +511,7 @@ async function tokens() {
 }
 
 const PARTS = {
-  completions, tools, streams, together, legacy, responses, background, embeddings, transcriptions, models, errors, tokens,
+  completions, tools, streams, together, legacy, responses, background, held, embeddings, transcriptions, models, errors, tokens,
 };
 for (const part of asked) {
   await PARTS[part]();

@@ -224,8 +224,52 @@ def background():
     kept = {"Holdfast-Class": "restricted"}
     denied = openai.PermissionDeniedError
     raises("class", denied, "class_forbids", lambda: create(model="near", input="x", background=True, extra_headers=kept))
-    for what, more in [("not kept", {"store": False}), ("streamed", {"stream": True})]:
-        raises(what, openai.BadRequestError, "unsupported_value", lambda: create(model="near", input="x", background=True, **more))
+    refused = openai.BadRequestError
+    raises("not kept", refused, "unsupported_value", lambda: create(model="near", input="x", background=True, store=False))
+    followed()
+
+
+def followed():
+    """Responses in the background as events: to the end, and again from one of them on."""
+    stream = client.responses.create(model="near", input="count 9", background=True, stream=True)
+    events = list(stream)
+    kinds = [event.type for event in events]
+    check("begins", kinds[:3], ["response.created", "response.queued", "response.in_progress"])
+    check("ends", (kinds[-1], events[-1].response.output_text), ("response.completed", "1 2 3 4 5 6 7 8 9"))
+    check("numbers", [event.sequence_number for event in events], list(range(len(events))))
+    id = events[0].response.id
+    for after in [0, 3, len(events) - 2]:
+        rest = list(client.responses.retrieve(id, stream=True, starting_after=after))
+        check(f"from {after} on", [event.to_dict() for event in rest], [event.to_dict() for event in events[after + 1 :]])
+    with client.responses.stream(response_id=id) as stream:
+        check("gathered", stream.get_final_response().output_text, "1 2 3 4 5 6 7 8 9")
+    # Who goes away in the middle takes nothing back.
+    stream = client.responses.create(model="down", input="hello", background=True, stream=True)
+    waits = next(iter(stream)).response
+    stream.close()
+    check("waits", client.responses.retrieve(waits.id).status in ("queued", "in_progress"), True)
+    client.responses.cancel(waits.id)
+    last = list(client.responses.retrieve(waits.id, stream=True))[-1]
+    check("cancelled", (last.type, last.sequence_number), ("response.cancelled", 3))
+
+
+def held():
+    """A completion that nobody answers now is held, and is a completion once it is there."""
+    hold = {"Holdfast-Hold": "true", "Idempotency-Key": "held-by-its-client"}
+    raw = client.chat.completions.with_raw_response
+    messages = [{"role": "user", "content": "hello"}]
+    answer = raw.create(model="none", messages=messages, extra_headers=hold)
+    check("accepted", answer.status_code, 202)
+    check("where", answer.headers["location"].startswith("/v1/requests/"), True)
+    told = answer.parse()
+    check("no completion yet", (told.choices, told.state, told.model), (None, "held", "none"))
+    again = ask(model="none", extra_headers=hold)
+    check("the same", (again.id, again.choices), (told.id, None))
+    now = ask(model="near", extra_headers={"Holdfast-Hold": "true"})
+    check("at once", now.choices[0].message.content, "openai says hello")
+    now = ask(model="near", metadata={"holdfast_hold": "true"})
+    check("by metadata", now.choices[0].message.content, "openai says hello")
+    raises("streamed", openai.BadRequestError, "unsupported_value", lambda: ask(extra_headers=hold, stream=True))
 
 
 def settled(response):

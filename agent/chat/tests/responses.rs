@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use bytes::Bytes;
-use holdfast_chat::served::responses::{self, Standing, Writer};
+use holdfast_chat::served::responses::{self, Retelling, Standing, Writer};
 use holdfast_chat::served::{Asked, Named, Refusal};
 use holdfast_chat::{
     Answer, Detail, Effort, Event, Gathering, Image, Output, Part, Said, Stop, Thinking, ToolCall,
@@ -216,17 +216,20 @@ fn streamed(asked: &Asked, events: &[Event]) -> Vec<Value> {
     let mut out = Vec::new();
     events.iter().for_each(|event| writer.write(event, &mut out));
     writer.finish(&mut out);
-    told(&out)
+    let all = told(&out);
+    for (at, data) in all.iter().enumerate() {
+        assert_eq!(data["sequence_number"], at);
+    }
+    all
 }
 
 fn told(out: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(out).unwrap();
     let mut all = Vec::new();
-    for (at, event) in text.split_terminator("\n\n").enumerate() {
+    for event in text.split_terminator("\n\n") {
         let (kind, data) = event.split_once('\n').unwrap();
         let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!(kind.strip_prefix("event: "), data["type"].as_str());
-        assert_eq!(data["sequence_number"], at);
         all.push(data);
     }
     all
@@ -372,5 +375,61 @@ fn a_stream_that_breaks_off_has_failed() {
         events().iter().take(at).for_each(|event| writer.write(event, &mut out));
         writer.finish(&mut out);
         assert_eq!(told(&out).last().unwrap()["type"], "response.failed", "no end is no answer");
+    }
+}
+
+/// The number and the type of each event, and the last one's response.
+fn numbered(out: &[u8]) -> (Vec<(u64, String)>, Value) {
+    let events = told(out);
+    let each = events.iter().map(|event| {
+        let kind = event["type"].as_str().unwrap().to_owned();
+        (event["sequence_number"].as_u64().unwrap(), kind)
+    });
+    (each.collect(), events.last().map_or(Value::Null, |last| last["response"].clone()))
+}
+
+#[test]
+fn what_is_kept_is_told_with_the_same_numbers_whenever_and_from_wherever() {
+    let asked = read(json!({ "background": true, "instructions": "be brief" })).unwrap();
+    let answer = gathered(&events());
+    let whole = |after, standings: &[Standing]| {
+        let (mut out, mut retelling) = (Vec::new(), Retelling::new(&named(), &asked, after));
+        standings.iter().for_each(|standing| retelling.stand(standing, &mut out));
+        retelling.answer(&answer, &mut out);
+        numbered(&out)
+    };
+    let (all, last) = whole(None, &[]);
+    let kinds: Vec<&str> = all.iter().take(3).map(|(_, kind)| kind.as_str()).collect();
+    assert_eq!(kinds, ["response.created", "response.queued", "response.in_progress"]);
+    let numbers: Vec<u64> = all.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (0..all.len() as u64).collect::<Vec<_>>());
+    assert_eq!(all.last().unwrap().1, "response.completed");
+    let in_one_piece: Value =
+        serde_json::from_slice(&responses::answer(&named(), &asked, &answer)).unwrap();
+    assert_eq!(last, in_one_piece);
+    let waits = [Standing::Queued, Standing::InProgress, Standing::Queued, Standing::InProgress];
+    assert_eq!(whole(None, &waits), (all.clone(), last.clone()), "as it came along");
+    for after in 0..all.len() {
+        let (rest, _) = whole(Some(after as u64), &[]);
+        assert_eq!(rest, all[after + 1..], "from {after} on");
+    }
+    let failed = Standing::Failed { code: "server_error".to_owned(), message: "no".to_owned() };
+    for (standing, kind, status) in [
+        (Standing::Cancelled, "response.cancelled", "cancelled"),
+        (failed, "response.failed", "failed"),
+    ] {
+        for (case, before, after, count) in [
+            ("never sent", &waits[..1], None, 3),
+            ("sent", &waits[..2], None, 4),
+            ("gone on with", &[], Some(2), 1),
+        ] {
+            let mut out = Vec::new();
+            let mut retelling = Retelling::new(&named(), &asked, after);
+            before.iter().for_each(|each| retelling.stand(each, &mut out));
+            retelling.stand(&standing, &mut out);
+            let (told, response) = numbered(&out);
+            assert_eq!(told.last(), Some(&(3, kind.to_owned())), "{case}");
+            assert_eq!((told.len(), &response["status"]), (count, &json!(status)), "{case}");
+        }
     }
 }

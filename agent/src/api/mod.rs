@@ -51,7 +51,7 @@ use crate::gauges;
 use crate::pressure;
 use crate::queue::{RequestId, State as Stage};
 use crate::reach::{self, Reach};
-use crate::reply::ReplyBody;
+use crate::reply::{Reply, ReplyBody};
 use crate::request::{Request, TaskName};
 use crate::results::takers::Takers;
 use crate::service::Service;
@@ -237,22 +237,26 @@ async fn ask(
     api.service.pressure.note_call();
     let (waiting, rate) = (api.service.waiting(), api.service.pressure.queue());
     let reply = asked.map_err(|error| Problem::of_queue(error, waiting, rate))?;
-    let body = ReplyBody::from(&reply);
     if reply.state.is_final() {
-        return Ok((logged, Json(body)).into_response());
+        return Ok((logged, Json(ReplyBody::from(&reply))).into_response());
     }
-    let expected_wait_s = waiting.and_then(|length| rate.time_for(length));
+    Ok((logged, told_later(&api, &reply, not_before_ms)).into_response())
+}
+
+/// What is told who was not answered yet: the request, where it is found, and what waits with it.
+fn told_later(api: &Api, reply: &Reply, not_before_ms: u64) -> Response {
+    let (length, rate) = (api.service.waiting(), api.service.pressure.queue());
+    let expected_wait_s = length.and_then(|length| rate.time_for(length));
     let now_ms = api.service.clock.now_ms();
     let due_in_ms = match &reply.kept {
         Some(before) => before.not_before_ms.saturating_sub(now_ms),
         None => not_before_ms,
     };
     let due_in_ms = Some(due_in_ms).filter(|ms| *ms > 0 && reply.state == Stage::Held);
-    let ahead = Ahead { length: waiting, expected_wait_s };
-    let body = HeldBody { reply: body, due_in_ms, queue: ahead };
+    let queue = Ahead { length, expected_wait_s };
+    let body = HeldBody { reply: ReplyBody::from(reply), due_in_ms, queue };
     let location = format!("/v1/requests/{}", reply.id);
-    let held = (StatusCode::ACCEPTED, [(header::LOCATION, location)], logged, Json(body));
-    Ok(held.into_response())
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response()
 }
 
 /// A reply to who was not answered yet: the request, and what waits with it.

@@ -101,6 +101,8 @@ const METADATA: [&str; 7] = [
 ];
 /// How many of these are for what is held alone.
 const OF_HELD: usize = 2;
+/// That an inquiry is held where nobody answers it now, as a header and in metadata.
+const HOLD: (&str, &str) = ("holdfast-hold", "holdfast_hold");
 const CLASSES: &str = "one of public, internal, confidential, restricted";
 const PRIORITIES: &str = "0..=9";
 const DEADLINES: &str = "1..=600000";
@@ -181,6 +183,28 @@ pub(super) fn of_held(
     check_names(headers, &HEADERS_OF_INQUIRY)?;
     check_metadata(metadata, &METADATA)?;
     terms_of(headers, metadata, default_class)
+}
+
+/// Reads whether an inquiry is to be held where nobody answers it now, and its terms: as [`of_held`] where
+/// it is, else as [`of_inquiry`].
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn of_holdable(
+    headers: &HeaderMap,
+    metadata: &BTreeMap<String, String>,
+    default_class: DataClass,
+) -> Result<(bool, inquiry::Terms), Problem> {
+    let given = Given { headers, place: |name| format!("metadata.holdfast_{name}") };
+    let told = metadata.get(HOLD.1).cloned();
+    let holds = given.term(HOLD.0, ("hold", &told), "true or false", |text| text.parse().ok())?;
+    let holds = holds.unwrap_or(false);
+    let left_out = if holds { 0 } else { OF_HELD };
+    let known =
+        |all: &[&'static str], hold| [all.split_at(all.len() - left_out).0, &[hold]].concat();
+    check_names(headers, &known(&HEADERS_OF_INQUIRY, HOLD.0))?;
+    check_metadata(metadata, &known(&METADATA, HOLD.1))?;
+    Ok((holds, terms_of(headers, metadata, default_class)?))
 }
 
 /// Reads how long an inquiry is held.
@@ -441,6 +465,41 @@ mod tests {
             assert!(of_held(&headers, &in_metadata, DataClass::Public).is_ok(), "{case}");
             let is_asked_now = of_inquiry(&headers, &in_metadata, DataClass::Public).is_ok();
             assert_eq!(is_asked_now, case == "nothing", "{case}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_held_says_so_and_then_how_long() {
+        let told = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        for (case, in_headers, in_metadata, want) in [
+            ("nothing", &[][..], told(&[]), Some(false)),
+            ("a header", &[("holdfast-hold", "true")], told(&[]), Some(true)),
+            ("metadata", &[], told(&[("holdfast_hold", "true")]), Some(true)),
+            ("both", &[("holdfast-hold", "true")], told(&[("holdfast_hold", "true")]), Some(true)),
+            (
+                "two of them",
+                &[("holdfast-hold", "true")],
+                told(&[("holdfast_hold", "false")]),
+                None,
+            ),
+            ("no word", &[("holdfast-hold", "yes")], told(&[]), None),
+            (
+                "how long",
+                &[("holdfast-hold", "true"), ("holdfast-ttl-ms", "9")],
+                told(&[("holdfast_not_before_ms", "3")]),
+                Some(true),
+            ),
+            ("not held", &[("holdfast-hold", "false"), ("holdfast-ttl-ms", "9")], told(&[]), None),
+            ("no hold", &[], told(&[("holdfast_ttl_ms", "9")]), None),
+        ] {
+            let headers = headers(in_headers);
+            let terms = of_holdable(&headers, &in_metadata, DataClass::Public);
+            assert_eq!(terms.ok().map(|(holds, _)| holds), want, "{case}");
+            let is_said = in_headers.len() + in_metadata.len() > 0;
+            let elsewhere = of_held(&headers, &in_metadata, DataClass::Public);
+            assert!(!is_said || case == "no hold" || elsewhere.is_err(), "{case}");
         }
     }
 

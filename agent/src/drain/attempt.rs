@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use holdfast_chat as chat;
 use tokio::time::Instant;
 
 use super::lanes::Place;
@@ -13,12 +12,11 @@ use super::outcome::{Outcome as Becomes, settle, unread};
 use super::pace::Event;
 use super::plan::{Way, choose, share};
 use super::{DISK_WAIT, Worker};
-use crate::answer::{Answer, Reason, millis};
+use crate::answer::{Answer, Reason};
 use crate::destination::Destination;
 use crate::envelope::{Envelope, Final, Held, Unpacked};
 use crate::escalate::{Fault, Next, SendError, Told, Turn, jitter, link};
 use crate::gateway::plan::meant;
-use crate::outcome::Outcome;
 use crate::policy::Denied;
 use crate::queue::{Lease, QueueError, RequestId};
 use crate::request::Escalate;
@@ -173,11 +171,11 @@ impl Worker {
         let share = share(lease.priority());
         let mut candidates = self.candidates(lease.id(), envelope).indexes;
         candidates.retain(|index| !tried.contains(index));
-        let asked = envelope.name();
+        let asked = envelope.subject();
         let candidates = self.in_order(&candidates, envelope);
-        match choose(&self.standings(&candidates, Some(asked), share), share) {
+        match choose(&self.standings(&candidates, Some(&asked), share), share) {
             Way::Go(index) => {
-                self.lanes.take(&self.drain.escalator, index, (asked, share), lease.body_len())
+                self.lanes.take(&self.drain.escalator, index, (&asked, share), lease.body_len())
             }
             Way::Wait(_) | Way::Budget(_) => None,
         }
@@ -239,7 +237,10 @@ impl Worker {
                 let cleared = policy.clear(&**inquiry, destination)?;
                 let (began, within) = (Instant::now(), within.min(inquiry.terms.within));
                 let told = escalator.converse_in(turn, cleared, within).await;
-                Ok(told.map(|told| answer_of(told, destination, began.elapsed())))
+                let by = (destination.name.clone(), destination.zone);
+                Ok(told.map(|Told { answer, cost_micros }| {
+                    Answer::said(answer, by, began.elapsed(), cost_micros)
+                }))
             }
         }
     }
@@ -252,7 +253,7 @@ impl Worker {
         begun: std::time::Instant,
         error: &SendError,
     ) -> Word {
-        let (id, name) = (asked.id(), asked.name());
+        let id = asked.id();
         let Some(destination) = self.drain.destinations.get(index) else { return Word::Never };
         // What is no answer may come from a captive portal.
         let is_silent = matches!(
@@ -267,7 +268,7 @@ impl Worker {
         let why = error.to_string();
         let failure = self.memory.failed(id, index, self.lanes.answers(index));
         self.lanes.note(index, Event::Failed { begun });
-        let is_ailing = self.drain.escalator.is_failing(&destination.name, name);
+        let is_ailing = self.drain.escalator.is_failing(&destination.name, &asked.subject());
         // A destination that answers others between two failures on a request is not to blame.
         if is_ailing && !failure.has_answered {
             let after = wait_after(failure.in_a_row.saturating_add(SPARED), jitter());
@@ -316,26 +317,6 @@ async fn unpack(lease: &Lease, envelope: &Envelope) -> Result<Unpacked, Becomes>
     let unpacked = tokio::task::spawn_blocking(move || envelope.unpacked(id, body)).await;
     // The runtime stops.
     unpacked.map_err(|_| Becomes::GiveBack)?.map_err(unread)
-}
-
-/// What a model said at a destination, as an answer.
-fn answer_of(told: Told<chat::Answer>, destination: &Destination, took: Duration) -> Answer {
-    let Told { answer, cost_micros } = told;
-    let model = answer.model.clone();
-    let outcome = Outcome::Message(answer.into());
-    Answer {
-        label: outcome.label(),
-        confidence: None,
-        classes: Vec::new(),
-        outcome: Some(outcome),
-        recorded: None,
-        zone: destination.zone,
-        place: destination.name.clone(),
-        model,
-        took_ms: millis(took),
-        provisional: false,
-        cost_micros,
-    }
 }
 
 /// The wait after a counted attempt, of which there were `attempts` before.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::pace::{Event, Pace};
 use crate::destination::Destination;
 use crate::escalate::{Escalator, Share, Standing, Turn, jitter};
+use crate::subject::Subject;
 
 /// The lanes, one for each destination, in the configured order.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl Lanes {
         &self,
         escalator: &Escalator,
         index: usize,
-        asked: Option<&str>,
+        asked: Option<&Subject>,
         share: Share,
     ) -> Standing {
         let lanes = self.lock();
@@ -88,7 +89,7 @@ impl Lanes {
         &self,
         escalator: &Escalator,
         index: usize,
-        (asked, share): (&str, Share),
+        (asked, share): (&Subject, Share),
         bytes: u64,
     ) -> Option<Place<'_>> {
         if self.standing(escalator, index, Some(asked), share) != Standing::Open {

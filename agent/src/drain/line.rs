@@ -16,6 +16,7 @@ use super::parked::Waiting;
 use super::plan::{Wait, share};
 use crate::escalate::Share;
 use crate::queue::{Lease, URGENT, Walk};
+use crate::subject::Subject;
 
 /// All of the line is looked at so often, whatever is known of it.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(3600);
@@ -23,8 +24,8 @@ const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(3600);
 /// all is looked at.
 const MOST_REMEMBERED: usize = 256;
 
-/// A destination by its place among all, the task or the model that it would be asked, and in which share.
-pub(super) type WaitedFor = (usize, String, Share);
+/// A destination by its place among all, what it would be asked, and in which share.
+pub(super) type WaitedFor = (usize, Subject, Share);
 
 /// The line, as far as it is known.
 #[derive(Debug)]
@@ -60,9 +61,9 @@ impl Line {
     }
 
     /// Takes note of whom a request waits for that is in line, or is put there.
-    pub(super) fn note(&mut self, priority: u8, asked: &str, wait: &Wait) {
+    pub(super) fn note(&mut self, priority: u8, asked: &Subject, wait: &Wait) {
         for index in wait.indexes() {
-            let waited_for = (index, asked.to_owned(), share(priority));
+            let waited_for = (index, asked.clone(), share(priority));
             for set in [&mut self.waited_for, &mut self.met] {
                 if set.len() < MOST_REMEMBERED {
                     set.insert(waited_for.clone());
@@ -97,8 +98,8 @@ impl Line {
     }
 
     /// Whom somebody in it waits for.
-    pub(super) fn waits(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.waited_for.iter().map(|(index, asked, _)| (*index, asked.as_str()))
+    pub(super) fn waits(&self) -> impl Iterator<Item = (usize, &Subject)> {
+        self.waited_for.iter().map(|(index, asked, _)| (*index, asked))
     }
 }
 

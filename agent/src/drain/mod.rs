@@ -59,6 +59,7 @@ use crate::gateway::plan::meant;
 use crate::policy::Policy;
 use crate::price;
 use crate::queue::{Lease, Queue, QueueError, URGENT};
+use crate::subject::Subject;
 
 /// Sends that are under way when the agent stops get this long.
 const GRACE: Duration = Duration::from_secs(2);
@@ -272,7 +273,7 @@ impl Worker {
             };
             return under_way.push(self.conclude(lease, outcome).boxed());
         }
-        let asked = envelope.name().to_owned();
+        let asked = envelope.subject();
         let indexes = self.in_order(&candidates.indexes, &envelope);
         let standings = self.standings(&indexes, Some(&asked), share);
         let wait = match choose(&standings, share) {
@@ -344,7 +345,7 @@ impl Worker {
     }
 
     /// Where a destination stands toward what asks `asked`, where it stands so toward any.
-    fn standing_of(&self, standing: Standing, index: usize, asked: &str) -> Standing {
+    fn standing_of(&self, standing: Standing, index: usize, asked: &Subject) -> Standing {
         let destination = self.drain.destinations.get(index);
         match destination.filter(|_| standing == Standing::Open) {
             Some(destination) => {
@@ -376,8 +377,9 @@ impl Worker {
         };
         let of = |index: &usize| self.drain.destinations.get(*index).map(|each| (*index, each));
         let found: Vec<_> = indexes.iter().filter_map(of).collect();
+        let subject = envelope.subject();
         let asked: Vec<_> =
-            found.iter().map(|(_, each)| (*each, each.model(envelope.name()))).collect();
+            found.iter().map(|(_, each)| (*each, each.model_asked(&subject))).collect();
         let price = |each: &Destination| price::usual(&each.limits, each.max_tokens());
         let order = self.drain.escalator.in_order(balancing, &asked, price);
         order.into_iter().filter_map(|place| found.get(place).map(|(index, _)| *index)).collect()
@@ -395,7 +397,7 @@ impl Worker {
     fn standings(
         &self,
         indexes: &[usize],
-        asked: Option<&str>,
+        asked: Option<&Subject>,
         share: Share,
     ) -> Vec<(usize, Standing)> {
         let standing = |index| self.lanes.standing(&self.drain.escalator, index, asked, share);

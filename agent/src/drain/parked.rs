@@ -7,6 +7,7 @@
 use super::plan::{self, Wait};
 use crate::escalate::{Share, Standing};
 use crate::queue::Lease;
+use crate::subject::Subject;
 
 /// Requests kept in memory at most; those beyond stand in line on disk (`line.rs`).
 pub(super) const MOST_PARKED: usize = 512;
@@ -19,8 +20,7 @@ pub(super) struct Parked(Vec<Waiting>);
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) lease: Lease,
-    /// The task or the model that it asks.
-    pub(super) asked: String,
+    pub(super) asked: Subject,
     pub(super) wait: Wait,
 }
 
@@ -30,7 +30,7 @@ impl Parked {
         self.0.len() >= MOST_PARKED
     }
 
-    pub(super) fn park(&mut self, mut lease: Lease, asked: String, wait: Wait) {
+    pub(super) fn park(&mut self, mut lease: Lease, asked: Subject, wait: Wait) {
         lease.rest();
         self.0.push(Waiting { lease, asked, wait });
     }
@@ -39,7 +39,7 @@ impl Parked {
     pub(super) fn release(
         &mut self,
         now_ms: u64,
-        standing: impl Fn(usize, &str, Share) -> Standing,
+        standing: impl Fn(usize, &Subject, Share) -> Standing,
     ) -> Option<Waiting> {
         let is_next = |waiting: &&Waiting| {
             let Waiting { lease, asked, wait } = waiting;
@@ -60,8 +60,8 @@ impl Parked {
     }
 
     /// What is waited for: destinations, and what each would be asked.
-    pub(super) fn waits(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.0.iter().flat_map(|each| each.wait.indexes().map(|index| (index, each.asked.as_str())))
+    pub(super) fn waits(&self) -> impl Iterator<Item = (usize, &Subject)> {
+        self.0.iter().flat_map(|each| each.wait.indexes().map(|index| (index, &each.asked)))
     }
 
     /// Gives back what is past its time.

@@ -20,6 +20,7 @@ use super::turn::{Standing, Turn, Turns};
 use super::{Share, chat, oip, proof};
 use crate::destination::{Destination, Protocol};
 use crate::network::{Network, Purpose};
+use crate::subject::Subject;
 
 /// One destination with what is its own.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Endpoint {
     pub(super) known: oip::Known,
     /// Whether the last reply to a request was somebody else's.
     pub(super) doubted: AtomicBool,
+    /// Whether a reply to a request was ever its own.
+    pub(super) proved: AtomicBool,
     tokens: Tokens,
     lately: Lately,
 }
@@ -59,6 +62,7 @@ impl Endpoint {
             latency: Latency::default(),
             known: oip::Known::default(),
             doubted: AtomicBool::new(false),
+            proved: AtomicBool::new(false),
             tokens,
             lately: Lately::default(),
         })
@@ -124,19 +128,26 @@ impl Endpoint {
     }
 
     /// A turn at once for something held that asks `asked`, let through its circuit.
-    pub(super) fn try_turn(&self, asked: &str, share: Share, bytes: u64) -> Result<Turn, Standing> {
+    pub(super) fn try_turn(
+        &self,
+        asked: &Subject,
+        share: Share,
+        bytes: u64,
+    ) -> Result<Turn, Standing> {
         let turn = self.turns.try_take(share, self.sent_bytes(bytes))?;
-        let model = self.destination.model(asked);
+        let model = self.destination.model_asked(asked);
         let pass = self.circuits.admit(model, Asker::Held).map_err(Standing::Paused)?;
         Ok(turn.with_pass(pass))
     }
 
     /// How long what is held and asks `asked`, or whatever is held, is kept from going there by a circuit.
-    pub(super) fn rest(&self, asked: Option<&str>) -> Option<Duration> {
+    pub(super) fn rest(&self, asked: Option<&Subject>) -> Option<Duration> {
         let gate = match (&self.destination.protocol, asked) {
-            (Protocol::Chat(chat), _) => self.circuits.gate(&chat.model, Asker::Held),
+            (_, Some(asked)) => {
+                self.circuits.gate(self.destination.model_asked(asked), Asker::Held)
+            }
+            (Protocol::Chat(chat), None) => self.circuits.gate(&chat.model, Asker::Held),
             (_, None) => self.circuits.gate_of_all(Asker::Held),
-            (_, Some(task)) => self.circuits.gate(self.destination.model(task), Asker::Held),
         };
         match gate {
             Gate::Open(left) => Some(left),

@@ -22,7 +22,7 @@ use super::latency::Latency;
 use super::link::Event;
 use super::links::Links;
 use super::oip::Known;
-use super::portal;
+use super::portal::{self, Sign};
 use crate::destination::{Chat, Destination, Protocol};
 
 /// Waited after a 429 that names no time.
@@ -36,6 +36,7 @@ pub(super) struct Exchange<'a> {
     latency: &'a Latency,
     known: &'a Known,
     doubted: &'a AtomicBool,
+    proved: &'a AtomicBool,
     secret: Option<&'a Secret>,
     token: Option<&'a Secret>,
     limit: Limit,
@@ -82,8 +83,20 @@ impl<'a> Exchange<'a> {
         limit: Limit,
         told: Option<&'a FirstByte>,
     ) -> Self {
-        let Endpoint { destination, http, latency, known, doubted, .. } = endpoint;
-        Self { destination, http, links, latency, known, doubted, secret, token, limit, told }
+        let Endpoint { destination, http, latency, known, doubted, proved, .. } = endpoint;
+        Self {
+            destination,
+            http,
+            links,
+            latency,
+            known,
+            doubted,
+            proved,
+            secret,
+            token,
+            limit,
+            told,
+        }
     }
 
     /// The same, for a further call: that one has less than all the time that the destination is given.
@@ -155,6 +168,7 @@ impl<'a> Exchange<'a> {
         let url = call.url.clone();
         match self.http.open(call, patience, wanted, up).await {
             Ok(Opened::Flow(flow)) => {
+                self.proved.store(true, Ordering::Relaxed);
                 self.measured(first_byte);
                 Ok(flow)
             }
@@ -166,13 +180,26 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// `reply`, if it is the destination's own; what a captive portal says is no answer.
+    /// `reply`, if it is the destination's own; what a captive portal says is no answer. As long as the
+    /// destination never said anything of its own to a request, one that is sent elsewhere has reached nobody,
+    /// as those that come after it.
     fn own(&self, url: &str, reply: Reply) -> Result<Reply, SendError> {
         let sign = portal::sign(url, &reply);
         self.doubted.store(sign.is_some(), Ordering::Relaxed);
-        let Some(sign) = sign else { return Ok(reply) };
+        let Some(sign) = sign else {
+            self.proved.store(true, Ordering::Relaxed);
+            return Ok(reply);
+        };
         self.links.note(&self.destination.name, Event::Doubtful);
-        Err(self.unusable(Fault::Foreign { what: sign.to_string() }))
+        let (destination, what) = (self.name(), sign.to_string());
+        match sign {
+            Sign::Away { .. } | Sign::Told if !self.proved.load(Ordering::Relaxed) => {
+                Err(SendError::Unreachable { destination, cause: what })
+            }
+            Sign::Away { .. } | Sign::Told | Sign::Page => {
+                Err(self.unusable(Fault::Foreign { what }))
+            }
+        }
     }
 
     /// The first byte of an answer comes.

@@ -88,6 +88,7 @@ use crate::network::Network;
 use crate::policy::Cleared;
 use crate::price::Content;
 use crate::queue::URGENT;
+use crate::subject::Subject;
 
 /// Sends requests to the configured destinations.
 #[derive(Debug)]
@@ -204,22 +205,22 @@ impl Escalator {
         self.freed.subscribe()
     }
 
-    /// For how long nothing that is held and asks `asked`, a task or a model's name, goes to `name`, since it
-    /// fails on everything that it is asked.
-    pub fn rest(&self, name: &str, asked: &str) -> Option<Duration> {
+    /// For how long nothing that is held and asks `asked` goes to `name`, since it fails on everything that it
+    /// is asked.
+    pub fn rest(&self, name: &str, asked: &Subject) -> Option<Duration> {
         self.endpoint(name)?.rest(Some(asked))
     }
 
     /// Whether `name` fails on everybody who asks it `asked`, as far as is known.
-    pub fn is_failing(&self, name: &str, asked: &str) -> bool {
+    pub fn is_failing(&self, name: &str, asked: &Subject) -> bool {
         self.endpoint(name).is_some_and(|endpoint| {
-            let model = endpoint.destination.model(asked);
+            let model = endpoint.destination.model_asked(asked);
             !endpoint.circuits.is_closed(model)
         })
     }
 
     /// What `name` would do with something held that came now and asks `asked`, or whatever.
-    pub fn standing(&self, name: &str, asked: Option<&str>, share: Share) -> Standing {
+    pub fn standing(&self, name: &str, asked: Option<&Subject>, share: Share) -> Standing {
         let Some(endpoint) = self.endpoint(name) else { return Standing::LinkDown };
         if self.links.get(name).is_down() {
             return Standing::LinkDown;
@@ -243,7 +244,7 @@ impl Escalator {
     pub fn try_turn(
         &self,
         name: &str,
-        asked: &str,
+        asked: &Subject,
         share: Share,
         bytes: u64,
     ) -> Result<Turn, Standing> {

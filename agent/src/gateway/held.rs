@@ -13,11 +13,12 @@ use thiserror::Error;
 use super::{Gateway, Refused, plan};
 use crate::answer::Reason;
 use crate::ask_error::AskError;
+use crate::asked;
 use crate::envelope::{Envelope, Frame, Held, HeldConversation, body_of};
 use crate::escalate::SendError;
 use crate::inquiry::Inquiry;
-use crate::queue::{Accepted, Idempotency, MAX_ENVELOPE_BYTES, NewEntry, RequestId};
-use crate::request::MAX_HOPS;
+use crate::queue::{Accepted, Idempotency, MAX_ENVELOPE_BYTES, NewEntry, QueueError, RequestId};
+use crate::request::{DataClass, MAX_HOPS};
 
 /// From this size on a conversation is not written out on the reactor.
 const LARGE: u64 = 256 * 1024;
@@ -29,6 +30,15 @@ pub struct Times {
     pub ttl_ms: u64,
     /// Milliseconds before which it is not to be sent; 0: at once. Less than `ttl_ms`.
     pub not_before_ms: u64,
+}
+
+/// What became of a conversation that was to be held.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Taken {
+    /// It is on disk, as this.
+    New(Envelope),
+    /// The same was asked before under the same key, as this request.
+    Known(RequestId),
 }
 
 /// Why a conversation is not held.
@@ -59,9 +69,8 @@ pub(crate) fn idempotency(
 }
 
 impl Gateway {
-    /// Holds a conversation for whom `model` means; returns the request's id once it is on disk: that of
-    /// another one, where the same was asked under the same key before. `frame` is what its caller is told
-    /// beside the answer, but for the conversation's own.
+    /// Holds a conversation for whom `model` means; it is on disk when this returns. `frame` is what its
+    /// caller is told beside the answer, but for the conversation's own; `reasons` say what came before.
     ///
     /// # Errors
     /// When it is not taken; then nothing has changed.
@@ -70,36 +79,56 @@ impl Gateway {
         model: &str,
         inquiry: Inquiry<Conversation>,
         times: Times,
-        frame: Frame,
-    ) -> Result<RequestId, Unheld> {
-        let reasons = self.may_be_held(model, &inquiry)?;
-        let queue = self.service.queue.open()?;
-        let id = inquiry.id;
+        (frame, mut reasons): (Frame, Vec<Reason>),
+    ) -> Result<Taken, Unheld> {
+        self.check_may_be_held(model, &inquiry)?;
+        reasons.push(Reason::Held);
+        let (queue, class) = (self.service.queue.open()?, inquiry.terms.class);
         let entry = written(model.to_owned(), inquiry, (times, frame, reasons));
         let mut entry = entry.await.ok_or(Refused::Stopping)?;
+        // Once it is on disk nothing can fail any more.
+        let envelope = Envelope::from_bytes(&entry.envelope).map_err(AskError::from)?;
         let now_ms = self.service.clock.now_ms();
         entry.accepted_at_ms = now_ms;
         entry.not_before_ms = now_ms.saturating_add(times.not_before_ms);
         entry.expires_at_ms = Some(now_ms.saturating_add(times.ttl_ms));
-        match queue.accept(entry).await.map_err(AskError::from)? {
-            Accepted::New => {
+        match queue.accept(entry).await {
+            Ok(Accepted::New) => {
                 self.service.pressure.note_held();
                 // Only names that mean something come this far.
                 let model = model.to_owned();
                 metrics::counter!("holdfast_requests_total", "task" => model, "outcome" => "held")
                     .increment(1);
-                Ok(id)
+                Ok(Taken::New(envelope))
             }
-            Accepted::Known { id, .. } => Ok(id),
+            Ok(Accepted::Known { id, .. }) => Ok(Taken::Known(id)),
+            Err(error) => Err(self.told_apart(error, model, class).await.into()),
         }
     }
 
-    /// Whether anybody may be asked it, now or later; why it is held.
-    fn may_be_held(
+    /// An error of the queue; where the key is another one's, with what differs, as far as that can be read.
+    pub(super) async fn told_apart(
+        &self,
+        error: QueueError,
+        model: &str,
+        class: DataClass,
+    ) -> AskError {
+        let QueueError::KeyConflict { key, id } = error else { return error.into() };
+        let record = match self.service.queue.get() {
+            Some(queue) => queue.get(id).await.ok().flatten(),
+            None => None,
+        };
+        let before = record.and_then(|record| Envelope::from_bytes(&record.envelope).ok());
+        let differs = before.map(|before| asked::conversations_differ(model, class, &before));
+        AskError::Conflict { key, id, differs }
+    }
+
+    /// Whether anybody may be asked it, now or later.
+    fn check_may_be_held(
         &self,
         model: &str,
         inquiry: &Inquiry<Conversation>,
-    ) -> Result<Vec<Reason>, Refused> {
+    ) -> Result<(), Refused> {
         let (meant, _) = plan::meant(model, &self.service.destinations, &self.routes);
         let Some(first) = meant.first() else { return Err(self.unknown(model)) };
         if inquiry.terms.hops >= MAX_HOPS {
@@ -112,20 +141,25 @@ impl Gateway {
             let denied = denied.into_iter().filter_map(Result::err);
             return Err(Refused::Forbidden(denied.map(Reason::from).collect()));
         }
-        Ok(vec![Reason::Held])
+        Ok(())
     }
 }
 
 /// The entry of a conversation, its times to be filled in; `None` where the runtime stops.
-async fn written(
+pub(super) async fn written(
     model: String,
     inquiry: Inquiry<Conversation>,
     rest: (Times, Frame, Vec<Reason>),
 ) -> Option<NewEntry> {
-    if crate::inquiry::Matter::content(&inquiry.matter).text_bytes < LARGE && !has_files(&inquiry) {
+    if !is_large(&inquiry) {
         return Some(entry(model, inquiry, rest));
     }
     tokio::task::spawn_blocking(move || entry(model, inquiry, rest)).await.ok()
+}
+
+/// Whether it is not to be written out on the reactor.
+pub(super) fn is_large(inquiry: &Inquiry<Conversation>) -> bool {
+    crate::inquiry::Matter::content(&inquiry.matter).text_bytes >= LARGE || has_files(inquiry)
 }
 
 fn has_files(inquiry: &Inquiry<Conversation>) -> bool {

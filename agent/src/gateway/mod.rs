@@ -10,7 +10,9 @@
 
 mod cached;
 pub mod held;
+pub mod holdable;
 mod in_flight;
+mod keys;
 mod kinds;
 mod listening;
 mod local;
@@ -45,6 +47,7 @@ pub struct Gateway {
     service: Service,
     routes: Arc<[Route]>,
     sharing: Arc<Sharing>,
+    keys: keys::Keys,
 }
 
 /// An answer, and who gave it.
@@ -81,7 +84,8 @@ enum Beside {
 impl Gateway {
     /// The way to the destinations of `service`, with these routes.
     pub fn new(service: Service, routes: Vec<Route>) -> Self {
-        Self { service, routes: routes.into(), sharing: Arc::default() }
+        let (sharing, keys) = (Arc::default(), keys::Keys::default());
+        Self { service, routes: routes.into(), sharing, keys }
     }
 
     /// Asks for the answer to a conversation in one piece.

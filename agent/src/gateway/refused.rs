@@ -51,6 +51,23 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// Whether somebody may answer later what nobody answered now.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Failed { error, .. } => error.next() != Next::NotHere,
+            Self::Stopping => true,
+            Self::Unknown { .. } | Self::Forbidden(_) | Self::Local { .. } => false,
+        }
+    }
+
+    /// Why it went this way, as far as that is known.
+    pub(super) fn into_reasons(self) -> Vec<Reason> {
+        match self {
+            Self::Forbidden(reasons) | Self::Failed { reasons, .. } => reasons,
+            Self::Unknown { .. } | Self::Stopping | Self::Local { .. } => Vec::new(),
+        }
+    }
+
     /// What is made of all failures; without any, all was forbidden.
     pub(super) fn of(errors: Vec<SendError>, reasons: Vec<Reason>) -> Self {
         match errors.into_iter().min_by_key(hope) {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use holdfast_tests::link::{Link, Weather};
-use holdfast_tests::vendors::{Fake, Next, Says, TOKENS, Vendor};
+use holdfast_tests::vendors::{Fake, Next, Says, TOKENS, Trouble, Vendor};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -218,8 +218,16 @@ async fn under_one_key_there_is_one_response() {
         assert_eq!((&again["id"], &again["status"]), (&first["id"], &json!("completed")));
     }
     assert_eq!(near.asked(), 1);
-    let reply = desk.post("/v1/responses", &question("near", "count 2"), &key).await;
-    assert_eq!((reply.status, reply.code().as_str()), (409, "idempotency_key_conflict"));
+    let public = [key[0], ("holdfast-class", "public")];
+    for (model, input, terms, differs) in [
+        ("near", "count 2", &key[..], "the conversation, or a setting of it, is another one"),
+        ("near", "hello", &public[..], "class is public, was confidential"),
+        ("model-1:0", "hello", &key[..], "model is model-1:0, was near"),
+    ] {
+        let reply = desk.post("/v1/responses", &question(model, input), terms).await;
+        assert_eq!((reply.status, reply.code().as_str()), (409, "idempotency_key_conflict"));
+        assert!(reply.text.contains(differs), "{}", reply.text);
+    }
 }
 
 #[tokio::test]
@@ -239,7 +247,6 @@ async fn what_cannot_be_held_is_refused_in_the_form_that_the_clients_know() {
     let class = |class| with("metadata", json!({ "holdfast_class": class }));
     for (case, body, status, code) in [
         ("not kept", with("store", json!(false)), 400, "unsupported_value"),
-        ("streamed", with("stream", json!(true)), 400, "unsupported_value"),
         ("nobody's", with("model", json!("nobody")), 404, "model_not_found"),
         ("the class", class("restricted"), 403, "class_forbids"),
         ("no class", class("secret"), 400, "bad_parameter"),
@@ -260,7 +267,7 @@ async fn what_cannot_be_held_is_refused_in_the_form_that_the_clients_know() {
     assert_eq!((reply.status, reply.code().as_str()), (429, "queue_full"), "{}", reply.text);
     assert!(reply.headers.contains_key("retry-after"));
     assert_eq!(reply.json()["error"]["type"], "rate_limit_error");
-    let reply = desk.get(&format!("{path}?stream=true")).await;
+    let reply = desk.get(&format!("{path}?starting_after=1")).await;
     assert_eq!((reply.status, reply.code().as_str()), (400, "unsupported_parameter"));
 }
 
@@ -317,5 +324,83 @@ async fn a_token_hears_of_its_own_models_responses_alone() {
         [(&mine, &path, 200), (&mine, &native, 200), (&others, &path, 404), (&others, &native, 404)]
     {
         assert_eq!(desk.get_as(token, path).await.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_set_aside_has_failed_until_its_operator_lets_it_go_again() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    near.next(Next::Fails(Trouble::Transient));
+    // The sections follow that of the queue.
+    let desk = Desk::start(|dir| {
+        "max_attempts = 1\n".to_owned() + &vendor("near", "site", &near, Vendor::OpenAi, dir)
+    })
+    .await;
+    let response = held(&desk, &question("near", "hello"), &[]).await;
+    let failed = settled(&desk, &response).await.json();
+    assert_eq!(failed["status"], "failed", "{failed}");
+    let why = failed["error"]["message"].as_str().unwrap();
+    assert!(why.contains("set aside until its operator"), "{why}");
+    let id = response["id"].as_str().unwrap();
+    assert_eq!(desk.queue(&["show", id])["state"], "set_aside");
+    assert_eq!(desk.queue(&["retry", id])[0]["retried"], true);
+    let until = Instant::now() + SOON;
+    while desk.get(&path_of(&response)).await.json()["status"] != "completed" {
+        assert!(Instant::now() < until, "{}", desk.node.log_tail());
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(desk.queue(&["drop", "--yes", id])[0]["dropped"], true);
+}
+
+/// Writes something else over the envelope that has this word in it, in the journal.
+fn harm(dir: &Path, word: &str) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let found = bytes.windows(word.len()).position(|window| window == word.as_bytes());
+        if let Some(at) = found {
+            bytes[at] ^= 1;
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, &bytes[at..=at], at as u64).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_damaged_can_be_taken_back_and_removed() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::guarded(|dir| vendor("near", "site", &near, Vendor::OpenAi, dir)).await;
+    let mine = desk.token(&["mine", "--task", "near"]);
+    let all = desk.token(&["all"]);
+    let bearer = |token: &str| format!("Bearer {token}");
+    let (mine, all) = (bearer(&mine), bearer(&all));
+    let later = [("holdfast-not-before-ms", "600000"), ("authorization", all.as_str())];
+    let as_all = [("authorization", all.as_str())];
+    let mut paths = Vec::new();
+    for word in ["word-one", "word-two"] {
+        let mut question = question("near", "hello");
+        question["instructions"] = json!(word);
+        let response = held(&desk, &question, &later).await;
+        harm(&desk.state().join("queue/journal"), word);
+        paths.push(path_of(&response));
+    }
+    for path in &paths {
+        let reply = desk.get_with(path, &as_all).await;
+        assert_eq!((reply.status, reply.code().as_str()), (410, "damaged"), "{}", reply.text);
+    }
+    let cancel = format!("{}/cancel", paths[0]);
+    // Whose it is cannot be read.
+    let reply = desk.post(&cancel, &json!({}), &[("authorization", mine.as_str())]).await;
+    assert_eq!((reply.status, reply.code().as_str()), (404, "unknown_response"));
+    for _ in 0..2 {
+        let reply = desk.post(&cancel, &json!({}), &as_all).await;
+        let told = reply.json();
+        assert_eq!((reply.status, &told["status"]), (200, &json!("cancelled")), "{told}");
+        assert_eq!(paths[0].rsplit('/').next(), told["id"].as_str());
+    }
+    for path in &paths {
+        let reply = desk.delete_with(path, &as_all).await;
+        assert_eq!((reply.status, &reply.json()["deleted"]), (200, &json!(true)), "{}", reply.text);
+        assert_eq!(desk.get_with(path, &as_all).await.status, 404);
     }
 }

@@ -10,7 +10,7 @@ use super::faults::{PIECE, sse};
 use super::raw::{Raw, Then};
 
 /// What the scripts ask, in this order: what is left alone after an error comes last.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "completions",
     "tools",
     "streams",
@@ -18,6 +18,7 @@ const PARTS: [&str; 11] = [
     "legacy",
     "responses",
     "background",
+    "held",
     "embeddings",
     "transcriptions",
     "models",

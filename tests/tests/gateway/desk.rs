@@ -1,6 +1,6 @@
 //! An agent with destinations behind it, and bare HTTP to it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -60,6 +60,13 @@ pub(crate) fn vendor(name: &str, zone: &str, fake: &Fake, vendor: Vendor, dir: &
         fake.url,
         key.display().to_string(),
     )
+}
+
+async fn with(mut request: reqwest::RequestBuilder, terms: &[(&str, &str)]) -> reqwest::Response {
+    for (name, value) in terms {
+        request = request.header(*name, *value);
+    }
+    request.send().await.unwrap()
 }
 
 impl Desk {
@@ -135,12 +142,18 @@ impl Desk {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value, terms: &[(&str, &str)]) -> Reply {
-        let url = format!("{}{path}", self.url);
-        let mut request = self.http.post(url).json(body);
-        for (name, value) in terms {
-            request = request.header(*name, *value);
-        }
-        Self::read(request.send().await.unwrap()).await
+        let request = self.http.post(format!("{}{path}", self.url)).json(body);
+        Self::read(with(request, terms).await).await
+    }
+
+    /// The same, to be read piece by piece.
+    pub(crate) async fn begin(
+        &self,
+        path: &str,
+        body: &Value,
+        terms: &[(&str, &str)],
+    ) -> reqwest::Response {
+        with(self.http.post(format!("{}{path}", self.url)).json(body), terms).await
     }
 
     /// A form with these fields, and a recording.
@@ -170,8 +183,21 @@ impl Desk {
         Self::read(self.http.get(format!("{}{path}", self.url)).send().await.unwrap()).await
     }
 
+    pub(crate) async fn get_with(&self, path: &str, terms: &[(&str, &str)]) -> Reply {
+        Self::read(with(self.http.get(format!("{}{path}", self.url)), terms).await).await
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Reply {
-        Self::read(self.http.delete(format!("{}{path}", self.url)).send().await.unwrap()).await
+        self.delete_with(path, &[]).await
+    }
+
+    pub(crate) async fn delete_with(&self, path: &str, terms: &[(&str, &str)]) -> Reply {
+        Self::read(with(self.http.delete(format!("{}{path}", self.url)), terms).await).await
+    }
+
+    /// Where the agent keeps what it has to keep.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join(DEVICE)
     }
 
     /// As [`Self::get`], by who shows this token.

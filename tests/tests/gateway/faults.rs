@@ -124,6 +124,24 @@ async fn a_redirect_to_another_host_is_never_followed() {
 }
 
 #[tokio::test]
+async fn a_portal_that_answers_first_is_no_destination_that_is_broken() {
+    for (case, bytes) in [
+        ("sent elsewhere", "302 Found\r\nlocation: http://login.portal.example/\r\n"),
+        ("told", "511 Network Authentication Required\r\n"),
+    ] {
+        let raw =
+            Raw::start(format!("HTTP/1.1 {bytes}content-length: 0\r\n\r\n"), Then::Close).await;
+        for is_streamed in [false, true] {
+            let desk = Desk::start(|_| openai("near", &raw.url, "")).await;
+            let reply = desk.ask("near", "hello", is_streamed).await;
+            let got = (reply.status, reply.code());
+            assert_eq!(got, (503, "unreachable".to_owned()), "{case}: {}", reply.text);
+            assert!(reply.headers.contains_key("retry-after"), "{case}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_refused_by_its_place() {
     let desk = Desk::start(|_| openai("near", "http://127.0.0.1:9", "")).await;
     let turn = json!([{ "role": "user", "content": "hello" }]);

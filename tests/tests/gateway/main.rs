@@ -11,6 +11,7 @@ mod client;
 mod desk;
 mod faults;
 mod gate;
+mod holding;
 mod raw;
 mod requests;
 mod sharing;

@@ -17,9 +17,11 @@
 
 mod item;
 mod read;
+mod retelling;
 mod write;
 
 pub use self::read::read;
+pub use self::retelling::Retelling;
 pub use self::write::{Standing, Writer, answer, standing};
 
 /// Before the data of thoughts that a provider hides; no base64 has a colon.

@@ -1,8 +1,8 @@
 //! Owns responses that are made in the background: held in the queue, and told later.
 //!
 //! ```text
-//! POST   /v1/responses                with background: the response, queued
-//! GET    /v1/responses/{id}           as it stands
+//! POST   /v1/responses                with background: the response, queued; with stream as its events
+//! GET    /v1/responses/{id}           as it stands; with stream=true its events, and those to come
 //! POST   /v1/responses/{id}/cancel    takes it back
 //! DELETE /v1/responses/{id}           removes it, with its answer
 //! ```
@@ -16,28 +16,44 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
+use bytes::Bytes;
 use holdfast_chat::served::responses::{self, Standing};
 use holdfast_chat::served::{Asked, Named, Refusal};
 use serde_json::json;
 
 use super::complaint::Complaint;
+use super::following::Following;
 use super::{Call, told};
 use crate::access::Caller;
 use crate::api::{Api, Problem, Route, terms};
 use crate::ask_error::AskError;
 use crate::envelope::{Envelope, EnvelopeError, Final, Frame, Held, HeldConversation};
 use crate::gateway::Answered;
-use crate::gateway::held::Unheld;
+use crate::gateway::held::{Taken, Unheld};
 use crate::inquiry::{Inquiry, Terms};
 use crate::listing::note_of;
 use crate::operator::drop_request;
 use crate::outcome::Outcome;
-use crate::queue::{QueueError, Record, RequestId, State as Stage};
+use crate::queue::{QueueError, Record, Recorded, RequestId, State as Stage};
 
 /// What a response's id begins with.
 pub(super) const PREFIX: &str = "resp_";
 /// What may be included: it is there in any case.
 const INCLUDED: &str = "reasoning.encrypted_content";
+/// No event has a higher number: more is not exact in every client.
+const MOST_EVENTS: u64 = 9_007_199_254_740_991;
+/// Of OpenAI's words for why there is no answer there is no better one.
+const FAILED: &str = "server_error";
+
+/// A conversation that is kept.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) id: RequestId,
+    state: Stage,
+    note: Option<String>,
+    answer: Option<Bytes>,
+    held: Box<HeldConversation>,
+}
 
 pub(super) fn routes() -> [Route; 2] {
     [("/v1/responses/{id}", get(show).delete(remove)), ("/v1/responses/{id}/cancel", post(cancel))]
@@ -53,6 +69,8 @@ pub(super) async fn begin(
 ) -> Result<Response, Complaint> {
     check(&asked)?;
     let times = terms::held_times(headers, &asked.metadata, api.defaults.ttl_ms)?;
+    // Behind the promise nothing is refused any more.
+    let place = asked.stream.map(|_| api.waiting_place()).transpose()?;
     let matter = std::mem::take(&mut asked.conversation);
     let inquiry = Inquiry { id: call.id, terms, matter };
     let frame = Frame {
@@ -61,39 +79,28 @@ pub(super) async fn begin(
         user: asked.user,
         ..Frame::default()
     };
-    let held = api.gateway.hold(&asked.model, inquiry, times, frame).await;
-    let id = held.map_err(|error| of_unheld(api, error))?;
-    let found = find(api, id).await?;
-    let (mut record, held) = found.ok_or_else(|| unknown(&format!("{PREFIX}{id}")))?;
-    if id == call.id {
-        // It may be on its way by now; what was promised is that it is on disk.
-        record.summary.state = Stage::Held;
+    let held = api.gateway.hold(&asked.model, inquiry, times, (frame, Vec::new())).await;
+    let kept = match held.map_err(|error| of_unheld(api, error))? {
+        Taken::New(envelope) => Kept::new(call.id, envelope),
+        Taken::Known(id) => find(api, id).await?,
+    };
+    let kept = kept.ok_or_else(|| unknown(&format!("{PREFIX}{}", call.id)))?;
+    match place {
+        None => told_as(&kept),
+        Some(place) => Ok(Following::of(api, &kept, None, place)?.response()),
     }
-    told_as(record, *held)
 }
 
 /// What stands against a response in the background.
 fn check(asked: &Asked) -> Result<(), Refusal> {
-    let given = [
-        (
-            "store",
-            asked.store == Some(false),
-            "what is made in the background is kept: leave it out",
-        ),
-        (
-            "stream",
-            asked.stream.is_some(),
-            "what is made in the background is not streamed here: leave it out, and retrieve the response",
-        ),
-    ];
-    match given.into_iter().find(|(_, is_given, _)| *is_given) {
-        None => Ok(()),
-        Some((param, _, why)) => Err(Refusal {
-            param: Some(param.to_owned()),
-            code: "unsupported_value",
-            message: format!("{param}: {why}"),
-        }),
+    if asked.store != Some(false) {
+        return Ok(());
     }
+    Err(Refusal {
+        param: Some("store".to_owned()),
+        code: "unsupported_value",
+        message: "store: what is made in the background is kept: leave it out".to_owned(),
+    })
 }
 
 /// Why it is not held, with the queue's pace where that is the reason.
@@ -114,31 +121,39 @@ async fn show(
     RawQuery(query): RawQuery,
 ) -> Response {
     let shown = async {
-        check_query(query.as_deref().unwrap_or_default())?;
-        let (record, held) = own(&api, &caller, &id).await?;
-        told_as(record, *held)
+        let view = View::of(query.as_deref().unwrap_or_default())?;
+        let kept = own(&api, &caller, &id).await?;
+        match view {
+            View::Whole => told_as(&kept),
+            View::Events { after } => {
+                let place = api.waiting_place()?;
+                Ok(Following::of(&api, &kept, after, place)?.response())
+            }
+        }
     };
     Call::begin().end(shown.await)
 }
 
 async fn cancel(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Response {
     let cancelled = async {
-        let (record, _) = own(&api, &caller, &id).await?;
+        let own = own_or_damaged(&api, &caller, &id).await?;
         let (queue, now_ms) = (api.service.queue.open()?, api.service.clock.now_ms());
         // One that has its end keeps it, and is told as it is.
-        let id_of = record.summary.id;
-        queue.cancel(id_of, now_ms).await.map_err(|error| gone(error, &id))?;
-        let (record, held) = find(&api, id_of).await?.ok_or_else(|| unknown(&id))?;
-        told_as(record, *held)
+        let id_of = known_id(&id)?;
+        let recorded = queue.cancel(id_of, now_ms).await.map_err(|error| gone(error, &id))?;
+        match own {
+            Some(_) => told_as(&find(&api, id_of).await?.ok_or_else(|| unknown(&id))?),
+            None => Ok(damaged(&id, id_of, recorded)),
+        }
     };
     Call::begin().end(cancelled.await)
 }
 
 async fn remove(State(api): State<Api>, caller: Caller, Path(id): Path<String>) -> Response {
     let removed = async {
-        let (record, _) = own(&api, &caller, &id).await?;
+        own_or_damaged(&api, &caller, &id).await?;
         let (queue, now_ms) = (api.service.queue.open()?, api.service.clock.now_ms());
-        let dropped = drop_request(queue, record.summary.id, now_ms).await;
+        let dropped = drop_request(queue, known_id(&id)?, now_ms).await;
         dropped.map_err(|error| gone(error, &id))?;
         let body = json!({ "id": id, "object": "response", "deleted": true });
         Ok(json_body(body.to_string()))
@@ -146,55 +161,87 @@ async fn remove(State(api): State<Api>, caller: Caller, Path(id): Path<String>) 
     Call::begin().end(removed.await)
 }
 
-/// Refuses what a response cannot be asked for.
-fn check_query(query: &str) -> Result<(), Refusal> {
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = name.trim_end_matches("[]").trim_end_matches("%5B%5D");
-        let is_known = match name {
-            "include" => value == INCLUDED,
-            "stream" => value == "false",
-            _ => false,
-        };
-        if !is_known {
-            let name: String = name.chars().take(64).collect();
-            let message =
-                format!("{name}: this cannot be honoured of a response that is kept: leave it out");
-            return Err(Refusal { param: Some(name), code: "unsupported_parameter", message });
+/// How a response is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// As it stands.
+    Whole,
+    /// As its events, from the one behind `after` on.
+    Events { after: Option<u64> },
+}
+
+impl View {
+    /// Reads a query; what a response cannot be asked for is refused.
+    fn of(query: &str) -> Result<Self, Refusal> {
+        let (mut is_streamed, mut after) = (false, None);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = name.trim_end_matches("[]").trim_end_matches("%5B%5D");
+            match (name, value) {
+                ("include", INCLUDED) | ("include_obfuscation", "false") => {}
+                ("stream", "true" | "false") => is_streamed = value == "true",
+                ("starting_after", number) => {
+                    let number = number.parse().ok().filter(|number| *number <= MOST_EVENTS);
+                    let why = "must be the number of an event";
+                    after = Some(number.ok_or_else(|| refusal(name, "invalid_value", why))?);
+                }
+                _ => {
+                    let why = "this cannot be honoured of a response that is kept: leave it out";
+                    return Err(refusal(name, "unsupported_parameter", why));
+                }
+            }
+        }
+        match (is_streamed, after) {
+            (true, after) => Ok(Self::Events { after }),
+            (false, None) => Ok(Self::Whole),
+            (false, Some(_)) => {
+                let why = "only events have numbers: ask with stream=true";
+                Err(refusal("starting_after", "unsupported_parameter", why))
+            }
         }
     }
-    Ok(())
+}
+
+fn refusal(param: &str, code: &'static str, why: &str) -> Refusal {
+    let param: String = param.chars().take(64).collect();
+    Refusal { message: format!("{param}: {why}"), param: Some(param), code }
+}
+
+fn known_id(id: &str) -> Result<RequestId, Complaint> {
+    let parsed = id.strip_prefix(PREFIX).and_then(|id| RequestId::parse(id).ok());
+    parsed.ok_or_else(|| unknown(id))
 }
 
 /// The caller's own response of this id.
-async fn own(
-    api: &Api,
-    caller: &Caller,
-    id: &str,
-) -> Result<(Record, Box<HeldConversation>), Complaint> {
-    let parsed = id.strip_prefix(PREFIX).and_then(|id| RequestId::parse(id).ok());
-    let found = find(api, parsed.ok_or_else(|| unknown(id))?).await?;
-    let (record, held) = found.ok_or_else(|| unknown(id))?;
+async fn own(api: &Api, caller: &Caller, id: &str) -> Result<Kept, Complaint> {
+    own_of(caller, id, find(api, known_id(id)?).await?)
+}
+
+fn own_of(caller: &Caller, id: &str, found: Option<Kept>) -> Result<Kept, Complaint> {
+    let kept = found.ok_or_else(|| unknown(id))?;
     // Others hear of it as of none.
-    caller.may_ask(&held.model).map_err(|_| unknown(id))?;
-    Ok((record, held))
+    caller.may_ask(&kept.held.model).map_err(|_| unknown(id))?;
+    Ok(kept)
 }
 
-async fn find(
-    api: &Api,
-    id: RequestId,
-) -> Result<Option<(Record, Box<HeldConversation>)>, Complaint> {
-    let record = api.service.queue.open()?.get(id).await.map_err(of_queue)?;
-    let Some(record) = record else { return Ok(None) };
-    let envelope =
-        Envelope::from_bytes(&record.envelope).map_err(|error| of_stored(error.into()))?;
-    Ok(match envelope.held {
-        Held::Conversation(held) => Some((record, held)),
-        Held::Task(_) => None,
-    })
+/// The same; `None`: what is kept of it cannot be read. Who may not ask everything hears of that as of none.
+async fn own_or_damaged(api: &Api, caller: &Caller, id: &str) -> Result<Option<Kept>, Complaint> {
+    match find(api, known_id(id)?).await {
+        Err(AskError::Stored(_) | AskError::Queue(QueueError::Damaged { .. })) => {
+            if caller.is_for_some_tasks() { Err(unknown(id)) } else { Ok(None) }
+        }
+        found => own_of(caller, id, found?).map(Some),
+    }
 }
 
-fn of_queue(error: QueueError) -> Complaint {
+async fn find(api: &Api, id: RequestId) -> Result<Option<Kept>, AskError> {
+    match api.service.queue.open()?.get(id).await? {
+        Some(record) => Ok(Kept::of(record)?),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn of_queue(error: QueueError) -> Complaint {
     of_stored(error.into())
 }
 
@@ -205,6 +252,12 @@ fn of_stored(error: AskError) -> Complaint {
 impl From<AskError> for Complaint {
     fn from(error: AskError) -> Self {
         of_stored(error)
+    }
+}
+
+impl From<EnvelopeError> for Complaint {
+    fn from(error: EnvelopeError) -> Self {
+        of_stored(error.into())
     }
 }
 
@@ -225,51 +278,108 @@ fn unknown(id: &str) -> Complaint {
     Complaint::new(status, "invalid_request_error", "unknown_response", message)
 }
 
-/// The response as its caller knows it.
-fn told_as(record: Record, held: HeldConversation) -> Result<Response, Complaint> {
-    let HeldConversation { model, frame, .. } = held;
-    let Frame { created_s, metadata, user, settings } = frame;
-    let id = format!("{PREFIX}{}", record.summary.id);
-    let named = Named { id, created: created_s, model: model.clone(), metadata: metadata.clone() };
-    let asked = Asked {
-        model,
-        conversation: settings,
-        stream: None,
-        metadata,
-        store: Some(true),
-        background: true,
-        user,
-    };
-    let standing = match record.summary.state {
-        Stage::Answered => return answered(record, &named, &asked),
-        Stage::Held | Stage::WaitingForBudget | Stage::SetAside => Standing::Queued,
-        Stage::InFlight => Standing::InProgress,
-        Stage::Cancelled => Standing::Cancelled,
-        Stage::Failed | Stage::Expired => {
-            let why = note_of(&record.summary);
-            let message = why.unwrap_or_else(|| "nobody answered it".to_owned());
-            // Of OpenAI's words there is no better one.
-            Standing::Failed { code: "server_error".to_owned(), message }
-        }
-    };
-    Ok(json_body(responses::standing(&named, &asked, &standing)))
+impl Kept {
+    /// What was put on disk just now; `None`: it is no conversation. It may be on its way already; what was
+    /// promised is that it is there.
+    fn new(id: RequestId, envelope: Envelope) -> Option<Self> {
+        let Held::Conversation(held) = envelope.held else { return None };
+        Some(Self { id, state: Stage::Held, note: None, answer: None, held })
+    }
+
+    /// A record, read; `None`: it is no conversation.
+    pub(super) fn of(record: Record) -> Result<Option<Self>, EnvelopeError> {
+        let (state, note) = (record.summary.state, note_of(&record.summary));
+        let kept = Self::new(record.summary.id, Envelope::from_bytes(&record.envelope)?);
+        Ok(kept.map(|kept| Self { state, note, answer: record.answer, ..kept }))
+    }
+
+    /// Seconds of Unix time at which it was asked.
+    pub(super) fn created_s(&self) -> u64 {
+        self.held.frame.created_s
+    }
+
+    /// The response's frame, as its caller knows it.
+    pub(super) fn frame(&self) -> (Named, Asked) {
+        let HeldConversation { model, frame, .. } = &*self.held;
+        let Frame { created_s, metadata, user, settings } = frame.clone();
+        let id = format!("{PREFIX}{}", self.id);
+        let named =
+            Named { id, created: created_s, model: model.clone(), metadata: metadata.clone() };
+        let asked = Asked {
+            model: model.clone(),
+            conversation: settings,
+            stream: None,
+            metadata,
+            store: Some(true),
+            background: true,
+            user,
+        };
+        (named, asked)
+    }
+
+    /// How it stands; `None`: it is answered.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        Some(match self.state {
+            Stage::Answered => return None,
+            Stage::Held | Stage::WaitingForBudget => Standing::Queued,
+            Stage::InFlight => Standing::InProgress,
+            Stage::Cancelled => Standing::Cancelled,
+            // Nothing more happens to it by itself.
+            Stage::SetAside => failed(format!(
+                "it is set aside until its operator lets it go again: {}",
+                self.note.as_deref().unwrap_or("it was tried too often")
+            )),
+            Stage::Failed | Stage::Expired => {
+                failed(self.note.clone().unwrap_or_else(|| "nobody answered it".to_owned()))
+            }
+        })
+    }
+
+    /// Its answer.
+    pub(super) fn answered(&self) -> Result<Answered<holdfast_chat::Answer>, EnvelopeError> {
+        let stored = Final::from_bytes(self.answer.as_deref().unwrap_or_default())?;
+        let answer = stored.answer;
+        let Some(Outcome::Message(message)) = answer.outcome else {
+            return Err(EnvelopeError::Damaged);
+        };
+        Ok(Answered {
+            answer: message.answer(&answer.model),
+            place: answer.place,
+            zone: answer.zone,
+            cost_micros: answer.cost_micros,
+        })
+    }
 }
 
-fn answered(record: Record, named: &Named, asked: &Asked) -> Result<Response, Complaint> {
-    let bytes = record.answer.unwrap_or_default();
-    let stored = Final::from_bytes(&bytes).map_err(|error| of_stored(error.into()))?;
-    let answer = stored.answer;
-    let Some(Outcome::Message(message)) = answer.outcome else {
-        return Err(of_stored(EnvelopeError::Damaged.into()));
+/// There is no answer, and none will come.
+pub(super) fn failed(message: String) -> Standing {
+    Standing::Failed { code: FAILED.to_owned(), message }
+}
+
+/// The response as its caller knows it.
+fn told_as(kept: &Kept) -> Result<Response, Complaint> {
+    let (named, asked) = kept.frame();
+    match kept.standing() {
+        Some(standing) => Ok(json_body(responses::standing(&named, &asked, &standing))),
+        None => {
+            let by = kept.answered()?;
+            let body = responses::answer(&named, &asked, &by.answer);
+            Ok(told(&by, "application/json", body))
+        }
+    }
+}
+
+/// A response of which only its end is known.
+fn damaged(shown: &str, id: RequestId, recorded: Recorded) -> Response {
+    let created = id.uuid().get_timestamp().map_or(0, |made| made.to_unix().0);
+    let (id, model) = (shown.to_owned(), "?".to_owned());
+    let named = Named { id, created, model, ..Named::default() };
+    let asked = Asked { store: Some(true), background: true, ..Asked::default() };
+    let standing = match recorded {
+        Recorded::Stored | Recorded::AlreadyFinal(Stage::Cancelled) => Standing::Cancelled,
+        Recorded::AlreadyFinal(_) => failed("what is kept of it is damaged".to_owned()),
     };
-    let by = Answered {
-        answer: message.answer(&answer.model),
-        place: answer.place,
-        zone: answer.zone,
-        cost_micros: answer.cost_micros,
-    };
-    let body = responses::answer(named, asked, &by.answer);
-    Ok(told(&by, "application/json", body))
+    json_body(responses::standing(&named, &asked, &standing))
 }
 
 fn json_body(body: impl Into<Body>) -> Response {
@@ -281,34 +391,102 @@ fn json_body(body: impl Into<Body>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_chat::Conversation;
+
     use super::*;
+    use crate::queue::Summary;
+    use crate::request::{DataClass, Priority};
 
     #[test]
-    fn a_response_is_asked_for_as_it_is() {
-        for (query, is_fine) in [
-            ("", true),
-            ("stream=false", true),
-            ("include%5B%5D=reasoning.encrypted_content&stream=false", true),
-            ("include[]=reasoning.encrypted_content", true),
-            ("stream=true", false),
-            ("include[]=message.output_text.logprobs", false),
-            ("starting_after=3", false),
+    fn a_response_is_asked_for_as_it_stands_or_as_its_events() {
+        let events = |after| Some(View::Events { after });
+        for (query, want) in [
+            ("", Some(View::Whole)),
+            ("stream=false", Some(View::Whole)),
+            ("include%5B%5D=reasoning.encrypted_content&stream=false", Some(View::Whole)),
+            ("include[]=reasoning.encrypted_content", Some(View::Whole)),
+            ("stream=true", events(None)),
+            ("starting_after=0&stream=true", events(Some(0))),
+            ("stream=true&starting_after=9007199254740991", events(Some(MOST_EVENTS))),
+            ("stream=true&starting_after=9007199254740992", None),
+            ("stream=true&include_obfuscation=false", events(None)),
+            ("stream=true&include_obfuscation=true", None),
+            ("stream=yes", None),
+            ("stream=true&starting_after=-1", None),
+            ("starting_after=3", None),
+            ("include[]=message.output_text.logprobs", None),
         ] {
-            assert_eq!(check_query(query).is_ok(), is_fine, "{query}");
+            assert_eq!(View::of(query).ok(), want, "{query}");
         }
     }
 
     #[test]
-    fn what_is_kept_is_not_streamed() {
-        let asked = |store, stream| Asked { store, stream, ..Asked::default() };
-        for (asked, refused) in [
-            (asked(None, None), None),
-            (asked(Some(true), None), None),
-            (asked(Some(false), None), Some("store")),
-            (asked(None, Some(Default::default())), Some("stream")),
+    fn what_is_told_at_once_is_what_is_kept() {
+        let settings = Conversation { system: Some("be brief".to_owned()), ..Default::default() };
+        let metadata = [("mine".to_owned(), "1".to_owned())].into();
+        let held = HeldConversation {
+            model: "any".to_owned(),
+            within_ms: 9,
+            cost_limit_micros: None,
+            frame: Frame { created_s: 7, metadata, user: Some("me".to_owned()), settings },
+        };
+        let envelope = Envelope {
+            held: Held::Conversation(Box::new(held)),
+            class: DataClass::Internal,
+            priority: Priority::default(),
+            ttl_ms: 9,
+            key: None,
+            hops: 0,
+            reasons: Vec::new(),
+        };
+        let summary = Summary {
+            id: RequestId::new(),
+            state: Stage::Held,
+            priority: 4,
+            attempts: 0,
+            last_reason: None,
+            accepted_at_ms: 1,
+            not_before_ms: 0,
+            expires_at_ms: None,
+            finished_at_ms: None,
+            key: None,
+            bytes: 1,
+        };
+        let (id, envelope_bytes) = (summary.id, envelope.to_bytes().into());
+        let record = |state| {
+            let summary = Summary { state, ..summary.clone() };
+            Record { summary, envelope: Bytes::clone(&envelope_bytes), answer: None }
+        };
+        let at_once = Kept::new(id, envelope).unwrap();
+        for (state, want) in [
+            (Stage::Held, "queued"),
+            (Stage::WaitingForBudget, "queued"),
+            (Stage::InFlight, "in_progress"),
+            (Stage::SetAside, "failed"),
+            (Stage::Failed, "failed"),
+            (Stage::Expired, "failed"),
+            (Stage::Cancelled, "cancelled"),
         ] {
-            let param = check(&asked).err().and_then(|refusal| refusal.param);
-            assert_eq!(param.as_deref(), refused);
+            let kept = Kept::of(record(state)).unwrap().unwrap();
+            let (named, asked) = kept.frame();
+            assert_eq!((named.clone(), asked.clone()), at_once.frame());
+            let body = responses::standing(&named, &asked, &kept.standing().unwrap());
+            let told: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                (&told["status"], &told["created_at"]),
+                (&json!(want), &json!(7)),
+                "{state}"
+            );
+        }
+        assert_eq!(at_once.standing(), Some(Standing::Queued));
+        let answered = Kept::of(record(Stage::Answered)).unwrap().unwrap();
+        assert!(answered.standing().is_none() && answered.answered().is_err(), "without its bytes");
+    }
+
+    #[test]
+    fn what_is_made_in_the_background_is_kept() {
+        for (store, is_fine) in [(None, true), (Some(true), true), (Some(false), false)] {
+            assert_eq!(check(&Asked { store, ..Asked::default() }).is_ok(), is_fine, "{store:?}");
         }
     }
 }

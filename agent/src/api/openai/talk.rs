@@ -15,15 +15,16 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::caching::{asker, marked};
 use super::complaint::Complaint;
 use super::pouring::Pouring;
-use super::{Call, Taken, allowed, apart, background, take_json, told};
+use super::{Call, Taken, allowed, apart, background, holding, take_json, told};
 use crate::access::Caller;
 use crate::api::{Api, Logged, Route, terms};
 use crate::gateway::{Answered, Begun};
 use crate::inquiry::Inquiry;
+use crate::queue::RequestId;
 
 /// A form of conversations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Completion,
     Legacy,
     Response,
@@ -70,11 +71,17 @@ async fn answer(
     check_kept(&asked)?;
     // Nothing is, whatever OpenAI does where nobody says so.
     asked.store = Some(false);
-    let terms = terms::of_inquiry(headers, &asked.metadata, default)?;
+    let (holds, terms) = match form {
+        Form::Completion | Form::Legacy => terms::of_holdable(headers, &asked.metadata, default)?,
+        Form::Response => (false, terms::of_inquiry(headers, &asked.metadata, default)?),
+    };
     let logged = allowed(caller, &asked.model, terms.class)?;
+    if holds {
+        return Ok((holding::answer(api, (form, call), headers, asked, terms).await?, logged));
+    }
     let matter = std::mem::take(&mut asked.conversation);
     let inquiry = Inquiry { id: call.id, terms, matter };
-    let named = form.named(&call, &asked);
+    let named = form.named(call.id, crate::clock::date_ms() / 1000, &asked);
     let asker = asker(caller, headers);
     let Some(options) = asked.stream else {
         let answered = api.gateway.converse_as(asker, &asked.model, &inquiry).await?;
@@ -131,21 +138,21 @@ impl Form {
         }
     }
 
-    fn named(self, call: &Call, asked: &Asked) -> Named {
+    pub(super) fn named(self, id: RequestId, created: u64, asked: &Asked) -> Named {
         let prefix = match self {
             Self::Completion => "chatcmpl-",
             Self::Legacy => "cmpl-",
             Self::Response => background::PREFIX,
         };
         Named {
-            id: format!("{prefix}{}", call.id),
-            created: crate::clock::date_ms() / 1000,
+            id: format!("{prefix}{id}"),
+            created,
             model: asked.model.clone(),
             metadata: asked.metadata.clone(),
         }
     }
 
-    fn answer(self, named: &Named, asked: &Asked, answer: &Answer) -> Vec<u8> {
+    pub(super) fn answer(self, named: &Named, asked: &Asked, answer: &Answer) -> Vec<u8> {
         match self {
             Self::Completion => completion::answer(named, answer),
             Self::Legacy => legacy::answer(named, answer),

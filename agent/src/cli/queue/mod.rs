@@ -43,6 +43,7 @@ enum QueueCommand {
     /// Show one request with its answer and the reasons of its way
     Show {
         /// The request
+        #[arg(value_parser = request_id)]
         id: RequestId,
         #[command(flatten)]
         common: Common,
@@ -50,7 +51,7 @@ enum QueueCommand {
     /// Take requests back; an answer that is under way then comes too late
     Cancel {
         /// The requests
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = request_id)]
         ids: Vec<RequestId>,
         #[command(flatten)]
         common: Common,
@@ -58,7 +59,7 @@ enum QueueCommand {
     /// Let requests that wait or were set aside go at once, as if they had not been tried
     Retry {
         /// The requests
-        #[arg(required_unless_present = "all_set_aside")]
+        #[arg(required_unless_present = "all_set_aside", value_parser = request_id)]
         ids: Vec<RequestId>,
         /// All that were set aside
         #[arg(long, conflicts_with = "ids")]
@@ -69,7 +70,7 @@ enum QueueCommand {
     /// Remove requests with everything that is kept of them; what waits is lost without an answer
     Drop {
         /// The requests
-        #[arg(required_unless_present = "state")]
+        #[arg(required_unless_present = "state", value_parser = request_id)]
         ids: Vec<RequestId>,
         /// All in one state
         #[arg(long, value_parser = states(), conflicts_with = "ids")]
@@ -104,6 +105,15 @@ enum QueueCommand {
     Verify(Common),
     /// Make a queue that no agent has good again: take out what is damaged, make the index anew
     Repair(Common),
+}
+
+/// What stands before an id where OpenAI's clients have it from.
+const PREFIXES: [&str; 3] = ["resp_", "chatcmpl-", "cmpl-"];
+
+/// A request's id, also as OpenAI's clients know it.
+fn request_id(text: &str) -> Result<RequestId, <RequestId as std::str::FromStr>::Err> {
+    let bare = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix));
+    bare.unwrap_or(text).parse()
 }
 
 fn states() -> impl TypedValueParser<Value = State> {

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use holdfast_chat::{Conversation, Dialect, Part, Turn as Turned};
 use serde_json::json;
 
 use super::super::fakes::{Fake, Scripted};
-use super::super::{Share, Standing};
+use super::super::{Share, Standing, Turn};
 use super::{PLENTY, destination, escalator, request, send};
-use crate::destination::Protocol;
+use crate::destination::{Chat, Protocol};
 use crate::escalate::SendError;
-use crate::request::{DataClass, Request, TaskName};
+use crate::inquiry::{Inquiry, Terms};
+use crate::policy::Policy;
+use crate::queue::RequestId;
+use crate::request::{DataClass, Priority, Request, TaskName};
+use crate::subject::Subject;
 
 fn broken() -> Scripted {
     (500, vec![], json!({ "title": "broken" }))
@@ -37,16 +42,16 @@ async fn a_destination_that_fails_is_left_alone_until_one_that_tries_it_is_answe
     let fake = Fake::holdfast(script, None).await;
     let destination = destination(Protocol::Holdfast, fake.url.clone());
     let escalator = escalator(&destination);
-    let task = TaskName::parse("voice-commands").unwrap();
+    let task = Subject::Task(TaskName::parse("voice-commands").unwrap());
     let ask = async || send(&escalator, &destination, &request(DataClass::Internal)).await;
     for _ in 0..4 {
         assert_eq!(ask().await.unwrap_err().code(), "failed");
     }
-    assert!(escalator.is_failing("site", task.as_str()));
+    assert!(escalator.is_failing("site", &task));
     let rest = retry_after(ask().await.unwrap_err());
     assert!(rest <= Duration::from_secs(2), "{rest:?}");
     assert_eq!(fake.seen().len(), 4, "nothing was sent");
-    for task in [None, Some(task.as_str())] {
+    for task in [None, Some(&task)] {
         let standing = escalator.standing("site", task, Share::First);
         assert!(matches!(standing, Standing::Paused(_)), "{standing:?}");
     }
@@ -60,7 +65,7 @@ async fn a_destination_that_fails_is_left_alone_until_one_that_tries_it_is_answe
     for _ in 0..2 {
         assert_eq!(ask().await.unwrap().label, "stop");
     }
-    assert!(!escalator.is_failing("site", task.as_str()));
+    assert!(!escalator.is_failing("site", &task));
     assert_eq!(fake.seen().len(), 7);
     let counts = escalator.counts();
     assert_eq!((counts.answered, counts.failed), (2, 5), "what was not sent is not counted");
@@ -108,7 +113,8 @@ async fn a_task_that_another_agent_fails_on_stops_no_other_task() {
     }
     let task = TaskName::parse("part-inspection").unwrap();
     let other = Request { task: task.clone(), ..request(DataClass::Internal) };
-    assert_eq!(escalator.standing("site", Some(task.as_str()), Share::First), Standing::Open);
+    let task = Subject::Task(task);
+    assert_eq!(escalator.standing("site", Some(&task), Share::First), Standing::Open);
     assert_eq!(send(&escalator, &destination, &other).await.unwrap().label, "stop");
     let error = send(&escalator, &destination, &request(DataClass::Internal)).await.unwrap_err();
     assert_eq!(error.code(), "circuit_open");
@@ -148,6 +154,51 @@ async fn what_is_refused_or_throttled_opens_no_circuit() {
             let error = tokio::time::timeout(PLENTY, sent).await.unwrap().unwrap_err();
             assert_ne!(error.code(), "circuit_open", "{status}");
         }
-        assert!(!escalator.is_failing("site", task.as_str()), "{status}");
+        assert!(!escalator.is_failing("site", &Subject::Task(task)), "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_model_of_another_agent_has_one_circuit_whatever_name_it_is_asked_by() {
+    let chat = Chat::new(Dialect::OpenAi, "helper");
+    let fake = Fake::plain(vec![broken(); 9]).await;
+    let destination = destination(Protocol::HoldfastModel(chat), fake.url.clone());
+    let escalator = escalator(&destination);
+    let asked = |name: &str| Subject::Model(name.to_owned());
+    let ask = |turn: Option<Turn>| {
+        let (escalator, destination) = (&escalator, &destination);
+        async move {
+            let terms = Terms {
+                class: DataClass::Internal,
+                priority: Priority::default(),
+                within: PLENTY,
+                cost_limit_micros: None,
+                key: None,
+                hops: 0,
+            };
+            let turns = vec![Turned::User(vec![Part::Text("hello".to_owned())])];
+            let matter = Conversation { turns, ..Conversation::default() };
+            let inquiry = Inquiry { id: RequestId::new(), terms, matter };
+            let cleared = Policy::default().clear(&inquiry, destination).unwrap();
+            let told = match turn {
+                Some(turn) => escalator.converse_in(turn, cleared, PLENTY).await,
+                None => escalator.converse(cleared, PLENTY).await,
+            };
+            told.unwrap_err().code()
+        }
+    };
+    // Two that were held under the name of a route, and two that their callers wait for.
+    for _ in 0..2 {
+        let turn = escalator.try_turn("site", &asked("any"), Share::Backlog, 1).unwrap();
+        assert_eq!(ask(Some(turn)).await, "failed");
+        assert_eq!(ask(None).await, "failed");
+    }
+    assert_eq!(ask(None).await, "circuit_open");
+    for name in ["any", "site", "helper"] {
+        assert!(escalator.is_failing("site", &asked(name)), "{name}");
+        let standing = escalator.standing("site", Some(&asked(name)), Share::First);
+        assert!(matches!(standing, Standing::Paused(_)), "{name}: {standing:?}");
+    }
+    let task = Subject::Task(TaskName::parse("helper-task").unwrap());
+    assert!(!escalator.is_failing("site", &task), "its tasks are another matter");
 }

@@ -12,6 +12,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::destination::{Destination, Limits, Prices, Protocol};
 use crate::request::{DataClass, TaskName};
+use crate::subject::Subject;
 
 fn answer() -> Scripted {
     let class = json!({ "label": "stop", "confidence": 0.9 });
@@ -23,8 +24,8 @@ fn answer() -> Scripted {
     (200, vec![], told)
 }
 
-fn task() -> TaskName {
-    TaskName::parse("voice-commands").unwrap()
+fn task() -> Subject {
+    Subject::Task(TaskName::parse("voice-commands").unwrap())
 }
 
 fn limited(url: &str, limits: Limits) -> Destination {
@@ -138,11 +139,11 @@ async fn the_backlog_leaves_a_place_to_who_waits() {
         let dir = tempfile::tempdir().unwrap();
         let escalator = with_purse(&destination, dir.path());
         let mut turns = Vec::new();
-        while let Ok(turn) = escalator.try_turn("site", task().as_str(), Share::Backlog, 1) {
+        while let Ok(turn) = escalator.try_turn("site", &task(), Share::Backlog, 1) {
             turns.push(turn);
         }
         assert_eq!(turns.len(), backlog, "{concurrency} places");
-        let kept = escalator.try_turn("site", task().as_str(), Share::First, 1);
+        let kept = escalator.try_turn("site", &task(), Share::First, 1);
         assert_eq!(kept.is_ok(), concurrency > 1);
         assert_eq!(escalator.standing("site", None, Share::First), Standing::Full);
         let mut freed = escalator.turns();

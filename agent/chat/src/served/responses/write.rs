@@ -31,6 +31,16 @@ pub enum Standing {
     },
 }
 
+impl Standing {
+    /// Whether nothing more is to come.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Queued | Self::InProgress => false,
+            Self::Cancelled | Self::Failed { .. } => true,
+        }
+    }
+}
+
 /// The body of a response that has no answer, or none yet; `asked` is what was read of its request.
 pub fn standing(named: &Named, asked: &Asked, standing: &Standing) -> Vec<u8> {
     let mut response = bare(named, asked);
@@ -62,7 +72,7 @@ pub fn answer(named: &Named, asked: &Asked, answer: &Answer) -> Vec<u8> {
 }
 
 /// What was said, as the events that it would have been.
-fn replay(said: &Said, calls: &mut usize, mut take: impl FnMut(Event)) {
+pub(super) fn replay(said: &Said, calls: &mut usize, mut take: impl FnMut(Event)) {
     match said {
         Said::Text(text) => take(Event::Text(text.clone())),
         Said::Reasoning { text, signature } => {
@@ -163,16 +173,19 @@ struct OpenCall {
 /// Writes an answer piece by piece, as typed server-sent events.
 #[derive(Debug)]
 pub struct Writer {
-    response: Value,
+    pub(super) response: Value,
     /// What the ids of items end with, before their number.
     suffix: String,
-    has_begun: bool,
-    sequence: u64,
+    pub(super) has_begun: bool,
+    /// The number of the next event.
+    pub(super) sequence: u64,
+    /// Events before this one are counted and not written.
+    pub(super) from: u64,
     /// The items in their order; null while they are told.
     items: Vec<Value>,
     open: Option<Open>,
     calls: Vec<OpenCall>,
-    usage: Option<Usage>,
+    pub(super) usage: Option<Usage>,
     stop: Option<Stop>,
 }
 
@@ -184,6 +197,7 @@ impl Writer {
             suffix: named.id.strip_prefix("resp_").unwrap_or(&named.id).to_owned(),
             has_begun: false,
             sequence: 0,
+            from: 0,
             items: Vec::new(),
             open: None,
             calls: Vec::new(),
@@ -273,7 +287,7 @@ impl Writer {
         }
     }
 
-    fn whole(&mut self, kind: &str, response: &Value, out: &mut Vec<u8>) {
+    pub(super) fn whole(&mut self, kind: &str, response: &Value, out: &mut Vec<u8>) {
         self.event(kind, out, |out| {
             out.extend_from_slice(b",\"response\":");
             out.extend_from_slice(response.to_string().as_bytes());
@@ -282,13 +296,17 @@ impl Writer {
 
     /// An event with its type and its number, and what `write` adds to it.
     fn event(&mut self, kind: &str, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        let number_of_it = self.sequence;
+        self.sequence += 1;
+        if number_of_it < self.from {
+            return;
+        }
         out.extend_from_slice(b"event: ");
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(b"\ndata: {\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(b"\",\"sequence_number\":");
-        number(out, self.sequence);
-        self.sequence += 1;
+        number(out, number_of_it);
         write(out);
         out.extend_from_slice(b"}\n\n");
     }

@@ -1,0 +1,157 @@
+//! Owns conversations that are held where nobody answers them now.
+//!
+//! Under a key there is one answer, whoever asks how often: calls under one key take turns, and what was
+//! answered in a call is kept like what was held.
+//!
+//! **Invariant:** who is told that a conversation is held has it on disk; one is held only where nobody
+//! answered in the call, and somebody may later.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_chat::{self as chat, Conversation};
+use tokio::time::Instant;
+
+use super::held::{Taken, Times, Unheld, idempotency, is_large, written};
+use super::{Answered, Gateway, Refused};
+use crate::answer::{Answer, Reason};
+use crate::ask_error::AskError;
+use crate::envelope::{Envelope, Final, Frame, body_of};
+use crate::inquiry::Inquiry;
+use crate::queue::{Accepted, Idempotency, NewEntry, RequestId};
+use crate::subject::Subject;
+
+/// What became of a conversation that may be held.
+#[derive(Debug)]
+pub enum Came {
+    /// It was answered in the call.
+    Answered(Answered<chat::Answer>),
+    /// It is held, as this.
+    Held(Envelope),
+    /// The same was asked before under the same key, as this request.
+    Known(RequestId),
+}
+
+impl Gateway {
+    /// Asks for the answer to a conversation; where nobody gives it now and somebody may later, or it is not
+    /// to be sent yet, it is held. `frame` is what its caller is told beside the answer.
+    ///
+    /// # Errors
+    /// When it is neither answered nor held; then nothing has changed.
+    pub async fn converse_or_hold(
+        &self,
+        model: &str,
+        inquiry: Inquiry<Conversation>,
+        times: Times,
+        frame: Frame,
+    ) -> Result<Came, Unheld> {
+        let (began, within) = (Instant::now(), inquiry.terms.within);
+        let _turn = match &inquiry.terms.key {
+            Some(key) => {
+                let turn = self.keys.turn(key.as_str(), within).await;
+                Some(turn.ok_or(AskError::UnderWay)?)
+            }
+            None => None,
+        };
+        if let Some(id) = self.known(model, &inquiry).await? {
+            return Ok(Came::Known(id));
+        }
+        let mut reasons = Vec::new();
+        if times.not_before_ms == 0 {
+            match self.converse_until_stop(model, &inquiry).await {
+                Ok(answered) => {
+                    let took = began.elapsed();
+                    let kept = self.keep(model, inquiry, (times, frame), (&answered, took)).await;
+                    return Ok(kept.map_or(Came::Answered(answered), Came::Known));
+                }
+                Err(refused) if refused.may_pass() => reasons = refused.into_reasons(),
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+        Ok(match self.hold(model, inquiry, times, (frame, reasons)).await? {
+            Taken::New(envelope) => Came::Held(envelope),
+            Taken::Known(id) => Came::Known(id),
+        })
+    }
+
+    /// When the agent stops it is held at once, and asked again under its name.
+    async fn converse_until_stop(
+        &self,
+        model: &str,
+        inquiry: &Inquiry<Conversation>,
+    ) -> Result<Answered<chat::Answer>, Refused> {
+        tokio::select! {
+            biased;
+            () = self.service.stop.cancelled() => Err(Refused::Stopping),
+            answered = self.converse(model, inquiry) => answered,
+        }
+    }
+
+    /// The request that was made before under its key, where the same was asked.
+    async fn known(
+        &self,
+        model: &str,
+        inquiry: &Inquiry<Conversation>,
+    ) -> Result<Option<RequestId>, AskError> {
+        // Without its queue the device still answers.
+        let Some(queue) = self.service.queue.get() else { return Ok(None) };
+        let Some(name) = name_of(model, inquiry).await else { return Ok(None) };
+        match queue.find_key(&name).await {
+            Ok(found) => Ok(found.map(|summary| summary.id)),
+            Err(error) => Err(self.told_apart(error, model, inquiry.terms.class).await),
+        }
+    }
+
+    /// Keeps what was answered in the call under its key, where it has one; the request that has the key,
+    /// where that is another one by now.
+    async fn keep(
+        &self,
+        model: &str,
+        inquiry: Inquiry<Conversation>,
+        (times, frame): (Times, Frame),
+        (answered, took): (&Answered<chat::Answer>, Duration),
+    ) -> Option<RequestId> {
+        inquiry.terms.key.as_ref()?;
+        let class = inquiry.terms.class;
+        let Answered { answer, place, zone, cost_micros } = answered;
+        let reasons = vec![Reason::Escalated { destination: place.clone(), zone: *zone }];
+        let by = (place.clone(), *zone);
+        let answer = Answer::said(answer.clone(), by, took, *cost_micros);
+        let subject = Subject::Model(model.to_owned());
+        let stored = Final { subject, class, answer, reasons };
+        let entry = written(model.to_owned(), inquiry, (times, frame, Vec::new())).await?;
+        let now_ms = self.service.clock.now_ms();
+        let entry = NewEntry {
+            accepted_at_ms: now_ms,
+            expires_at_ms: Some(now_ms.saturating_add(times.ttl_ms)),
+            body: Bytes::new(),
+            ..entry
+        };
+        let kept = match self.service.queue.open() {
+            Ok(queue) => {
+                queue.accept_answered(entry, stored.to_bytes()).await.map_err(AskError::from)
+            }
+            Err(error) => Err(error),
+        };
+        match kept {
+            Ok(Accepted::New) => None,
+            Ok(Accepted::Known { id, .. }) => Some(id),
+            // The answer is there; that it cannot be kept does not take it away.
+            Err(error) => {
+                tracing::warn!(%error, "an answer could not be kept under its key");
+                None
+            }
+        }
+    }
+}
+
+/// The caller's own name for it with the digest of what is asked, a large one's made off the reactor.
+async fn name_of(model: &str, inquiry: &Inquiry<Conversation>) -> Option<Idempotency> {
+    inquiry.terms.key.as_ref()?;
+    if !is_large(inquiry) {
+        return idempotency(inquiry, model, &body_of(&inquiry.matter));
+    }
+    let (large, model) = (inquiry.clone(), model.to_owned());
+    let made = move || idempotency(&large, &model, &body_of(&large.matter));
+    tokio::task::spawn_blocking(made).await.ok().flatten()
+}

@@ -1,0 +1,333 @@
+//! Completions that are held where nobody answers them now, and responses in the background as events.
+
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_tests::link::{Link, Weather};
+use holdfast_tests::vendors::{Fake, Next, Trouble, Vendor};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::desk::{Desk, vendor};
+
+const SOON: Duration = Duration::from_secs(60);
+const CHAT: &str = "/v1/chat/completions";
+
+async fn link_to(fake: &Fake) -> Link {
+    Link::to(fake.url.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap()
+}
+
+/// The stand-in as a destination, behind a link.
+fn behind(link: &Link, fake: &Fake, dir: &Path) -> String {
+    let text = vendor("near", "site", fake, Vendor::OpenAi, dir);
+    text.replace(&fake.url, &format!("http://{}", link.address()))
+}
+
+fn conversation(model: &str, words: &str) -> Value {
+    json!({ "model": model, "messages": [{ "role": "user", "content": words }] })
+}
+
+fn location(reply: &super::desk::Reply) -> String {
+    reply.headers["location"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_completion_that_nobody_answers_now_is_held_where_its_caller_says_so() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let link = link_to(&near).await;
+    link.set(Weather::Cut);
+    let mut desk = Desk::start(|dir| behind(&link, &near, dir)).await;
+    let body = conversation("near", "hello");
+    let refused = desk.post(CHAT, &body, &[]).await;
+    assert_eq!(refused.status, 503, "nothing is held where nobody says so: {}", refused.text);
+    let hold = [("holdfast-hold", "true"), ("idempotency-key", "k"), ("holdfast-ttl-ms", "900000")];
+    let held = desk.post(CHAT, &body, &hold).await;
+    assert_eq!(held.status, 202, "{}", held.text);
+    let (location, told) = (location(&held), held.json());
+    assert_eq!((&told["model"], &told["state"]), (&json!("near"), &json!("held")), "{told}");
+    assert_eq!(told["queue"]["length"], 1, "{told}");
+    let codes: Vec<&str> =
+        told["reasons"].as_array().unwrap().iter().filter_map(|why| why["code"].as_str()).collect();
+    assert_eq!(codes, ["send_failed", "held"], "{told}");
+    desk.restart().await;
+    let again = desk.post(CHAT, &body, &hold).await;
+    assert_eq!((again.status, self::location(&again)), (202, location.clone()), "{}", again.text);
+    link.set(Weather::Up);
+    let done = desk.get(&format!("{location}?wait_ms=60000")).await.json();
+    assert_eq!(done["answer"]["message"]["text"], "openai says hello", "{done}");
+    let again = desk.post(CHAT, &body, &hold).await;
+    assert_eq!(again.status, 200, "{}", again.text);
+    assert_eq!(again.headers["holdfast-destination"], "near");
+    let completion = again.json();
+    assert_eq!(completion["choices"][0]["message"]["content"], "openai says hello");
+    let id = location.rsplit('/').next().unwrap();
+    assert_eq!(completion["id"], format!("chatcmpl-{id}"));
+    assert_eq!(desk.post(CHAT, &body, &hold).await.json(), completion, "the same every time");
+    assert_eq!(desk.queue(&["show", &format!("chatcmpl-{id}")])["state"], "answered");
+    assert_eq!(near.asked(), 1);
+    let public = [hold[0], hold[1], ("holdfast-class", "public")];
+    let other = desk.post(CHAT, &body, &public).await;
+    assert_eq!((other.status, other.code().as_str()), (409, "idempotency_key_conflict"));
+    assert!(other.text.contains("class is public, was confidential"), "{}", other.text);
+}
+
+#[tokio::test]
+async fn what_is_answered_in_the_call_is_answered_once_under_its_key() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::start(|dir| vendor("near", "site", &near, Vendor::OpenAi, dir)).await;
+    let body = conversation("near", "hello");
+    let hold = [("holdfast-hold", "true"), ("idempotency-key", "k")];
+    let asked = (0..8).map(|_| desk.post(CHAT, &body, &hold));
+    let replies = futures_util::future::join_all(asked).await;
+    for reply in &replies {
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        assert_eq!(reply.json(), replies[0].json());
+        assert_eq!(
+            reply.headers["holdfast-cost-micros"],
+            replies[0].headers["holdfast-cost-micros"]
+        );
+    }
+    assert_eq!(near.asked(), 1, "the others waited for the first one");
+    let results = desk.get("/v1/results").await.json();
+    assert_eq!(results["results"][0]["model"], "near", "{results}");
+    // Without a key each is another one, and nothing of it is kept.
+    let without = desk.post(CHAT, &body, &hold[..1]).await;
+    assert_eq!((without.status, near.asked()), (200, 2));
+    let id = without.json()["id"].as_str().unwrap().strip_prefix("chatcmpl-").unwrap().to_owned();
+    assert_eq!(desk.get(&format!("/v1/requests/{id}")).await.status, 404);
+    // A prompt is a conversation, too.
+    let prompt = json!({ "model": "near", "prompt": "hello" });
+    let reply = desk.post("/v1/completions", &prompt, &hold[..1]).await;
+    assert_eq!((reply.status, &reply.json()["object"]), (200, &json!("text_completion")));
+}
+
+#[tokio::test]
+async fn what_may_pass_is_held_and_what_may_not_is_refused() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::start(|dir| {
+        vendor("near", "site", &near, Vendor::OpenAi, dir)
+            + "\n[[routes]]\nname = \"any\"\ndestinations = [\"near\"]\n"
+    })
+    .await;
+    let with = |field: &str, value: Value| {
+        let mut body = conversation("near", "hello");
+        body[field] = value;
+        body
+    };
+    let metadata = json!({ "holdfast_hold": "true", "holdfast_not_before_ms": "600000" });
+    let later = desk.post(CHAT, &with("metadata", metadata), &[]).await;
+    assert_eq!((later.status, near.asked()), (202, 0), "{}", later.text);
+    assert!(later.json()["due_in_ms"].as_u64().unwrap() > 500_000, "{}", later.text);
+    let hold = [("holdfast-hold", "true")];
+    near.next(Next::Fails(Trouble::Transient));
+    let held = desk.post(CHAT, &conversation("any", "hello"), &hold).await;
+    assert_eq!((held.status, &held.json()["model"]), (202, &json!("any")), "{}", held.text);
+    let done = desk.get(&format!("{}?wait_ms=60000", location(&held))).await.json();
+    assert_eq!(done["answer"]["message"]["text"], "openai says hello", "{done}");
+    let prompt = json!({ "model": "near", "prompt": "hello" });
+    let later = [hold[0], ("holdfast-not-before-ms", "600000")];
+    let restricted = [hold[0], ("holdfast-class", "restricted")];
+    let no_hold = [("holdfast-ttl-ms", "9000")];
+    for (case, path, body, terms, status, code) in [
+        ("streamed", CHAT, with("stream", json!(true)), &hold[..], 400, "unsupported_value"),
+        ("nobody's", CHAT, with("model", json!("nobody")), &hold, 404, "model_not_found"),
+        ("the class", CHAT, with("user", json!("me")), &restricted, 403, "class_forbids"),
+        (
+            "no word",
+            CHAT,
+            with("user", json!("me")),
+            &[("holdfast-hold", "yes")],
+            400,
+            "bad_parameter",
+        ),
+        ("no hold", CHAT, with("user", json!("me")), &no_hold, 400, "bad_parameter"),
+        (
+            "never",
+            CHAT,
+            conversation("near", "fail bad request"),
+            &hold,
+            400,
+            "refused_by_destination",
+        ),
+        ("a prompt", "/v1/completions", prompt, &later, 202, ""),
+        (
+            "not of responses",
+            "/v1/responses",
+            json!({ "model": "near", "input": "hello", "background": true }),
+            &hold,
+            400,
+            "bad_parameter",
+        ),
+    ] {
+        let reply = desk.post(path, &body, terms).await;
+        let got = reply.json()["error"]["code"].as_str().unwrap_or_default().to_owned();
+        assert_eq!((reply.status, got.as_str()), (status, code), "{case}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn who_asks_again_for_what_is_over_without_an_answer_is_told_so() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let link = link_to(&near).await;
+    link.set(Weather::Cut);
+    let desk = Desk::start(|dir| behind(&link, &near, dir)).await;
+    let body = conversation("near", "fail bad request");
+    for (key, code, why) in
+        [("one", "cancelled", "over without an answer"), ("two", "failed", "refused the request")]
+    {
+        let hold = [("holdfast-hold", "true"), ("idempotency-key", key)];
+        let held = desk.post(CHAT, &body, &hold).await;
+        assert_eq!(held.status, 202, "{}", held.text);
+        if code == "cancelled" {
+            assert_eq!(desk.delete(&location(&held)).await.status, 200);
+        } else {
+            link.set(Weather::Up);
+            desk.get(&format!("{}?wait_ms=60000", location(&held))).await;
+        }
+        let over = desk.post(CHAT, &body, &hold).await;
+        assert_eq!((over.status, over.code().as_str()), (410, code), "{}", over.text);
+        assert!(over.text.contains(why), "{}", over.text);
+    }
+    assert_eq!(near.asked(), 1);
+}
+
+/// What came of a stream of typed events: their numbers and types, and their data.
+#[derive(Debug, Default)]
+struct Heard {
+    text: String,
+    events: Vec<(u64, String)>,
+}
+
+impl Heard {
+    fn read(&mut self, bytes: &[u8]) {
+        self.text.push_str(std::str::from_utf8(bytes).unwrap());
+        let whole = self.text.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+        self.events = whole
+            .split("\n\n")
+            .filter_map(|event| event.split_once("\ndata: "))
+            .map(|(_, data)| {
+                let data: Value = serde_json::from_str(data).unwrap();
+                let kind = data["type"].as_str().unwrap().to_owned();
+                (data["sequence_number"].as_u64().unwrap(), kind)
+            })
+            .collect();
+    }
+
+    /// Reads until an event of this type came.
+    async fn until(&mut self, response: &mut reqwest::Response, kind: &str) {
+        while self.events.iter().all(|(_, each)| each != kind) {
+            let chunk = timeout(SOON, response.chunk()).await.unwrap().unwrap();
+            self.read(&chunk.unwrap_or_else(|| panic!("it ended: {}", self.text)));
+        }
+    }
+
+    fn of(text: &str) -> Self {
+        let mut heard = Self::default();
+        heard.read(text.as_bytes());
+        heard
+    }
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_is_told_as_it_comes_and_again_with_the_same_numbers() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let link = link_to(&near).await;
+    link.set(Weather::Cut);
+    let mut desk = Desk::start(|dir| behind(&link, &near, dir)).await;
+    let body = json!({ "model": "near", "input": "hello", "background": true, "stream": true });
+    let mut response = desk.begin("/v1/responses", &body, &[]).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut heard = Heard::default();
+    heard.until(&mut response, "response.queued").await;
+    assert_eq!(heard.events[0], (0, "response.created".to_owned()));
+    let data = heard.text.lines().nth(1).unwrap().strip_prefix("data: ").unwrap();
+    let created: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(created["response"]["status"], "queued");
+    let path = format!("/v1/responses/{}", created["response"]["id"].as_str().unwrap());
+    // Who goes away takes nothing back, nor does a kill.
+    drop(response);
+    desk.restart().await;
+    let mut response = desk.follow(&format!("{path}?stream=true&starting_after=1")).await;
+    link.set(Weather::Up);
+    let mut rest = Heard::default();
+    rest.until(&mut response, "response.completed").await;
+    assert_eq!(timeout(SOON, response.chunk()).await.unwrap().unwrap(), None, "then it ends");
+    assert_eq!(rest.events[0], (2, "response.in_progress".to_owned()));
+    let whole = Heard::of(&desk.get(&format!("{path}?stream=true")).await.text);
+    assert_eq!([heard.events[..2].to_vec(), rest.events.clone()].concat(), whole.events);
+    let numbers: Vec<u64> = whole.events.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+    let kinds: Vec<&str> = whole.events.iter().map(|(_, kind)| kind.as_str()).collect();
+    for kind in ["response.output_item.added", "response.output_text.delta"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    desk.restart().await;
+    for after in [0, 2, numbers.len() - 2, numbers.len() - 1, 999] {
+        let told = desk.get(&format!("{path}?stream=true&starting_after={after}")).await.text;
+        let (at, _) =
+            whole.text.match_indices("event: ").nth(after + 1).unwrap_or((whole.text.len(), ""));
+        assert_eq!(told, whole.text[at..], "from {after} on");
+    }
+    assert_eq!(near.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_in_the_background_ends_as_its_response_does() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::start(|dir| vendor("near", "site", &near, Vendor::OpenAi, dir)).await;
+    let body = |input: &str| json!({ "model": "near", "input": input, "background": true, "stream": true });
+    let later = [("holdfast-not-before-ms", "600000")];
+    for (case, input, terms, end) in [
+        ("refused", "fail bad request", &[][..], "response.failed"),
+        ("cut", "hello", &[], "response.incomplete"),
+        ("taken back", "hello", &later, "response.cancelled"),
+        ("removed", "hello", &later, ""),
+    ] {
+        if case == "cut" {
+            near.next(Next::Says(holdfast_tests::vendors::Says::Cut("he".to_owned())));
+        }
+        let mut response = desk.begin("/v1/responses", &body(input), terms).await;
+        let mut heard = Heard::default();
+        heard.until(&mut response, "response.queued").await;
+        let data = heard.text.lines().nth(1).unwrap().strip_prefix("data: ").unwrap();
+        let created: Value = serde_json::from_str(data).unwrap();
+        let path = format!("/v1/responses/{}", created["response"]["id"].as_str().unwrap());
+        match case {
+            "taken back" => {
+                assert_eq!(desk.post(&format!("{path}/cancel"), &json!({}), &[]).await.status, 200)
+            }
+            "removed" => assert_eq!(desk.delete(&path).await.status, 200),
+            _ => {}
+        }
+        while let Some(chunk) = timeout(SOON, response.chunk()).await.unwrap().unwrap() {
+            heard.read(&chunk);
+        }
+        let last = heard.events.last().unwrap();
+        if case == "removed" {
+            // That it was taken back may have been seen before.
+            assert!(last.0 == 1 || last.1 == "response.cancelled", "{heard:?}");
+            continue;
+        }
+        assert_eq!(last.1, end, "{case}: {}", heard.text);
+        if end != "response.incomplete" {
+            assert_eq!(last.0, 3, "{case}");
+        }
+        let again = Heard::of(&desk.get(&format!("{path}?stream=true")).await.text);
+        assert_eq!(again.events.last(), Some(last), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_what_waits_ends_when_the_agent_stops() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let mut desk = Desk::start(|dir| vendor("near", "site", &near, Vendor::OpenAi, dir)).await;
+    let body = json!({ "model": "near", "input": "hello", "background": true, "stream": true });
+    let later = [("holdfast-not-before-ms", "600000")];
+    let mut response = desk.begin("/v1/responses", &body, &later).await;
+    let mut heard = Heard::default();
+    heard.until(&mut response, "response.queued").await;
+    let begun = Instant::now();
+    desk.node.stop().await.unwrap();
+    assert_eq!(timeout(SOON, response.chunk()).await.unwrap().unwrap(), None);
+    assert!(begun.elapsed() < SOON, "{}", desk.node.log_tail());
+}

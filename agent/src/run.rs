@@ -3,8 +3,11 @@
 //! **Invariant:** a part that cannot start (a bundle, the queue's disk, the broker) leaves the
 //! rest running; only a port or a queue that another process has ends the start.
 
+mod doors;
+mod hold;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,19 +15,20 @@ use holdfast_models::{Bundle, Decoder};
 use holdfast_wire::message::{Health, ModelState};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::doors::{bind, bind_socket, socket_path, tls};
+pub use self::hold::queue_dir;
+use self::hold::{hold_task, open_queue, queue_of};
 use crate::access::Access;
-use crate::api::{Api, Socket, Tls, TlsError};
+use crate::api::{Api, TlsError};
 use crate::audit::Audit;
 use crate::cache::Cache;
 use crate::clock::{self, Clock};
-use crate::config::{ApiConfig, Config};
-use crate::drain::Drain;
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::escalate::{Bundles, EscalateError, Escalator, Purse, TaskHints};
 use crate::gauges;
@@ -33,14 +37,13 @@ use crate::identity::{Identity, IdentityError};
 use crate::link::{self, LinkConfig};
 use crate::network::Network;
 use crate::pressure::Pressure;
-use crate::queue::{Forgotten, Queue, QueueError};
+use crate::queue::QueueError;
 use crate::reach;
 use crate::request::TaskName;
 use crate::results;
 use crate::results::receiver::{Address, Receiver, Webhook};
-use crate::results::takers::{Foreseen, TakerError, Takers};
+use crate::results::takers::Takers;
 use crate::service::Service;
-use crate::slot::Slot;
 use crate::supervise::supervise;
 use crate::together::Together;
 use crate::tune::Tuning;
@@ -48,16 +51,10 @@ use crate::tune::probe::Program;
 
 /// The agent stops within this time.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// Lost requests that are named in one line of the log.
-const NAMED: usize = 100;
 /// The API, the tasks and the queue, one after the other, get this long each.
 const PART_WITHIN: Duration = Duration::from_millis(1600);
-/// The queue's disk is tried again after this time.
-const REOPEN_AFTER: Duration = Duration::from_secs(5);
 /// Metrics are folded together this often.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-/// Answers past their time are looked for this often.
-const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// Where the agent answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -317,169 +314,6 @@ async fn upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
     }
 }
 
-/// Listens on an address of the configuration; says which one that is, should its port be 0.
-async fn bind(
-    key: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), RunError> {
-    let failed = |source| RunError::Listen { key, address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
-}
-
-/// Where the Unix socket is. With TLS there always is one: the command line of this device goes that way.
-fn socket_path(config: &Config) -> Option<PathBuf> {
-    let default = || config.api.tls.is_some().then(|| config.state_dir.join("agent.sock"));
-    config.api.unix_socket.clone().or_else(default)
-}
-
-fn bind_socket(config: &Config) -> Result<Option<Socket>, RunError> {
-    let Some(path) = socket_path(config) else { return Ok(None) };
-    let bound = Socket::bind(&path).map_err(|source| RunError::Socket { path, source })?;
-    Ok(Some(bound))
-}
-
-fn tls(config: &ApiConfig, alpn: &[u8]) -> Result<Option<Tls>, TlsError> {
-    let Some(files) = &config.tls else { return Ok(None) };
-    Tls::read(files, alpn, config.header_timeout).map(Some)
-}
-
-/// Opens the queue; a disk that does not let it is tried again by [`hold_task`].
-async fn open_queue(config: &Config) -> Result<Slot, RunError> {
-    let slot = Slot::default();
-    match open(config).await {
-        Ok(queue) => slot.fill(queue),
-        Err(error @ QueueError::InUse { .. }) => return Err(RunError::Queue(error)),
-        Err(error) => slot.refuse(&error),
-    }
-    Ok(slot)
-}
-
-async fn open(config: &Config) -> Result<Queue, QueueError> {
-    let (dir, limits) = (queue_dir(&config.state_dir), config.queue.clone());
-    let opening = tokio::task::spawn_blocking(move || Queue::open(&dir, limits));
-    let (queue, report) = opening.await.map_err(|_| QueueError::Closed)??;
-    tracing::info!(held = report.held, replayed = report.replayed, "queue opened");
-    if let Some(why) = &report.rebuilt {
-        tracing::warn!(%why, "the queue's index was made anew from its journal");
-    }
-    if report.damaged > 0 {
-        tracing::error!(damaged = report.damaged, damage = ?report.damage, "damaged records in the queue");
-    }
-    for path in &report.bad {
-        tracing::warn!(path = %path.display(), "set aside: it could not be read as a part of the queue");
-    }
-    if let Some(why) = &report.untold {
-        tracing::warn!(%why, "what is lost with a part of the journal cannot be named by the old index");
-    }
-    if !report.lost.is_empty() {
-        for ids in report.lost.chunks(NAMED) {
-            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-            tracing::error!(ids = ids.join(" "), "lost with a part of the journal");
-        }
-        tracing::error!(lost = report.lost.len(), "requests are lost with a part of the journal");
-    }
-    Ok(queue)
-}
-
-/// Where the queue is kept under a state folder.
-pub fn queue_dir(state_dir: &Path) -> PathBuf {
-    state_dir.join("queue")
-}
-
-/// Empties the queue upward, and forgets answers past their time.
-async fn hold_task(parts: Arc<Parts>, stop: CancellationToken) {
-    let Parts { config, service, takers, .. } = &*parts;
-    let queue = loop {
-        if let Some(queue) = service.queue.get() {
-            break queue.clone();
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(REOPEN_AFTER) => {}
-        }
-        match open(config).await {
-            Ok(queue) => service.queue.fill(queue),
-            Err(error) => service.queue.refuse(&error),
-        }
-    };
-    let drain = Drain {
-        queue: queue.clone(),
-        escalator: service.escalator.clone(),
-        destinations: service.destinations.clone(),
-        balancing: service.balancing.clone(),
-        routes: config.routes.clone().into(),
-        policy: service.policy.clone(),
-        clock: service.clock.clone(),
-        max_attempts: config.max_attempts,
-    };
-    let tidy = async {
-        let webhooks: Vec<_> = config.results.webhooks.iter().map(|hook| &hook.name).collect();
-        takers.keep_webhooks(&webhooks).await;
-        for name in &config.results.takers {
-            if let Err(error) = takers.ensure(name).await {
-                let error = crate::error_chain(&error);
-                tracing::warn!(taker = %name, %error, "a taker of results could not be made");
-            }
-        }
-        let mut every = tokio::time::interval(TIDY_EVERY);
-        loop {
-            every.tick().await;
-            match tidy(&queue, config, takers, service.clock.now_ms()).await {
-                Ok(forgotten) => note_forgotten(forgotten),
-                Err(error) => {
-                    let error = crate::error_chain(&error);
-                    tracing::warn!(%error, "kept answers could not be removed");
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = drain.run(stop.clone()) => {}
-        () = tidy => {}
-    }
-}
-
-/// Forgets answers past their time; takers that did not have them are told of the gap.
-async fn tidy(
-    queue: &Queue,
-    config: &Config,
-    takers: &Takers,
-    now_ms: u64,
-) -> Result<Forgotten, TakerError> {
-    let keep_ms = config.keep_answers_ms;
-    let to_ms = now_ms.checked_sub(keep_ms);
-    let foreseen = takers.before_forgetting(queue, to_ms, config.queue.max_finals).await;
-    // A disk that is too full to note it must not keep the queue from shrinking.
-    let foreseen = foreseen.or_else(|error| match error {
-        TakerError::File { .. } => {
-            let error = crate::error_chain(&error);
-            tracing::error!(%error, "what takers of results are about to miss cannot be noted");
-            Ok(Foreseen::nothing())
-        }
-        error => Err(error),
-    })?;
-    let forgotten = queue.forget_foreseen(now_ms, keep_ms, foreseen.surplus).await?;
-    takers.after_forgetting(foreseen, forgotten).await?;
-    Ok(forgotten)
-}
-
-fn note_forgotten(Forgotten { by_age, by_count }: Forgotten) {
-    let forgotten =
-        |rule: &'static str| metrics::counter!("holdfast_forgotten_total", "rule" => rule);
-    forgotten("age").increment(by_age);
-    forgotten("count").increment(by_count);
-    if by_count > 0 {
-        let limit = "queue.max_answers";
-        tracing::warn!(
-            by_count,
-            limit,
-            "answers were removed before their time: too many are kept"
-        );
-    }
-}
-
 /// Finds out how each bundle runs best on this board.
 async fn tuning_task(parts: Arc<Parts>, stop: CancellationToken) {
     let Parts { service, .. } = &*parts;
@@ -540,19 +374,6 @@ async fn webhook_task(parts: Arc<Parts>, webhook: Webhook, stop: CancellationTok
     let escalator = &parts.service.escalator;
     let sent = (escalator.audit().clone(), escalator.network().clone());
     results::webhook::run(webhook, queue, takers, policy, sent, stop).await;
-}
-
-/// The queue, as soon as it is open; `None` when the agent stops first.
-async fn queue_of(service: &Service, stop: &CancellationToken) -> Option<Queue> {
-    loop {
-        if let Some(queue) = service.queue.get() {
-            return Some(queue.clone());
-        }
-        tokio::select! {
-            () = stop.cancelled() => return None,
-            () = tokio::time::sleep(REOPEN_AFTER) => {}
-        }
-    }
 }
 
 /// Keeps the latest health at hand, so that the link never waits for it.

@@ -319,7 +319,7 @@ impl Gateway {
         let sending = async move {
             let asked = M::ask(&gateway, &covered.model, &covered.inquiry).await;
             if let Ok(answered) = &asked {
-                gateway.keep(&covered, &answered.place, M::kept(&answered.answer)).await;
+                gateway.remember(&covered, &answered.place, M::kept(&answered.answer)).await;
             }
             drop(listed);
             asked.map(|answered| answered.map(Arc::new)).map_err(Arc::new)
@@ -348,7 +348,7 @@ impl Gateway {
             let telling = async move {
                 let Some((answer, ending)) = teller.tell(rest).await else { return };
                 if let Some(answer) = answer {
-                    gateway.keep(&covered, &by, Conversation::kept(&answer)).await;
+                    gateway.remember(&covered, &by, Conversation::kept(&answer)).await;
                 }
                 drop(listed);
                 ending.tell();
@@ -359,7 +359,7 @@ impl Gateway {
         sending.boxed()
     }
 
-    async fn keep<M>(&self, covered: &Covered<M>, place: &str, what: Option<What>) {
+    async fn remember<M>(&self, covered: &Covered<M>, place: &str, what: Option<What>) {
         let Some(what) = what.filter(|_| !covered.ttl.is_zero()) else { return };
         let by = self.service.destinations.iter().find(|each| each.name == place);
         if let Some(destination) = by {

@@ -204,8 +204,11 @@ async fn an_end_is_on_record_soon_although_nobody_waits_for_it() {
     for _ in 0..100 {
         audit.sent(sent(RequestId::new())).await.unwrap().ended("answered", (7, 3), 9);
     }
+    // A send would hang on the writer's word for as long as this.
+    let until = Instant::now() + WITHIN;
     while device.read().1.len() < 201 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        assert!(Instant::now() < until, "an end stays unwritten: {:?}", device.read().0);
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(device.read().0.breaks, []);
 }

@@ -103,11 +103,7 @@ impl Writer {
                     Ok(0) | Err(_) => break,
                 }
             }
-            // Whatever ended by now was sent before: its line is among those that came.
-            let ends = later.take();
-            while let Ok(line) = waiting.try_recv() {
-                lines.push(line);
-            }
+            let ends = all_that_came(&mut waiting, &later, &mut lines);
             let written = self.put_down(&lines, &ends, &mut is_failing);
             for done in lines.drain(..).filter_map(|line| line.done) {
                 // Who waited may be gone.
@@ -249,6 +245,26 @@ impl Writer {
             tracing::info!(file = %file.path.display(), "the oldest part of the record is dropped");
         }
         Ok(())
+    }
+}
+
+/// Adds all that waits to `lines`, and takes the ends: each of a send whose line came with them or before,
+/// and none stays whose word to the writer found no room.
+fn all_that_came(
+    waiting: &mut mpsc::Receiver<Command>,
+    later: &Later,
+    lines: &mut Vec<Command>,
+) -> Vec<Entry> {
+    let mut ends = Vec::new();
+    loop {
+        ends.extend(later.take());
+        let before = lines.len();
+        while let Ok(line) = waiting.try_recv() {
+            lines.push(line);
+        }
+        if lines.len() == before {
+            return ends;
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! token before it, and what is noted when it is over.
 //!
 //! **Invariant:** what goes out has a turn, with the most that it may cost noted on disk, and a line in the
-//! record, which is on disk before anybody hears of the answer; what it cost in the end is settled once, and what was cut off never counts as less than was set
-//! apart.
+//! record, which is on disk before anybody hears of the answer; what it cost in the end is settled once, and
+//! what was cut off never counts as less than was set apart.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -134,11 +134,10 @@ impl Escalator {
         let mut passage = self.enter(&errand, None).await?;
         let exchange = passage.exchange();
         let call = posted(&exchange, chat, call, &key(terms, &id.to_string()));
-        match exchange.open(call, chat.dialect.stream_type()).await {
-            Ok(flow) => {
-                passage.on_record().await;
-                Ok((passage, flow, chat.dialect.reader()))
-            }
+        let opened = exchange.open(call, chat.dialect.stream_type()).await;
+        passage.on_record().await;
+        match opened {
+            Ok(flow) => Ok((passage, flow, chat.dialect.reader())),
             Err(error) => {
                 passage.end(End::Failed(&error), None);
                 Err(error)

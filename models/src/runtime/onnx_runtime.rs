@@ -9,7 +9,7 @@ pub mod library;
 use std::num::NonZeroUsize;
 
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
-use ort::session::{RunOptions, Session as OrtSession, SessionInputValue};
+use ort::session::{RunOptions, Session as OrtSession, SessionInputValue, SessionOutputs};
 use ort::value::{DynValue, Shape, Tensor as OrtTensor, TensorElementType, TensorRef, ValueType};
 
 use self::library::Library;
@@ -232,35 +232,56 @@ impl Session for Loaded {
         let batch = check_tensors(&self.inputs, inputs)?;
         check_count("outputs", outputs.len(), self.outputs.len())?;
         let runtime = self.runtime;
+        let Self { session, settling, inputs: specs, outputs: wanted, .. } = self;
         let failed =
-            |error: &ort::Error| RuntimeError::Failed { runtime, why: error.message().to_owned() };
-        let named = self
-            .inputs
-            .iter()
-            .zip(inputs)
-            .map(|(spec, tensor)| borrowed(tensor).map(|value| (spec.name.as_str(), value)));
-        let named: Vec<_> = named.collect::<ort::Result<_>>().map_err(|error| failed(&error))?;
-        let settling = (self.settling > 0).then(giving_back).transpose();
-        let settling = settling.map_err(|error| failed(&error))?;
-        self.settling = self.settling.saturating_sub(1);
-        let given = match &settling {
-            Some(options) => self.session.run_with_options(named, options),
-            None => self.session.run(named),
-        };
-        let given = given.map_err(|error| failed(&error))?;
-        for (spec, output) in self.outputs.iter().zip(outputs) {
-            let value = given.get(&spec.name).ok_or_else(|| RuntimeError::Failed {
-                runtime,
-                why: format!("it gave no output {}", spec.name),
-            })?;
-            with_type!(
-                spec.dtype,
-                T => copy::<T>(spec, batch, value, output),
-                text => copy_texts(spec, batch, value, output)
-            )?;
+            |error: ort::Error| RuntimeError::Failed { runtime, why: error.message().to_owned() };
+        if *settling > 0 {
+            *settling -= 1;
+            let options = giving_back().map_err(failed)?;
+            let named = named(specs, inputs).map_err(failed)?;
+            if let Ok(given) = session.run_with_options(named, &options) {
+                return give(runtime, wanted, batch, &given, outputs);
+            }
+            // A library may have been built without what gives back; whatever else it was shows below.
+            *settling = 0;
         }
-        Ok(())
+        let given = session.run(named(specs, inputs).map_err(failed)?).map_err(failed)?;
+        give(runtime, wanted, batch, &given, outputs)
     }
+}
+
+/// The graph's inputs by their names.
+fn named<'a>(
+    specs: &'a [TensorSpec],
+    tensors: &'a [Tensor],
+) -> ort::Result<Vec<(&'a str, SessionInputValue<'a>)>> {
+    let named = specs
+        .iter()
+        .zip(tensors)
+        .map(|(spec, tensor)| borrowed(tensor).map(|value| (spec.name.as_str(), value)));
+    named.collect()
+}
+
+/// Copies what a run gave into the caller's tensors.
+fn give(
+    runtime: &'static str,
+    specs: &[TensorSpec],
+    batch: usize,
+    given: &SessionOutputs<'_>,
+    outputs: &mut [Tensor],
+) -> Result<(), RuntimeError> {
+    for (spec, output) in specs.iter().zip(outputs) {
+        let value = given.get(&spec.name).ok_or_else(|| RuntimeError::Failed {
+            runtime,
+            why: format!("it gave no output {}", spec.name),
+        })?;
+        with_type!(
+            spec.dtype,
+            T => copy::<T>(spec, batch, value, output),
+            text => copy_texts(spec, batch, value, output)
+        )?;
+    }
+    Ok(())
 }
 
 /// Has ONNX Runtime give back what a run took and does not hold any more.

@@ -381,7 +381,7 @@ async fn what_is_damaged_can_be_taken_back_and_removed() {
         let mut question = question("near", "hello");
         question["instructions"] = json!(word);
         let response = held(&desk, &question, &later).await;
-        harm(&desk.state().join("queue/journal"), word);
+        harm(&desk.journal(), word);
         paths.push(path_of(&response));
     }
     for path in &paths {

@@ -195,9 +195,9 @@ impl Desk {
         Self::read(with(self.http.delete(format!("{}{path}", self.url)), terms).await).await
     }
 
-    /// Where the agent keeps what it has to keep.
-    pub(crate) fn state(&self) -> PathBuf {
-        self.dir.path().join(DEVICE)
+    /// Where the agent keeps what it holds.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.dir.path().join(DEVICE).join("queue/journal")
     }
 
     /// As [`Self::get`], by who shows this token.

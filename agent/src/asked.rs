@@ -56,16 +56,20 @@ impl Asked {
     }
 }
 
-/// In what a conversation for `model` differs from what was asked before under its key.
+/// In what a conversation for `model` differs from what was asked before under its key. That may have been
+/// somebody else, who may ask what this caller may not even hear of: no name of it is told.
 #[must_use]
 pub fn conversations_differ(model: &str, class: DataClass, before: &Envelope) -> String {
     let Held::Conversation(held) = &before.held else {
-        return format!("it is a conversation, was task {}", before.name());
+        return "it is a conversation, was a task".to_owned();
     };
-    let parts =
-        [("model", model, held.model.as_str()), ("class", class.as_str(), before.class.as_str())];
-    told(&parts)
-        .unwrap_or_else(|| "the conversation, or a setting of it, is another one".to_owned())
+    let is_other_model = (model != held.model).then(|| "the model is another one".to_owned());
+    let is_other_class = told(&[("class", class.as_str(), before.class.as_str())]);
+    let differs: Vec<_> = is_other_model.into_iter().chain(is_other_class).collect();
+    match differs.is_empty() {
+        true => "the conversation, or a setting of it, is another one".to_owned(),
+        false => differs.join(", "),
+    }
 }
 
 /// The parts of which the values differ, now and before; `None` where none does.
@@ -102,7 +106,7 @@ mod tests {
         for (model, class, want) in [
             ("near", DataClass::Internal, "the conversation, or a setting of it, is another one"),
             ("near", DataClass::Public, "class is public, was internal"),
-            ("far", DataClass::Public, "model is far, was near, class is public, was internal"),
+            ("far", DataClass::Public, "the model is another one, class is public, was internal"),
         ] {
             assert_eq!(conversations_differ(model, class, &before), want);
         }

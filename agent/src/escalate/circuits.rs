@@ -180,7 +180,9 @@ fn seen(id: RequestId, error: &SendError) -> Seen {
         SendError::TimedOut { .. } | SendError::Failed { .. } => Seen::Failed(id),
         SendError::Interrupted { waited: Some(waited), .. } if *waited < SILENCE => Seen::Nothing,
         SendError::Interrupted { .. } => Seen::Failed(id),
-        SendError::Unusable { fault: Fault::Foreign { .. }, .. } => Seen::Failed(id),
+        SendError::Unusable { fault: Fault::Foreign { .. } | Fault::Elsewhere { .. }, .. } => {
+            Seen::Failed(id)
+        }
         SendError::Unusable { .. }
         | SendError::Refused { .. }
         | SendError::GaveUp { .. }

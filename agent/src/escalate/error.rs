@@ -293,6 +293,13 @@ pub enum Fault {
         /// What.
         what: String,
     },
+    /// Somebody else's answer, of a destination that never said anything of its own: most likely a captive
+    /// portal's.
+    #[error("somebody else answers in its place: {what}")]
+    Elsewhere {
+        /// What it says.
+        what: String,
+    },
     /// The model would not answer.
     #[error("the model declined: {text}")]
     Declined {
@@ -461,7 +468,7 @@ impl Fault {
     /// same length.
     fn next(&self) -> Next {
         match self {
-            Self::Foreign { .. } => Next::Retry,
+            Self::Foreign { .. } | Self::Elsewhere { .. } => Next::Retry,
             Self::TooLong { .. }
             | Self::Declined { .. }
             | Self::NotLetThrough

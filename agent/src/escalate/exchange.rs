@@ -181,8 +181,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// `reply`, if it is the destination's own; what a captive portal says is no answer. As long as the
-    /// destination never said anything of its own to a request, one that is sent elsewhere has reached nobody,
-    /// as those that come after it.
+    /// destination never said anything of its own to a request, one that is sent elsewhere is told as one that
+    /// reached nobody.
     fn own(&self, url: &str, reply: Reply) -> Result<Reply, SendError> {
         let sign = portal::sign(url, &reply);
         self.doubted.store(sign.is_some(), Ordering::Relaxed);
@@ -191,15 +191,13 @@ impl<'a> Exchange<'a> {
             return Ok(reply);
         };
         self.links.note(&self.destination.name, Event::Doubtful);
-        let (destination, what) = (self.name(), sign.to_string());
-        match sign {
+        let what = sign.to_string();
+        Err(self.unusable(match sign {
             Sign::Away { .. } | Sign::Told if !self.proved.load(Ordering::Relaxed) => {
-                Err(SendError::Unreachable { destination, cause: what })
+                Fault::Elsewhere { what }
             }
-            Sign::Away { .. } | Sign::Told | Sign::Page => {
-                Err(self.unusable(Fault::Foreign { what }))
-            }
-        }
+            Sign::Away { .. } | Sign::Told | Sign::Page => Fault::Foreign { what },
+        }))
     }
 
     /// The first byte of an answer comes.

@@ -10,6 +10,7 @@ use holdfast_chat::{Conversation, Output};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::keys::Turn;
 use super::{Gateway, Refused, plan};
 use crate::answer::Reason;
 use crate::ask_error::AskError;
@@ -70,11 +71,33 @@ pub(crate) fn idempotency(
 
 impl Gateway {
     /// Holds a conversation for whom `model` means; it is on disk when this returns. `frame` is what its
-    /// caller is told beside the answer, but for the conversation's own; `reasons` say what came before.
+    /// caller is told beside the answer, but for the conversation's own.
     ///
     /// # Errors
     /// When it is not taken; then nothing has changed.
     pub async fn hold(
+        &self,
+        model: &str,
+        inquiry: Inquiry<Conversation>,
+        times: Times,
+        frame: Frame,
+    ) -> Result<Taken, Unheld> {
+        let _turn = self.turn(&inquiry).await?;
+        self.hold_in_turn(model, inquiry, times, (frame, Vec::new())).await
+    }
+
+    /// The turn of whoever asks under this key, where there is one.
+    pub(super) async fn turn(
+        &self,
+        inquiry: &Inquiry<Conversation>,
+    ) -> Result<Option<Turn>, AskError> {
+        let Some(key) = &inquiry.terms.key else { return Ok(None) };
+        let turn = self.keys.turn(key.as_str(), inquiry.terms.within).await;
+        turn.map(Some).ok_or(AskError::UnderWay)
+    }
+
+    /// As [`Gateway::hold`], by whoever has its key's turn; `reasons` say what came before.
+    pub(super) async fn hold_in_turn(
         &self,
         model: &str,
         inquiry: Inquiry<Conversation>,

@@ -1,7 +1,7 @@
 //! Owns conversations that are held where nobody answers them now.
 //!
 //! Under a key there is one answer, whoever asks how often: calls under one key take turns, and what was
-//! answered in a call is kept like what was held.
+//! answered in a call is kept like what was held, also where its caller left meanwhile.
 //!
 //! **Invariant:** who is told that a conversation is held has it on disk; one is held only where nobody
 //! answered in the call, and somebody may later.
@@ -18,7 +18,7 @@ use crate::answer::{Answer, Reason};
 use crate::ask_error::AskError;
 use crate::envelope::{Envelope, Final, Frame, body_of};
 use crate::inquiry::Inquiry;
-use crate::queue::{Accepted, Idempotency, NewEntry, RequestId};
+use crate::queue::{Accepted, Idempotency, NewEntry, QueueError, RequestId};
 use crate::subject::Subject;
 
 /// What became of a conversation that may be held.
@@ -45,20 +45,34 @@ impl Gateway {
         times: Times,
         frame: Frame,
     ) -> Result<Came, Unheld> {
-        let (began, within) = (Instant::now(), inquiry.terms.within);
-        let _turn = match &inquiry.terms.key {
-            Some(key) => {
-                let turn = self.keys.turn(key.as_str(), within).await;
-                Some(turn.ok_or(AskError::UnderWay)?)
-            }
-            None => None,
-        };
+        if inquiry.terms.key.is_none() {
+            return self.come(model, inquiry, times, frame).await;
+        }
+        // Whoever asks again under the key finds what became of it.
+        let (gateway, model) = (self.clone(), model.to_owned());
+        let coming = tokio::spawn(async move { gateway.come(&model, inquiry, times, frame).await });
+        coming.await.map_err(|_| Refused::Stopping)?
+    }
+
+    async fn come(
+        &self,
+        model: &str,
+        mut inquiry: Inquiry<Conversation>,
+        times: Times,
+        frame: Frame,
+    ) -> Result<Came, Unheld> {
+        let (came, within) = (Instant::now(), inquiry.terms.within);
+        let _turn = self.turn(&inquiry).await?;
         if let Some(id) = self.known(model, &inquiry).await? {
             return Ok(Came::Known(id));
         }
-        let mut reasons = Vec::new();
+        let (began, mut reasons) = (Instant::now(), Vec::new());
         if times.not_before_ms == 0 {
-            match self.converse_until_stop(model, &inquiry).await {
+            inquiry.terms.within = within.saturating_sub(came.elapsed());
+            let said = self.converse_until_stop(model, &inquiry).await;
+            // One that is held has all of it for each try.
+            inquiry.terms.within = within;
+            match said {
                 Ok(answered) => {
                     let took = began.elapsed();
                     let kept = self.keep(model, inquiry, (times, frame), (&answered, took)).await;
@@ -68,7 +82,7 @@ impl Gateway {
                 Err(refused) => return Err(refused.into()),
             }
         }
-        Ok(match self.hold(model, inquiry, times, (frame, reasons)).await? {
+        Ok(match self.hold_in_turn(model, inquiry, times, (frame, reasons)).await? {
             Taken::New(envelope) => Came::Held(envelope),
             Taken::Known(id) => Came::Known(id),
         })
@@ -98,7 +112,14 @@ impl Gateway {
         let Some(name) = name_of(model, inquiry).await else { return Ok(None) };
         match queue.find_key(&name).await {
             Ok(found) => Ok(found.map(|summary| summary.id)),
-            Err(error) => Err(self.told_apart(error, model, inquiry.terms.class).await),
+            Err(error @ QueueError::KeyConflict { .. }) => {
+                Err(self.told_apart(error, model, inquiry.terms.class).await)
+            }
+            // A disk that cannot be read does not stop the answer.
+            Err(error) => {
+                tracing::warn!(%error, "whether a key was used before cannot be seen");
+                Ok(None)
+            }
         }
     }
 

@@ -79,7 +79,7 @@ pub(super) async fn begin(
         user: asked.user,
         ..Frame::default()
     };
-    let held = api.gateway.hold(&asked.model, inquiry, times, (frame, Vec::new())).await;
+    let held = api.gateway.hold(&asked.model, inquiry, times, frame).await;
     let kept = match held.map_err(|error| of_unheld(api, error))? {
         Taken::New(envelope) => Kept::new(call.id, envelope),
         Taken::Known(id) => find(api, id).await?,
@@ -333,6 +333,11 @@ impl Kept {
                 failed(self.note.clone().unwrap_or_else(|| "nobody answered it".to_owned()))
             }
         })
+    }
+
+    /// Whether it waits for its operator.
+    pub(super) fn is_set_aside(&self) -> bool {
+        self.state == Stage::SetAside
     }
 
     /// Its answer.

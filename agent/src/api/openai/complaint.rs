@@ -203,6 +203,9 @@ impl Complaint {
             SendError::Unusable { fault: Fault::NotLetThrough | Fault::Filtered, .. } => {
                 bad_request("content_filter")
             }
+            SendError::Unusable { fault: Fault::Elsewhere { .. }, .. } => {
+                unavailable("unreachable")
+            }
             SendError::Unusable { .. } => bad_gateway(code),
             SendError::Unfit { .. }
             | SendError::TasksAlone { .. }

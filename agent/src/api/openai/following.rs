@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use holdfast_chat::served::responses::Retelling;
+use holdfast_chat::served::responses::{Retelling, Standing};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -119,9 +119,14 @@ impl Following {
 
     /// Writes what is new of `kept`; false at its end.
     fn tell(&mut self, kept: &Kept, out: &mut Vec<u8>) -> Result<bool, EnvelopeError> {
-        let Some(standing) = kept.standing() else {
-            self.retelling.answer(&kept.answered()?.answer, out);
-            return Ok(false);
+        let standing = match kept.standing() {
+            None => {
+                self.retelling.answer(&kept.answered()?.answer, out);
+                return Ok(false);
+            }
+            // It may go on, and an event is never taken back.
+            Some(_) if kept.is_set_aside() => Standing::Queued,
+            Some(standing) => standing,
         };
         self.retelling.stand(&standing, out);
         Ok(!standing.is_final())

@@ -97,10 +97,11 @@ async fn standing(
             let kept = Kept::of(record)?.ok_or(EnvelopeError::Damaged)?;
             Ok(completed(form, id, kept.created_s(), asked, &kept.answered()?))
         }
-        State::Held | State::InFlight | State::WaitingForBudget => {
+        // Its operator may let go what is set aside: under another key it could be asked twice.
+        State::Held | State::InFlight | State::WaitingForBudget | State::SetAside => {
             Ok(told_later(api, &reply_of(record)?, 0))
         }
-        State::SetAside | State::Failed | State::Expired | State::Cancelled => {
+        State::Failed | State::Expired | State::Cancelled => {
             let note = note_of(summary).unwrap_or_else(|| "nobody answered it".to_owned());
             Err(over(&note, summary.state.name()))
         }

@@ -5,6 +5,7 @@
 use std::sync::{Arc, LazyLock};
 
 use super::grant::{Denied, Grant, Need};
+use super::token::Digest;
 use crate::request::DataClass;
 
 /// What a caller without a token is called.
@@ -31,23 +32,46 @@ pub struct Caller(Arc<Named>);
 #[derive(Debug, PartialEq, Eq)]
 struct Named {
     name: String,
+    shown: Shown,
     grant: Grant,
 }
 
+/// What a caller showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    Nothing,
+    Token(Digest),
+    Certificate,
+    Process(u32),
+}
+
 impl Caller {
-    pub(super) fn new(name: impl Into<String>, grant: Grant) -> Self {
-        Self(Arc::new(Named { name: name.into(), grant }))
+    pub(super) fn new(name: impl Into<String>, shown: Shown, grant: Grant) -> Self {
+        Self(Arc::new(Named { name: name.into(), shown, grant }))
     }
 
     /// Somebody who may do everything, since nobody is asked for a token.
     pub fn anybody() -> Self {
-        static ANYBODY: LazyLock<Caller> = LazyLock::new(|| Caller::new(NOBODY, Grant::all()));
+        static ANYBODY: LazyLock<Caller> =
+            LazyLock::new(|| Caller::new(NOBODY, Shown::Nothing, Grant::all()));
         ANYBODY.clone()
     }
 
     /// The name of its token.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Tells it from every other caller, also from one whose token had the same name before; all who show
+    /// nothing are one. `None` where that cannot be told: of certificates it is only known that they are
+    /// good.
+    pub(crate) fn identity(&self) -> Option<String> {
+        match self.0.shown {
+            Shown::Nothing => Some("nobody".to_owned()),
+            Shown::Token(digest) => Some(format!("token:{}", digest.to_hex())),
+            Shown::Process(user) => Some(format!("process:{user}")),
+            Shown::Certificate => None,
+        }
     }
 
     pub(super) fn grant(&self) -> &Grant {

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::caller::Shown;
 pub use self::caller::{Caller, Peer};
 pub use self::grant::{Denied, Grant};
 pub(crate) use self::grant::{Need, named, need};
@@ -95,8 +96,8 @@ impl Access {
             state_dir: state_dir.to_owned(),
             clock,
             begun: Instant::now(),
-            operator: operator.map(|digest| (digest, Caller::new(OPERATOR_NAME, Grant::all()))),
-            certified: Caller::new(CERTIFIED, Grant::default()),
+            operator: operator.map(operator_of),
+            certified: Caller::new(CERTIFIED, Shown::Certificate, Grant::default()),
             known: Mutex::new(known),
         })))
     }
@@ -137,7 +138,7 @@ impl Inner {
         match peer {
             // Who may read the operator's token need not.
             Peer::Process { user } if user == 0 || user == own || !self.is_required => {
-                Ok(Caller::new(format!("uid:{user}"), Grant::all()))
+                Ok(Caller::new(format!("uid:{user}"), Shown::Process(user), Grant::all()))
             }
             Peer::Certified => Ok(self.certified.clone()),
             Peer::Process { .. } | Peer::Network if self.is_required => Err(Denied::NoToken),
@@ -208,7 +209,7 @@ impl Known {
         let known = self.holders.as_ref().ok();
         let holder = |(name, entry): (&str, &Entry)| {
             let digest = Digest::from_hex(&entry.sha256)?;
-            let caller = Caller::new(name, entry.grant.clone());
+            let caller = Caller::new(name, Shown::Token(digest), entry.grant.clone());
             let before = known.and_then(|known| known.get(&digest)).filter(|before| {
                 before.caller == caller && before.expires_at_ms == entry.expires_at_ms
             });
@@ -224,6 +225,10 @@ impl Known {
         };
         tokens.iter().filter_map(holder).collect()
     }
+}
+
+fn operator_of(digest: Digest) -> (Digest, Caller) {
+    (digest, Caller::new(OPERATOR_NAME, Shown::Token(digest), Grant::all()))
 }
 
 /// Writes a new operator's token; what it is known by.
@@ -316,6 +321,33 @@ mod tests {
             device.access.caller(Peer::Network, Some(token.text())).unwrap_err(),
             Denied::Unknown
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_makes_nobody_another_and_nobody_is_told_by_a_certificate() {
+        let device = Device::new(false);
+        let identity = |peer, token: Option<&Token>| {
+            let (caller, _) = device.access.caller(peer, token.map(Token::text)).unwrap();
+            caller.identity()
+        };
+        let one = device.add("line-7", Grant::default(), None);
+        let first = identity(Peer::Network, Some(&one));
+        assert_eq!(identity(Peer::Certified, Some(&one)), first, "who shows a token is its holder");
+        let mut tokens = Tokens::read(device.dir.path()).unwrap();
+        tokens.revoke("line-7").unwrap();
+        tokens.write(device.dir.path()).unwrap();
+        let other = device.add("line-7", Grant::default(), None);
+        let nobodys = device.add("-", Grant::default(), None);
+        tokio::time::advance(LOOK_EVERY).await;
+        let nobody = identity(Peer::Network, None);
+        assert_eq!(identity(Peer::Network, Some(&one)), nobody, "it is nobody's any more");
+        let second = identity(Peer::Network, Some(&other));
+        let named = identity(Peer::Network, Some(&nobodys));
+        let own = identity(Peer::Process { user: 7 }, None);
+        let all = [first, second, named, own, nobody];
+        let distinct: std::collections::HashSet<_> = all.iter().flatten().collect();
+        assert_eq!(distinct.len(), all.len(), "{all:?}");
+        assert_eq!(identity(Peer::Certified, None), None);
     }
 
     #[tokio::test(start_paused = true)]

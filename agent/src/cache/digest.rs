@@ -6,7 +6,8 @@
 //! **Invariant:** no two different inquiries have the same bytes before they are hashed: every field has
 //! its length in front of it.
 
-use holdfast_chat::{Conversation, Part, Turn};
+use holdfast_chat::{Conversation, Output, Part, Said, ToolResult, Turn};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::destination::Destination;
@@ -98,10 +99,20 @@ impl Distinct for Conversation {
     fn size(&self) -> usize {
         let turns = self.turns.iter().map(|turn| match turn {
             Turn::User(parts) => parts.iter().map(bytes_of).sum(),
-            Turn::Model(said) => said.len(),
-            Turn::Results(results) => results.iter().map(|result| result.content.len()).sum(),
+            Turn::Model(said) => said.iter().map(bytes_said).sum(),
+            Turn::Results(results) => results.iter().map(bytes_returned).sum(),
         });
-        turns.sum::<usize>() + self.system.as_ref().map_or(0, String::len)
+        let tools = self
+            .tools
+            .iter()
+            .map(|tool| tool.name.len() + tool.description.len() + bytes_written(&tool.parameters));
+        let form = match &self.output {
+            Output::Text => 0,
+            Output::Json { name, schema } => name.len() + bytes_written(schema),
+        };
+        let stops = self.stop.iter().map(String::len);
+        let system = self.system.as_ref().map_or(0, String::len);
+        turns.chain(tools).chain(stops).sum::<usize>() + form + system
     }
 }
 
@@ -109,6 +120,40 @@ fn bytes_of(part: &Part) -> usize {
     match part {
         Part::Speaker(text) | Part::Text(text) => text.len(),
         Part::Image(_, bytes, _) | Part::Audio(_, bytes) => bytes.len(),
+    }
+}
+
+fn bytes_said(said: &Said) -> usize {
+    match said {
+        Said::Text(text) | Said::Redacted(text) => text.len(),
+        Said::Reasoning { text, signature } => text.len() + bytes_if_any(signature),
+        Said::Call(call) => {
+            let named = call.id.len() + call.name.len();
+            named + bytes_written(&call.arguments) + bytes_if_any(&call.signature)
+        }
+    }
+}
+
+fn bytes_returned(result: &ToolResult) -> usize {
+    result.id.len() + result.name.len() + result.content.len()
+}
+
+fn bytes_if_any(text: &Option<String>) -> usize {
+    text.as_ref().map_or(0, String::len)
+}
+
+/// Of JSON, about.
+fn bytes_written(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len() + 2,
+        Value::Array(values) => {
+            2 + values.iter().map(|value| bytes_written(value) + 1).sum::<usize>()
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| name.len() + 4 + bytes_written(value));
+            2 + fields.sum::<usize>()
+        }
     }
 }
 

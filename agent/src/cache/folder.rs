@@ -1,10 +1,10 @@
 //! Owns the folder of kept answers: a file each, and no more of them than there is room for.
 //!
-//! The oldest goes first. What is found here and is no answer that can still be given (damaged, cut, of
-//! somebody else, or over) is removed; a disk that is full or cannot be written to keeps nothing, and
-//! stops nothing.
+//! The oldest goes first. What has an answer's name here and is none that can still be given (damaged, cut,
+//! or over) is removed; a disk that is full or cannot be written to keeps nothing, and stops nothing.
 //!
-//! **Invariant:** what the index counts is on disk; the sum of it is at most what is allowed.
+//! **Invariant:** what the index counts is on disk; the sum of it is at most what is allowed; what is called
+//! otherwise than an answer is left alone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -19,6 +19,8 @@ use super::entry::{HEAD, Head, NAME};
 use crate::clock::Stamp;
 use crate::whole_file;
 
+/// What is being written has this after its name (`whole_file.rs`).
+const UNFINISHED: &str = ".new";
 /// What a file takes on disk at least.
 const BLOCK: u64 = 4096;
 /// One answer may take this part of the room at most.
@@ -95,7 +97,11 @@ impl Folder {
             if !metadata.is_file() {
                 continue;
             }
-            let name = entry.file_name().to_str().filter(|name| is_name(name)).map(str::to_owned);
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !is_own(&name) {
+                continue;
+            }
+            let name = Some(name).filter(|name| is_name(name));
             let head = name.as_ref().and_then(|_| read_head(&entry.path()).ok().flatten());
             match (name, head.filter(|head| head.age_ms(now).is_some())) {
                 (Some(name), Some(head)) => {
@@ -208,15 +214,16 @@ pub struct Stats {
     pub bytes: u64,
 }
 
-/// Counts the answers of a folder, and removes them if `is_clearing`. Blocks.
+/// Counts the answers of a folder, also what was not written to its end, and removes them if `is_clearing`.
+/// Blocks.
 pub(super) fn count(dir: &Path, is_clearing: bool) -> io::Result<Stats> {
     let mut stats = Stats::default();
     for name in names(dir)? {
         let path = dir.join(name);
         // The agent may have removed it just now.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
-        if is_clearing {
-            fs::remove_file(&path)?;
+        let Some(metadata) = if_there(fs::symlink_metadata(&path))? else { continue };
+        if is_clearing && if_there(fs::remove_file(&path))?.is_none() {
+            continue;
         }
         stats.entries += 1;
         stats.bytes = stats.bytes.saturating_add(metadata.len());
@@ -224,26 +231,36 @@ pub(super) fn count(dir: &Path, is_clearing: bool) -> io::Result<Stats> {
     Ok(stats)
 }
 
-/// The names of answers in a folder; none where it is not there.
+/// The names of answers in a folder, also of what was not written to its end; none where it is not there.
 fn names(dir: &Path) -> io::Result<impl Iterator<Item = String>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => Some(entries),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    let names = entries.into_iter().flatten().flatten();
+    let names = if_there(fs::read_dir(dir))?.into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    Ok(names.filter(|name| is_name(name)))
+    Ok(names.filter(|name| is_own(name)))
 }
 
-/// Takes a whole folder of answers away, where there is one. Blocks.
-pub(super) fn remove_all(dir: &Path) {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            tracing::warn!(path = %dir.display(), %error, "answers that are kept no more cannot be removed");
-        }
-        _ => {}
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(there) => Ok(Some(there)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// Takes the answers of a folder away, and the folder where nothing else lies there. Blocks.
+pub(super) fn remove_all(dir: &Path) {
+    let removed = count(dir, true).and_then(|_| match if_there(fs::remove_dir(dir)) {
+        // Somebody else's files are none of the cache's affair.
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(None),
+        removed => removed,
+    });
+    if let Err(error) = removed {
+        tracing::warn!(path = %dir.display(), %error, "answers that are kept no more cannot be removed");
+    }
+}
+
+/// Whether an answer is called so, or what is being written of one.
+fn is_own(name: &str) -> bool {
+    is_name(name.strip_suffix(UNFINISHED).unwrap_or(name))
 }
 
 fn is_name(name: &str) -> bool {
@@ -355,16 +372,37 @@ mod tests {
         fs::create_dir(dir.path().join("theirs")).unwrap();
         let folder = Folder::new(dir.path().to_owned(), MIB, 0);
         folder.load(&clock::stamp());
-        assert_eq!(all(dir.path()), [name(1), "theirs".to_owned()]);
+        assert_eq!(all(dir.path()), [name(1), "README".to_owned(), "theirs".to_owned()]);
         folder.keep(name(7), head(0), &file(100));
         folder.sweep(&clock::stamp());
-        assert_eq!(all(dir.path()), [name(1), "theirs".to_owned()]);
+        assert_eq!(all(dir.path()), [name(1), "README".to_owned(), "theirs".to_owned()]);
         assert_eq!(count(dir.path(), false).unwrap(), Stats { entries: 1, bytes: 100 });
-        assert_eq!(count(dir.path(), true).unwrap(), Stats { entries: 1, bytes: 100 });
+        fs::write(dir.path().join(format!("{}.new", name(6))), "cut").unwrap();
+        assert_eq!(count(dir.path(), true).unwrap(), Stats { entries: 2, bytes: 103 });
         assert_eq!(count(&dir.path().join("none"), true).unwrap(), Stats::default());
-        assert_eq!(all(dir.path()), ["theirs"]);
+        assert_eq!(all(dir.path()), ["README", "theirs"]);
         folder.sweep(&clock::stamp());
         assert_eq!(folder.index().bytes, 0, "somebody else has removed it");
+    }
+
+    #[test]
+    fn what_is_somebody_elses_stays_when_answers_are_kept_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cache");
+        for foreign in [None, Some("notes.txt"), Some("backup.new")] {
+            fs::create_dir(&path).unwrap();
+            let own = [name(1), format!("{}.new", name(2))];
+            for each in own.iter().map(String::as_str).chain(foreign) {
+                fs::write(path.join(each), file(100)).unwrap();
+            }
+            remove_all(&path);
+            remove_all(&path);
+            assert_eq!(path.exists(), foreign.is_some(), "{foreign:?}");
+            if let Some(foreign) = foreign {
+                assert_eq!(all(&path), [foreign]);
+                fs::remove_dir_all(&path).unwrap();
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod rule;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -31,8 +32,8 @@ use crate::clock;
 use crate::request::DataClass;
 use crate::store_key::StoreKey;
 
-/// A disk that takes longer is not waited for.
-const DISK_WITHIN: Duration = Duration::from_millis(250);
+/// A disk that takes longer is stuck: nobody waits for it before something came of it.
+const DISK_WITHIN: Duration = Duration::from_secs(2);
 /// Reads and writes under way at once: a disk that hangs does not hold all threads.
 const AT_ONCE: usize = 16;
 /// What is over is looked for this often.
@@ -48,6 +49,7 @@ struct Inner {
     /// `None` where nothing can be kept.
     shelf: Option<Arc<Shelf>>,
     places: Arc<Semaphore>,
+    is_stuck: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -99,7 +101,8 @@ impl Cache {
             None
         };
         let places = Arc::new(Semaphore::new(AT_ONCE));
-        let inner = Inner { config: config.clone(), shelf, places };
+        let is_stuck = Arc::default();
+        let inner = Inner { config: config.clone(), shelf, places, is_stuck };
         (!config.rules.is_empty()).then(|| Self(Arc::new(inner)))
     }
 
@@ -109,21 +112,23 @@ impl Cache {
         self.0.config.ttl(model, class)
     }
 
-    /// The answer to this inquiry, if it was given before and at most `ttl` ago; with its age.
+    /// The answer to this inquiry, if it was given before and at most `ttl` ago; with its age. Takes no
+    /// longer than `within`.
     pub(crate) async fn find(
         &self,
         digest: Digest,
         class: DataClass,
         ttl: Duration,
+        within: Duration,
     ) -> Option<(Kept, Duration)> {
         let shelf = self.shelf(ttl)?;
-        self.behind(move || shelf.find(&digest, class, ttl)).await.flatten()
+        self.behind(within, move || shelf.find(&digest, class, ttl)).await.flatten()
     }
 
     /// Keeps the answer to this inquiry.
     pub(crate) async fn keep(&self, digest: Digest, class: DataClass, ttl: Duration, kept: Kept) {
         let Some(shelf) = self.shelf(ttl) else { return };
-        self.behind(move || shelf.keep(&digest, class, ttl, &kept)).await;
+        self.behind(DISK_WITHIN, move || shelf.keep(&digest, class, ttl, &kept)).await;
     }
 
     /// Looks at what is there, and removes what is over from time to time.
@@ -149,19 +154,34 @@ impl Cache {
         self.0.shelf.clone().filter(|_| !ttl.is_zero())
     }
 
-    /// Does `work` off the reactor, and waits for a while; `None` where it takes longer, or too much waits
-    /// for the disk already.
+    /// Does `work` off the reactor when there is a place for it; `None` where that takes longer than
+    /// `within`, or the disk is stuck.
     async fn behind<T: Send + 'static>(
         &self,
+        within: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let place = self.0.places.clone().try_acquire_owned().ok()?;
-        let working = tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(place);
-            done
-        });
-        timeout(DISK_WITHIN, working).await.ok()?.ok()
+        let Inner { places, is_stuck, .. } = &*self.0;
+        // With all places free nothing hangs any more.
+        if is_stuck.load(Ordering::Relaxed) && places.available_permits() < AT_ONCE {
+            return None;
+        }
+        let (places, moves) = (places.clone(), is_stuck.clone());
+        let working = async move {
+            let place = places.acquire_owned().await.ok()?;
+            let working = tokio::task::spawn_blocking(move || {
+                let done = work();
+                moves.store(false, Ordering::Relaxed);
+                drop(place);
+                done
+            });
+            working.await.ok()
+        };
+        let done = timeout(within.min(DISK_WITHIN), working).await;
+        if done.is_err() && within >= DISK_WITHIN {
+            is_stuck.store(true, Ordering::Relaxed);
+        }
+        done.ok().flatten()
     }
 }
 
@@ -191,6 +211,9 @@ impl Shelf {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -211,23 +234,59 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (digest, class) = (Digest([1; 32]), DataClass::Internal);
         let cache = Cache::open(dir.path(), &config(HOUR), 0).await.unwrap();
-        assert_eq!(cache.find(digest, class, HOUR).await, None);
+        assert_eq!(cache.find(digest, class, HOUR, HOUR).await, None);
         cache.keep(digest, class, HOUR, kept("one")).await;
         let again = Cache::open(dir.path(), &config(HOUR), 0).await.unwrap();
         for cache in [&cache, &again] {
-            let (found, age) = cache.find(digest, class, HOUR).await.unwrap();
+            let (found, age) = cache.find(digest, class, HOUR, HOUR).await.unwrap();
             assert_eq!(found, kept("one"));
             assert!(age < HOUR / 60, "{age:?}");
         }
         // What the operator has shortened since counts, too.
-        assert_eq!(cache.find(digest, class, Duration::from_nanos(1)).await, None);
-        assert_eq!(cache.find(Digest([2; 32]), class, HOUR).await, None);
+        assert_eq!(cache.find(digest, class, Duration::from_nanos(1), HOUR).await, None);
+        assert_eq!(cache.find(Digest([2; 32]), class, HOUR, HOUR).await, None);
         // Another key: nothing is found, and nothing in the way.
         std::fs::write(dir.path().join("store.key"), [9; 32]).unwrap();
         let other = Cache::open(dir.path(), &config(HOUR), 0).await.unwrap();
-        assert_eq!(other.find(digest, class, HOUR).await, None);
+        assert_eq!(other.find(digest, class, HOUR, HOUR).await, None);
         other.keep(digest, class, HOUR, kept("two")).await;
-        assert_eq!(other.find(digest, class, HOUR).await.unwrap().0, kept("two"));
+        assert_eq!(other.find(digest, class, HOUR, HOUR).await.unwrap().0, kept("two"));
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_questions_finds_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (digest, class) = (Digest([1; 32]), DataClass::Internal);
+        let cache = Cache::open(dir.path(), &config(HOUR), 0).await.unwrap();
+        cache.keep(digest, class, HOUR, kept("one")).await;
+        let all = u32::try_from(AT_ONCE).unwrap();
+        let places = cache.0.places.clone().acquire_many_owned(all).await.unwrap();
+        let asking = join_all((0..10 * AT_ONCE).map(|_| cache.find(digest, class, HOUR, HOUR)));
+        let mut asking = std::pin::pin!(asking);
+        assert!((&mut asking).now_or_never().is_none(), "they wait for a place");
+        drop(places);
+        assert!(asking.await.iter().all(Option::is_some));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_disk_that_is_stuck() {
+        let dir = tempfile::tempdir().unwrap();
+        let (digest, class) = (Digest([1; 32]), DataClass::Internal);
+        let cache = Cache::open(dir.path(), &config(HOUR), 0).await.unwrap();
+        let all = u32::try_from(AT_ONCE).unwrap();
+        let stuck = cache.0.places.clone().acquire_many_owned(all).await.unwrap();
+        for (within, waited) in [
+            (Duration::from_millis(50), Duration::from_millis(50)),
+            (HOUR, DISK_WITHIN),
+            (HOUR, Duration::ZERO),
+        ] {
+            let began = tokio::time::Instant::now();
+            assert_eq!(cache.find(digest, class, HOUR, within).await, None);
+            assert_eq!(began.elapsed().as_millis() / 10, waited.as_millis() / 10);
+        }
+        drop(stuck);
+        assert_eq!(cache.behind(HOUR, || 7).await, Some(7), "it goes again");
+        assert!(!cache.0.is_stuck.load(Ordering::Relaxed));
     }
 
     #[tokio::test]
@@ -241,12 +300,12 @@ mod tests {
         };
         cache.keep(digest, class, Duration::from_nanos(1), kept("one")).await;
         assert_eq!(files().len(), 1);
-        assert_eq!(cache.find(digest, class, HOUR).await, None);
+        assert_eq!(cache.find(digest, class, HOUR, HOUR).await, None);
         assert!(files().is_empty(), "{:?}", files());
         for damage in [&b""[..], b"HFC1", &[0; 200]] {
             cache.keep(digest, class, HOUR, kept("one")).await;
             std::fs::write(&files()[0], damage).unwrap();
-            assert_eq!(cache.find(digest, class, HOUR).await, None);
+            assert_eq!(cache.find(digest, class, HOUR, HOUR).await, None);
             assert!(files().is_empty(), "{:?}", files());
         }
     }
@@ -261,7 +320,7 @@ mod tests {
         assert_eq!(shares.ttl("any", class), Some(Duration::ZERO));
         assert!(!dir.path().join("cache").exists(), "what no rule keeps is gone");
         shares.keep(digest, class, Duration::ZERO, kept("one")).await;
-        assert_eq!(shares.find(digest, class, Duration::ZERO).await, None);
+        assert_eq!(shares.find(digest, class, Duration::ZERO, HOUR).await, None);
         assert!(!dir.path().join("cache").exists());
         let none = CacheConfig { rules: Vec::new(), ..config(HOUR) };
         assert!(Cache::open(dir.path(), &none, 0).await.is_none());

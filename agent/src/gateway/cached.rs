@@ -8,8 +8,8 @@
 //! ```
 //!
 //! **Invariant:** without a rule nothing of this is touched; only whole, good answers are kept; nobody
-//! waits for another's send beyond its own time, and nobody is given an answer that it could not have
-//! been sent for now.
+//! waits beyond its own time, which begins when it asks, and nobody is given an answer that it could not
+//! have been sent for now.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::in_flight::{InFlight, Listed, Sending};
 use super::kinds::{Kind, Whole};
-use super::listening::{Rest, Source, Streamed, out_of_time};
+use super::listening::{Rest, Source, Streamed};
 use super::{Answered, Begun, Gateway, Refused, plan};
-use crate::answer::Reason;
 use crate::cache::{Cache, Digest, Kept, What, way_of};
 use crate::inquiry::{Inquiry, Recording, Texts};
 
@@ -31,12 +30,14 @@ use crate::inquiry::{Inquiry, Recording, Texts};
 const LARGE: usize = 256 * 1024;
 /// Who has this part of its time left when the send of another ran out of time sends itself.
 const PART_LEFT: u32 = 4;
+/// This part of its time an inquiry may look for an answer that was given before.
+const PART_LOOKING: u32 = 4;
 
 /// Who asks, and which answers will do.
-#[derive(Debug, Clone, Copy)]
-pub struct Asker<'a> {
-    /// The caller's name.
-    pub caller: &'a str,
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// What tells the caller from every other one; where nothing does, no rule covers it.
+    pub caller: Option<String>,
     /// Which answers will do.
     pub wants: Wants,
 }
@@ -93,6 +94,8 @@ struct Covered<M> {
     inquiry: Arc<Inquiry<M>>,
     /// Whether it may wait with others.
     joins: bool,
+    /// When its time ends.
+    until: Instant,
 }
 
 impl<M> Clone for Covered<M> {
@@ -104,6 +107,7 @@ impl<M> Clone for Covered<M> {
             model: self.model.clone(),
             inquiry: self.inquiry.clone(),
             joins: self.joins,
+            until: self.until,
         }
     }
 }
@@ -114,8 +118,6 @@ struct Waited<T: Clone> {
     found: Found,
     /// The send, where others may find it.
     send: Option<Sending<Result<T, Arc<Refused>>>>,
-    /// When the time of who waited ends.
-    until: Instant,
 }
 
 impl Gateway {
@@ -125,7 +127,7 @@ impl Gateway {
     /// Why there is none; all who share a send are told the same.
     pub async fn converse_as(
         &self,
-        asker: Asker<'_>,
+        asker: Asker,
         model: &str,
         inquiry: &Inquiry<Conversation>,
     ) -> Given<Arc<Answer>> {
@@ -138,7 +140,7 @@ impl Gateway {
     /// As there.
     pub async fn embed_as(
         &self,
-        asker: Asker<'_>,
+        asker: Asker,
         model: &str,
         inquiry: &Inquiry<Texts>,
     ) -> Given<Arc<Vectors>> {
@@ -151,7 +153,7 @@ impl Gateway {
     /// As there.
     pub async fn transcribe_as(
         &self,
-        asker: Asker<'_>,
+        asker: Asker,
         model: &str,
         inquiry: &Inquiry<Recording>,
     ) -> Given<Arc<String>> {
@@ -164,11 +166,12 @@ impl Gateway {
     /// As there.
     pub async fn converse_in_pieces_as(
         &self,
-        asker: Asker<'_>,
+        asker: Asker,
         model: &str,
         inquiry: &Inquiry<Conversation>,
     ) -> Given<Begun> {
-        let Some(ttl) = self.rule(model, inquiry) else {
+        let until = Instant::now() + inquiry.terms.within;
+        let Some((caller, ttl)) = self.rule(&asker, model, inquiry) else {
             let begun = self.converse_in_pieces(model, inquiry).await.map_err(Arc::new)?;
             return Ok((begun, None));
         };
@@ -176,14 +179,15 @@ impl Gateway {
             let begun = self.converse_in_pieces(model, inquiry).await.map_err(Arc::new)?;
             return Ok((begun, Some(Found::Miss.count())));
         }
-        let covered = self.covered(ttl, asker, model, inquiry).await?;
+        let joins = asker.wants == Wants::Any;
+        let covered = self.covered((caller, model), inquiry, (ttl, joins, until)).await?;
         if let Some((answered, found)) = self.hit(&covered).await {
             let begun = |answer: Arc<Answer>| Begun { events: answer.pieces(), rest: None };
             return Ok((answered.map(begun), Some(found)));
         }
         let begin = |covered, listed| self.begin_stream(covered, listed);
         let waited = self.together(&self.sharing.streams, covered, begin).await?;
-        let Waited { told, found, send, until } = waited;
+        let Waited { told, found, send } = waited;
         // Who sent it has its time in the sending.
         let time = (found == Found::Shared).then_some((inquiry.terms.within, until));
         let hear = |source: Source| Begun {
@@ -195,12 +199,13 @@ impl Gateway {
 
     async fn once<M: Kind>(
         &self,
-        asker: Asker<'_>,
+        asker: Asker,
         model: &str,
         inquiry: &Inquiry<M>,
     ) -> Given<Arc<M::Answer>> {
-        let ttl = self.rule(model, inquiry);
-        let Some(ttl) = ttl.filter(|_| !M::is_local(self, model)) else {
+        let until = Instant::now() + inquiry.terms.within;
+        let rule = self.rule(&asker, model, inquiry);
+        let Some((caller, ttl)) = rule.filter(|_| !M::is_local(self, model)) else {
             let answered = M::ask(self, model, inquiry).await.map_err(Arc::new)?;
             return Ok((answered.map(Arc::new), None));
         };
@@ -208,7 +213,8 @@ impl Gateway {
             let answered = M::ask(self, model, inquiry).await.map_err(Arc::new)?;
             return Ok((answered.map(Arc::new), Some(Found::Miss.count())));
         }
-        let covered = self.covered(ttl, asker, model, inquiry).await?;
+        let joins = asker.wants == Wants::Any;
+        let covered = self.covered((caller, model), inquiry, (ttl, joins, until)).await?;
         if let Some((answered, found)) = self.hit(&covered).await {
             return Ok((answered, Some(found)));
         }
@@ -218,30 +224,34 @@ impl Gateway {
         Ok((waited.told.costs_nothing_if(found == Found::Shared), Some(found)))
     }
 
-    /// How long the answer is kept; `None` where no rule covers it.
-    fn rule<M>(&self, model: &str, inquiry: &Inquiry<M>) -> Option<Duration> {
-        self.service.cache.as_ref()?.ttl(model, inquiry.terms.class)
+    /// Who asks, and how long the answer is kept; `None` where no rule covers it.
+    fn rule<'a, M>(
+        &self,
+        asker: &'a Asker,
+        model: &str,
+        inquiry: &Inquiry<M>,
+    ) -> Option<(&'a str, Duration)> {
+        let ttl = self.service.cache.as_ref()?.ttl(model, inquiry.terms.class)?;
+        Some((asker.caller.as_deref()?, ttl))
     }
 
     async fn covered<M: Kind>(
         &self,
-        ttl: Duration,
-        asker: Asker<'_>,
-        model: &str,
+        (caller, model): (&str, &str),
         inquiry: &Inquiry<M>,
+        (ttl, joins, until): (Duration, bool, Instant),
     ) -> Result<Covered<M>, Arc<Refused>> {
         let cache = self.service.cache.clone().ok_or(Refused::Stopping)?;
         let inquiry = Arc::new(inquiry.clone());
         let digest = if inquiry.matter.size() < LARGE {
-            Digest::of(asker.caller, model, &inquiry)
+            Digest::of(caller, model, &inquiry)
         } else {
-            let (caller, model) = (asker.caller.to_owned(), model.to_owned());
+            let (caller, model) = (caller.to_owned(), model.to_owned());
             let large = inquiry.clone();
             let making = move || Digest::of(&caller, &model, &large);
             tokio::task::spawn_blocking(making).await.map_err(|_| Refused::Stopping)?
         };
-        let joins = asker.wants == Wants::Any;
-        Ok(Covered { cache, ttl, digest, model: model.into(), inquiry, joins })
+        Ok(Covered { cache, ttl, digest, model: model.into(), inquiry, joins, until })
     }
 
     /// The answer that was given before, if it may be given now.
@@ -249,11 +259,12 @@ impl Gateway {
         &self,
         covered: &Covered<M>,
     ) -> Option<(Answered<Arc<M::Answer>>, Found)> {
-        let Covered { cache, ttl, digest, model, inquiry, joins } = covered;
+        let Covered { cache, ttl, digest, model, inquiry, joins, .. } = covered;
         if !joins {
             return None;
         }
-        let (kept, age) = cache.find(*digest, inquiry.terms.class, *ttl).await?;
+        let (class, within) = (inquiry.terms.class, inquiry.terms.within / PART_LOOKING);
+        let (kept, age) = cache.find(*digest, class, *ttl, within).await?;
         let (meant, _) = plan::meant(model, &self.service.destinations, &self.routes);
         let destination = meant.into_iter().find(|each| each.name == kept.place)?;
         self.service.policy.clear(&**inquiry, destination).ok()?;
@@ -276,12 +287,13 @@ impl Gateway {
             Option<Listed<Result<T, Arc<Refused>>>>,
         ) -> BoxFuture<'static, Result<T, Arc<Refused>>>,
     ) -> Result<Waited<T>, Arc<Refused>> {
-        let within = covered.inquiry.terms.within;
-        let until = Instant::now() + within;
+        let (within, until) = (covered.inquiry.terms.within, covered.until);
+        // What it looked for before is of its time.
+        covered.has_left(until.saturating_duration_since(Instant::now()));
         if !covered.joins {
             let found = Found::Miss.count();
             let told = begin(covered, None).await?;
-            return Ok(Waited { told, found, send: None, until });
+            return Ok(Waited { told, found, send: None });
         }
         let key = covered.digest.send(&covered.inquiry.terms);
         loop {
@@ -291,25 +303,25 @@ impl Gateway {
             let Some(others) = others else {
                 let found = Found::Miss.count();
                 let told = waiting.await?;
-                return Ok(Waited { told, found, send: Some(send), until });
+                return Ok(Waited { told, found, send: Some(send) });
             };
             let found = Found::Shared.count();
             let outcome = timeout_at(until, waiting).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(too_late(&covered.model, within)));
+            let outcome = outcome.unwrap_or_else(|_| Err(Refused::TooLate { within }.into()));
             let now = Instant::now();
             let left = until.saturating_duration_since(now);
             match outcome {
                 // Only the time of who had begun it was over.
                 Err(_) if now >= others && left >= within / PART_LEFT && !left.is_zero() => {
-                    Arc::make_mut(&mut covered.inquiry).terms.within = left;
+                    covered.has_left(left);
                 }
                 Err(error) => return Err(error),
-                Ok(told) => return Ok(Waited { told, found, send: Some(send), until }),
+                Ok(told) => return Ok(Waited { told, found, send: Some(send) }),
             }
         }
     }
 
-    /// A send of its own; a good answer is kept before its listing ends.
+    /// A send of its own; it is found until a good answer is kept, for which its callers do not wait.
     fn begin<M: Kind>(
         &self,
         covered: Covered<M>,
@@ -319,9 +331,8 @@ impl Gateway {
         let sending = async move {
             let asked = M::ask(&gateway, &covered.model, &covered.inquiry).await;
             if let Ok(answered) = &asked {
-                gateway.remember(&covered, &answered.place, M::kept(&answered.answer)).await;
+                gateway.remember(&covered, &answered.place, M::kept(&answered.answer), listed).await;
             }
-            drop(listed);
             asked.map(|answered| answered.map(Arc::new)).map_err(Arc::new)
         };
         sending.boxed()
@@ -338,7 +349,7 @@ impl Gateway {
             let begun = gateway.converse_in_pieces(&covered.model, &covered.inquiry).await;
             let begun = begun.map_err(Arc::new)?;
             let Answered { answer: Begun { events, rest }, place, zone, cost_micros } = begun;
-            let (source, teller) = Source::begin(events, &place);
+            let (source, teller) = Source::begin(events, &place, listed);
             let rest = match rest {
                 Some(Rest::Own(telling)) => Some(telling),
                 // Nobody else hears what was just begun.
@@ -346,12 +357,10 @@ impl Gateway {
             };
             let by = place.clone();
             let telling = async move {
-                let Some((answer, ending)) = teller.tell(rest).await else { return };
-                if let Some(answer) = answer {
-                    gateway.remember(&covered, &by, Conversation::kept(&answer)).await;
-                }
-                drop(listed);
-                ending.tell();
+                let Some(ending) = teller.tell(rest).await else { return };
+                let what = (!covered.ttl.is_zero()).then(|| ending.answer()).flatten();
+                let what = what.as_ref().and_then(Conversation::kept);
+                gateway.remember(&covered, &by, what, ending.tell()).await;
             };
             tokio::spawn(telling);
             Ok(Answered { answer: source, place, zone, cost_micros })
@@ -359,14 +368,38 @@ impl Gateway {
         sending.boxed()
     }
 
-    async fn remember<M>(&self, covered: &Covered<M>, place: &str, what: Option<What>) {
+    /// Keeps an answer where it is to be kept; until then it is found in its listing. Where it has none,
+    /// it is there with the return, as far as its caller has time for that.
+    async fn remember<M, T: Clone + Send + Sync + 'static>(
+        &self,
+        covered: &Covered<M>,
+        place: &str,
+        what: Option<What>,
+        listed: Option<Listed<T>>,
+    ) {
         let Some(what) = what.filter(|_| !covered.ttl.is_zero()) else { return };
         let by = self.service.destinations.iter().find(|each| each.name == place);
-        if let Some(destination) = by {
-            let kept = Kept { place: place.to_owned(), way: way_of(destination), what };
-            let class = covered.inquiry.terms.class;
-            covered.cache.keep(covered.digest, class, covered.ttl, kept).await;
-        }
+        let Some(destination) = by else { return };
+        let kept = Kept { place: place.to_owned(), way: way_of(destination), what };
+        let (cache, digest, ttl) = (covered.cache.clone(), covered.digest, covered.ttl);
+        let class = covered.inquiry.terms.class;
+        let keeping = async move { cache.keep(digest, class, ttl, kept).await };
+        let Some(listed) = listed else {
+            drop(timeout_at(covered.until, keeping).await);
+            return;
+        };
+        let send = listed.send();
+        tokio::spawn(async move {
+            keeping.await;
+            drop((listed, send));
+        });
+    }
+}
+
+impl<M: Clone> Covered<M> {
+    /// It has no more time left than this.
+    fn has_left(&mut self, left: Duration) {
+        Arc::make_mut(&mut self.inquiry).terms.within = left;
     }
 }
 
@@ -381,11 +414,4 @@ impl<A> Answered<A> {
         let cost_micros = if is_shared { Some(0) } else { self.cost_micros };
         Self { cost_micros, ..self }
     }
-}
-
-fn too_late(model: &str, within: Duration) -> Arc<Refused> {
-    let error = out_of_time(model, within);
-    let (destination, text) = (model.to_owned(), error.to_string());
-    let reasons = vec![Reason::SendFailed { destination, error: text }];
-    Arc::new(Refused::Failed { error: Box::new(error), reasons })
 }

@@ -1,22 +1,26 @@
 //! Owns an answer that comes piece by piece and that several may hear: whoever comes later hears what was
 //! told already, and then goes on with the others.
 //!
-//! It is taken from its destination as it comes, and not as its slowest listener takes it; it is bounded as
-//! every stream is.
+//! Up to a bound it is taken from its destination as it comes. Beyond that nobody can join it, it is not
+//! kept, and it is taken as its slowest listener takes it.
 //!
 //! **Invariant:** all hear the same pieces in the same order, and the same end; without a listener the call
-//! to the destination ends.
+//! to the destination ends; what is in memory of it is the bound and what comes in one go at most.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_chat::{Answer, Event, Gathering};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::in_flight::Sending;
+use super::in_flight::{Listed, Sending};
 use super::{Answered, Refused};
 use crate::escalate::{SendError, Telling};
+
+/// Bytes of an answer that can be heard from its beginning, and kept.
+const MOST: usize = 4 << 20;
 
 /// The rest of an answer on its way.
 #[derive(Debug)]
@@ -43,7 +47,10 @@ impl Rest {
 /// What was told so far.
 #[derive(Debug, Default)]
 struct Told {
+    /// The last of it; all, up to the bound.
     events: Vec<Event>,
+    /// So many were before these.
+    gone: usize,
     end: Option<Result<(), Arc<SendError>>>,
 }
 
@@ -51,7 +58,62 @@ struct Told {
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     told: watch::Receiver<Told>,
+    listeners: Arc<Listeners>,
     place: String,
+}
+
+/// Who listens, and how much each has heard.
+#[derive(Debug, Default)]
+struct Listeners {
+    heard: Mutex<Heard>,
+    /// Somebody heard more, or listens no more.
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    by_number: HashMap<u64, usize>,
+    next: u64,
+}
+
+impl Listeners {
+    fn add(&self) -> u64 {
+        let mut heard = self.lock();
+        let number = heard.next;
+        heard.next += 1;
+        heard.by_number.insert(number, 0);
+        number
+    }
+
+    fn set(&self, number: u64, pieces: usize) {
+        self.lock().by_number.insert(number, pieces);
+        self.moved.notify_one();
+    }
+
+    fn remove(&self, number: u64) {
+        self.lock().by_number.remove(&number);
+        self.moved.notify_one();
+    }
+
+    /// Waits until somebody listens, and all who do have heard so much.
+    async fn have_heard(&self, pieces: usize) {
+        loop {
+            let (is_any, all) = {
+                let heard = self.lock();
+                let mut each = heard.by_number.values();
+                (!heard.by_number.is_empty(), each.all(|heard| *heard >= pieces))
+            };
+            if is_any && all {
+                return;
+            }
+            self.moved.notified().await;
+        }
+    }
+
+    /// What a panicked holder left are plain numbers.
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How a send comes out whose answer comes piece by piece.
@@ -61,6 +123,7 @@ pub(super) type Streamed = Result<Answered<Source>, Arc<Refused>>;
 #[derive(Debug)]
 pub struct Listening {
     source: Source,
+    number: u64,
     heard: usize,
     /// How long it waits, and when that ends; nothing where the send's time is its own.
     time: Option<(Duration, Instant)>,
@@ -70,12 +133,18 @@ pub struct Listening {
 
 impl Source {
     /// An answer that begins with these pieces, from `place`; and who tells it.
-    pub(super) fn begin(events: Vec<Event>, place: &str) -> (Self, Teller) {
-        let mut gathering = Gathering::default();
-        events.iter().for_each(|event| gathering.take(event));
-        let sender = watch::Sender::new(Told { events, end: None });
-        let source = Self { told: sender.subscribe(), place: place.to_owned() };
-        (source, Teller { sender, gathering })
+    pub(super) fn begin(
+        events: Vec<Event>,
+        place: &str,
+        listed: Option<Listed<Streamed>>,
+    ) -> (Self, Teller) {
+        let bytes = events.iter().map(bytes_of).sum();
+        let sender = watch::Sender::new(Told { events, gone: 0, end: None });
+        let (told, listeners) = (sender.subscribe(), Arc::<Listeners>::default());
+        let source = Self { told, listeners: listeners.clone(), place: place.to_owned() };
+        let mut teller = Teller { sender, listeners, bytes: Some(0), listed };
+        teller.count(bytes);
+        (source, teller)
     }
 
     /// Hears it from its beginning, for `time` at most. `send` is found as long as it does.
@@ -84,7 +153,14 @@ impl Source {
         time: Option<(Duration, Instant)>,
         send: Option<Sending<Streamed>>,
     ) -> Listening {
-        Listening { source: self, heard: 0, time, _send: send }
+        let number = self.listeners.add();
+        Listening { source: self, number, heard: 0, time, _send: send }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.source.listeners.remove(self.number);
     }
 }
 
@@ -93,10 +169,14 @@ impl Listening {
         loop {
             {
                 let told = self.source.told.borrow_and_update();
-                let new = told.events.get(self.heard..).unwrap_or_default();
+                let Some(heard) = self.heard.checked_sub(told.gone) else {
+                    return Err(Arc::new(broken(&self.source.place, "its beginning is over")));
+                };
+                let new = told.events.get(heard..).unwrap_or_default();
                 if !new.is_empty() {
                     events.extend_from_slice(new);
-                    self.heard = told.events.len();
+                    self.heard += new.len();
+                    self.source.listeners.set(self.number, self.heard);
                     return Ok(true);
                 }
                 match &told.end {
@@ -114,18 +194,19 @@ impl Listening {
                 },
             };
             if changed.is_err() {
-                return Err(Arc::new(SendError::Interrupted {
-                    destination: self.source.place.clone(),
-                    cause: "nobody tells the rest of it".to_owned(),
-                    waited: None,
-                }));
+                return Err(Arc::new(broken(&self.source.place, "nobody tells the rest of it")));
             }
         }
     }
 }
 
+fn broken(destination: &str, cause: &str) -> SendError {
+    let (destination, cause) = (destination.to_owned(), cause.to_owned());
+    SendError::Interrupted { destination, cause, waited: None }
+}
+
 /// The time of one who waited with others ended before theirs did.
-pub(super) fn out_of_time(destination: &str, within: Duration) -> SendError {
+fn out_of_time(destination: &str, within: Duration) -> SendError {
     let cause = format!("the {} ms that its caller waits are over", within.as_millis());
     SendError::Interrupted { destination: destination.to_owned(), cause, waited: Some(within) }
 }
@@ -133,55 +214,103 @@ pub(super) fn out_of_time(destination: &str, within: Duration) -> SendError {
 /// Tells an answer to who listens.
 pub(super) struct Teller {
     sender: watch::Sender<Told>,
-    gathering: Gathering,
+    listeners: Arc<Listeners>,
+    /// That were told; `None` beyond the bound.
+    bytes: Option<usize>,
+    /// So that it is found by who may join it.
+    listed: Option<Listed<Streamed>>,
 }
 
 /// How an answer ended, which is not told yet.
 pub(super) struct Ending {
-    sender: watch::Sender<Told>,
+    teller: Teller,
     end: Result<(), Arc<SendError>>,
 }
 
 impl Teller {
-    /// Tells the rest as it comes; returns the answer, where it came whole, and what is left to be told.
-    /// `None` when nobody listens any more.
-    pub(super) async fn tell(self, rest: Option<Box<Telling>>) -> Option<(Option<Answer>, Ending)> {
-        let Self { sender, mut gathering } = self;
+    /// Tells the rest as it comes; returns what is left to be told. `None` when nobody listens any more.
+    pub(super) async fn tell(mut self, rest: Option<Box<Telling>>) -> Option<Ending> {
+        let sender = self.sender.clone();
         let end = match rest {
             Some(mut rest) => tokio::select! {
-                end = pass_on(&sender, &mut gathering, &mut rest) => end,
+                end = self.pass_on(&mut rest) => end,
                 () = sender.closed() => return None,
             },
             None => Ok(()),
         };
-        let answer = gathering.answer().filter(|_| end.is_ok());
-        Some((answer, Ending { sender, end }))
+        Some(Ending { teller: self, end })
+    }
+
+    async fn pass_on(&mut self, rest: &mut Telling) -> Result<(), Arc<SendError>> {
+        loop {
+            let mut events = Vec::new();
+            let more = rest.next(&mut events).await;
+            self.say(events).await;
+            if !more.map_err(Arc::new)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells these; beyond the bound when all have heard what was told before.
+    async fn say(&mut self, mut events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let told = self.bytes.is_none().then(|| {
+            let told = self.sender.borrow();
+            told.gone + told.events.len()
+        });
+        if let Some(told) = told {
+            self.listeners.have_heard(told).await;
+        }
+        self.count(events.iter().map(bytes_of).sum());
+        self.sender.send_modify(|all| match told {
+            Some(told) => (all.gone, all.events) = (told, events),
+            None => all.events.append(&mut events),
+        });
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes = self.bytes.map(|all| all.saturating_add(bytes)).filter(|all| *all <= MOST);
+        if self.bytes.is_none() {
+            self.listed = None;
+        }
     }
 }
 
 impl Ending {
-    /// Tells how it ended.
-    pub(super) fn tell(self) {
-        self.sender.send_modify(|told| told.end = Some(self.end));
+    /// The answer, where it came whole and is not beyond the bound.
+    pub(super) fn answer(&self) -> Option<Answer> {
+        self.teller.bytes.filter(|_| self.end.is_ok())?;
+        let mut gathering = Gathering::default();
+        self.teller.sender.borrow().events.iter().for_each(|event| gathering.take(event));
+        gathering.answer()
+    }
+
+    /// Tells how it ended; it is found as long as what is returned is there.
+    pub(super) fn tell(self) -> Option<Listed<Streamed>> {
+        let Self { teller, end } = self;
+        teller.sender.send_modify(|told| told.end = Some(end));
+        teller.listed
     }
 }
 
-async fn pass_on(
-    sender: &watch::Sender<Told>,
-    gathering: &mut Gathering,
-    rest: &mut Telling,
-) -> Result<(), Arc<SendError>> {
-    loop {
-        let mut events = Vec::new();
-        let more = rest.next(&mut events).await;
-        events.iter().for_each(|event| gathering.take(event));
-        if !events.is_empty() {
-            sender.send_modify(|told| told.events.append(&mut events));
+/// What a piece takes in memory, about.
+fn bytes_of(event: &Event) -> usize {
+    let text = match event {
+        Event::Model(text)
+        | Event::Text(text)
+        | Event::Reasoning(text)
+        | Event::Sealed(text)
+        | Event::Redacted(text)
+        | Event::Arguments { text, .. } => text.len(),
+        Event::Call { id, name, signature, .. } => {
+            id.len() + name.len() + signature.as_ref().map_or(0, String::len)
         }
-        if !more.map_err(Arc::new)? {
-            return Ok(());
-        }
-    }
+        Event::Usage(_) | Event::Stop(_) => 0,
+    };
+    text + size_of::<Event>()
 }
 
 #[cfg(test)]
@@ -212,7 +341,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_later_hears_all_from_the_beginning() {
-        let (source, teller) = Source::begin(vec![text("a")], "near");
+        let (source, teller) = Source::begin(vec![text("a")], "near", None);
         let mut first = source.clone().hear(None, None);
         assert_eq!(heard(&mut first).await, (vec![text("a")], false));
         teller.sender.send_modify(|told| told.events.push(text("b")));
@@ -230,19 +359,55 @@ mod tests {
         for (events, is_whole) in
             [(vec![text("a")], false), (vec![text("a"), Event::Stop(Stop::End)], true)]
         {
-            let (source, teller) = Source::begin(events.clone(), "near");
+            let (source, teller) = Source::begin(events.clone(), "near", None);
             let mut listening = source.hear(None, None);
-            let (answer, ending) = teller.tell(None).await.unwrap();
-            assert_eq!(answer.is_some(), is_whole);
+            let ending = teller.tell(None).await.unwrap();
+            assert_eq!(ending.answer().is_some(), is_whole);
             assert_eq!(heard(&mut listening).await, (events.clone(), false), "no end is told");
-            ending.tell();
+            drop(ending.tell());
             assert_eq!(heard(&mut listening).await, (Vec::new(), true));
         }
     }
 
+    #[tokio::test]
+    async fn beyond_its_bound_it_goes_as_its_slowest_listener_takes_it() {
+        let words = "x".repeat(MOST / 2);
+        let (source, mut teller) = Source::begin(vec![text("a")], "near", None);
+        let [mut fast, mut slow] = [(); 2].map(|()| source.clone().hear(None, None));
+        for _ in 0..2 {
+            assert!(teller.say(vec![text(&words)]).now_or_never().is_some(), "within the bound");
+        }
+        assert!(teller.bytes.is_none(), "and now beyond it");
+        let mut late = source.clone().hear(None, None);
+        assert_eq!(heard(&mut fast).await.0.len(), 3);
+        assert_eq!(heard(&mut late).await.0.len(), 3, "all of it is there still");
+        {
+            let mut saying = Box::pin(teller.say(vec![text("b")]));
+            assert!((&mut saying).now_or_never().is_none(), "one has not heard it");
+            assert_eq!(heard(&mut slow).await.0.len(), 3);
+            assert!(saying.now_or_never().is_some());
+        }
+        for listening in [&mut fast, &mut slow] {
+            assert_eq!(heard(listening).await.0, [text("b")]);
+        }
+        {
+            let mut saying = Box::pin(teller.say(vec![text("c")]));
+            assert!((&mut saying).now_or_never().is_none(), "one has not heard it");
+            drop(late);
+            assert!(saying.now_or_never().is_some(), "and listens no more");
+        }
+        assert_eq!(teller.sender.borrow().events, [text("c")], "what all have heard is gone");
+        let error = source.hear(None, None).next(&mut Vec::new()).await.unwrap_err();
+        assert!(error.to_string().contains("its beginning is over"), "{error}");
+        let ending = Ending { teller, end: Ok(()) };
+        assert_eq!(ending.answer(), None, "what is too long is not kept");
+        drop(ending.tell());
+        assert_eq!(heard(&mut slow).await, (vec![text("c")], true));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_beyond_its_own_time() {
-        let (source, _teller) = Source::begin(Vec::new(), "near");
+        let (source, _teller) = Source::begin(Vec::new(), "near", None);
         let within = Duration::from_secs(3);
         let mut listening = source.hear(Some((within, Instant::now() + within)), None);
         let error = listening.next(&mut Vec::new()).await.unwrap_err();

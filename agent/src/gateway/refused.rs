@@ -38,6 +38,16 @@ pub enum Refused {
     /// The agent stops.
     #[error("the agent stops before this call has its answer: send it again")]
     Stopping,
+    /// It waited for what another one had asked, too, until its own time was over.
+    #[error(
+        "the {} ms that this call waits are over, and so long no answer came to another one that asks \
+         the same",
+        within.as_millis()
+    )]
+    TooLate {
+        /// How long it waited.
+        within: Duration,
+    },
     /// A model of this device did not answer.
     #[error("{text}")]
     Local {

@@ -69,6 +69,15 @@ impl Raw {
         self.asked.load(Ordering::SeqCst)
     }
 
+    /// Waits until so many came; false if they do not.
+    pub(crate) async fn is_asked(&self, times: usize, within: Duration) -> bool {
+        let until = tokio::time::Instant::now() + within;
+        while self.asked() < times && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.asked() >= times
+    }
+
     /// Connections that the other side has ended by now.
     pub(crate) fn left(&self) -> usize {
         self.left.load(Ordering::SeqCst)

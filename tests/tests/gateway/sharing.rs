@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::cache::{found, rule};
+use super::cache::{found, rule, settled};
 use super::desk::{Desk, Reply, openai};
 use super::faults::{PIECE, sse};
 use super::gate::{Gate, response};
@@ -123,7 +123,7 @@ async fn a_send_goes_on_without_its_first_caller_and_ends_with_its_last() {
     };
     let (reply, ()) = tokio::join!(second, leaving);
     assert_eq!((found(&reply), gate.asked()), ("shared", 1), "{}", reply.text);
-    assert_eq!(found(&ask(&desk, &[]).await), "hit", "and it was kept");
+    assert_eq!(found(&settled(|| ask(&desk, &[])).await), "hit", "and it was kept");
 
     let silent = Raw::start("", Then::Stall).await;
     let desk = Desk::start(|_| openai("near", &silent.url, "") + &rule(60)).await;
@@ -131,7 +131,7 @@ async fn a_send_goes_on_without_its_first_caller_and_ends_with_its_last() {
         let asking = desk.ask("near", "hello", is_streamed);
         tokio::select! {
             reply = asking => panic!("{reply:?}"),
-            () = async { while silent.asked() < times { tokio::task::yield_now().await } } => {}
+            is_asked = silent.is_asked(times, PLENTY) => assert!(is_asked, "streamed: {is_streamed}"),
         }
         assert!(silent.is_left(times, PLENTY).await, "streamed: {is_streamed}");
     }
@@ -153,6 +153,7 @@ async fn nobody_waits_beyond_its_own_time_and_nobody_ends_with_anothers() {
         timeout(PLENTY, gate.is_asked(1)).await.unwrap();
         let reply = ask(&desk, &[("holdfast-deadline-ms", "200")]).await;
         assert_eq!((reply.status, reply.code()), (504, "timed_out".to_owned()), "{}", reply.text);
+        assert!(reply.text.contains("the 200 ms that this call waits"), "{}", reply.text);
         gate.open();
     };
     let (long, ()) = tokio::join!(ask(&desk, &[]), short);
@@ -161,7 +162,7 @@ async fn nobody_waits_beyond_its_own_time_and_nobody_ends_with_anothers() {
     // One with more asks for itself when the time of the first is over.
     let gate = Gate::saying("gated").await;
     let desk = behind(&gate, Some(60)).await;
-    let first = ask(&desk, &[("holdfast-deadline-ms", "1500")]);
+    let first = ask(&desk, &[("holdfast-deadline-ms", "6000")]);
     let second = async {
         timeout(PLENTY, gate.is_asked(1)).await.unwrap();
         ask(&desk, &[("holdfast-deadline-ms", "60000")]).await
@@ -203,7 +204,7 @@ async fn who_joins_a_stream_hears_it_from_the_beginning() {
     joined += &timeout(PLENTY, second.text()).await.unwrap().unwrap();
     assert!(joined.contains(" and whole") && joined.ends_with("data: [DONE]\n\n"), "{joined}");
     assert_eq!(gate.asked(), 1);
-    let again = desk.ask("near", "hello", false).await;
+    let again = settled(|| desk.ask("near", "hello", false)).await;
     assert_eq!(found(&again), "hit", "it came whole");
     assert!(again.text.contains("half and whole"), "{}", again.text);
 }

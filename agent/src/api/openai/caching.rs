@@ -12,8 +12,8 @@ use crate::access::Caller;
 use crate::gateway::{Asker, Found, Wants};
 
 /// Who asks, and which answers will do.
-pub(super) fn asker<'a>(caller: &'a Caller, headers: &HeaderMap) -> Asker<'a> {
-    Asker { caller: caller.name(), wants: wants(headers) }
+pub(super) fn asker(caller: &Caller, headers: &HeaderMap) -> Asker {
+    Asker { caller: caller.identity(), wants: wants(headers) }
 }
 
 fn wants(headers: &HeaderMap) -> Wants {

@@ -130,6 +130,9 @@ impl From<&Refused> for Complaint {
             Refused::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, API, "stopping", message).after(SOON_S)
             }
+            Refused::TooLate { .. } => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", "timed_out", message)
+            }
             Refused::Local { is_input: true, .. } => {
                 Self::new(StatusCode::BAD_REQUEST, INVALID, "bad_input", message)
             }

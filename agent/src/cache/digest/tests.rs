@@ -175,3 +175,61 @@ fn how_somebody_waits_for_it_does_not_change_what_is_asked() {
         assert_eq!(sends.insert(digest.send(&inquiry.terms)), is_another_send, "{case}");
     }
 }
+
+#[test]
+fn whatever_is_long_is_large() {
+    let long = || "x".repeat(1000);
+    let call = |arguments| {
+        Said::Call(ToolCall {
+            id: "1".to_owned(),
+            name: "f".to_owned(),
+            arguments,
+            signature: None,
+        })
+    };
+    type Change = Box<dyn Fn(&mut Conversation)>;
+    let changes: [(&str, Change); 8] = [
+        ("system", Box::new(move |c| c.system = Some(long()))),
+        ("words", Box::new(move |c| c.turns = vec![user(&[&long()])])),
+        ("said", Box::new(move |c| c.turns = vec![Turn::Model(vec![Said::Text(long())])])),
+        ("redacted", Box::new(move |c| c.turns = vec![Turn::Model(vec![Said::Redacted(long())])])),
+        (
+            "a call",
+            Box::new(move |c| {
+                c.turns = vec![Turn::Model(vec![call(json!({ "a": [long()] }))])];
+            }),
+        ),
+        (
+            "a result",
+            Box::new(move |c| {
+                let (id, name) = (String::new(), String::new());
+                c.turns = vec![Turn::Results(vec![ToolResult {
+                    id,
+                    name,
+                    content: long(),
+                    is_error: false,
+                }])];
+            }),
+        ),
+        (
+            "a tool",
+            Box::new(move |c| {
+                let parameters = json!({ "description": long() });
+                let (name, description) = ("f".to_owned(), String::new());
+                c.tools = vec![Tool { name, description, parameters, strict: true }];
+            }),
+        ),
+        (
+            "a schema",
+            Box::new(move |c| {
+                c.output =
+                    Output::Json { name: "o".to_owned(), schema: json!({ "description": long() }) };
+            }),
+        ),
+    ];
+    for (case, change) in changes {
+        let mut asked = conversation();
+        change(&mut asked);
+        assert!((1000..1200).contains(&asked.size()), "{case}: {}", asked.size());
+    }
+}

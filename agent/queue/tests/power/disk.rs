@@ -1,5 +1,7 @@
-//! A small ext4 in a file, on a loop device, and copies of what the device has.
+//! A small ext4 in a file, on a loop device or on one that logs its writes, and copies of what the
+//! device has.
 //!
+//! Owns the image, its device and its mount.
 //! **Invariant:** nothing here syncs the file system before it is copied.
 
 use std::{
@@ -11,15 +13,62 @@ use std::{
 
 use rustix::{fs::SeekFrom, io::Errno};
 
+use super::logged::{self, Logged};
+
+/// How the power is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rig {
+    /// What a loop device has is copied.
+    Copy,
+    /// A disk with a cache: what was written and not flushed is lost in parts.
+    Log,
+}
+
+impl Rig {
+    /// What it is called in what is printed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Rig::Copy => "power cut",
+            Rig::Log => "power cut with dm-log-writes",
+        }
+    }
+}
+
 /// A mounted image. The mount is gone when it is dropped.
 pub(crate) struct Disk {
     image: PathBuf,
     mount: PathBuf,
-    /// Its folder in sysfs, where its writes are counted.
-    sys: PathBuf,
+    pub(crate) device: Device,
 }
 
-fn run(program: &str, args: &[&str]) -> Result<String, String> {
+/// What is under the file system.
+pub(crate) enum Device {
+    /// Its folder in sysfs, where its writes are counted.
+    Loop(PathBuf),
+    Logged(Logged),
+}
+
+/// A loop device; detached when it is dropped and nobody uses it any more.
+pub(crate) struct Loop(String);
+
+impl Loop {
+    pub(crate) fn over(file: &Path) -> Result<Self, String> {
+        run("losetup", &["--find", "--show", text(file)]).map(Loop)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        drop(run("losetup", &["--detach", &self.0]));
+    }
+}
+
+/// Runs a program; what it printed, or what it complained of.
+pub(crate) fn run(program: &str, args: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(args).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     if !output.status.success() {
@@ -29,45 +78,55 @@ fn run(program: &str, args: &[&str]) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 impl Disk {
     /// Whether this machine lets us make one, or why not.
-    pub(crate) fn is_possible(dir: &Path) -> Result<(), String> {
+    pub(crate) fn is_possible(rig: Rig, dir: &Path) -> Result<(), String> {
         let mut probe = Command::new("unshare");
         probe.args(["--mount", "--propagation", "private", "true"]);
         let output = probe.output().map_err(|error| format!("unshare: {error}"))?;
         if !output.status.success() {
             return Err("mounts of one's own are not allowed here".to_owned());
         }
+        if rig == Rig::Log {
+            logged::is_possible()?;
+        }
         let image = dir.join("probe.img");
         format(&image, 32)?;
-        let mount = dir.join("probe");
-        let disk = Disk::mount(&image, &mount)?;
+        let disk = Disk::mount(rig, &image)?;
         drop(disk);
         Ok(())
     }
 
     /// Makes an image of so many MiB and mounts it.
-    pub(crate) fn make(dir: &Path, name: &str, mib: u64) -> Self {
-        let image = dir.join(name);
+    pub(crate) fn make(rig: Rig, dir: &Path, mib: u64) -> Self {
+        let image = dir.join("disk.img");
         format(&image, mib).unwrap();
-        Disk::mount(&image, &image.with_extension("mounted")).unwrap()
+        Disk::mount(rig, &image).unwrap()
     }
 
-    /// Mounts an image at a folder, which is made.
-    pub(crate) fn mount(image: &Path, mount: &Path) -> Result<Self, String> {
-        fs::create_dir_all(mount).map_err(|error| error.to_string())?;
-        let device = run("losetup", &["--find", "--show", text(image)])?;
-        let mounted = run("mount", &["-t", "ext4", &device, text(mount)]);
-        // Detached as soon as it is unmounted, or now if it could not be mounted.
-        run("losetup", &["--detach", &device])?;
-        mounted?;
-        let name = Path::new(&device).file_name().unwrap_or_default().to_owned();
-        let sys = Path::new("/sys/block").join(name);
-        Ok(Disk { image: image.to_owned(), mount: mount.to_owned(), sys })
+    /// Mounts an image beside itself.
+    pub(crate) fn mount(rig: Rig, image: &Path) -> Result<Self, String> {
+        let mount = image.with_extension("mounted");
+        fs::create_dir_all(&mount).map_err(|error| error.to_string())?;
+        let mount_ext4 = |device: &str| run("mount", &["-t", "ext4", device, text(&mount)]);
+        let device = match rig {
+            Rig::Copy => {
+                let device = Loop::over(image)?;
+                mount_ext4(device.path())?;
+                let name = Path::new(device.path()).file_name().unwrap_or_default();
+                Device::Loop(Path::new("/sys/block").join(name))
+            }
+            Rig::Log => {
+                let device = Logged::over(image)?;
+                mount_ext4(&device.path()?)?;
+                Device::Logged(device)
+            }
+        };
+        Ok(Disk { image: image.to_owned(), mount, device })
     }
 
     /// Where it is mounted.
@@ -75,27 +134,25 @@ impl Disk {
         &self.mount
     }
 
-    /// Copies what the device has at this moment to `to`, and mounts the copy. The device must not be
-    /// written meanwhile: if it was (the file system's own threads finish what they had begun), the
-    /// copy is made again. Returns how often.
-    pub(crate) fn cut(&self, to: &Path) -> (Disk, u32) {
-        for copies in 1..=50 {
-            let before = self.writes();
+    /// Copies what a loop device has at this moment to `to`. The device must not be written meanwhile:
+    /// if it was (the file system's own threads finish what they had begun), the copy is made again.
+    pub(crate) fn copy(&self, sys: &Path, to: &Path) {
+        for _ in 1..=50 {
+            let before = writes(sys);
             copy_sparse(&self.image, to).unwrap();
-            if before.is_some() && self.writes() == before {
-                return (Disk::mount(to, &to.with_extension("mounted")).unwrap(), copies);
+            if before.is_some() && writes(sys) == before {
+                return;
             }
         }
         panic!("the device of {} never came to rest", self.image.display());
     }
+}
 
-    /// Writes that the device has finished; `None`: some are under way.
-    fn writes(&self) -> Option<u64> {
-        let text = fs::read_to_string(self.sys.join("stat")).unwrap();
-        let numbers: Vec<u64> =
-            text.split_whitespace().map(|number| number.parse().unwrap()).collect();
-        (numbers[8] == 0).then_some(numbers[4])
-    }
+/// Writes that a device has finished; `None`: some are under way.
+fn writes(sys: &Path) -> Option<u64> {
+    let text = fs::read_to_string(sys.join("stat")).unwrap();
+    let numbers: Vec<u64> = text.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    (numbers[8] == 0).then_some(numbers[4])
 }
 
 impl Drop for Disk {
@@ -118,7 +175,7 @@ fn format(image: &Path, mib: u64) -> Result<(), String> {
 }
 
 /// Copies the parts of a file that are there, and leaves its holes holes.
-fn copy_sparse(from: &Path, to: &Path) -> std::io::Result<()> {
+pub(crate) fn copy_sparse(from: &Path, to: &Path) -> std::io::Result<()> {
     let (from, to) = (File::open(from)?, File::create(to)?);
     let len = from.metadata()?.len();
     to.set_len(len)?;

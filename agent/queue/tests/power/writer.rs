@@ -6,7 +6,7 @@ use std::{
     env,
     fs::File,
     io::Write,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::PathBuf,
     sync::{
         Arc,
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use holdfast_queue::{
     NewEntry, OpenReport, Queue, QueueConfig, Recorded, RequestId, State, Summary,
 };
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 /// The folder to work in.
@@ -78,14 +79,17 @@ fn say(line: String) {
     writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
 }
 
-struct Random(u64);
+/// Numbers that a seed repeats (xorshift64*); a seed of 0 gives none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0
+        // What is drawn of the low bits alone would otherwise follow from what was drawn before.
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).rotate_left(32)
     }
 
     fn bytes(&mut self, len: usize) -> Bytes {
@@ -242,9 +246,36 @@ async fn work_on(queue: &Queue, random: &mut Random, held: &AtomicU64) {
     }
 }
 
-/// Writes records over a preallocated file and acknowledges each, with a sync or without; says first
-/// how many are there.
-pub(crate) fn plain(synced: bool) {
+/// How a plain writer's records are written before each is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// To the disk, and flushed.
+    Synced,
+    /// To the disk's cache.
+    Direct,
+    /// To the page cache.
+    Careless,
+}
+
+impl Care {
+    /// By its name.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        [Care::Synced, Care::Direct, Care::Careless].into_iter().find(|care| care.name() == name)
+    }
+
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Care::Synced => "synced",
+            Care::Direct => "direct",
+            Care::Careless => "careless",
+        }
+    }
+}
+
+/// Writes records over a preallocated file and acknowledges each; says first how many are there, and
+/// no more than that if there is such a file.
+pub(crate) fn plain(care: Option<Care>) {
     let path = PathBuf::from(env::var_os(DIR).unwrap()).join("plain");
     let is_there = |block: &&[u8]| block.iter().all(|byte| *byte == 7);
     if let Ok(bytes) = std::fs::read(&path) {
@@ -263,9 +294,15 @@ pub(crate) fn plain(synced: bool) {
     file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
     file.sync_all().unwrap();
     say("looked".to_owned());
+    let flags = if care == Some(Care::Direct) { OFlags::DIRECT } else { OFlags::empty() };
+    let file = File::options().write(true).custom_flags(flags.bits().cast_signed()).open(&path);
+    let file = file.unwrap();
+    // Past the page cache only what lies in memory as on the disk can be written.
+    let records = vec![7; 2 * PLAIN];
+    let aligned = records.as_ptr().align_offset(PLAIN);
     for at in 0..(4 << 20) / PLAIN {
-        file.write_all_at(&[7; PLAIN], (at * PLAIN) as u64).unwrap();
-        if synced {
+        file.write_all_at(&records[aligned..aligned + PLAIN], (at * PLAIN) as u64).unwrap();
+        if care == Some(Care::Synced) {
             file.sync_data().unwrap();
         }
         say(format!("accepted {at}"));

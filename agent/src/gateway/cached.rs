@@ -331,7 +331,9 @@ impl Gateway {
         let sending = async move {
             let asked = M::ask(&gateway, &covered.model, &covered.inquiry).await;
             if let Ok(answered) = &asked {
-                gateway.remember(&covered, &answered.place, M::kept(&answered.answer), listed).await;
+                gateway
+                    .remember(&covered, &answered.place, M::kept(&answered.answer), listed)
+                    .await;
             }
             asked.map(|answered| answered.map(Arc::new)).map_err(Arc::new)
         };

@@ -65,7 +65,7 @@ impl Refused {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Failed { error, .. } => error.next() != Next::NotHere,
-            Self::Stopping => true,
+            Self::Stopping | Self::TooLate { .. } => true,
             Self::Unknown { .. } | Self::Forbidden(_) | Self::Local { .. } => false,
         }
     }
@@ -74,7 +74,9 @@ impl Refused {
     pub(super) fn into_reasons(self) -> Vec<Reason> {
         match self {
             Self::Forbidden(reasons) | Self::Failed { reasons, .. } => reasons,
-            Self::Unknown { .. } | Self::Stopping | Self::Local { .. } => Vec::new(),
+            Self::Unknown { .. } | Self::Stopping | Self::TooLate { .. } | Self::Local { .. } => {
+                Vec::new()
+            }
         }
     }
 

@@ -82,15 +82,14 @@ async fn answer(
     let matter = std::mem::take(&mut asked.conversation);
     let inquiry = Inquiry { id: call.id, terms, matter };
     let named = form.named(call.id, crate::clock::date_ms() / 1000, &asked);
+    let asker = asker(caller, headers);
     let Some(options) = asked.stream else {
-        let asker = asker(caller, headers);
         let answered = api.gateway.converse_as(asker, &asked.model, &inquiry).await?;
         let (answered, found) = answered;
         asked.conversation = inquiry.matter;
         let body = form.answer(&named, &asked, &answered.answer);
         return Ok((marked(told(&answered, "application/json", body), found), logged));
     };
-    let asker = asker(caller, headers);
     let begun = api.gateway.converse_in_pieces_as(asker, &asked.model, &inquiry).await?;
     let (begun, found) = begun;
     asked.conversation = inquiry.matter;

@@ -181,7 +181,7 @@ impl Gateway {
         }
         let joins = asker.wants == Wants::Any;
         let covered = self.covered((caller, model), inquiry, (ttl, joins, until)).await?;
-        if let Some((answered, found)) = self.hit(&covered).await {
+        if let Some((answered, found)) = self.hit(&covered, &self.sharing.streams).await {
             let begun = |answer: Arc<Answer>| Begun { events: answer.pieces(), rest: None };
             return Ok((answered.map(begun), Some(found)));
         }
@@ -215,7 +215,7 @@ impl Gateway {
         }
         let joins = asker.wants == Wants::Any;
         let covered = self.covered((caller, model), inquiry, (ttl, joins, until)).await?;
-        if let Some((answered, found)) = self.hit(&covered).await {
+        if let Some((answered, found)) = self.hit(&covered, M::sends(&self.sharing)).await {
             return Ok((answered, Some(found)));
         }
         let begin = |covered, listed| self.begin(covered, listed);
@@ -254,13 +254,15 @@ impl Gateway {
         Ok(Covered { cache, ttl, digest, model: model.into(), inquiry, joins, until })
     }
 
-    /// The answer that was given before, if it may be given now.
-    async fn hit<M: Kind>(
+    /// The answer that was given before, if it may be given now. While a send is under way there is none: it
+    /// is on disk before its send cannot be joined any more, so that who looks in this order misses neither.
+    async fn hit<M: Kind, T: Clone>(
         &self,
         covered: &Covered<M>,
+        in_flight: &InFlight<T>,
     ) -> Option<(Answered<Arc<M::Answer>>, Found)> {
         let Covered { cache, ttl, digest, model, inquiry, joins, .. } = covered;
-        if !joins {
+        if !joins || in_flight.is_under_way(digest.send(&inquiry.terms)) {
             return None;
         }
         let (class, within) = (inquiry.terms.class, inquiry.terms.within / PART_LOOKING);

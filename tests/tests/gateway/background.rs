@@ -222,7 +222,7 @@ async fn under_one_key_there_is_one_response() {
     for (model, input, terms, differs) in [
         ("near", "count 2", &key[..], "the conversation, or a setting of it, is another one"),
         ("near", "hello", &public[..], "class is public, was confidential"),
-        ("model-1:0", "hello", &key[..], "model is model-1:0, was near"),
+        ("model-1:0", "hello", &key[..], "the model is another one"),
     ] {
         let reply = desk.post("/v1/responses", &question(model, input), terms).await;
         assert_eq!((reply.status, reply.code().as_str()), (409, "idempotency_key_conflict"));

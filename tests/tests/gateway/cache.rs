@@ -200,7 +200,10 @@ async fn no_answer_is_given_again_that_could_not_be_sent_for_now() {
     .await;
     let terms = [("holdfast-class", "internal")];
     let body = json!({ "model": "any", "messages": [{ "role": "user", "content": "hello" }] });
-    assert_eq!(found(&ask(&desk, &body, &terms).await), "miss");
+    // One that is given again is on disk, and outlives the restart.
+    for want in ["miss", "hit"] {
+        assert_eq!(found(&ask(&desk, &body, &terms).await), want);
+    }
     let tight = "\n[policy.farthest_zone]\ninternal = \"site\"\n";
     desk.reconfigure(|toml| toml + tight).await;
     let refused = ask(&desk, &body, &terms).await;
@@ -209,9 +212,13 @@ async fn no_answer_is_given_again_that_could_not_be_sent_for_now() {
     desk.reconfigure(|toml| toml.replace(tight, "")).await;
     assert_eq!(found(&ask(&desk, &body, &terms).await), "hit", "as it was");
     desk.reconfigure(|toml| toml.replace("[\"near\"]", "[\"far\"]")).await;
-    assert_eq!(found(&ask(&desk, &body, &terms).await), "miss", "the name means another one");
+    for want in ["miss", "hit"] {
+        assert_eq!(found(&ask(&desk, &body, &terms).await), want, "the name means another one");
+    }
     desk.reconfigure(|toml| toml.replace("[\"far\"]", "[\"near\"]")).await;
-    assert_eq!(found(&ask(&desk, &body, &terms).await), "miss", "far's is there now");
+    for want in ["miss", "hit"] {
+        assert_eq!(found(&ask(&desk, &body, &terms).await), want, "far's was there");
+    }
     let (here, there) = (near.url.clone(), far.url.clone());
     desk.reconfigure(|toml| toml.replace(&here, &there)).await;
     assert_eq!(found(&ask(&desk, &body, &terms).await), "miss", "near is another one now");

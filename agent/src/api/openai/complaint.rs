@@ -223,6 +223,7 @@ impl Complaint {
         match error.next() {
             Next::Later { after } | Next::AwaitBudget { after } => complaint.after(seconds(after)),
             Next::AwaitLink => complaint.after(SOON_S),
+            Next::Retry if status == StatusCode::SERVICE_UNAVAILABLE => complaint.after(SOON_S),
             Next::Retry | Next::AwaitOperator { .. } | Next::NotHere => complaint,
         }
     }

@@ -385,6 +385,9 @@ async fn a_stream_and_an_answer_in_one_piece_are_the_same_answer() {
     for (words_asked, is_streamed_first) in [("count 9", true), ("count 8", false)] {
         let first = desk.ask("near", words_asked, is_streamed_first).await;
         assert_eq!(found(&first), "miss");
+        // Until it is kept it is found by whoever asks in its form.
+        let again = settled(|| desk.ask("near", words_asked, is_streamed_first)).await;
+        assert_eq!(found(&again), "hit");
         let stream = settled(|| desk.ask("near", words_asked, true)).await;
         let whole = settled(|| desk.ask("near", words_asked, false)).await;
         assert_eq!((found(&stream), found(&whole)), ("hit", "hit"));

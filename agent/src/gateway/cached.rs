@@ -323,7 +323,7 @@ impl Gateway {
         }
     }
 
-    /// A send of its own; it is found until a good answer is kept, for which its callers do not wait.
+    /// A send of its own; it is found until a good answer is kept.
     fn begin<M: Kind>(
         &self,
         covered: Covered<M>,
@@ -333,10 +333,9 @@ impl Gateway {
         let sending = async move {
             let asked = M::ask(&gateway, &covered.model, &covered.inquiry).await;
             if let Ok(answered) = &asked {
-                gateway
-                    .remember(&covered, &answered.place, M::kept(&answered.answer), listed)
-                    .await;
+                gateway.remember(&covered, &answered.place, M::kept(&answered.answer)).await;
             }
+            drop(listed);
             asked.map(|answered| answered.map(Arc::new)).map_err(Arc::new)
         };
         sending.boxed()
@@ -364,7 +363,8 @@ impl Gateway {
                 let Some(ending) = teller.tell(rest).await else { return };
                 let what = (!covered.ttl.is_zero()).then(|| ending.answer()).flatten();
                 let what = what.as_ref().and_then(Conversation::kept);
-                gateway.remember(&covered, &by, what, ending.tell()).await;
+                gateway.remember(&covered, &by, what).await;
+                drop(ending.tell());
             };
             tokio::spawn(telling);
             Ok(Answered { answer: source, place, zone, cost_micros })
@@ -372,31 +372,16 @@ impl Gateway {
         sending.boxed()
     }
 
-    /// Keeps an answer where it is to be kept; until then it is found in its listing. Where it has none,
-    /// it is there with the return, as far as its caller has time for that.
-    async fn remember<M, T: Clone + Send + Sync + 'static>(
-        &self,
-        covered: &Covered<M>,
-        place: &str,
-        what: Option<What>,
-        listed: Option<Listed<T>>,
-    ) {
+    /// Keeps an answer where it is to be kept, before its callers have it, so that whoever asks next finds it;
+    /// takes no longer than they have time, and than the cache waits for a disk.
+    async fn remember<M>(&self, covered: &Covered<M>, place: &str, what: Option<What>) {
         let Some(what) = what.filter(|_| !covered.ttl.is_zero()) else { return };
         let by = self.service.destinations.iter().find(|each| each.name == place);
         let Some(destination) = by else { return };
         let kept = Kept { place: place.to_owned(), way: way_of(destination), what };
-        let (cache, digest, ttl) = (covered.cache.clone(), covered.digest, covered.ttl);
         let class = covered.inquiry.terms.class;
-        let keeping = async move { cache.keep(digest, class, ttl, kept).await };
-        let Some(listed) = listed else {
-            drop(timeout_at(covered.until, keeping).await);
-            return;
-        };
-        let send = listed.send();
-        tokio::spawn(async move {
-            keeping.await;
-            drop((listed, send));
-        });
+        let keeping = covered.cache.keep(covered.digest, class, covered.ttl, kept);
+        drop(timeout_at(covered.until, keeping).await);
     }
 }
 

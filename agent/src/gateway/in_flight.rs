@@ -40,15 +40,6 @@ pub(super) struct Listed<T: Clone> {
     number: u64,
 }
 
-impl<T: Clone> Listed<T> {
-    /// The send, if somebody waits for it or has what came of it. It is found as long as this is held.
-    pub(super) fn send(&self) -> Option<Sending<T>> {
-        let sends = lock(&self.sends);
-        let own = sends.by_key.get(&self.key).filter(|each| each.number == self.number);
-        own.and_then(|each| each.send.upgrade())
-    }
-}
-
 impl<T: Clone> Drop for Listed<T> {
     fn drop(&mut self) {
         let mut sends = lock(&self.sends);

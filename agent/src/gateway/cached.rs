@@ -364,7 +364,7 @@ impl Gateway {
                 let what = (!covered.ttl.is_zero()).then(|| ending.answer()).flatten();
                 let what = what.as_ref().and_then(Conversation::kept);
                 gateway.remember(&covered, &by, what).await;
-                drop(ending.tell());
+                ending.tell();
             };
             tokio::spawn(telling);
             Ok(Answered { answer: source, place, zone, cost_micros })

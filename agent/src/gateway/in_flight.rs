@@ -59,7 +59,9 @@ impl<T: Clone> Default for InFlight<T> {
 impl<T: Clone> InFlight<T> {
     /// Whether a send under `key` can be joined.
     pub(super) fn is_under_way(&self, key: [u8; 32]) -> bool {
-        lock(&self.0).by_key.get(&key).is_some_and(|each| each.send.upgrade().is_some())
+        let send = lock(&self.0).by_key.get(&key).and_then(|each| each.send.upgrade());
+        // Should it be the last to go, it needs the list to be taken off it.
+        send.is_some()
     }
 
     /// The send under way under `key`, with the end of the time of who began it; or `begin` as a new one,

@@ -288,11 +288,11 @@ impl Ending {
         gathering.answer()
     }
 
-    /// Tells how it ended; it is found as long as what is returned is there.
-    pub(super) fn tell(self) -> Option<Listed<Streamed>> {
+    /// Tells how it ended; from then on it is not found any more.
+    pub(super) fn tell(self) {
         let Self { teller, end } = self;
         teller.sender.send_modify(|told| told.end = Some(end));
-        teller.listed
+        drop(teller.listed);
     }
 }
 
@@ -364,7 +364,7 @@ mod tests {
             let ending = teller.tell(None).await.unwrap();
             assert_eq!(ending.answer().is_some(), is_whole);
             assert_eq!(heard(&mut listening).await, (events.clone(), false), "no end is told");
-            drop(ending.tell());
+            ending.tell();
             assert_eq!(heard(&mut listening).await, (Vec::new(), true));
         }
     }
@@ -401,7 +401,7 @@ mod tests {
         assert!(error.to_string().contains("its beginning is over"), "{error}");
         let ending = Ending { teller, end: Ok(()) };
         assert_eq!(ending.answer(), None, "what is too long is not kept");
-        drop(ending.tell());
+        ending.tell();
         assert_eq!(heard(&mut slow).await, (vec![text("c")], true));
     }
 

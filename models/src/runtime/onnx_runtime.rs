@@ -21,7 +21,7 @@ use crate::tensor::{Dtype, Element, Tensor, with_elements, with_type};
 pub(super) const NAME: &str = "onnxruntime";
 
 /// The first run takes memory piece by piece, to learn what a run needs; from the second on there is one
-/// piece. Measured on two `MobileNet`s: 60 MiB with what the first run took, 53 without.
+/// piece. Measured from Python on two `MobileNet`s: 60 MiB with what the first run took, 53 without.
 const SETTLING: u8 = 2;
 
 /// What executes a graph's operators.

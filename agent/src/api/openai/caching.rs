@@ -9,11 +9,15 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 
 use crate::access::Caller;
+use crate::api::Api;
 use crate::gateway::{Asker, Found, Wants};
 
-/// Who asks, and which answers will do.
-pub(super) fn asker(caller: &Caller, headers: &HeaderMap) -> Asker {
-    Asker { caller: caller.identity(), wants: wants(headers) }
+/// Who asks, and which answers will do; nobody looks at either where there is no rule.
+pub(super) fn asker(api: &Api, caller: &Caller, headers: &HeaderMap) -> Asker {
+    match api.service.cache {
+        Some(_) => Asker { caller: caller.identity(), wants: wants(headers) },
+        None => Asker { caller: None, wants: Wants::Any },
+    }
 }
 
 fn wants(headers: &HeaderMap) -> Wants {

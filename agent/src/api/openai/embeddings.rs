@@ -38,7 +38,8 @@ async fn vectors(
     let terms = terms::of_inquiry(headers, &Default::default(), default)?;
     let logged = allowed(caller, &model, terms.class)?;
     let inquiry = Inquiry { id: call.id, terms, matter: Texts { inputs, dimensions } };
-    let (answered, found) = api.gateway.embed_as(asker(caller, headers), &model, &inquiry).await?;
+    let (answered, found) =
+        api.gateway.embed_as(asker(api, caller, headers), &model, &inquiry).await?;
     let body = answer(&model, &answered.answer, encoding);
     Ok((marked(told(&answered, "application/json", body), found), logged))
 }

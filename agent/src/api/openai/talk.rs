@@ -82,7 +82,7 @@ async fn answer(
     let matter = std::mem::take(&mut asked.conversation);
     let inquiry = Inquiry { id: call.id, terms, matter };
     let named = form.named(call.id, crate::clock::date_ms() / 1000, &asked);
-    let asker = asker(caller, headers);
+    let asker = asker(api, caller, headers);
     let Some(options) = asked.stream else {
         let answered = api.gateway.converse_as(asker, &asked.model, &inquiry).await?;
         let (answered, found) = answered;

@@ -50,7 +50,7 @@ async fn transcript(
     // A form that cannot be filled is refused before anything is paid for.
     answer(asked.form, &transcript)?;
     let inquiry = Inquiry { id: call.id, terms, matter: recording };
-    let asker = asker(caller, headers);
+    let asker = asker(api, caller, headers);
     let (answered, found) = api.gateway.transcribe_as(asker, &asked.model, &inquiry).await?;
     transcript.text.clone_from(&answered.answer);
     let written = answer(asked.form, &transcript)?;

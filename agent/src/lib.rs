@@ -36,6 +36,7 @@ pub mod export;
 pub mod gateway;
 pub mod gauges;
 pub mod health;
+mod heap;
 pub mod identity;
 pub mod inquiry;
 pub mod install;

@@ -27,8 +27,8 @@ pub use bundle::{Bundle, BundleError, MediaKind, Variant};
 pub use front::BodyError;
 pub use media::{Media, MediaError, MediaType};
 pub use model::{
-    Goldens, InferError, Inference, InputError, LoadError, Loading, Model, Recorded, Reference,
-    Relay, Timings,
+    Askers, Goldens, InferError, Inference, InputError, LoadError, Loading, Model, Recorded,
+    Reference, Relay, Timings, Told,
 };
 pub use outputs::{Class, Decoder, Outcome, OutputError};
 pub use runtime::{

@@ -9,6 +9,7 @@ mod error;
 mod frame;
 mod reference;
 mod relay;
+mod together;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use error::{InferError, InputError, LoadError};
 use frame::Frame;
 pub use reference::Reference;
 pub use relay::Relay;
+pub use together::{Askers, Told};
 
 /// The quick golden check takes more samples until this much time has gone by.
 const GOLDEN_TIME: Duration = Duration::from_millis(40);
@@ -34,6 +36,10 @@ pub struct Model {
     variant: Variant,
     runtime: &'static str,
     session: Box<dyn Session>,
+    /// Of those that are answered together, and what the graph takes and gives for all of them.
+    beside: Vec<Frame>,
+    stacked: Vec<Tensor>,
+    given: Vec<Tensor>,
     checked: usize,
     off: f32,
 }
@@ -177,11 +183,17 @@ impl Model {
             variant: variant.name.clone(),
             source,
         })?;
+        let empty = |specs: &[TensorSpec]| -> Vec<Tensor> {
+            specs.iter().map(|spec| Tensor::zeros(&[0], spec.dtype)).collect()
+        };
         Ok(Self {
             frame: Frame::new(bundle),
             variant,
             runtime: runtime.name(),
             session,
+            beside: Vec::new(),
+            stacked: empty(inputs),
+            given: empty(outputs),
             checked: 0,
             off: 0.0,
         })

@@ -178,6 +178,7 @@ impl fmt::Display for Places<'_> {
 
 /// Runs the command line `args`, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::heap::begin();
     let args: Vec<OsString> = args.into_iter().collect();
     let program = Program::this(args.len());
     let args = match Args::try_parse_from(args) {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use holdfast_models::Bundle;
 
 use super::catalog::{Entry, Standing};
-use super::{Engine, Lane, heap};
+use super::{Engine, Lane};
+use crate::heap;
 use crate::tune::Found;
 use crate::tune::candidates::TRACT;
 use crate::tune::choice::Choice;

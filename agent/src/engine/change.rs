@@ -14,10 +14,10 @@ use holdfast_models::bundle::Claim;
 use tokio::time::Instant;
 
 use super::catalog::{Catalog, Damaged, Found, Standing, Target, Unusable, load_command};
-use super::heap;
 use super::loader::Loaded;
 use super::loads::{Joined, Turn, Wanted};
 use super::{Engine, EngineError, Lane, bundle_folders};
+use crate::heap;
 use crate::tune::choice::Choice;
 
 /// The workers of a bundle that is unloaded end within this time, or are waited for no longer.

@@ -297,7 +297,7 @@ impl Lane {
     }
 }
 
-/// How requests of tensors go together. tract runs a batch row by row, so that nothing is gained there.
+/// How requests go together. tract runs a batch row by row, so that nothing is gained there.
 fn batching(bundle: &Bundle, choice: &Choice) -> Option<Batching<Job>> {
     let batching = bundle.batching().filter(|_| choice.runtime != TRACT)?;
     Some(Batching {

@@ -7,7 +7,6 @@ mod bring;
 mod catalog;
 mod change;
 mod error;
-mod heap;
 mod lane;
 mod latency;
 mod line;

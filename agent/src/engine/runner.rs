@@ -8,13 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use holdfast_models::runtime::TensorSpec;
-use holdfast_models::{Bundle, InferError, Inference, Media, Model, Tensor};
+use holdfast_models::{Askers, Bundle, InferError, Inference, Media, Model, Tensor, Told};
 use tokio::sync::oneshot;
 
 use super::EngineError;
-use super::heap;
 use super::loader::{Loaded, Ready, Way};
 use super::pool::Work;
+use crate::heap;
 
 /// One request, and where its answer is awaited.
 #[derive(Debug)]
@@ -32,11 +32,20 @@ pub(super) enum Ask {
     Tensors(Vec<Tensor>),
 }
 
+impl Ask {
+    fn media(&self) -> Option<&Media> {
+        match self {
+            Self::Media(media) => Some(media),
+            Self::Tensors(_) => None,
+        }
+    }
+}
+
 impl Job {
     /// Whether two can be answered by one run. The bundle's tensors have the same shapes, but for the
     /// batch.
     pub(super) fn goes_with(&self, other: &Self) -> bool {
-        matches!((&self.ask, &other.ask), (Ask::Tensors(_), Ask::Tensors(_)))
+        std::mem::discriminant(&self.ask) == std::mem::discriminant(&other.ask)
     }
 
     /// One of its tensors.
@@ -78,6 +87,28 @@ pub(super) struct Runner {
 
 type Answer = Result<Given, EngineError>;
 
+/// Those who are answered together; none where one has its answer.
+struct Callers(Vec<Option<oneshot::Sender<Answer>>>);
+
+impl Callers {
+    fn answer(&mut self, (at, answer): Told) -> Option<(oneshot::Sender<Answer>, Answer)> {
+        let reply = self.0.get_mut(at)?.take()?;
+        Some((reply, answer.map(Given::Inference).map_err(told)))
+    }
+}
+
+impl Askers for Callers {
+    fn is_wanted(&self, at: usize) -> bool {
+        self.0.get(at).is_some_and(|reply| reply.as_ref().is_some_and(|to| !to.is_closed()))
+    }
+
+    fn tell(&mut self, told: Told) {
+        if let Some((reply, answer)) = self.answer(told) {
+            drop(reply.send(answer));
+        }
+    }
+}
+
 impl Runner {
     /// A worker with a model that is ready.
     pub(super) fn new(bundle: Arc<Bundle>, loaded: Loaded) -> Self {
@@ -101,6 +132,7 @@ impl Runner {
     /// It does not load; as a sentence.
     pub(super) fn load(bundle: Arc<Bundle>, way: Way) -> Result<Self, String> {
         let ready = way.load(&bundle)?;
+        heap::give_back();
         Ok(Self::new(bundle, Loaded { ready, way }))
     }
 
@@ -113,8 +145,35 @@ impl Runner {
         self.answers.push((job.reply, given));
     }
 
-    /// Answers several requests by one run; false: it failed, and all of them wait still.
+    /// Answers several requests, which all ask for the same; false: a run failed, and those that are left
+    /// wait still.
     fn answer_together(&mut self, jobs: &mut Vec<Job>) -> bool {
+        match jobs.first().map(|job| &job.ask) {
+            Some(Ask::Media(_)) => self.infer_together(jobs),
+            _ => self.run_together(jobs),
+        }
+    }
+
+    /// The windows of all go through the graph side by side.
+    fn infer_together(&mut self, jobs: &mut Vec<Job>) -> bool {
+        let (asks, replies): (Vec<_>, Vec<_>) =
+            jobs.drain(..).map(|job| (job.ask, Some(job.reply))).unzip();
+        let media: Vec<&Media> = asks.iter().filter_map(Ask::media).collect();
+        let mut callers = Callers(replies);
+        let told = self.with_model(media.len(), |model| model.infer_together(&media, &mut callers));
+        let is_over = match told {
+            Ok(Ok(told)) => {
+                self.answers.extend(told.into_iter().filter_map(|told| callers.answer(told)));
+                true
+            }
+            _ => false,
+        };
+        let left = asks.into_iter().zip(callers.0);
+        jobs.extend(left.filter_map(|(ask, reply)| Some(Job { ask, reply: reply? })));
+        is_over
+    }
+
+    fn run_together(&mut self, jobs: &mut Vec<Job>) -> bool {
         let (mut stacked, mut given) =
             (std::mem::take(&mut self.stacked), std::mem::take(&mut self.given));
         let (is_stacked, rows) = (stack(jobs, &mut stacked), jobs.iter().map(Job::rows).sum());

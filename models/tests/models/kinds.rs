@@ -2,7 +2,7 @@
 
 use holdfast_models::outputs::{Anomaly, Label, Quantity};
 use holdfast_models::{
-    Bundle, InferError, Inference, Media, MediaKind, MediaType, Model, Outcome, Tract,
+    Askers, Bundle, InferError, Inference, Media, MediaKind, MediaType, Model, Outcome, Told, Tract,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -234,6 +234,60 @@ fn a_recording_of_numbers_is_answered_window_by_window() {
     let many = "0,".repeat(2 * 10_002);
     let error = ask(&mut model, many.as_bytes(), Some("text/csv")).unwrap_err();
     assert!(error.to_string().contains("10001 windows: send at most 10000"), "{error}");
+}
+
+/// What askers heard early, and who of them went away.
+#[derive(Default)]
+struct Heard {
+    early: Vec<Told>,
+    gone: Option<usize>,
+}
+
+impl Askers for Heard {
+    fn is_wanted(&self, at: usize) -> bool {
+        self.gone != Some(at)
+    }
+
+    fn tell(&mut self, told: Told) {
+        self.early.push(told);
+    }
+}
+
+#[test]
+fn requests_that_run_together_get_what_each_would_get_alone() {
+    let lines = format!("{LABELS}meaning = \"probabilities\"\nthreshold = 0.5\nset_from = 0.6\n");
+    let tables = TABLES.replace("[input.tensor]", "[input.tensor]\nstep = 2");
+    let mut model = model("multi-label", &format!("{tables}{lines}"));
+    let bodies =
+        ["0.7,0,0.4,0,0.1,0,0.9,1", "0.3,0.2,0.1,0", "1,2,3", "0,0,0.5,0.5,0.9,0.1", "1,1,1,1"];
+    let media = bodies.map(|body| {
+        let bytes = body.as_bytes().to_vec();
+        Media::detect_for(bytes, Some("text/csv"), Some(MediaKind::Tensor)).unwrap()
+    });
+    let alone: Vec<_> = media.iter().map(|media| model.infer(media)).collect();
+    // The same room is used again, for fewer and for more.
+    for count in [5, 2, 4] {
+        let asked: Vec<&Media> = media.iter().take(count).collect();
+        let mut heard = Heard { early: Vec::new(), gone: Some(4) };
+        let last = model.infer_together(&asked, &mut heard).unwrap();
+        let places = |told: &[Told]| told.iter().map(|(at, _)| *at).collect::<Vec<_>>();
+        // What cannot be read first, then by how many windows each has: 3, 1, none, 2, and nobody's.
+        let want: &[usize] = if count == 2 { &[1] } else { &[2, 4, 1, 3] };
+        let want: Vec<usize> = want.iter().copied().filter(|at| *at < count).collect();
+        assert_eq!((places(&heard.early), places(&last)), (want, vec![0]));
+        for (at, told) in heard.early.into_iter().chain(last) {
+            match (told, &alone[at]) {
+                (Ok(told), Ok(alone)) if at != 4 => {
+                    assert_eq!(
+                        (told.outcome, &told.recorded),
+                        (alone.outcome.clone(), &alone.recorded)
+                    );
+                }
+                (Err(told), Err(alone)) => assert_eq!(told.to_string(), alone.to_string()),
+                (told, _) => assert!(matches!(told, Err(InferError::Unwanted)), "{at}: {told:?}"),
+            }
+        }
+    }
 }
 
 #[test]

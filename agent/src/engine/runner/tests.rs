@@ -1,7 +1,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use holdfast_models::Dtype;
+use holdfast_models::{Dtype, Outcome};
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -89,6 +89,46 @@ fn after_a_batch_that_failed_each_is_told_as_soon_as_its_own_part_is_known() {
     assert!(last.try_recv().is_err(), "who asks again at once finds the worker free");
     runner.tell();
     assert_eq!(number(last.try_recv().unwrap()), 40.0);
+}
+
+fn sends(body: &str) -> (Job, oneshot::Receiver<Answer>) {
+    let (reply, answered) = oneshot::channel();
+    let kind = Some(holdfast_models::MediaKind::Tensor);
+    let media = Media::detect_for(body.as_bytes().to_vec(), None, kind).unwrap();
+    (Job { ask: Ask::Media(media), reply }, answered)
+}
+
+fn given(answer: Answer) -> f32 {
+    match answer {
+        Ok(Given::Inference(Inference { outcome: Outcome::Tensors(named), .. })) => {
+            named[0].1.of::<f32>().unwrap()[0]
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What cannot be read is told by itself; a run that fails has each of the others run alone.
+#[test]
+fn bodies_go_together_as_tensors_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut runner = runner(bundle(dir.path()));
+    let (mut jobs, mut answers): (Vec<_>, Vec<_>) =
+        ["[0]", "[\"no number\"]", "[3]"].map(sends).into_iter().unzip();
+    assert!(jobs[0].goes_with(&jobs[2]) && !jobs[0].goes_with(&asks(0.0).0));
+    assert_eq!(runner.work(&mut jobs), 1, "one run");
+    let bad = answers.remove(1).try_recv().unwrap();
+    assert!(matches!(&bad, Err(EngineError::Input(why)) if why.contains("number")), "{bad:?}");
+    runner.tell();
+    let told = answers.into_iter().map(|mut answer| given(answer.try_recv().unwrap()));
+    assert_eq!(told.collect::<Vec<_>>(), [10.0, 40.0]);
+
+    let (mut jobs, answers): (Vec<_>, Vec<_>) =
+        ["[0]", "[99]", "[3]"].map(sends).into_iter().unzip();
+    assert_eq!(runner.work(&mut jobs), 4, "the batch, and each by itself");
+    runner.tell();
+    let Ok([mut first, mut bad, mut last]) = <[_; 3]>::try_from(answers) else { unreachable!() };
+    assert_eq!((given(first.try_recv().unwrap()), given(last.try_recv().unwrap())), (10.0, 40.0));
+    assert!(matches!(bad.try_recv().unwrap(), Err(EngineError::Model(_))));
 }
 
 /// A model that is gone and does not come again is not tried for each of those who went together.

@@ -56,6 +56,9 @@ enum What {
     /// A part of `gateway`: the provider
     #[command(hide = true)]
     GatewayUpstream { address: std::net::SocketAddr },
+    /// A part of `gateway`: a relay that does nothing
+    #[command(hide = true)]
+    GatewayRelay { address: std::net::SocketAddr, upstream: std::net::SocketAddr, record: PathBuf },
     /// Requests accepted and held through the API, without a link
     Holding(holding::Options),
     /// Models served to callers, beside ONNX Runtime by itself and other servers
@@ -112,6 +115,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         What::Gateway(options) => gateway::measure(options, &arguments.out)?,
         What::GatewayUpstream { address } => {
             gateway::upstream::serve(*address)?;
+            return Ok(true);
+        }
+        What::GatewayRelay { address, upstream, record } => {
+            gateway::relay::serve(*address, *upstream, record)?;
             return Ok(true);
         }
         What::Holding(options) => holding::measure(options, &arguments.out)?,

@@ -1,12 +1,14 @@
 //! The agent as a gateway to a provider that answers at once, beside the provider itself, Portkey's gateway
 //! and `LiteLLM`'s proxy, in one run.
 //!
+//! A relay that does nothing but sync a line for each request shows what this machine leaves to any of them.
 //! They take turns in rounds, each at rest while another is measured; what is quoted are medians over the
 //! rounds. The agent asks for a token, counts money against a budget, and clears each request by the policy.
 //!
 //! **Invariant:** every ratio and difference is of turns of the same round.
 
 mod load;
+pub(crate) mod relay;
 mod servers;
 pub(crate) mod upstream;
 mod wire;
@@ -18,7 +20,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use self::load::{Figures, Paced, Until, Whole};
-use self::servers::{Ask, Gateway};
+use self::servers::{Ask, Gateway, RELAY};
 use crate::report::{Report, ms, quantile};
 use crate::serving::processes::{hold, pin, pin_self, pss_mib};
 
@@ -75,6 +77,7 @@ pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
         let (agent, own) = servers::agent(&options.agent, &folder, upstream).await?;
         let places = (options.peers.as_path(), folder.as_path());
         let others = [
+            Some(servers::relay(&folder, upstream)?),
             servers::portkey(&options.peers, &folder, upstream)?,
             servers::litellm("LiteLLM", 1, places, upstream)?,
             servers::litellm("LiteLLM x 2", 2, places, upstream)?,
@@ -94,7 +97,7 @@ pub(crate) fn measure(options: &Options, out: &Path) -> anyhow::Result<Report> {
             }
             eprintln!("round {} of {}", round + 1, options.rounds);
         }
-        let peers = rest.iter().filter(|peer| peer.name != own.name);
+        let peers = rest.iter().filter(|peer| ![own.name, RELAY].contains(&peer.name));
         let memory: Vec<_> = peers.map(|peer| (peer.name, pss_mib(peer.pid))).collect();
         rows(&mut report, &results);
         for (name, mib) in memory {
@@ -163,6 +166,7 @@ fn rows(report: &mut Report, results: &Results) {
     let added = |name, of| pairs(&results.alone, name, "direct", of, |a, b| a - b);
     report.at_most("1 caller: added, p50", added(own, p50), "us", 200.0);
     report.at_most("1 caller: added, p99", added(own, p99), "us", 600.0);
+    report.add("1 caller: added by a relay that syncs a line, p50", added(RELAY, p50), "us");
     for name in ["Portkey", "LiteLLM"] {
         report.add(format!("1 caller: added by {name}, p50"), added(name, p50), "us");
         report.add(format!("1 caller: added by {name}, p99"), added(name, p99), "us");
@@ -171,12 +175,15 @@ fn rows(report: &mut Report, results: &Results) {
     report.add("64 callers", of(&results.many, own, rate), "/s");
     let slowest = of(&results.many, own, p99).map(|us| us / 1000.0);
     report.at_most("64 callers: p99", slowest, "ms", 15.0);
+    report.add("64 callers: a relay that syncs a line", of(&results.many, RELAY, rate), "/s");
     for (name, bar) in [("Portkey", 10.0), ("LiteLLM x 2", 40.0)] {
         report.add(format!("64 callers: {name}"), of(&results.many, name, rate), "/s");
         let ratio = pairs(&results.many, own, name, rate, |a, b| a / b);
         report.at_least(format!("64 callers: the agent / {name}"), ratio, "x", bar);
     }
     report.add("64 callers, streams of 20 pieces", of(&results.streams, own, rate), "/s");
+    let relayed = of(&results.streams, RELAY, rate);
+    report.add("64 callers, streams: a relay that syncs a line", relayed, "/s");
     let ratio = pairs(&results.streams, own, "Portkey", rate, |a, b| a / b);
     report.at_least("64 callers, streams: the agent / Portkey", ratio, "x", 8.0);
     let direct = results.paced.get("direct");

@@ -20,6 +20,8 @@ use crate::serving::processes::{Server, hold};
 const DEADLINE: Duration = Duration::from_secs(90);
 /// It does not start without one.
 const LITELLM_KEY: &str = "sk-bench";
+/// What the relay is called.
+pub(crate) const RELAY: &str = "relay";
 /// What the model is called everywhere.
 const MODEL: &str = "m";
 
@@ -87,6 +89,17 @@ pub(crate) fn provider(folder: &Path) -> anyhow::Result<Gateway> {
     let server = Server::start(&mut command, &folder.join("upstream.log"))?;
     let headers = vec![("authorization".to_owned(), "Bearer k".to_owned())];
     Ok(Gateway { name: "direct", address, pid: server.child.id(), headers, _server: Some(server) })
+}
+
+/// The relay that does nothing, in front of the provider.
+pub(crate) fn relay(folder: &Path, upstream: SocketAddr) -> anyhow::Result<Gateway> {
+    let address = free_port()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["gateway-relay", &address.to_string(), &upstream.to_string()]);
+    command.arg(folder.join("relay.record"));
+    let server = Server::start(&mut command, &folder.join("relay.log"))?;
+    let headers = vec![("authorization".to_owned(), "Bearer k".to_owned())];
+    Ok(Gateway { name: RELAY, address, pid: server.child.id(), headers, _server: Some(server) })
 }
 
 /// The agent, with tokens, prices and a budget, in front of the provider.

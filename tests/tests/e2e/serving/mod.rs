@@ -207,9 +207,11 @@ async fn a_batch_gives_each_its_own_answer_and_its_own_fault() {
         library.display().to_string()
     );
     let config = Config::parse("test", &text, []).unwrap().models;
+    let picture = std::fs::read(folder.join("a.png")).unwrap();
     remember(dir.path(), &config, &[(folder, "onnxruntime", 1)]);
     let engine = Engine::start(&config, &Arc::new(Tuning::open(None, dir.path()))).await;
-    let lane = engine.lane(&TaskName::parse("look-up").unwrap()).unwrap();
+    let task = TaskName::parse("look-up").unwrap();
+    let lane = engine.lane(&task).unwrap();
     assert_eq!(lane.choice().runtime, "onnxruntime");
     let ask = |seed: usize| {
         // Some have several rows.
@@ -231,6 +233,24 @@ async fn a_batch_gives_each_its_own_answer_and_its_own_fault() {
         }
     }
     assert!(runs < 40, "{runs} runs for 48 requests");
+
+    let terms = Terms { priority: Priority::default(), within: SOON };
+    let detect = |bytes: &[u8]| Media::detect(bytes.to_vec(), None).unwrap();
+    let (whole, cut) = (detect(&picture), detect(&picture[..picture.len() / 2]));
+    let alone = engine.infer(&task, &whole, terms).await.unwrap().answer;
+    let before = lane.load().runs;
+    let pictures =
+        (0..48).map(|seed| engine.infer(&task, if seed == BAD { &cut } else { &whole }, terms));
+    let all = futures_util::future::join_all(pictures).await;
+    let runs = lane.load().runs - before;
+    for (seed, seen) in all.into_iter().enumerate() {
+        match seen {
+            Ok(seen) => assert_eq!(seen.answer.classes, alone.classes, "{seed}"),
+            Err(EngineError::Input(why)) => assert_eq!(seed, BAD, "{why}"),
+            Err(error) => panic!("{seed}: {error}"),
+        }
+    }
+    assert!(runs < 40, "{runs} runs for 48 pictures");
 }
 
 /// A new version takes over while callers ask without end: each is answered, by one of the two.

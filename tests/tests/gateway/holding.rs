@@ -226,6 +226,13 @@ impl Heard {
         heard.read(text.as_bytes());
         heard
     }
+
+    /// Where the response is found, as its first event says.
+    fn path(&self) -> String {
+        let data = self.text.lines().nth(1).unwrap().strip_prefix("data: ").unwrap();
+        let created: Value = serde_json::from_str(data).unwrap();
+        format!("/v1/responses/{}", created["response"]["id"].as_str().unwrap())
+    }
 }
 
 #[tokio::test]
@@ -289,9 +296,7 @@ async fn a_stream_in_the_background_ends_as_its_response_does() {
         let mut response = desk.begin("/v1/responses", &body(input), terms).await;
         let mut heard = Heard::default();
         heard.until(&mut response, "response.queued").await;
-        let data = heard.text.lines().nth(1).unwrap().strip_prefix("data: ").unwrap();
-        let created: Value = serde_json::from_str(data).unwrap();
-        let path = format!("/v1/responses/{}", created["response"]["id"].as_str().unwrap());
+        let path = heard.path();
         match case {
             "taken back" => {
                 assert_eq!(desk.post(&format!("{path}/cancel"), &json!({}), &[]).await.status, 200)
@@ -330,4 +335,38 @@ async fn a_stream_of_what_waits_ends_when_the_agent_stops() {
     desk.node.stop().await.unwrap();
     assert_eq!(timeout(SOON, response.chunk()).await.unwrap().unwrap(), None);
     assert!(begun.elapsed() < SOON, "{}", desk.node.log_tail());
+}
+
+#[tokio::test]
+async fn a_stream_whose_response_cannot_be_read_says_so_and_can_be_gone_on_with() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::start(|dir| vendor("near", "site", &near, Vendor::OpenAi, dir)).await;
+    let body = json!({ "model": "near", "input": "hello", "background": true, "stream": true });
+    let later = [("holdfast-not-before-ms", "600000")];
+    let mut response = desk.begin("/v1/responses", &body, &later).await;
+    let mut heard = Heard::default();
+    heard.until(&mut response, "response.queued").await;
+    let path = heard.path();
+    // The disk does not give what it took.
+    let journal = desk.journal();
+    let segments: Vec<_> =
+        std::fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let away = |path: &Path| desk.state().join(path.file_name().unwrap());
+    segments.iter().for_each(|path| std::fs::rename(path, away(path)).unwrap());
+    let mut other = body.clone();
+    other["stream"] = json!(false);
+    let news = desk.post("/v1/responses", &other, &later).await;
+    assert_eq!(news.status, 200, "{}", news.text);
+    heard.until(&mut response, "error").await;
+    assert_eq!(timeout(SOON, response.chunk()).await.unwrap().unwrap(), None, "then it ends");
+    let (number, _) = heard.events.last().unwrap();
+    assert_eq!(*number, 1, "whoever goes on behind it misses nothing");
+    assert!(heard.text.contains("\"code\":\"storage_failed\""), "{}", heard.text);
+    assert!(desk.node.log_tail().contains("the queue failed"), "{}", desk.node.log_tail());
+    segments.iter().for_each(|path| std::fs::rename(away(path), path).unwrap());
+    let mut response = desk.follow(&format!("{path}?stream=true&starting_after={number}")).await;
+    assert_eq!(desk.post(&format!("{path}/cancel"), &json!({}), &[]).await.status, 200);
+    let mut rest = Heard::default();
+    rest.until(&mut response, "response.cancelled").await;
+    assert_eq!(rest.events, [(3, "response.cancelled".to_owned())]);
 }

@@ -241,30 +241,10 @@ async fn find(api: &Api, id: RequestId) -> Result<Option<Kept>, AskError> {
     }
 }
 
-pub(super) fn of_queue(error: QueueError) -> Complaint {
-    of_stored(error.into())
-}
-
-fn of_stored(error: AskError) -> Complaint {
-    Problem::from(error).into()
-}
-
-impl From<AskError> for Complaint {
-    fn from(error: AskError) -> Self {
-        of_stored(error)
-    }
-}
-
-impl From<EnvelopeError> for Complaint {
-    fn from(error: EnvelopeError) -> Self {
-        of_stored(error.into())
-    }
-}
-
 fn gone(error: QueueError, id: &str) -> Complaint {
     match error {
         QueueError::Unknown { .. } => unknown(id),
-        error => of_queue(error),
+        error => error.into(),
     }
 }
 

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use holdfast_chat::served::{Asked, Refusal};
 
-use super::background::{Kept, of_queue, of_unheld};
+use super::background::{Kept, of_unheld};
 use super::complaint::Complaint;
 use super::talk::Form;
 use super::{Call, told};
@@ -88,7 +88,7 @@ async fn standing(
     id: RequestId,
     asked: &Asked,
 ) -> Result<Response, Complaint> {
-    let record = api.service.queue.open()?.get(id).await.map_err(of_queue)?;
+    let record = api.service.queue.open()?.get(id).await?;
     let record = record.ok_or_else(|| over("it was removed just now", "failed"))?;
     let summary = &record.summary;
     match summary.state {

@@ -6,6 +6,8 @@
 //! **Invariant:** what is promised here is on disk; a conversation that nobody may ever be asked is refused
 //! and not held.
 
+use std::time::Duration;
+
 use holdfast_chat::{Conversation, Output};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -82,18 +84,21 @@ impl Gateway {
         times: Times,
         frame: Frame,
     ) -> Result<Taken, Unheld> {
-        let _turn = self.turn(&inquiry).await?;
-        self.hold_in_turn(model, inquiry, times, (frame, Vec::new())).await
+        let (asked, within) = ((inquiry.id, inquiry.terms.class), inquiry.terms.within);
+        let held = self.to_hold(model, inquiry, times, (frame, Vec::new())).await?;
+        let _turn = self.turn(held.0.idempotency.as_ref(), (model, asked), within).await?;
+        self.put(model, asked.1, times, held).await
     }
 
-    /// The turn of whoever asks under this key, where there is one.
+    /// The turn of whoever asks under this name, where it has one.
     pub(super) async fn turn(
         &self,
-        inquiry: &Inquiry<Conversation>,
+        name: Option<&Idempotency>,
+        (model, (id, class)): (&str, (RequestId, DataClass)),
+        within: Duration,
     ) -> Result<Option<Turn>, AskError> {
-        let Some(key) = &inquiry.terms.key else { return Ok(None) };
-        let turn = self.keys.turn(key.as_str(), inquiry.terms.within).await;
-        turn.map(Some).ok_or(AskError::UnderWay)
+        let Some(name) = name else { return Ok(None) };
+        self.keys.turn(name, (id, model, class), within).await.map(Some)
     }
 
     /// As [`Gateway::hold`], by whoever has its key's turn; `reasons` say what came before.
@@ -102,20 +107,42 @@ impl Gateway {
         model: &str,
         inquiry: Inquiry<Conversation>,
         times: Times,
-        (frame, mut reasons): (Frame, Vec<Reason>),
+        rest: (Frame, Vec<Reason>),
     ) -> Result<Taken, Unheld> {
+        let class = inquiry.terms.class;
+        let held = self.to_hold(model, inquiry, times, rest).await?;
+        self.put(model, class, times, held).await
+    }
+
+    /// What is to be put on disk of it, with its envelope read back.
+    async fn to_hold(
+        &self,
+        model: &str,
+        inquiry: Inquiry<Conversation>,
+        times: Times,
+        (frame, mut reasons): (Frame, Vec<Reason>),
+    ) -> Result<(NewEntry, Envelope), Unheld> {
         self.check_may_be_held(model, &inquiry)?;
         reasons.push(Reason::Held);
-        let (queue, class) = (self.service.queue.open()?, inquiry.terms.class);
         let entry = written(model.to_owned(), inquiry, (times, frame, reasons));
-        let mut entry = entry.await.ok_or(Refused::Stopping)?;
+        let entry = entry.await.ok_or(Refused::Stopping)?;
         // Once it is on disk nothing can fail any more.
         let envelope = Envelope::from_bytes(&entry.envelope).map_err(AskError::from)?;
+        Ok((entry, envelope))
+    }
+
+    async fn put(
+        &self,
+        model: &str,
+        class: DataClass,
+        times: Times,
+        (mut entry, envelope): (NewEntry, Envelope),
+    ) -> Result<Taken, Unheld> {
         let now_ms = self.service.clock.now_ms();
         entry.accepted_at_ms = now_ms;
         entry.not_before_ms = now_ms.saturating_add(times.not_before_ms);
         entry.expires_at_ms = Some(now_ms.saturating_add(times.ttl_ms));
-        match queue.accept(entry).await {
+        match self.service.queue.open()?.accept(entry).await {
             Ok(Accepted::New) => {
                 self.service.pressure.note_held();
                 // Only names that mean something come this far.
@@ -142,7 +169,10 @@ impl Gateway {
             None => None,
         };
         let before = record.and_then(|record| Envelope::from_bytes(&record.envelope).ok());
-        let differs = before.map(|before| asked::conversations_differ(model, class, &before));
+        let differs = before.map(|before| {
+            let subject = before.subject();
+            asked::conversations_differ((model, class), (subject.model(), before.class))
+        });
         AskError::Conflict { key, id, differs }
     }
 
@@ -248,8 +278,6 @@ fn shorten(envelope: &mut Envelope) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use holdfast_chat::{Part, Tool, Turn};
     use serde_json::json;

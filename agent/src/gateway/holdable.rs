@@ -19,6 +19,7 @@ use crate::ask_error::AskError;
 use crate::envelope::{Envelope, Final, Frame, body_of};
 use crate::inquiry::Inquiry;
 use crate::queue::{Accepted, Idempotency, NewEntry, QueueError, RequestId};
+use crate::request::DataClass;
 use crate::subject::Subject;
 
 /// What became of a conversation that may be held.
@@ -62,8 +63,9 @@ impl Gateway {
         frame: Frame,
     ) -> Result<Came, Unheld> {
         let (came, within) = (Instant::now(), inquiry.terms.within);
-        let _turn = self.turn(&inquiry).await?;
-        if let Some(id) = self.known(model, &inquiry).await? {
+        let (asked, name) = ((inquiry.id, inquiry.terms.class), name_of(model, &inquiry).await);
+        let _turn = self.turn(name.as_ref(), (model, asked), within).await?;
+        if let Some(id) = self.known(name.as_ref(), model, inquiry.terms.class).await? {
             return Ok(Came::Known(id));
         }
         let (began, mut reasons) = (Instant::now(), Vec::new());
@@ -101,19 +103,19 @@ impl Gateway {
         }
     }
 
-    /// The request that was made before under its key, where the same was asked.
+    /// The request that was made before under this name, where the same was asked.
     async fn known(
         &self,
+        name: Option<&Idempotency>,
         model: &str,
-        inquiry: &Inquiry<Conversation>,
+        class: DataClass,
     ) -> Result<Option<RequestId>, AskError> {
         // Without its queue the device still answers.
-        let Some(queue) = self.service.queue.get() else { return Ok(None) };
-        let Some(name) = name_of(model, inquiry).await else { return Ok(None) };
-        match queue.find_key(&name).await {
+        let (Some(name), Some(queue)) = (name, self.service.queue.get()) else { return Ok(None) };
+        match queue.find_key(name).await {
             Ok(found) => Ok(found.map(|summary| summary.id)),
             Err(error @ QueueError::KeyConflict { .. }) => {
-                Err(self.told_apart(error, model, inquiry.terms.class).await)
+                Err(self.told_apart(error, model, class).await)
             }
             // A disk that cannot be read does not stop the answer.
             Err(error) => {

@@ -8,7 +8,8 @@ use holdfast_tests::vendors::{Fake, Next, Trouble, Vendor};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::desk::{Desk, vendor};
+use super::desk::{Desk, openai, vendor};
+use super::gate::Gate;
 
 const SOON: Duration = Duration::from_secs(60);
 const CHAT: &str = "/v1/chat/completions";
@@ -369,4 +370,26 @@ async fn a_stream_whose_response_cannot_be_read_says_so_and_can_be_gone_on_with(
     let mut rest = Heard::default();
     rest.until(&mut response, "response.cancelled").await;
     assert_eq!(rest.events, [(3, "response.cancelled".to_owned())]);
+}
+
+#[tokio::test]
+async fn another_content_hears_of_the_conflict_while_the_first_is_under_way() {
+    let gate = Gate::saying("gated").await;
+    let desk = Desk::start(|_| openai("near", &gate.url, "")).await;
+    let hold = [("holdfast-hold", "true"), ("idempotency-key", "k")];
+    let (first, other) = (conversation("near", "hello"), conversation("near", "bye"));
+    let others = async {
+        timeout(SOON, gate.is_asked(1)).await.unwrap();
+        let held = json!({ "model": "near", "input": "bye", "background": true });
+        for reply in [
+            desk.post(CHAT, &other, &hold).await,
+            desk.post("/v1/responses", &held, &hold[1..]).await,
+        ] {
+            assert_eq!((reply.status, reply.code().as_str()), (409, "idempotency_key_conflict"));
+            assert!(reply.text.contains("the conversation, or a setting"), "{}", reply.text);
+        }
+        gate.open();
+    };
+    let (reply, ()) = tokio::join!(desk.post(CHAT, &first, &hold), others);
+    assert_eq!((reply.status, gate.asked()), (200, 1), "{}", reply.text);
 }

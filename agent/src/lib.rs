@@ -37,6 +37,7 @@ pub mod gateway;
 pub mod gauges;
 pub mod health;
 pub mod identity;
+mod in_flight;
 pub mod inquiry;
 pub mod install;
 pub mod link;

@@ -6,6 +6,7 @@
 //! **Invariant:** what is promised here is on disk; a conversation that nobody may ever be asked is refused
 //! and not held.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_chat::{Conversation, Output};
@@ -17,14 +18,12 @@ use super::{Gateway, Refused, plan};
 use crate::answer::Reason;
 use crate::ask_error::AskError;
 use crate::asked;
+use crate::cache::Distinct;
 use crate::envelope::{Envelope, Frame, Held, HeldConversation, body_of};
 use crate::escalate::SendError;
 use crate::inquiry::Inquiry;
 use crate::queue::{Accepted, Idempotency, MAX_ENVELOPE_BYTES, NewEntry, QueueError, RequestId};
 use crate::request::{DataClass, MAX_HOPS};
-
-/// From this size on a conversation is not written out on the reactor.
-const LARGE: u64 = 256 * 1024;
 
 /// How long a conversation is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +184,7 @@ impl Gateway {
         let (meant, _) = plan::meant(model, &self.service.destinations, &self.routes);
         let Some(first) = meant.first() else { return Err(self.unknown(model)) };
         if inquiry.terms.hops >= MAX_HOPS {
-            let error = Box::new(SendError::TooManyHops { destination: first.name.clone() });
+            let error = Arc::new(SendError::TooManyHops { destination: first.name.clone() });
             return Err(Refused::Failed { error, reasons: vec![Reason::TooManyHops] });
         }
         let cleared = meant.into_iter().map(|each| self.service.policy.clear(inquiry, each));
@@ -204,24 +203,10 @@ pub(super) async fn written(
     inquiry: Inquiry<Conversation>,
     rest: (Times, Frame, Vec<Reason>),
 ) -> Option<NewEntry> {
-    if !is_large(&inquiry) {
+    if !inquiry.matter.is_large() {
         return Some(entry(model, inquiry, rest));
     }
     tokio::task::spawn_blocking(move || entry(model, inquiry, rest)).await.ok()
-}
-
-/// Whether it is not to be written out on the reactor.
-pub(super) fn is_large(inquiry: &Inquiry<Conversation>) -> bool {
-    crate::inquiry::Matter::content(&inquiry.matter).text_bytes >= LARGE || has_files(inquiry)
-}
-
-fn has_files(inquiry: &Inquiry<Conversation>) -> bool {
-    inquiry.matter.turns.iter().any(|turn| match turn {
-        holdfast_chat::Turn::User(parts) => parts.iter().any(|part| {
-            matches!(part, holdfast_chat::Part::Image(..) | holdfast_chat::Part::Audio(..))
-        }),
-        holdfast_chat::Turn::Model(_) | holdfast_chat::Turn::Results(_) => false,
-    })
 }
 
 fn entry(

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use holdfast_chat::{self as chat, Conversation};
 use tokio::time::Instant;
 
-use super::held::{Taken, Times, Unheld, idempotency, is_large, written};
+use super::held::{Taken, Times, Unheld, idempotency, written};
 use super::{Answered, Gateway, Refused};
 use crate::answer::{Answer, Reason};
 use crate::ask_error::AskError;
+use crate::cache::Distinct;
 use crate::envelope::{Envelope, Final, Frame, body_of};
 use crate::inquiry::Inquiry;
 use crate::queue::{Accepted, Idempotency, NewEntry, QueueError, RequestId};
@@ -171,7 +172,7 @@ impl Gateway {
 /// The caller's own name for it with the digest of what is asked, a large one's made off the reactor.
 async fn name_of(model: &str, inquiry: &Inquiry<Conversation>) -> Option<Idempotency> {
     inquiry.terms.key.as_ref()?;
-    if !is_large(inquiry) {
+    if !inquiry.matter.is_large() {
         return idempotency(inquiry, model, &body_of(&inquiry.matter));
     }
     let (large, model) = (inquiry.clone(), model.to_owned());

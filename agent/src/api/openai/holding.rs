@@ -6,12 +6,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use holdfast_chat::served::{Asked, Refusal};
 
-use super::background::{Kept, of_unheld};
+use super::background::{Kept, frame, of_unheld};
 use super::complaint::Complaint;
 use super::talk::Form;
 use super::{Call, told};
 use crate::api::{Api, terms, told_later};
-use crate::envelope::{Envelope, EnvelopeError, Frame};
+use crate::envelope::{Envelope, EnvelopeError};
 use crate::gateway::Answered;
 use crate::gateway::holdable::Came;
 use crate::inquiry::{Inquiry, Terms};
@@ -32,12 +32,7 @@ pub(super) async fn answer(
     let (id, created) = (call.id, crate::clock::date_ms() / 1000);
     let matter = std::mem::take(&mut asked.conversation);
     let inquiry = Inquiry { id, terms, matter };
-    let frame = Frame {
-        created_s: created,
-        metadata: asked.metadata.clone(),
-        user: asked.user.clone(),
-        ..Frame::default()
-    };
+    let frame = frame(created, &asked);
     let came = api.gateway.converse_or_hold(&asked.model, inquiry, times, frame).await;
     match came.map_err(|error| of_unheld(api, error))? {
         Came::Answered(answered) => Ok(completed(form, id, created, &asked, &answered)),

@@ -211,6 +211,19 @@ impl Gateway {
         self.together(&covered, begin, take).await
     }
 
+    /// The answer to a conversation that was given before, where it will do; nobody is asked.
+    pub(super) async fn given_before(
+        &self,
+        asker: &Asker,
+        model: &str,
+        inquiry: &Inquiry<Conversation>,
+    ) -> Option<(Answered<Arc<Answer>>, Option<Found>)> {
+        match self.way(asker, model, inquiry).await.ok()? {
+            Way::Covered(covered) => self.hit(&covered).await,
+            Way::Alone(_) => None,
+        }
+    }
+
     async fn once<M: Kind>(
         &self,
         asker: &Asker,

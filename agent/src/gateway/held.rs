@@ -48,10 +48,16 @@ pub enum Taken {
 pub enum Unheld {
     /// Nobody may be asked it.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] Arc<Refused>),
     /// The queue does not take it.
     #[error(transparent)]
     Queue(#[from] AskError),
+}
+
+impl From<Refused> for Unheld {
+    fn from(refused: Refused) -> Self {
+        Arc::new(refused).into()
+    }
 }
 
 /// What makes two conversations under one key the same one; `body` is the one that is stored.

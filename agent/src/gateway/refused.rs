@@ -72,11 +72,11 @@ impl Refused {
     }
 
     /// Why it went this way, as far as that is known.
-    pub(super) fn into_reasons(self) -> Vec<Reason> {
+    pub(super) fn reasons(&self) -> &[Reason] {
         match self {
             Self::Forbidden(reasons) | Self::Failed { reasons, .. } => reasons,
             Self::Unknown { .. } | Self::Stopping | Self::TooLate { .. } | Self::Local { .. } => {
-                Vec::new()
+                &[]
             }
         }
     }

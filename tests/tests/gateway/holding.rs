@@ -8,6 +8,7 @@ use holdfast_tests::vendors::{Fake, Next, Trouble, Vendor};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
+use super::cache::{found, rule};
 use super::desk::{Desk, openai, vendor};
 use super::gate::Gate;
 
@@ -392,4 +393,35 @@ async fn another_content_hears_of_the_conflict_while_the_first_is_under_way() {
     };
     let (reply, ()) = tokio::join!(desk.post(CHAT, &first, &hold), others);
     assert_eq!((reply.status, gate.asked()), (200, 1), "{}", reply.text);
+}
+
+#[tokio::test]
+async fn what_may_be_held_has_an_answer_that_was_given_before() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let link = link_to(&near).await;
+    let desk = Desk::start(|dir| behind(&link, &near, dir) + &rule(3600)).await;
+    let hold = ("holdfast-hold", "true");
+    let (body, other) = (conversation("near", "hello"), conversation("near", "count 2"));
+    // Its own answer is kept, too.
+    assert_eq!(found(&desk.post(CHAT, &body, &[hold]).await), "miss");
+    link.set(Weather::Cut);
+    let (key, later) = (("idempotency-key", "k"), ("holdfast-not-before-ms", "600000"));
+    for terms in [&[][..], &[hold], &[hold, later], &[hold, key]] {
+        let reply = desk.post(CHAT, &body, terms).await;
+        assert_eq!(found(&reply), "hit", "{terms:?}");
+        assert!(reply.headers.contains_key("age"), "{terms:?}");
+        assert_eq!(reply.json()["choices"][0]["message"]["content"], "openai says hello");
+    }
+    // Under its key it is the answer from now on, whatever else is there.
+    let cleared = desk.command("cache", &["clear"]);
+    assert_eq!(cleared["entries"], 1, "{cleared}");
+    let again = desk.post(CHAT, &body, &[hold, key]).await;
+    assert_eq!((again.status, found(&again)), (200, ""), "{}", again.text);
+    let no_answer = [("cache-control", "no-cache")];
+    for (body, terms) in [(&body, &[hold, later][..]), (&other, &[hold])] {
+        let held = desk.post(CHAT, body, &[terms, &no_answer].concat()).await;
+        assert_eq!(held.status, 202, "{terms:?}: {}", held.text);
+        assert!(!held.headers.contains_key("holdfast-cache"), "{terms:?}");
+    }
+    assert_eq!(near.asked(), 1);
 }

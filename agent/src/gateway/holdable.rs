@@ -158,13 +158,8 @@ impl Gateway {
             body: Bytes::new(),
             ..entry
         };
-        let kept = match self.service.queue.open() {
-            Ok(queue) => {
-                queue.accept_answered(entry, stored.to_bytes()).await.map_err(AskError::from)
-            }
-            Err(error) => Err(error),
-        };
-        match kept {
+        let stored = stored.to_bytes().into();
+        match self.service.queue.keep_answered(entry, stored, now_ms).await {
             Ok(Accepted::New) => None,
             Ok(Accepted::Known { id, .. }) => Some(id),
             // The answer is there; that it cannot be kept does not take it away.

@@ -425,3 +425,35 @@ async fn what_may_be_held_has_an_answer_that_was_given_before() {
     }
     assert_eq!(near.asked(), 1);
 }
+
+#[tokio::test]
+async fn what_was_answered_before_the_queue_opened_is_not_asked_again() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let link = link_to(&near).await;
+    link.set(Weather::Cut);
+    let mut desk = Desk::start(|dir| behind(&link, &near, dir)).await;
+    let body = conversation("near", "hello");
+    let hold = [("holdfast-hold", "true"), ("idempotency-key", "k")];
+    let held = desk.post(CHAT, &body, &hold).await;
+    assert_eq!(held.status, 202, "{}", held.text);
+    // The disk comes late: the device answers without it.
+    desk.node.kill().unwrap();
+    let (queue, away) = (desk.state().join("queue"), desk.state().join("away"));
+    std::fs::rename(&queue, &away).unwrap();
+    std::fs::write(&queue, b"in its place").unwrap();
+    link.set(Weather::Up);
+    desk.restart().await;
+    let answered = desk.post(CHAT, &body, &hold).await;
+    assert_eq!((answered.status, near.asked()), (200, 1), "{}", answered.text);
+    std::fs::remove_file(&queue).unwrap();
+    std::fs::rename(&away, &queue).unwrap();
+    let until = Instant::now() + SOON;
+    while desk.get("/readyz").await.json()["queue"]["open"] != true {
+        assert!(Instant::now() < until, "{}", desk.node.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let done = desk.get(&format!("{}?wait_ms=60000", location(&held))).await.json();
+    assert_eq!(done["answer"]["message"]["text"], "openai says hello", "{done}");
+    let again = desk.post(CHAT, &body, &hold).await;
+    assert_eq!((again.status, near.asked()), (200, 1), "{}", again.text);
+}

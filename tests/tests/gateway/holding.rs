@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::cache::{found, rule};
 use super::desk::{Desk, openai, vendor};
-use super::gate::Gate;
+use super::gate::{Gate, response};
 
 const SOON: Duration = Duration::from_secs(60);
 const CHAT: &str = "/v1/chat/completions";
@@ -456,4 +456,59 @@ async fn what_was_answered_before_the_queue_opened_is_not_asked_again() {
     assert_eq!(done["answer"]["message"]["text"], "openai says hello", "{done}");
     let again = desk.post(CHAT, &body, &hold).await;
     assert_eq!((again.status, near.asked()), (200, 1), "{}", again.text);
+}
+
+#[tokio::test]
+async fn what_its_caller_left_is_held_all_the_same_and_found_under_its_key() {
+    let gate = Gate::start(Vec::new(), response(503, "{}")).await;
+    let desk = Desk::start(|_| openai("near", &gate.url, "")).await;
+    let body = conversation("near", "hello");
+    let hold = [("holdfast-hold", "true"), ("idempotency-key", "k")];
+    tokio::select! {
+        reply = desk.post(CHAT, &body, &hold) => panic!("{reply:?}"),
+        () = gate.is_asked(1) => {}
+    }
+    gate.open();
+    let found = desk.post(CHAT, &body, &hold).await;
+    assert_eq!(found.status, 202, "{}", found.text);
+    let again = desk.post(CHAT, &body, &hold).await;
+    assert_eq!((again.status, location(&again)), (202, location(&found)), "{}", again.text);
+    let all = desk.get("/v1/requests").await.json();
+    assert_eq!(all["requests"].as_array().map(Vec::len), Some(1), "{all}");
+}
+
+#[tokio::test]
+async fn numbers_of_events_go_on_when_what_was_set_aside_is_let_go_again() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    near.next(Next::Fails(Trouble::Transient));
+    // The sections follow that of the queue.
+    let desk = Desk::start(|dir| {
+        "max_attempts = 1\n".to_owned() + &vendor("near", "site", &near, Vendor::OpenAi, dir)
+    })
+    .await;
+    let body = json!({ "model": "near", "input": "hello", "background": true, "stream": true });
+    let mut response = desk.begin("/v1/responses", &body, &[]).await;
+    let mut heard = Heard::default();
+    heard.until(&mut response, "response.queued").await;
+    let path = heard.path();
+    let id = path.rsplit('/').next().unwrap();
+    let until = Instant::now() + SOON;
+    while desk.queue(&["show", id])["state"] != "set_aside" {
+        assert!(Instant::now() < until, "{}", desk.node.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Who begins meanwhile, and who goes on behind the second event, hear the rest as the first one does.
+    let mut from_now = desk.follow(&format!("{path}?stream=true")).await;
+    let mut behind = desk.follow(&format!("{path}?stream=true&starting_after=1")).await;
+    assert_eq!(desk.queue(&["retry", id])[0]["retried"], true);
+    let (mut whole, mut rest) = (Heard::default(), Heard::default());
+    for (heard, response) in
+        [(&mut heard, &mut response), (&mut whole, &mut from_now), (&mut rest, &mut behind)]
+    {
+        heard.until(response, "response.completed").await;
+    }
+    let numbers: Vec<u64> = heard.events.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+    assert_eq!((&whole.events, &rest.events[..]), (&heard.events, &heard.events[2..]));
+    assert_eq!(near.asked(), 2);
 }

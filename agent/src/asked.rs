@@ -56,15 +56,19 @@ impl Asked {
     }
 }
 
-/// In what a conversation for `model` differs from what was asked before under its key. That may have been
-/// somebody else, who may ask what this caller may not even hear of: no name of it is told.
+/// In what a conversation for this model and of this class differs from what was asked before under its key;
+/// no model: that was a task. It may have been somebody else, who may ask what this caller may not even hear
+/// of: no name of it is told.
 #[must_use]
-pub fn conversations_differ(model: &str, class: DataClass, before: &Envelope) -> String {
-    let Held::Conversation(held) = &before.held else {
+pub fn conversations_differ(
+    (model, class): (&str, DataClass),
+    (model_before, class_before): (Option<&str>, DataClass),
+) -> String {
+    let Some(model_before) = model_before else {
         return "it is a conversation, was a task".to_owned();
     };
-    let is_other_model = (model != held.model).then(|| "the model is another one".to_owned());
-    let is_other_class = told(&[("class", class.as_str(), before.class.as_str())]);
+    let is_other_model = (model != model_before).then(|| "the model is another one".to_owned());
+    let is_other_class = told(&[("class", class.as_str(), class_before.as_str())]);
     let differs: Vec<_> = is_other_model.into_iter().chain(is_other_class).collect();
     match differs.is_empty() {
         true => "the conversation, or a setting of it, is another one".to_owned(),
@@ -83,33 +87,20 @@ fn told(parts: &[(&str, &str, &str)]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::{Frame, HeldConversation};
-    use crate::request::Priority;
 
     #[test]
     fn in_what_a_conversation_differs_is_told_by_its_name() {
-        let held = HeldConversation {
-            model: "near".to_owned(),
-            within_ms: 9,
-            cost_limit_micros: None,
-            frame: Frame::default(),
-        };
-        let before = Envelope {
-            held: Held::Conversation(Box::new(held)),
-            class: DataClass::Internal,
-            priority: Priority::default(),
-            ttl_ms: 9,
-            key: Some("k".to_owned()),
-            hops: 0,
-            reasons: Vec::new(),
-        };
+        let before = (Some("near"), DataClass::Internal);
         for (model, class, want) in [
             ("near", DataClass::Internal, "the conversation, or a setting of it, is another one"),
             ("near", DataClass::Public, "class is public, was internal"),
             ("far", DataClass::Public, "the model is another one, class is public, was internal"),
         ] {
-            assert_eq!(conversations_differ(model, class, &before), want);
+            assert_eq!(conversations_differ((model, class), before), want);
         }
+        let task = (None, DataClass::Internal);
+        let told = conversations_differ(("near", DataClass::Internal), task);
+        assert_eq!(told, "it is a conversation, was a task");
     }
 
     #[test]

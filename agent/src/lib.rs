@@ -38,6 +38,7 @@ pub mod gauges;
 pub mod health;
 mod heap;
 pub mod identity;
+mod in_flight;
 pub mod inquiry;
 pub mod install;
 pub mod link;

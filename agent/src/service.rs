@@ -18,7 +18,7 @@ use crate::asked::Asked;
 use crate::balance::Balancing;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::destination::Destination;
+use crate::destination::{Destination, Zone};
 use crate::engine::{Engine, EngineError, Terms};
 use crate::envelope::{Envelope, EnvelopeError, Final, Held};
 use crate::escalate::{Escalator, FirstByte, Next as SendNext, SendError, in_turn};
@@ -359,7 +359,12 @@ impl Service {
     ) -> Result<Accepted, AskError> {
         let envelope = Envelope::of(request, None, Vec::new());
         let entry = self.entry(request, name, &envelope, Bytes::new());
-        Ok(self.queue.open()?.accept_answered(entry, stored.to_bytes()).await?)
+        let bytes = stored.to_bytes();
+        match stored.answer.zone {
+            // What is held under the key waits for a better one.
+            Zone::Device => Ok(self.queue.open()?.accept_answered(entry, bytes).await?),
+            _ => self.queue.keep_answered(entry, bytes.into(), self.clock.now_ms()).await,
+        }
     }
 
     fn entry(

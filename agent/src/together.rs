@@ -1,20 +1,15 @@
 //! Owns the calls under way that have an idempotency key: whoever asks the same again meanwhile waits
-//! with the first for one result, and nothing is sent or paid twice.
-//!
-//! Whoever waits works on the call, so that it goes on when the first caller goes away, and ends with
-//! the last one.
+//! with the first for one result, and nothing is sent or paid twice (`in_flight.rs`).
 //!
 //! **Invariant:** under one key at most one call is under way, and it is found here until its outcome can
 //! be found in the queue.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared, WeakShared};
+use futures_util::future::BoxFuture;
 
 use crate::ask_error::AskError;
 use crate::asked::Asked;
+use crate::in_flight::{InFlight, Working};
 use crate::queue::{Idempotency, QueueError, RequestId};
 use crate::reply::Reply;
 
@@ -22,34 +17,18 @@ use crate::reply::Reply;
 pub type Outcome = Result<Reply, AskError>;
 
 /// A call that several may wait for.
-type Call = Shared<BoxFuture<'static, Outcome>>;
+type Call = Working<Outcome>;
 
 /// The calls under way, by key.
 #[derive(Debug, Clone, Default)]
-pub struct Together(Arc<Mutex<HashMap<String, UnderWay>>>);
+pub struct Together(InFlight<String, Known, Outcome>);
 
-#[derive(Debug)]
-struct UnderWay {
+/// What is known of a call under way.
+#[derive(Debug, Clone)]
+struct Known {
     id: RequestId,
     asked: Asked,
     digest: [u8; 32],
-    call: WeakShared<BoxFuture<'static, Outcome>>,
-}
-
-/// Takes a call off the list when it is done, or when nobody waits for it any more.
-struct Listed {
-    together: Together,
-    key: String,
-    id: RequestId,
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        let mut calls = self.together.calls();
-        if calls.get(&self.key).is_some_and(|call| call.id == self.id) {
-            calls.remove(&self.key);
-        }
-    }
 }
 
 impl Together {
@@ -63,47 +42,33 @@ impl Together {
         (id, asked): (RequestId, &Asked),
         begin: impl FnOnce() -> BoxFuture<'static, Outcome>,
     ) -> Result<(Call, bool), QueueError> {
-        let mut calls = self.calls();
-        let known = calls.get(&name.key).and_then(|known| {
-            let call = known.call.upgrade()?;
-            Some((call, known.id, known.digest == name.digest))
-        });
-        let Some((call, known, is_same)) = known else {
-            let listed = Listed { together: self.clone(), key: name.key.clone(), id };
+        let about = Known { id, asked: asked.clone(), digest: name.digest };
+        let (call, known) = self.0.join(name.key.clone(), about, |listed| {
             let work = begin();
             let call = async move {
                 let outcome = work.await;
                 drop(listed);
                 outcome
             };
-            let call = call.boxed().shared();
-            if let Some(weak) = call.downgrade() {
-                let under_way =
-                    UnderWay { id, asked: asked.clone(), digest: name.digest, call: weak };
-                calls.insert(name.key.clone(), under_way);
+            call.boxed()
+        });
+        match known {
+            Some(known) if known.digest != name.digest => {
+                Err(QueueError::KeyConflict { key: name.key.clone(), id: known.id })
             }
-            return Ok((call, false));
-        };
-        // Should it be the last to go, it needs the list to be taken off it.
-        drop(calls);
-        if is_same {
-            return Ok((call, true));
+            known => Ok((call, known.is_some())),
         }
-        Err(QueueError::KeyConflict { key: name.key.clone(), id: known })
     }
 
     /// What is asked by the call under way under a key.
     pub fn asked(&self, key: &str) -> Option<Asked> {
-        self.calls().get(key).map(|call| call.asked.clone())
-    }
-
-    fn calls(&self) -> MutexGuard<'_, HashMap<String, UnderWay>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.about(key).map(|known| known.asked)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::sync::watch;
@@ -170,7 +135,7 @@ mod tests {
         }
         assert!(told.iter().all(|said| *said == told[0]), "{told:?}");
         assert_ne!(said(other.await.unwrap()), told[0]);
-        assert!(together.calls().is_empty(), "what is done is not listed");
+        assert_eq!(together.asked("k"), None, "what is done is not listed");
         assert_eq!(said(door.join(&together, &name("k", 2)).await), "call 3");
     }
 
@@ -188,7 +153,7 @@ mod tests {
         let mut left = door.join(&together, &name("k", 1));
         assert!((&mut left).now_or_never().is_none());
         drop(left);
-        assert!(together.calls().is_empty(), "nobody waits for it");
+        assert_eq!(together.asked("k"), None, "nobody waits for it");
         let refused = together.join(&name("k", 2), (RequestId::new(), &asked()), || door.call());
         assert!(refused.is_ok(), "its key is free");
     }

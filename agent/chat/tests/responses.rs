@@ -433,3 +433,23 @@ fn what_is_kept_is_told_with_the_same_numbers_whenever_and_from_wherever() {
         }
     }
 }
+
+#[test]
+fn an_error_of_a_stream_takes_no_number_from_what_comes_when_it_is_gone_on_with() {
+    let asked = read(json!({ "background": true })).unwrap();
+    for (case, after, standings, before, number) in [
+        ("from the beginning", None, &[][..], 2, 1),
+        ("queued", None, &[Standing::Queued], 2, 1),
+        ("in progress", None, &[Standing::Queued, Standing::InProgress], 3, 2),
+        ("gone on with", Some(1), &[], 0, 1),
+        ("gone on with in its answer", Some(7), &[Standing::InProgress], 0, 7),
+    ] {
+        let (mut out, mut retelling) = (Vec::new(), Retelling::new(&named(), &asked, after));
+        standings.iter().for_each(|standing| retelling.stand(standing, &mut out));
+        retelling.break_off("storage_failed", "the \"disk\"", &mut out);
+        let events = told(&out);
+        let want = json!({ "type": "error", "sequence_number": number, "code": "storage_failed",
+            "message": "the \"disk\"", "param": null });
+        assert_eq!((events.len(), events.last()), (before + 1, Some(&want)), "{case}");
+    }
+}

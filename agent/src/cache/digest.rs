@@ -14,6 +14,9 @@ use crate::destination::Destination;
 use crate::envelope::body_of;
 use crate::inquiry::{Inquiry, Recording, Terms, Texts};
 
+/// From this size on, in bytes, what is asked takes long to hash.
+const LARGE: usize = 256 * 1024;
+
 /// Tells an inquiry from every other one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Digest(pub(super) [u8; 32]);
@@ -31,6 +34,11 @@ pub(crate) trait Distinct {
 
     /// How many bytes that is, about.
     fn size(&self) -> usize;
+
+    /// Whether it is so much that it is neither hashed nor written out on the reactor.
+    fn is_large(&self) -> bool {
+        self.size() >= LARGE
+    }
 }
 
 impl Fields {

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! hit     an answer that was given before, where the policy in force still lets the class go to who gave it
-//! shared  the send of somebody who asks the very same at the same time, under the same terms
+//! shared  the send of somebody who asks the very same at the same time, under the same terms, whether the
+//!         answer is to come piece by piece or not
 //! miss    a send
 //! ```
 //!
@@ -15,19 +16,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use holdfast_chat::{Answer, Conversation, Vectors};
 use tokio::time::{Instant, timeout_at};
 
-use super::in_flight::{InFlight, Listed, Sending};
-use super::kinds::{Kind, Whole};
-use super::listening::{Rest, Source, Streamed};
+use super::kinds::{Kind, Listing, Said, Sending, Sent};
+use super::listening::{Rest, Source, broken};
 use super::{Answered, Begun, Gateway, Refused, plan};
+use crate::answer::Reason;
 use crate::cache::{Cache, Digest, Kept, What, way_of};
 use crate::inquiry::{Inquiry, Recording, Texts};
+use crate::request::DataClass;
 
-/// From this size on a digest is not made on the reactor.
-const LARGE: usize = 256 * 1024;
 /// Who has this part of its time left when the send of another ran out of time sends itself.
 const PART_LEFT: u32 = 4;
 /// This part of its time an inquiry may look for an answer that was given before.
@@ -85,39 +85,53 @@ impl Found {
 /// What somebody is told, and where it came from; `None` where no rule covers it.
 pub type Given<A> = Result<(Answered<A>, Option<Found>), Arc<Refused>>;
 
+/// How an inquiry goes.
+enum Way<'a, M> {
+    /// By itself; with what is said of that where a rule covers it.
+    Alone(Option<Found>),
+    /// As a rule has it.
+    Covered(Covered<'a, M>),
+}
+
 /// An inquiry that a rule covers.
-struct Covered<M> {
-    cache: Cache,
+struct Covered<'a, M> {
+    cache: &'a Cache,
     ttl: Duration,
     digest: Digest,
-    model: Arc<str>,
-    inquiry: Arc<Inquiry<M>>,
+    model: &'a str,
+    inquiry: &'a Inquiry<M>,
     /// Whether it may wait with others.
     joins: bool,
     /// When its time ends.
     until: Instant,
 }
 
-impl<M> Clone for Covered<M> {
-    fn clone(&self) -> Self {
-        Self {
-            cache: self.cache.clone(),
-            ttl: self.ttl,
-            digest: self.digest,
-            model: self.model.clone(),
-            inquiry: self.inquiry.clone(),
-            joins: self.joins,
-            until: self.until,
-        }
+/// A send of such an inquiry, whoever waits for it.
+struct Errand<M> {
+    cache: Cache,
+    ttl: Duration,
+    digest: Digest,
+    model: String,
+    inquiry: Inquiry<M>,
+    until: Instant,
+}
+
+impl<M: Clone> Covered<'_, M> {
+    /// A send of it, for which so much time is left.
+    fn errand(&self, left: Duration) -> Errand<M> {
+        let mut inquiry = self.inquiry.clone();
+        inquiry.terms.within = left;
+        let (cache, model) = (self.cache.clone(), self.model.to_owned());
+        Errand { cache, ttl: self.ttl, digest: self.digest, model, inquiry, until: self.until }
     }
 }
 
-/// A send that somebody waited for.
-struct Waited<T: Clone> {
-    told: T,
-    found: Found,
+/// What somebody waited for.
+struct Waited<A> {
+    said: Answered<Said<A>>,
+    is_shared: bool,
     /// The send, where others may find it.
-    send: Option<Sending<Result<T, Arc<Refused>>>>,
+    send: Option<Sending<A>>,
 }
 
 impl Gateway {
@@ -131,7 +145,7 @@ impl Gateway {
         model: &str,
         inquiry: &Inquiry<Conversation>,
     ) -> Given<Arc<Answer>> {
-        self.once(asker, model, inquiry).await
+        self.once(&asker, model, inquiry).await
     }
 
     /// As [`Gateway::embed`], where an answer that is there will do.
@@ -144,7 +158,7 @@ impl Gateway {
         model: &str,
         inquiry: &Inquiry<Texts>,
     ) -> Given<Arc<Vectors>> {
-        self.once(asker, model, inquiry).await
+        self.once(&asker, model, inquiry).await
     }
 
     /// As [`Gateway::transcribe`], where an answer that is there will do.
@@ -157,7 +171,7 @@ impl Gateway {
         model: &str,
         inquiry: &Inquiry<Recording>,
     ) -> Given<Arc<String>> {
-        self.once(asker, model, inquiry).await
+        self.once(&asker, model, inquiry).await
     }
 
     /// As [`Gateway::converse_in_pieces`], where an answer that is there will do.
@@ -170,237 +184,255 @@ impl Gateway {
         model: &str,
         inquiry: &Inquiry<Conversation>,
     ) -> Given<Begun> {
-        let until = Instant::now() + inquiry.terms.within;
-        let Some((caller, ttl)) = self.rule(&asker, model, inquiry) else {
-            let begun = self.converse_in_pieces(model, inquiry).await.map_err(Arc::new)?;
-            return Ok((begun, None));
+        let covered = match self.way(&asker, model, inquiry).await? {
+            Way::Covered(covered) => covered,
+            Way::Alone(found) => {
+                return Ok((self.converse_in_pieces(model, inquiry).await?, found));
+            }
         };
-        if asker.wants == Wants::Own {
-            let begun = self.converse_in_pieces(model, inquiry).await.map_err(Arc::new)?;
-            return Ok((begun, Some(Found::Miss.count())));
+        let retold = |answer: Arc<Answer>| Begun { events: answer.pieces(), rest: None };
+        if let Some((answered, found)) = self.hit(&covered).await {
+            return Ok((answered.map(retold), found));
         }
-        let joins = asker.wants == Wants::Any;
-        let covered = self.covered((caller, model), inquiry, (ttl, joins, until)).await?;
-        if let Some((answered, found)) = self.hit(&covered, &self.sharing.streams).await {
-            let begun = |answer: Arc<Answer>| Begun { events: answer.pieces(), rest: None };
-            return Ok((answered.map(begun), Some(found)));
-        }
-        let begin = |covered, listed| self.begin_stream(covered, listed);
-        let waited = self.together(&self.sharing.streams, covered, begin).await?;
-        let Waited { told, found, send } = waited;
-        // Who sent it has its time in the sending.
-        let time = (found == Found::Shared).then_some((inquiry.terms.within, until));
-        let hear = |source: Source| Begun {
-            events: Vec::new(),
-            rest: Some(Rest::Heard(source.hear(time, send))),
+        let time = (inquiry.terms.within, covered.until);
+        let begin = |errand, listed| self.clone().begin_stream(errand, listed).boxed();
+        let take = |Waited { said, is_shared, send }| {
+            let begun = said.map(|said| match said {
+                Said::Whole(answer) => retold(answer),
+                Said::Pieces(source) => {
+                    // Who sent it has its time in the sending.
+                    let time = is_shared.then_some(time);
+                    let rest = Some(Rest::Heard(source.hear(time, send)));
+                    Begun { events: Vec::new(), rest }
+                }
+            });
+            ready(Ok(begun)).boxed()
         };
-        Ok((told.map(hear).costs_nothing_if(found == Found::Shared), Some(found)))
+        self.together(&covered, begin, take).await
+    }
+
+    /// The answer to a conversation that was given before, where it will do; nobody is asked.
+    pub(super) async fn given_before(
+        &self,
+        asker: &Asker,
+        model: &str,
+        inquiry: &Inquiry<Conversation>,
+    ) -> Option<(Answered<Arc<Answer>>, Option<Found>)> {
+        match self.way(asker, model, inquiry).await.ok()? {
+            Way::Covered(covered) => self.hit(&covered).await,
+            Way::Alone(_) => None,
+        }
     }
 
     async fn once<M: Kind>(
         &self,
-        asker: Asker,
+        asker: &Asker,
         model: &str,
         inquiry: &Inquiry<M>,
     ) -> Given<Arc<M::Answer>> {
-        let until = Instant::now() + inquiry.terms.within;
-        let rule = self.rule(&asker, model, inquiry);
-        let Some((caller, ttl)) = rule.filter(|_| !M::is_local(self, model)) else {
-            let answered = M::ask(self, model, inquiry).await.map_err(Arc::new)?;
-            return Ok((answered.map(Arc::new), None));
+        let covered = match self.way(asker, model, inquiry).await? {
+            Way::Covered(covered) => covered,
+            Way::Alone(found) => {
+                return Ok((M::ask(self, model, inquiry).await?.map(Arc::new), found));
+            }
+        };
+        if let Some(hit) = self.hit(&covered).await {
+            return Ok(hit);
+        }
+        let begin = |errand, listed| self.clone().begin(errand, listed).boxed();
+        self.together(&covered, begin, |waited| whole::<M>(waited).boxed()).await
+    }
+
+    async fn way<'a, M: Kind>(
+        &'a self,
+        asker: &Asker,
+        model: &'a str,
+        inquiry: &'a Inquiry<M>,
+    ) -> Result<Way<'a, M>, Refused> {
+        let rule = self.rule::<M>(model, inquiry.terms.class);
+        let (Some(caller), Some((cache, ttl))) = (asker.caller.as_deref(), rule) else {
+            return Ok(Way::Alone(None));
         };
         if asker.wants == Wants::Own {
-            let answered = M::ask(self, model, inquiry).await.map_err(Arc::new)?;
-            return Ok((answered.map(Arc::new), Some(Found::Miss.count())));
+            return Ok(Way::Alone(Some(Found::Miss.count())));
         }
+        let until = Instant::now() + inquiry.terms.within;
+        let digest = digest_of(caller, model, inquiry).await.ok_or(Refused::Stopping)?;
         let joins = asker.wants == Wants::Any;
-        let covered = self.covered((caller, model), inquiry, (ttl, joins, until)).await?;
-        if let Some((answered, found)) = self.hit(&covered, M::sends(&self.sharing)).await {
-            return Ok((answered, Some(found)));
-        }
-        let begin = |covered, listed| self.begin(covered, listed);
-        let waited = self.together(M::sends(&self.sharing), covered, begin).await?;
-        let found = waited.found;
-        Ok((waited.told.costs_nothing_if(found == Found::Shared), Some(found)))
+        Ok(Way::Covered(Covered { cache, ttl, digest, model, inquiry, joins, until }))
     }
 
-    /// Who asks, and how long the answer is kept; `None` where no rule covers it.
-    fn rule<'a, M>(
-        &self,
-        asker: &'a Asker,
-        model: &str,
-        inquiry: &Inquiry<M>,
-    ) -> Option<(&'a str, Duration)> {
-        let ttl = self.service.cache.as_ref()?.ttl(model, inquiry.terms.class)?;
-        Some((asker.caller.as_deref()?, ttl))
-    }
-
-    async fn covered<M: Kind>(
-        &self,
-        (caller, model): (&str, &str),
-        inquiry: &Inquiry<M>,
-        (ttl, joins, until): (Duration, bool, Instant),
-    ) -> Result<Covered<M>, Arc<Refused>> {
-        let cache = self.service.cache.clone().ok_or(Refused::Stopping)?;
-        let inquiry = Arc::new(inquiry.clone());
-        let digest = if inquiry.matter.size() < LARGE {
-            Digest::of(caller, model, &inquiry)
-        } else {
-            let (caller, model) = (caller.to_owned(), model.to_owned());
-            let large = inquiry.clone();
-            let making = move || Digest::of(&caller, &model, &large);
-            tokio::task::spawn_blocking(making).await.map_err(|_| Refused::Stopping)?
-        };
-        Ok(Covered { cache, ttl, digest, model: model.into(), inquiry, joins, until })
+    /// How long an answer is kept, and where; `None` where no rule covers it.
+    fn rule<M: Kind>(&self, model: &str, class: DataClass) -> Option<(&Cache, Duration)> {
+        let cache = self.service.cache.as_ref()?;
+        let ttl = cache.ttl(model, class)?;
+        (!M::is_local(self, model)).then_some((cache, ttl))
     }
 
     /// The answer that was given before, if it may be given now. While a send is under way there is none: it
     /// is on disk before its send cannot be joined any more, so that who looks in this order misses neither.
-    async fn hit<M: Kind, T: Clone>(
+    async fn hit<M: Kind>(
         &self,
-        covered: &Covered<M>,
-        in_flight: &InFlight<T>,
-    ) -> Option<(Answered<Arc<M::Answer>>, Found)> {
+        covered: &Covered<'_, M>,
+    ) -> Option<(Answered<Arc<M::Answer>>, Option<Found>)> {
         let Covered { cache, ttl, digest, model, inquiry, joins, .. } = covered;
-        if !joins || in_flight.is_under_way(digest.send(&inquiry.terms)) {
+        let sends = M::sends(&self.sharing);
+        if !joins || sends.about(&digest.send(&inquiry.terms)).is_some() {
             return None;
         }
         let (class, within) = (inquiry.terms.class, inquiry.terms.within / PART_LOOKING);
         let (kept, age) = cache.find(*digest, class, *ttl, within).await?;
         let (meant, _) = plan::meant(model, &self.service.destinations, &self.routes);
         let destination = meant.into_iter().find(|each| each.name == kept.place)?;
-        self.service.policy.clear(&**inquiry, destination).ok()?;
+        self.service.policy.clear(*inquiry, destination).ok()?;
         if way_of(destination) != kept.way {
             return None;
         }
         let answer = Arc::new(M::of(kept.what)?);
         let (place, zone) = (destination.name.clone(), destination.zone);
         let answered = Answered { answer, place, zone, cost_micros: Some(0) };
-        Some((answered, Found::Hit(age).count()))
+        Some((answered, Some(Found::Hit(age).count())))
     }
 
-    /// Waits for the send that is under way, or for one that `begin` makes.
-    async fn together<M: Kind, T: Clone>(
+    /// Waits for the send that is under way, or for one that `begin` makes, and for what `take` makes of it.
+    async fn together<M: Kind, T>(
         &self,
-        in_flight: &InFlight<Result<T, Arc<Refused>>>,
-        mut covered: Covered<M>,
-        begin: impl Fn(
-            Covered<M>,
-            Option<Listed<Result<T, Arc<Refused>>>>,
-        ) -> BoxFuture<'static, Result<T, Arc<Refused>>>,
-    ) -> Result<Waited<T>, Arc<Refused>> {
+        covered: &Covered<'_, M>,
+        begin: impl Fn(Errand<M>, Option<Listing<M::Answer>>) -> BoxFuture<'static, Sent<M::Answer>>,
+        take: impl Fn(Waited<M::Answer>) -> BoxFuture<'static, Result<Answered<T>, Arc<Refused>>>,
+    ) -> Given<T> {
         let (within, until) = (covered.inquiry.terms.within, covered.until);
         // What it looked for before is of its time.
-        covered.has_left(until.saturating_duration_since(Instant::now()));
+        let mut left = until.saturating_duration_since(Instant::now());
         if !covered.joins {
             let found = Found::Miss.count();
-            let told = begin(covered, None).await?;
-            return Ok(Waited { told, found, send: None });
+            let said = begin(covered.errand(left), None).await?;
+            let told = take(Waited { said, is_shared: false, send: None }).await?;
+            return Ok((told, Some(found)));
         }
-        let key = covered.digest.send(&covered.inquiry.terms);
+        let (key, sends) = (covered.digest.send(&covered.inquiry.terms), M::sends(&self.sharing));
         loop {
-            let begin = |listed| begin(covered.clone(), Some(listed));
-            let (send, others) = in_flight.join(key, until, begin);
-            let waiting = send.clone();
+            // Mostly made here, and not while the list is held.
+            let errand = sends.about(&key).is_none().then(|| covered.errand(left));
+            let (send, others) = sends.join(key, until, |listed| {
+                begin(errand.unwrap_or_else(|| covered.errand(left)), Some(listed))
+            });
+            let is_shared = others.is_some();
+            let taking = async {
+                let said = send.clone().await?;
+                take(Waited { said, is_shared, send: Some(send) }).await
+            };
             let Some(others) = others else {
                 let found = Found::Miss.count();
-                let told = waiting.await?;
-                return Ok(Waited { told, found, send: Some(send) });
+                return Ok((taking.await?, Some(found)));
             };
             let found = Found::Shared.count();
-            let outcome = timeout_at(until, waiting).await;
+            let outcome = timeout_at(until, taking).await;
             let outcome = outcome.unwrap_or_else(|_| Err(Refused::TooLate { within }.into()));
             let now = Instant::now();
-            let left = until.saturating_duration_since(now);
+            left = until.saturating_duration_since(now);
             match outcome {
                 // Only the time of who had begun it was over.
-                Err(_) if now >= others && left >= within / PART_LEFT && !left.is_zero() => {
-                    covered.has_left(left);
-                }
+                Err(_) if now >= others && left >= within / PART_LEFT && !left.is_zero() => {}
                 Err(error) => return Err(error),
-                Ok(told) => return Ok(Waited { told, found, send: Some(send) }),
+                // Who sent it pays.
+                Ok(told) => return Ok((Answered { cost_micros: Some(0), ..told }, Some(found))),
             }
         }
     }
 
     /// A send of its own; it is found until a good answer is kept.
-    fn begin<M: Kind>(
-        &self,
-        covered: Covered<M>,
-        listed: Option<Listed<Whole<M::Answer>>>,
-    ) -> BoxFuture<'static, Whole<M::Answer>> {
-        let gateway = self.clone();
-        let sending = async move {
-            let asked = M::ask(&gateway, &covered.model, &covered.inquiry).await;
-            if let Ok(answered) = &asked {
-                gateway.remember(&covered, &answered.place, M::kept(&answered.answer)).await;
-            }
-            drop(listed);
-            asked.map(|answered| answered.map(Arc::new)).map_err(Arc::new)
-        };
-        sending.boxed()
+    async fn begin<M: Kind>(
+        self,
+        errand: Errand<M>,
+        listed: Option<Listing<M::Answer>>,
+    ) -> Sent<M::Answer> {
+        let answered = M::ask(&self, &errand.model, &errand.inquiry).await?;
+        self.remember(&errand, &answered.place, || M::kept(&answered.answer)).await;
+        drop(listed);
+        Ok(answered.map(|answer| Said::Whole(Arc::new(answer))))
     }
 
     /// The same, of an answer that comes piece by piece: it can be joined as long as it comes.
-    fn begin_stream(
-        &self,
-        covered: Covered<Conversation>,
-        listed: Option<Listed<Streamed>>,
-    ) -> BoxFuture<'static, Streamed> {
-        let gateway = self.clone();
-        let sending = async move {
-            let begun = gateway.converse_in_pieces(&covered.model, &covered.inquiry).await;
-            let begun = begun.map_err(Arc::new)?;
-            let Answered { answer: Begun { events, rest }, place, zone, cost_micros } = begun;
-            let (source, teller) = Source::begin(events, &place, listed);
-            let rest = match rest {
-                Some(Rest::Own(telling)) => Some(telling),
-                // Nobody else hears what was just begun.
-                Some(Rest::Heard(_)) | None => None,
-            };
-            let by = place.clone();
-            let telling = async move {
-                let Some(ending) = teller.tell(rest).await else { return };
-                let what = (!covered.ttl.is_zero()).then(|| ending.answer()).flatten();
-                let what = what.as_ref().and_then(Conversation::kept);
-                gateway.remember(&covered, &by, what).await;
-                ending.tell();
-            };
-            tokio::spawn(telling);
-            Ok(Answered { answer: source, place, zone, cost_micros })
+    async fn begin_stream(
+        self,
+        errand: Errand<Conversation>,
+        listed: Option<Listing<Answer>>,
+    ) -> Sent<Answer> {
+        let begun = self.converse_in_pieces(&errand.model, &errand.inquiry).await?;
+        let Answered { answer: Begun { events, rest }, place, zone, cost_micros } = begun;
+        let (source, teller) = Source::begin(events, &place, listed);
+        let rest = match rest {
+            Some(Rest::Own(telling)) => Some(telling),
+            // Nobody else hears what was just begun.
+            Some(Rest::Heard(_)) | None => None,
         };
-        sending.boxed()
+        let by = place.clone();
+        let telling = async move {
+            let Some(ending) = teller.tell(rest).await else { return };
+            let what = || Conversation::kept(&ending.answer()?);
+            self.remember(&errand, &by, what).await;
+            ending.tell();
+        };
+        tokio::spawn(telling);
+        Ok(Answered { answer: Said::Pieces(source), place, zone, cost_micros })
     }
 
     /// Keeps an answer where it is to be kept, before its callers have it, so that whoever asks next finds it;
     /// takes no longer than they have time, and than the cache waits for a disk.
-    async fn remember<M>(&self, covered: &Covered<M>, place: &str, what: Option<What>) {
-        let Some(what) = what.filter(|_| !covered.ttl.is_zero()) else { return };
+    async fn remember<M>(
+        &self,
+        errand: &Errand<M>,
+        place: &str,
+        what: impl FnOnce() -> Option<What>,
+    ) {
+        let Errand { cache, ttl, digest, inquiry, until, .. } = errand;
         let by = self.service.destinations.iter().find(|each| each.name == place);
-        let Some(destination) = by else { return };
+        let Some(destination) = by.filter(|_| !ttl.is_zero()) else { return };
+        let Some(what) = what() else { return };
         let kept = Kept { place: place.to_owned(), way: way_of(destination), what };
-        let class = covered.inquiry.terms.class;
-        let keeping = covered.cache.keep(covered.digest, class, covered.ttl, kept);
-        drop(timeout_at(covered.until, keeping).await);
+        let keeping = cache.keep(*digest, inquiry.terms.class, *ttl, kept);
+        drop(timeout_at(*until, keeping).await);
     }
 }
 
-impl<M: Clone> Covered<M> {
-    /// It has no more time left than this.
-    fn has_left(&mut self, left: Duration) {
-        Arc::make_mut(&mut self.inquiry).terms.within = left;
+/// What tells it from every other one, made off the reactor where much is asked; `None` where the runtime
+/// stops.
+async fn digest_of<M: Kind>(caller: &str, model: &str, inquiry: &Inquiry<M>) -> Option<Digest> {
+    if !inquiry.matter.is_large() {
+        return Some(Digest::of(caller, model, inquiry));
     }
+    let (caller, model, large) = (caller.to_owned(), model.to_owned(), inquiry.clone());
+    tokio::task::spawn_blocking(move || Digest::of(&caller, &model, &large)).await.ok()
+}
+
+/// All of an answer, also of one that comes piece by piece to somebody else.
+async fn whole<M: Kind>(
+    Waited { said, send, .. }: Waited<M::Answer>,
+) -> Result<Answered<Arc<M::Answer>>, Arc<Refused>> {
+    let Answered { answer, place, zone, cost_micros } = said;
+    let answer = match answer {
+        Said::Whole(answer) => answer,
+        Said::Pieces(source) => {
+            let all = source.hear(None, None).all().await.and_then(|answer| {
+                let answer = M::of(What::Message(answer)).map(Arc::new);
+                answer.ok_or_else(|| Arc::new(broken(&place, "it is of another kind")))
+            });
+            all.map_err(|error| {
+                let (destination, text) = (place.clone(), error.to_string());
+                let reasons = vec![Reason::SendFailed { destination, error: text }];
+                Refused::Failed { error, reasons }
+            })?
+        }
+    };
+    // Until here others found it.
+    drop(send);
+    Ok(Answered { answer, place, zone, cost_micros })
 }
 
 impl<A> Answered<A> {
     fn map<B>(self, change: impl FnOnce(A) -> B) -> Answered<B> {
         let Self { answer, place, zone, cost_micros } = self;
         Answered { answer: change(answer), place, zone, cost_micros }
-    }
-
-    /// Who sent it pays.
-    fn costs_nothing_if(self, is_shared: bool) -> Self {
-        let cost_micros = if is_shared { Some(0) } else { self.cost_micros };
-        Self { cost_micros, ..self }
     }
 }

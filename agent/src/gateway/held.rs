@@ -6,6 +6,9 @@
 //! **Invariant:** what is promised here is on disk; a conversation that nobody may ever be asked is refused
 //! and not held.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use holdfast_chat::{Conversation, Output};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -15,14 +18,12 @@ use super::{Gateway, Refused, plan};
 use crate::answer::Reason;
 use crate::ask_error::AskError;
 use crate::asked;
+use crate::cache::Distinct;
 use crate::envelope::{Envelope, Frame, Held, HeldConversation, body_of};
 use crate::escalate::SendError;
 use crate::inquiry::Inquiry;
 use crate::queue::{Accepted, Idempotency, MAX_ENVELOPE_BYTES, NewEntry, QueueError, RequestId};
 use crate::request::{DataClass, MAX_HOPS};
-
-/// From this size on a conversation is not written out on the reactor.
-const LARGE: u64 = 256 * 1024;
 
 /// How long a conversation is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +48,16 @@ pub enum Taken {
 pub enum Unheld {
     /// Nobody may be asked it.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] Arc<Refused>),
     /// The queue does not take it.
     #[error(transparent)]
     Queue(#[from] AskError),
+}
+
+impl From<Refused> for Unheld {
+    fn from(refused: Refused) -> Self {
+        Arc::new(refused).into()
+    }
 }
 
 /// What makes two conversations under one key the same one; `body` is the one that is stored.
@@ -82,18 +89,21 @@ impl Gateway {
         times: Times,
         frame: Frame,
     ) -> Result<Taken, Unheld> {
-        let _turn = self.turn(&inquiry).await?;
-        self.hold_in_turn(model, inquiry, times, (frame, Vec::new())).await
+        let (asked, within) = ((inquiry.id, inquiry.terms.class), inquiry.terms.within);
+        let held = self.to_hold(model, inquiry, times, (frame, Vec::new())).await?;
+        let _turn = self.turn(held.0.idempotency.as_ref(), (model, asked), within).await?;
+        self.put(model, asked.1, times, held).await
     }
 
-    /// The turn of whoever asks under this key, where there is one.
+    /// The turn of whoever asks under this name, where it has one.
     pub(super) async fn turn(
         &self,
-        inquiry: &Inquiry<Conversation>,
+        name: Option<&Idempotency>,
+        (model, (id, class)): (&str, (RequestId, DataClass)),
+        within: Duration,
     ) -> Result<Option<Turn>, AskError> {
-        let Some(key) = &inquiry.terms.key else { return Ok(None) };
-        let turn = self.keys.turn(key.as_str(), inquiry.terms.within).await;
-        turn.map(Some).ok_or(AskError::UnderWay)
+        let Some(name) = name else { return Ok(None) };
+        self.keys.turn(name, (id, model, class), within).await.map(Some)
     }
 
     /// As [`Gateway::hold`], by whoever has its key's turn; `reasons` say what came before.
@@ -102,20 +112,42 @@ impl Gateway {
         model: &str,
         inquiry: Inquiry<Conversation>,
         times: Times,
-        (frame, mut reasons): (Frame, Vec<Reason>),
+        rest: (Frame, Vec<Reason>),
     ) -> Result<Taken, Unheld> {
+        let class = inquiry.terms.class;
+        let held = self.to_hold(model, inquiry, times, rest).await?;
+        self.put(model, class, times, held).await
+    }
+
+    /// What is to be put on disk of it, with its envelope read back.
+    async fn to_hold(
+        &self,
+        model: &str,
+        inquiry: Inquiry<Conversation>,
+        times: Times,
+        (frame, mut reasons): (Frame, Vec<Reason>),
+    ) -> Result<(NewEntry, Envelope), Unheld> {
         self.check_may_be_held(model, &inquiry)?;
         reasons.push(Reason::Held);
-        let (queue, class) = (self.service.queue.open()?, inquiry.terms.class);
         let entry = written(model.to_owned(), inquiry, (times, frame, reasons));
-        let mut entry = entry.await.ok_or(Refused::Stopping)?;
+        let entry = entry.await.ok_or(Refused::Stopping)?;
         // Once it is on disk nothing can fail any more.
         let envelope = Envelope::from_bytes(&entry.envelope).map_err(AskError::from)?;
+        Ok((entry, envelope))
+    }
+
+    async fn put(
+        &self,
+        model: &str,
+        class: DataClass,
+        times: Times,
+        (mut entry, envelope): (NewEntry, Envelope),
+    ) -> Result<Taken, Unheld> {
         let now_ms = self.service.clock.now_ms();
         entry.accepted_at_ms = now_ms;
         entry.not_before_ms = now_ms.saturating_add(times.not_before_ms);
         entry.expires_at_ms = Some(now_ms.saturating_add(times.ttl_ms));
-        match queue.accept(entry).await {
+        match self.service.queue.open()?.accept(entry).await {
             Ok(Accepted::New) => {
                 self.service.pressure.note_held();
                 // Only names that mean something come this far.
@@ -142,7 +174,10 @@ impl Gateway {
             None => None,
         };
         let before = record.and_then(|record| Envelope::from_bytes(&record.envelope).ok());
-        let differs = before.map(|before| asked::conversations_differ(model, class, &before));
+        let differs = before.map(|before| {
+            let subject = before.subject();
+            asked::conversations_differ((model, class), (subject.model(), before.class))
+        });
         AskError::Conflict { key, id, differs }
     }
 
@@ -155,7 +190,7 @@ impl Gateway {
         let (meant, _) = plan::meant(model, &self.service.destinations, &self.routes);
         let Some(first) = meant.first() else { return Err(self.unknown(model)) };
         if inquiry.terms.hops >= MAX_HOPS {
-            let error = Box::new(SendError::TooManyHops { destination: first.name.clone() });
+            let error = Arc::new(SendError::TooManyHops { destination: first.name.clone() });
             return Err(Refused::Failed { error, reasons: vec![Reason::TooManyHops] });
         }
         let cleared = meant.into_iter().map(|each| self.service.policy.clear(inquiry, each));
@@ -174,24 +209,10 @@ pub(super) async fn written(
     inquiry: Inquiry<Conversation>,
     rest: (Times, Frame, Vec<Reason>),
 ) -> Option<NewEntry> {
-    if !is_large(&inquiry) {
+    if !inquiry.matter.is_large() {
         return Some(entry(model, inquiry, rest));
     }
     tokio::task::spawn_blocking(move || entry(model, inquiry, rest)).await.ok()
-}
-
-/// Whether it is not to be written out on the reactor.
-pub(super) fn is_large(inquiry: &Inquiry<Conversation>) -> bool {
-    crate::inquiry::Matter::content(&inquiry.matter).text_bytes >= LARGE || has_files(inquiry)
-}
-
-fn has_files(inquiry: &Inquiry<Conversation>) -> bool {
-    inquiry.matter.turns.iter().any(|turn| match turn {
-        holdfast_chat::Turn::User(parts) => parts.iter().any(|part| {
-            matches!(part, holdfast_chat::Part::Image(..) | holdfast_chat::Part::Audio(..))
-        }),
-        holdfast_chat::Turn::Model(_) | holdfast_chat::Turn::Results(_) => false,
-    })
 }
 
 fn entry(
@@ -248,8 +269,6 @@ fn shorten(envelope: &mut Envelope) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use holdfast_chat::{Part, Tool, Turn};
     use serde_json::json;

@@ -3,29 +3,35 @@
 //! Under a key there is one answer, whoever asks how often: calls under one key take turns, and what was
 //! answered in a call is kept like what was held, also where its caller left meanwhile.
 //!
+//! In the call it is asked as every other one: an answer that was given before will do where a rule of the
+//! cache covers it, also to what is not to be sent yet.
+//!
 //! **Invariant:** who is told that a conversation is held has it on disk; one is held only where nobody
 //! answered in the call, and somebody may later.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_chat::{self as chat, Conversation};
 use tokio::time::Instant;
 
-use super::held::{Taken, Times, Unheld, idempotency, is_large, written};
-use super::{Answered, Gateway, Refused};
+use super::held::{Taken, Times, Unheld, idempotency, written};
+use super::{Answered, Asker, Found, Gateway, Given, Refused};
 use crate::answer::{Answer, Reason};
 use crate::ask_error::AskError;
+use crate::cache::Distinct;
 use crate::envelope::{Envelope, Final, Frame, body_of};
 use crate::inquiry::Inquiry;
 use crate::queue::{Accepted, Idempotency, NewEntry, QueueError, RequestId};
+use crate::request::DataClass;
 use crate::subject::Subject;
 
 /// What became of a conversation that may be held.
 #[derive(Debug)]
 pub enum Came {
-    /// It was answered in the call.
-    Answered(Answered<chat::Answer>),
+    /// It was answered in the call; where a rule covers it, with where that came from.
+    Answered(Answered<Arc<chat::Answer>>, Option<Found>),
     /// It is held, as this.
     Held(Envelope),
     /// The same was asked before under the same key, as this request.
@@ -40,48 +46,51 @@ impl Gateway {
     /// When it is neither answered nor held; then nothing has changed.
     pub async fn converse_or_hold(
         &self,
+        asker: Asker,
         model: &str,
         inquiry: Inquiry<Conversation>,
-        times: Times,
-        frame: Frame,
+        held: (Times, Frame),
     ) -> Result<Came, Unheld> {
         if inquiry.terms.key.is_none() {
-            return self.come(model, inquiry, times, frame).await;
+            return self.come(asker, model, inquiry, held).await;
         }
         // Whoever asks again under the key finds what became of it.
         let (gateway, model) = (self.clone(), model.to_owned());
-        let coming = tokio::spawn(async move { gateway.come(&model, inquiry, times, frame).await });
+        let coming = tokio::spawn(async move { gateway.come(asker, &model, inquiry, held).await });
         coming.await.map_err(|_| Refused::Stopping)?
     }
 
     async fn come(
         &self,
+        asker: Asker,
         model: &str,
         mut inquiry: Inquiry<Conversation>,
-        times: Times,
-        frame: Frame,
+        (times, frame): (Times, Frame),
     ) -> Result<Came, Unheld> {
         let (came, within) = (Instant::now(), inquiry.terms.within);
-        let _turn = self.turn(&inquiry).await?;
-        if let Some(id) = self.known(model, &inquiry).await? {
+        let (asked, name) = ((inquiry.id, inquiry.terms.class), name_of(model, &inquiry).await);
+        let _turn = self.turn(name.as_ref(), (model, asked), within).await?;
+        if let Some(id) = self.known(name.as_ref(), model, inquiry.terms.class).await? {
             return Ok(Came::Known(id));
         }
-        let (began, mut reasons) = (Instant::now(), Vec::new());
-        if times.not_before_ms == 0 {
-            inquiry.terms.within = within.saturating_sub(came.elapsed());
-            let said = self.converse_until_stop(model, &inquiry).await;
-            // One that is held has all of it for each try.
-            inquiry.terms.within = within;
-            match said {
-                Ok(answered) => {
-                    let took = began.elapsed();
-                    let kept = self.keep(model, inquiry, (times, frame), (&answered, took)).await;
-                    return Ok(kept.map_or(Came::Answered(answered), Came::Known));
-                }
-                Err(refused) if refused.may_pass() => reasons = refused.into_reasons(),
-                Err(refused) => return Err(refused.into()),
+        let began = Instant::now();
+        inquiry.terms.within = within.saturating_sub(came.elapsed());
+        let said = match times.not_before_ms {
+            0 => self.converse_until_stop(asker, model, &inquiry).await.map(Some),
+            _ => Ok(self.given_before(&asker, model, &inquiry).await),
+        };
+        // One that is held has all of it for each try.
+        inquiry.terms.within = within;
+        let reasons = match said {
+            Ok(Some((answered, found))) => {
+                let took = began.elapsed();
+                let kept = self.keep(model, inquiry, (times, frame), (&answered, took)).await;
+                return Ok(kept.map_or(Came::Answered(answered, found), Came::Known));
             }
-        }
+            Ok(None) => Vec::new(),
+            Err(refused) if refused.may_pass() => refused.reasons().to_vec(),
+            Err(refused) => return Err(refused.into()),
+        };
         Ok(match self.hold_in_turn(model, inquiry, times, (frame, reasons)).await? {
             Taken::New(envelope) => Came::Held(envelope),
             Taken::Known(id) => Came::Known(id),
@@ -91,29 +100,30 @@ impl Gateway {
     /// When the agent stops it is held at once, and asked again under its name.
     async fn converse_until_stop(
         &self,
+        asker: Asker,
         model: &str,
         inquiry: &Inquiry<Conversation>,
-    ) -> Result<Answered<chat::Answer>, Refused> {
+    ) -> Given<Arc<chat::Answer>> {
         tokio::select! {
             biased;
-            () = self.service.stop.cancelled() => Err(Refused::Stopping),
-            answered = self.converse(model, inquiry) => answered,
+            () = self.service.stop.cancelled() => Err(Refused::Stopping.into()),
+            given = self.converse_as(asker, model, inquiry) => given,
         }
     }
 
-    /// The request that was made before under its key, where the same was asked.
+    /// The request that was made before under this name, where the same was asked.
     async fn known(
         &self,
+        name: Option<&Idempotency>,
         model: &str,
-        inquiry: &Inquiry<Conversation>,
+        class: DataClass,
     ) -> Result<Option<RequestId>, AskError> {
         // Without its queue the device still answers.
-        let Some(queue) = self.service.queue.get() else { return Ok(None) };
-        let Some(name) = name_of(model, inquiry).await else { return Ok(None) };
-        match queue.find_key(&name).await {
+        let (Some(name), Some(queue)) = (name, self.service.queue.get()) else { return Ok(None) };
+        match queue.find_key(name).await {
             Ok(found) => Ok(found.map(|summary| summary.id)),
             Err(error @ QueueError::KeyConflict { .. }) => {
-                Err(self.told_apart(error, model, inquiry.terms.class).await)
+                Err(self.told_apart(error, model, class).await)
             }
             // A disk that cannot be read does not stop the answer.
             Err(error) => {
@@ -130,14 +140,14 @@ impl Gateway {
         model: &str,
         inquiry: Inquiry<Conversation>,
         (times, frame): (Times, Frame),
-        (answered, took): (&Answered<chat::Answer>, Duration),
+        (answered, took): (&Answered<Arc<chat::Answer>>, Duration),
     ) -> Option<RequestId> {
         inquiry.terms.key.as_ref()?;
         let class = inquiry.terms.class;
         let Answered { answer, place, zone, cost_micros } = answered;
         let reasons = vec![Reason::Escalated { destination: place.clone(), zone: *zone }];
         let by = (place.clone(), *zone);
-        let answer = Answer::said(answer.clone(), by, took, *cost_micros);
+        let answer = Answer::said(chat::Answer::clone(answer), by, took, *cost_micros);
         let subject = Subject::Model(model.to_owned());
         let stored = Final { subject, class, answer, reasons };
         let entry = written(model.to_owned(), inquiry, (times, frame, Vec::new())).await?;
@@ -148,13 +158,8 @@ impl Gateway {
             body: Bytes::new(),
             ..entry
         };
-        let kept = match self.service.queue.open() {
-            Ok(queue) => {
-                queue.accept_answered(entry, stored.to_bytes()).await.map_err(AskError::from)
-            }
-            Err(error) => Err(error),
-        };
-        match kept {
+        let stored = stored.to_bytes().into();
+        match self.service.queue.keep_answered(entry, stored, now_ms).await {
             Ok(Accepted::New) => None,
             Ok(Accepted::Known { id, .. }) => Some(id),
             // The answer is there; that it cannot be kept does not take it away.
@@ -169,7 +174,7 @@ impl Gateway {
 /// The caller's own name for it with the digest of what is asked, a large one's made off the reactor.
 async fn name_of(model: &str, inquiry: &Inquiry<Conversation>) -> Option<Idempotency> {
     inquiry.terms.key.as_ref()?;
-    if !is_large(inquiry) {
+    if !inquiry.matter.is_large() {
         return idempotency(inquiry, model, &body_of(&inquiry.matter));
     }
     let (large, model) = (inquiry.clone(), model.to_owned());

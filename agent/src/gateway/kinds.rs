@@ -4,42 +4,56 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use holdfast_chat::{Answer, Conversation, Stop, Vectors};
+use tokio::time::Instant;
 
-use super::in_flight::InFlight;
-use super::listening::Streamed;
+use super::listening::Source;
 use super::{Answered, Gateway, Refused, local};
 use crate::cache::{Distinct, What};
+use crate::in_flight::{InFlight, Listed, Working};
 use crate::inquiry::{Inquiry, Matter, Recording, Texts};
 
+/// What came of a send: an answer, or one that comes piece by piece.
+#[derive(Debug, Clone)]
+pub(super) enum Said<A> {
+    Whole(Arc<A>),
+    Pieces(Source),
+}
+
 /// How a send comes out.
-pub(super) type Whole<A> = Result<Answered<Arc<A>>, Arc<Refused>>;
+pub(super) type Sent<A> = Result<Answered<Said<A>>, Arc<Refused>>;
+/// A send that several may wait for.
+pub(super) type Sending<A> = Working<Sent<A>>;
+/// Sends that are shared, each with the end of the time of who began it.
+type Sends<A> = InFlight<[u8; 32], Instant, Sent<A>>;
+/// A send is found as long as this is there.
+pub(super) type Listing<A> = Listed<[u8; 32], Instant, Sent<A>>;
 
 /// The sends under way that are shared.
 #[derive(Debug, Default)]
 pub(super) struct Sharing {
-    messages: InFlight<Whole<Answer>>,
-    pub(super) streams: InFlight<Streamed>,
-    vectors: InFlight<Whole<Vectors>>,
-    texts: InFlight<Whole<String>>,
+    conversations: Sends<Answer>,
+    vectors: Sends<Vectors>,
+    texts: Sends<String>,
 }
+
+/// What is told of an inquiry that is asked by itself.
+type Asked<A> = Result<Answered<A>, Refused>;
 
 /// What can be asked and kept.
 pub(super) trait Kind: Matter + Distinct + Clone + Send + Sync + 'static {
     type Answer: Clone + Send + Sync + 'static;
 
-    fn sends(sharing: &Sharing) -> &InFlight<Whole<Self::Answer>>;
+    fn sends(sharing: &Sharing) -> &Sends<Self::Answer>;
 
     /// Whether a bundle of this device answers, which costs nothing.
     fn is_local(gateway: &Gateway, model: &str) -> bool;
 
-    fn ask<'a>(
-        gateway: &'a Gateway,
-        model: &'a str,
-        inquiry: &'a Inquiry<Self>,
-    ) -> BoxFuture<'a, Result<Answered<Self::Answer>, Refused>>;
+    fn ask(
+        gateway: &Gateway,
+        model: &str,
+        inquiry: &Inquiry<Self>,
+    ) -> impl Future<Output = Asked<Self::Answer>> + Send;
 
     /// What is kept of an answer, where it may be.
     fn kept(answer: &Self::Answer) -> Option<What>;
@@ -50,20 +64,16 @@ pub(super) trait Kind: Matter + Distinct + Clone + Send + Sync + 'static {
 impl Kind for Conversation {
     type Answer = Answer;
 
-    fn sends(sharing: &Sharing) -> &InFlight<Whole<Answer>> {
-        &sharing.messages
+    fn sends(sharing: &Sharing) -> &Sends<Answer> {
+        &sharing.conversations
     }
 
     fn is_local(_: &Gateway, _: &str) -> bool {
         false
     }
 
-    fn ask<'a>(
-        gateway: &'a Gateway,
-        model: &'a str,
-        inquiry: &'a Inquiry<Self>,
-    ) -> BoxFuture<'a, Result<Answered<Answer>, Refused>> {
-        gateway.converse(model, inquiry).boxed()
+    async fn ask(gateway: &Gateway, model: &str, inquiry: &Inquiry<Self>) -> Asked<Answer> {
+        gateway.converse(model, inquiry).await
     }
 
     fn kept(answer: &Answer) -> Option<What> {
@@ -83,7 +93,7 @@ impl Kind for Conversation {
 impl Kind for Texts {
     type Answer = Vectors;
 
-    fn sends(sharing: &Sharing) -> &InFlight<Whole<Vectors>> {
+    fn sends(sharing: &Sharing) -> &Sends<Vectors> {
         &sharing.vectors
     }
 
@@ -91,12 +101,8 @@ impl Kind for Texts {
         local::embeds(&gateway.service.engine, model)
     }
 
-    fn ask<'a>(
-        gateway: &'a Gateway,
-        model: &'a str,
-        inquiry: &'a Inquiry<Self>,
-    ) -> BoxFuture<'a, Result<Answered<Vectors>, Refused>> {
-        gateway.embed(model, inquiry).boxed()
+    async fn ask(gateway: &Gateway, model: &str, inquiry: &Inquiry<Self>) -> Asked<Vectors> {
+        gateway.embed(model, inquiry).await
     }
 
     fn kept(answer: &Vectors) -> Option<What> {
@@ -114,7 +120,7 @@ impl Kind for Texts {
 impl Kind for Recording {
     type Answer = String;
 
-    fn sends(sharing: &Sharing) -> &InFlight<Whole<String>> {
+    fn sends(sharing: &Sharing) -> &Sends<String> {
         &sharing.texts
     }
 
@@ -122,12 +128,8 @@ impl Kind for Recording {
         local::transcribes(&gateway.service.engine, model)
     }
 
-    fn ask<'a>(
-        gateway: &'a Gateway,
-        model: &'a str,
-        inquiry: &'a Inquiry<Self>,
-    ) -> BoxFuture<'a, Result<Answered<String>, Refused>> {
-        gateway.transcribe(model, inquiry).boxed()
+    async fn ask(gateway: &Gateway, model: &str, inquiry: &Inquiry<Self>) -> Asked<String> {
+        gateway.transcribe(model, inquiry).await
     }
 
     fn kept(answer: &String) -> Option<What> {

@@ -15,8 +15,7 @@ use holdfast_chat::{Answer, Event, Gathering};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::in_flight::{Listed, Sending};
-use super::{Answered, Refused};
+use super::kinds::{Listing, Sending};
 use crate::escalate::{SendError, Telling};
 
 /// Bytes of an answer that can be heard from its beginning, and kept.
@@ -116,9 +115,6 @@ impl Listeners {
     }
 }
 
-/// How a send comes out whose answer comes piece by piece.
-pub(super) type Streamed = Result<Answered<Source>, Arc<Refused>>;
-
 /// Who hears an answer.
 #[derive(Debug)]
 pub struct Listening {
@@ -128,7 +124,7 @@ pub struct Listening {
     /// How long it waits, and when that ends; nothing where the send's time is its own.
     time: Option<(Duration, Instant)>,
     /// What is found by who asks the same, as long as somebody listens.
-    _send: Option<Sending<Streamed>>,
+    _send: Option<Sending<Answer>>,
 }
 
 impl Source {
@@ -136,7 +132,7 @@ impl Source {
     pub(super) fn begin(
         events: Vec<Event>,
         place: &str,
-        listed: Option<Listed<Streamed>>,
+        listed: Option<Listing<Answer>>,
     ) -> (Self, Teller) {
         let bytes = events.iter().map(bytes_of).sum();
         let sender = watch::Sender::new(Told { events, gone: 0, end: None });
@@ -151,7 +147,7 @@ impl Source {
     pub(super) fn hear(
         self,
         time: Option<(Duration, Instant)>,
-        send: Option<Sending<Streamed>>,
+        send: Option<Sending<Answer>>,
     ) -> Listening {
         let number = self.listeners.add();
         Listening { source: self, number, heard: 0, time, _send: send }
@@ -165,6 +161,15 @@ impl Drop for Listening {
 }
 
 impl Listening {
+    /// All of it, in one piece.
+    pub(super) async fn all(mut self) -> Result<Answer, Arc<SendError>> {
+        let (mut gathering, mut events) = (Gathering::default(), Vec::new());
+        while self.next(&mut events).await? {
+            events.drain(..).for_each(|event| gathering.take(&event));
+        }
+        gathering.answer().ok_or_else(|| Arc::new(broken(&self.source.place, "it has no end")))
+    }
+
     async fn next(&mut self, events: &mut Vec<Event>) -> Result<bool, Arc<SendError>> {
         loop {
             {
@@ -200,7 +205,7 @@ impl Listening {
     }
 }
 
-fn broken(destination: &str, cause: &str) -> SendError {
+pub(super) fn broken(destination: &str, cause: &str) -> SendError {
     let (destination, cause) = (destination.to_owned(), cause.to_owned());
     SendError::Interrupted { destination, cause, waited: None }
 }
@@ -218,7 +223,7 @@ pub(super) struct Teller {
     /// That were told; `None` beyond the bound.
     bytes: Option<usize>,
     /// So that it is found by who may join it.
-    listed: Option<Listed<Streamed>>,
+    listed: Option<Listing<Answer>>,
 }
 
 /// How an answer ended, which is not told yet.
@@ -288,11 +293,11 @@ impl Ending {
         gathering.answer()
     }
 
-    /// Tells how it ended; from then on it is not found any more.
+    /// Tells how it ended; by then it is not found any more, so that who asks again does not hear of that end.
     pub(super) fn tell(self) {
-        let Self { teller, end } = self;
-        teller.sender.send_modify(|told| told.end = Some(end));
-        drop(teller.listed);
+        let Self { teller: Teller { sender, listed, .. }, end } = self;
+        drop(listed);
+        sender.send_modify(|told| told.end = Some(end));
     }
 }
 

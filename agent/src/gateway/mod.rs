@@ -11,7 +11,6 @@
 mod cached;
 pub mod held;
 pub mod holdable;
-mod in_flight;
 mod keys;
 mod kinds;
 mod listening;

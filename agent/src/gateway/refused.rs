@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** of several failures the one is told that is likeliest to pass, with the reasons of all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -31,7 +32,7 @@ pub enum Refused {
     #[error("{}", sentence(reasons))]
     Failed {
         /// The failure that is likeliest to pass.
-        error: Box<SendError>,
+        error: Arc<SendError>,
         /// Why it went this way.
         reasons: Vec<Reason>,
     },
@@ -71,11 +72,11 @@ impl Refused {
     }
 
     /// Why it went this way, as far as that is known.
-    pub(super) fn into_reasons(self) -> Vec<Reason> {
+    pub(super) fn reasons(&self) -> &[Reason] {
         match self {
             Self::Forbidden(reasons) | Self::Failed { reasons, .. } => reasons,
             Self::Unknown { .. } | Self::Stopping | Self::TooLate { .. } | Self::Local { .. } => {
-                Vec::new()
+                &[]
             }
         }
     }
@@ -83,7 +84,7 @@ impl Refused {
     /// What is made of all failures; without any, all was forbidden.
     pub(super) fn of(errors: Vec<SendError>, reasons: Vec<Reason>) -> Self {
         match errors.into_iter().min_by_key(hope) {
-            Some(error) => Self::Failed { error: Box::new(error), reasons },
+            Some(error) => Self::Failed { error: Arc::new(error), reasons },
             None => Self::Forbidden(reasons),
         }
     }

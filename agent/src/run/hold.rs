@@ -82,6 +82,8 @@ pub(super) async fn hold_task(parts: Arc<Parts>, stop: CancellationToken) {
             Err(error) => service.queue.refuse(&error),
         }
     };
+    // What was answered before is not sent again.
+    service.queue.keep_waiting(service.clock.now_ms()).await;
     let drain = Drain {
         queue: queue.clone(),
         escalator: service.escalator.clone(),

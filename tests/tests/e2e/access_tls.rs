@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use holdfast_tests::authority::{Authority, Signed};
 use holdfast_tests::node::Node;
 use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent_with};
+use holdfast_tests::vendors::{Fake, MODEL, Vendor};
 use reqwest::{Certificate, Client, Identity};
 use serde_json::Value;
 
@@ -25,6 +26,12 @@ async fn start(dir: &Path, api: &str, tables: &str) -> Node {
 
 async fn status(client: &Client, url: &str) -> u16 {
     client.get(url).send().await.unwrap().status().as_u16()
+}
+
+/// A client that shows this certificate.
+fn certified(root: &Certificate, Signed { certificate, key, .. }: Signed) -> Client {
+    let identity = Identity::from_pem((certificate + &key).as_bytes()).unwrap();
+    client().tls_certs_only([root.clone()]).identity(identity).build().unwrap()
 }
 
 #[tokio::test]
@@ -64,10 +71,7 @@ async fn over_tls_callers_are_known_by_token_or_by_certificate() {
     let port = node.address("api").unwrap().port();
     let url = |path: &str| format!("https://localhost:{port}{path}");
     assert!(trusting.get(url("/healthz")).send().await.is_err(), "no certificate, no word");
-    let with = |Signed { certificate, key, .. }: Signed| {
-        let identity = Identity::from_pem((certificate + &key).as_bytes()).unwrap();
-        client().tls_certs_only([root.clone()]).identity(identity).build().unwrap()
-    };
+    let with = |signed| certified(&root, signed);
     assert!(with(authority.sign("line-7").unwrap()).get(url("/healthz")).send().await.is_err());
     let known = with(clients.sign("line-7").unwrap());
     assert_eq!(status(&known, &url("/v1/tasks")).await, 200, "its certificate is enough");
@@ -76,6 +80,55 @@ async fn over_tls_callers_are_known_by_token_or_by_certificate() {
     let with_key = |path: &str| known.get(url(path)).bearer_auth("sk-none").send();
     assert_eq!(with_key("/v1/tasks").await.unwrap().status(), 200);
     assert_eq!(with_key("/v1/queue").await.unwrap().status(), 403, "with a key neither");
+}
+
+#[tokio::test]
+async fn who_is_known_by_certificates_alone_shares_no_answer_with_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let (authority, clients) = (Authority::new().unwrap(), Authority::new().unwrap());
+    let (certificate, key) =
+        authority.sign("localhost").unwrap().write(dir.path(), "agent").unwrap();
+    let roots = file(dir.path(), "clients.crt", &clients.root());
+    let api_key = file(dir.path(), "near.key", &Vendor::OpenAi.credential(&near.url));
+    let tables = format!(
+        "\n[api.tls]\ncertificate = {certificate:?}\nkey = {key:?}\nclient_ca = {roots:?}\n\
+         [[destination]]\nname = \"near\"\nzone = \"site\"\nprotocol = \"openai\"\n\
+         model = {MODEL:?}\nurl = {:?}\napi_key_file = {api_key:?}\n\
+         [[cache.rules]]\nmodels = [\"*\"]\nclasses = [\"confidential\"]\nttl_s = 3600\n",
+        near.url
+    );
+    let agent = Agent { name: DEVICE, bundles: Vec::new(), site: None, broker: None };
+    let toml = agent.toml(dir.path()).replace("[api]\n", "[api]\nrequire_token = true\n") + &tables;
+    let node = start_agent_with(super::program(), dir.path(), DEVICE, &toml).await.unwrap();
+    let port = node.address("api").unwrap().port();
+    let (is_fine, said) = command(dir.path(), &["token", "add", "line-9"]);
+    assert!(is_fine, "{said}");
+    let token = said.lines().find(|line| line.starts_with("hf_")).unwrap();
+    let root = Certificate::from_pem(authority.root().as_bytes()).unwrap();
+    let [one, two] = ["line-7", "line-8"].map(|name| certified(&root, clients.sign(name).unwrap()));
+    let ask = async |client: &Client, token: Option<&str>| {
+        let body = serde_json::json!({ "model": "near", "messages":
+            [{ "role": "user", "content": "hello" }] });
+        let url = format!("https://localhost:{port}/v1/chat/completions");
+        let mut request = client.post(url).json(&body);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.headers().get("holdfast-cache").map(|found| found.to_str().unwrap().to_owned())
+    };
+    for (client, asked) in [(&one, 1), (&two, 2), (&one, 3)] {
+        assert_eq!((ask(client, None).await, near.asked()), (None, asked), "no rule covers it");
+    }
+    let at_once = tokio::join!(ask(&one, None), ask(&two, None));
+    assert_eq!((at_once, near.asked()), ((None, None), 5));
+    // Its token says who one is, whatever certificate it comes with.
+    for (client, want) in [(&one, "miss"), (&two, "hit")] {
+        assert_eq!(ask(client, Some(token)).await.as_deref(), Some(want));
+    }
+    assert_eq!(near.asked(), 6);
 }
 
 #[tokio::test]

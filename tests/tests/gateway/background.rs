@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::desk::{Desk, Reply, openai, vendor};
+use super::raw::{Raw, Then};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -402,5 +403,34 @@ async fn what_is_damaged_can_be_taken_back_and_removed() {
         let reply = desk.delete_with(path, &as_all).await;
         assert_eq!((reply.status, &reply.json()["deleted"]), (200, &json!(true)), "{}", reply.text);
         assert_eq!(desk.get_with(path, &as_all).await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_redirects_what_is_sent_alone_loses_nothing_and_is_not_followed() {
+    let elsewhere = Fake::start(Vendor::OpenAi).await.unwrap();
+    let port = elsewhere.url.rsplit(':').next().unwrap();
+    // The second one is another host, as a portal's is.
+    for host in ["127.0.0.1", "localhost"] {
+        let near = Fake::start(Vendor::OpenAi).await.unwrap();
+        let bytes = format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{host}:{port}/v1/chat/completions\r\n\
+             content-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        // Who only looks whether anybody is there is not redirected.
+        let portal = Raw::start(bytes, Then::Close).await;
+        let mut desk = Desk::start(|dir| {
+            let near_of = vendor("near", "site", &near, Vendor::OpenAi, dir);
+            near_of.replace(&near.url, &portal.url)
+        })
+        .await;
+        let response = held(&desk, &question("near", "hello"), &[]).await;
+        assert!(portal.is_asked(2, SOON).await, "{host}: {}", desk.node.log_tail());
+        let told = desk.get(&path_of(&response)).await.json();
+        assert!(["queued", "in_progress"].contains(&told["status"].as_str().unwrap()), "{told}");
+        desk.reconfigure(|toml| toml.replace(&portal.url, &near.url)).await;
+        let done = settled(&desk, &response).await.json();
+        assert_eq!((&done["status"], text_of(&done)), (&json!("completed"), "openai says hello"));
+        assert_eq!((near.asked(), elsewhere.asked()), (1, 0), "{host}");
     }
 }

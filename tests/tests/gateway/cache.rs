@@ -296,6 +296,16 @@ async fn a_file_that_is_no_answer_is_a_miss() {
     let theirs = files(&desk.state().join("cache")).into_iter().find(|file| *file != mine).unwrap();
     std::fs::copy(&theirs, &mine).unwrap();
     assert_eq!(found(&ask(&desk, &body, &[]).await), "miss");
+    // What the disk does not give, and keeps in the way.
+    std::fs::remove_file(&mine).unwrap();
+    std::fs::create_dir(&mine).unwrap();
+    for _ in 0..2 {
+        assert_eq!(found(&ask(&desk, &body, &[]).await), "miss");
+    }
+    std::fs::remove_dir(&mine).unwrap();
+    for want in ["miss", "hit"] {
+        assert_eq!(found(&ask(&desk, &body, &[]).await), want);
+    }
     // Another key.
     std::fs::write(desk.state().join("store.key"), [7; 32]).unwrap();
     desk.restart().await;

@@ -8,7 +8,9 @@ use holdfast_tests::vendors::{Fake, Next, Trouble, Vendor};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::desk::{Desk, vendor};
+use super::cache::{found, rule};
+use super::desk::{Desk, openai, vendor};
+use super::gate::{Gate, response};
 
 const SOON: Duration = Duration::from_secs(60);
 const CHAT: &str = "/v1/chat/completions";
@@ -226,6 +228,13 @@ impl Heard {
         heard.read(text.as_bytes());
         heard
     }
+
+    /// Where the response is found, as its first event says.
+    fn path(&self) -> String {
+        let data = self.text.lines().nth(1).unwrap().strip_prefix("data: ").unwrap();
+        let created: Value = serde_json::from_str(data).unwrap();
+        format!("/v1/responses/{}", created["response"]["id"].as_str().unwrap())
+    }
 }
 
 #[tokio::test]
@@ -289,9 +298,7 @@ async fn a_stream_in_the_background_ends_as_its_response_does() {
         let mut response = desk.begin("/v1/responses", &body(input), terms).await;
         let mut heard = Heard::default();
         heard.until(&mut response, "response.queued").await;
-        let data = heard.text.lines().nth(1).unwrap().strip_prefix("data: ").unwrap();
-        let created: Value = serde_json::from_str(data).unwrap();
-        let path = format!("/v1/responses/{}", created["response"]["id"].as_str().unwrap());
+        let path = heard.path();
         match case {
             "taken back" => {
                 assert_eq!(desk.post(&format!("{path}/cancel"), &json!({}), &[]).await.status, 200)
@@ -330,4 +337,178 @@ async fn a_stream_of_what_waits_ends_when_the_agent_stops() {
     desk.node.stop().await.unwrap();
     assert_eq!(timeout(SOON, response.chunk()).await.unwrap().unwrap(), None);
     assert!(begun.elapsed() < SOON, "{}", desk.node.log_tail());
+}
+
+#[tokio::test]
+async fn a_stream_whose_response_cannot_be_read_says_so_and_can_be_gone_on_with() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::start(|dir| vendor("near", "site", &near, Vendor::OpenAi, dir)).await;
+    let body = json!({ "model": "near", "input": "hello", "background": true, "stream": true });
+    let later = [("holdfast-not-before-ms", "600000")];
+    let mut response = desk.begin("/v1/responses", &body, &later).await;
+    let mut heard = Heard::default();
+    heard.until(&mut response, "response.queued").await;
+    let path = heard.path();
+    // The disk does not give what it took.
+    let journal = desk.journal();
+    let segments: Vec<_> =
+        std::fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let away = |path: &Path| desk.state().join(path.file_name().unwrap());
+    segments.iter().for_each(|path| std::fs::rename(path, away(path)).unwrap());
+    let mut other = body.clone();
+    other["stream"] = json!(false);
+    let news = desk.post("/v1/responses", &other, &later).await;
+    assert_eq!(news.status, 200, "{}", news.text);
+    heard.until(&mut response, "error").await;
+    assert_eq!(timeout(SOON, response.chunk()).await.unwrap().unwrap(), None, "then it ends");
+    let (number, _) = heard.events.last().unwrap();
+    assert_eq!(*number, 1, "whoever goes on behind it misses nothing");
+    assert!(heard.text.contains("\"code\":\"storage_failed\""), "{}", heard.text);
+    assert!(desk.node.log_tail().contains("the queue failed"), "{}", desk.node.log_tail());
+    segments.iter().for_each(|path| std::fs::rename(away(path), path).unwrap());
+    let mut response = desk.follow(&format!("{path}?stream=true&starting_after={number}")).await;
+    assert_eq!(desk.post(&format!("{path}/cancel"), &json!({}), &[]).await.status, 200);
+    let mut rest = Heard::default();
+    rest.until(&mut response, "response.cancelled").await;
+    assert_eq!(rest.events, [(3, "response.cancelled".to_owned())]);
+}
+
+#[tokio::test]
+async fn another_content_hears_of_the_conflict_while_the_first_is_under_way() {
+    let gate = Gate::saying("gated").await;
+    let desk = Desk::start(|_| openai("near", &gate.url, "")).await;
+    let hold = [("holdfast-hold", "true"), ("idempotency-key", "k")];
+    let (first, other) = (conversation("near", "hello"), conversation("near", "bye"));
+    let others = async {
+        timeout(SOON, gate.is_asked(1)).await.unwrap();
+        let held = json!({ "model": "near", "input": "bye", "background": true });
+        for reply in [
+            desk.post(CHAT, &other, &hold).await,
+            desk.post("/v1/responses", &held, &hold[1..]).await,
+        ] {
+            assert_eq!((reply.status, reply.code().as_str()), (409, "idempotency_key_conflict"));
+            assert!(reply.text.contains("the conversation, or a setting"), "{}", reply.text);
+        }
+        gate.open();
+    };
+    let (reply, ()) = tokio::join!(desk.post(CHAT, &first, &hold), others);
+    assert_eq!((reply.status, gate.asked()), (200, 1), "{}", reply.text);
+}
+
+#[tokio::test]
+async fn what_may_be_held_has_an_answer_that_was_given_before() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let link = link_to(&near).await;
+    let desk = Desk::start(|dir| behind(&link, &near, dir) + &rule(3600)).await;
+    let hold = ("holdfast-hold", "true");
+    let (body, other) = (conversation("near", "hello"), conversation("near", "count 2"));
+    // Its own answer is kept, too.
+    assert_eq!(found(&desk.post(CHAT, &body, &[hold]).await), "miss");
+    link.set(Weather::Cut);
+    let (key, later) = (("idempotency-key", "k"), ("holdfast-not-before-ms", "600000"));
+    for terms in [&[][..], &[hold], &[hold, later], &[hold, key]] {
+        let reply = desk.post(CHAT, &body, terms).await;
+        assert_eq!(found(&reply), "hit", "{terms:?}");
+        assert!(reply.headers.contains_key("age"), "{terms:?}");
+        assert_eq!(reply.json()["choices"][0]["message"]["content"], "openai says hello");
+    }
+    // Under its key it is the answer from now on, whatever else is there.
+    let cleared = desk.command("cache", &["clear"]);
+    assert_eq!(cleared["entries"], 1, "{cleared}");
+    let again = desk.post(CHAT, &body, &[hold, key]).await;
+    assert_eq!((again.status, found(&again)), (200, ""), "{}", again.text);
+    let no_answer = [("cache-control", "no-cache")];
+    for (body, terms) in [(&body, &[hold, later][..]), (&other, &[hold])] {
+        let held = desk.post(CHAT, body, &[terms, &no_answer].concat()).await;
+        assert_eq!(held.status, 202, "{terms:?}: {}", held.text);
+        assert!(!held.headers.contains_key("holdfast-cache"), "{terms:?}");
+    }
+    assert_eq!(near.asked(), 1);
+}
+
+#[tokio::test]
+async fn what_was_answered_before_the_queue_opened_is_not_asked_again() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let link = link_to(&near).await;
+    link.set(Weather::Cut);
+    let mut desk = Desk::start(|dir| behind(&link, &near, dir)).await;
+    let body = conversation("near", "hello");
+    let hold = [("holdfast-hold", "true"), ("idempotency-key", "k")];
+    let held = desk.post(CHAT, &body, &hold).await;
+    assert_eq!(held.status, 202, "{}", held.text);
+    // The disk comes late: the device answers without it.
+    desk.node.kill().unwrap();
+    let (queue, away) = (desk.state().join("queue"), desk.state().join("away"));
+    std::fs::rename(&queue, &away).unwrap();
+    std::fs::write(&queue, b"in its place").unwrap();
+    link.set(Weather::Up);
+    desk.restart().await;
+    let answered = desk.post(CHAT, &body, &hold).await;
+    assert_eq!((answered.status, near.asked()), (200, 1), "{}", answered.text);
+    std::fs::remove_file(&queue).unwrap();
+    std::fs::rename(&away, &queue).unwrap();
+    let until = Instant::now() + SOON;
+    while desk.get("/readyz").await.json()["queue"]["open"] != true {
+        assert!(Instant::now() < until, "{}", desk.node.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let done = desk.get(&format!("{}?wait_ms=60000", location(&held))).await.json();
+    assert_eq!(done["answer"]["message"]["text"], "openai says hello", "{done}");
+    let again = desk.post(CHAT, &body, &hold).await;
+    assert_eq!((again.status, near.asked()), (200, 1), "{}", again.text);
+}
+
+#[tokio::test]
+async fn what_its_caller_left_is_held_all_the_same_and_found_under_its_key() {
+    let gate = Gate::start(Vec::new(), response(503, "{}")).await;
+    let desk = Desk::start(|_| openai("near", &gate.url, "")).await;
+    let body = conversation("near", "hello");
+    let hold = [("holdfast-hold", "true"), ("idempotency-key", "k")];
+    tokio::select! {
+        reply = desk.post(CHAT, &body, &hold) => panic!("{reply:?}"),
+        () = gate.is_asked(1) => {}
+    }
+    gate.open();
+    let found = desk.post(CHAT, &body, &hold).await;
+    assert_eq!(found.status, 202, "{}", found.text);
+    let again = desk.post(CHAT, &body, &hold).await;
+    assert_eq!((again.status, location(&again)), (202, location(&found)), "{}", again.text);
+    let all = desk.get("/v1/requests").await.json();
+    assert_eq!(all["requests"].as_array().map(Vec::len), Some(1), "{all}");
+}
+
+#[tokio::test]
+async fn numbers_of_events_go_on_when_what_was_set_aside_is_let_go_again() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    near.next(Next::Fails(Trouble::Transient));
+    // The sections follow that of the queue.
+    let desk = Desk::start(|dir| {
+        "max_attempts = 1\n".to_owned() + &vendor("near", "site", &near, Vendor::OpenAi, dir)
+    })
+    .await;
+    let body = json!({ "model": "near", "input": "hello", "background": true, "stream": true });
+    let mut response = desk.begin("/v1/responses", &body, &[]).await;
+    let mut heard = Heard::default();
+    heard.until(&mut response, "response.queued").await;
+    let path = heard.path();
+    let id = path.rsplit('/').next().unwrap();
+    let until = Instant::now() + SOON;
+    while desk.queue(&["show", id])["state"] != "set_aside" {
+        assert!(Instant::now() < until, "{}", desk.node.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Who begins meanwhile, and who goes on behind the second event, hear the rest as the first one does.
+    let mut from_now = desk.follow(&format!("{path}?stream=true")).await;
+    let mut behind = desk.follow(&format!("{path}?stream=true&starting_after=1")).await;
+    assert_eq!(desk.queue(&["retry", id])[0]["retried"], true);
+    let (mut whole, mut rest) = (Heard::default(), Heard::default());
+    for (heard, response) in
+        [(&mut heard, &mut response), (&mut whole, &mut from_now), (&mut rest, &mut behind)]
+    {
+        heard.until(response, "response.completed").await;
+    }
+    let numbers: Vec<u64> = heard.events.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+    assert_eq!((&whole.events, &rest.events[..]), (&heard.events, &heard.events[2..]));
+    assert_eq!(near.asked(), 2);
 }

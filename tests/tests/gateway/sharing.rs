@@ -208,3 +208,72 @@ async fn who_joins_a_stream_hears_it_from_the_beginning() {
     assert_eq!(found(&again), "hit", "it came whole");
     assert!(again.text.contains("half and whole"), "{}", again.text);
 }
+
+#[tokio::test]
+async fn a_question_joins_the_very_same_in_the_other_form() {
+    // In one piece, while it comes piece by piece to another one, who then leaves.
+    let gate = Gate::start(sse(PIECE), REST.as_bytes().to_vec()).await;
+    let desk = behind(&gate, Some(0)).await;
+    let mut first = desk.open("near", "hello").await;
+    assert_eq!(first.headers()["holdfast-cache"], "miss");
+    assert!(timeout(PLENTY, first.chunk()).await.unwrap().unwrap().is_some());
+    let opening = async {
+        are_sharing(&desk, 1).await;
+        drop(first);
+        gate.open();
+    };
+    let (whole, ()) = tokio::join!(desk.ask("near", "hello", false), opening);
+    assert_eq!((found(&whole), gate.asked()), ("shared", 1));
+    let said = &whole.json()["choices"][0];
+    assert_eq!(said["message"]["content"], "half and whole", "{}", whole.text);
+    assert_eq!(said["finish_reason"], "stop");
+    assert_eq!(whole.headers["holdfast-cost-micros"], "0", "one pays");
+
+    // As a stream, while it comes in one piece.
+    let gate = Gate::saying("gated").await;
+    let desk = behind(&gate, Some(0)).await;
+    let joining = async {
+        timeout(PLENTY, gate.is_asked(1)).await.unwrap();
+        let opening = async {
+            are_sharing(&desk, 1).await;
+            gate.open();
+        };
+        let (stream, ()) = tokio::join!(desk.ask("near", "hello", true), opening);
+        stream
+    };
+    let (whole, stream) = tokio::join!(desk.ask("near", "hello", false), joining);
+    assert_eq!((found(&whole), found(&stream), gate.asked()), ("miss", "shared", 1));
+    assert!(stream.text.contains("gated"), "{}", stream.text);
+    assert!(stream.text.ends_with("data: [DONE]\n\n"), "{}", stream.text);
+
+    // A stream that breaks off is a failure to both.
+    let gate = Gate::start(sse(PIECE), Vec::new()).await;
+    let desk = behind(&gate, Some(0)).await;
+    let mut first = desk.open("near", "hello").await;
+    assert!(timeout(PLENTY, first.chunk()).await.unwrap().unwrap().is_some());
+    let opening = async {
+        are_sharing(&desk, 1).await;
+        gate.open();
+    };
+    let (whole, ()) = tokio::join!(desk.ask("near", "hello", false), opening);
+    assert_eq!((whole.status, whole.code().as_str()), (502, "interrupted"), "{}", whole.text);
+}
+
+#[tokio::test]
+async fn who_wants_it_in_one_piece_asks_itself_when_the_time_of_the_stream_is_over() {
+    let gate = Gate::start(sse(PIECE), REST.as_bytes().to_vec()).await;
+    let desk = behind(&gate, Some(0)).await;
+    let body = json!({ "stream": true, "model": question()["model"], "messages":
+        question()["messages"] });
+    let short = [("holdfast-deadline-ms", "3000")];
+    let mut first = desk.begin("/v1/chat/completions", &body, &short).await;
+    assert!(timeout(PLENTY, first.chunk()).await.unwrap().unwrap().is_some());
+    let opening = async {
+        timeout(PLENTY, gate.is_asked(2)).await.unwrap();
+        gate.open();
+    };
+    let (whole, ()) = tokio::join!(ask(&desk, &[("holdfast-deadline-ms", "60000")]), opening);
+    // What the gate says is a stream; that it was asked again is what counts.
+    assert_eq!(gate.asked(), 2, "{}", whole.text);
+    assert!(desk.metrics().await.contains("{outcome=\"shared\"} 1\n"), "it had waited");
+}

@@ -73,12 +73,7 @@ pub(super) async fn begin(
     let place = asked.stream.map(|_| api.waiting_place()).transpose()?;
     let matter = std::mem::take(&mut asked.conversation);
     let inquiry = Inquiry { id: call.id, terms, matter };
-    let frame = Frame {
-        created_s: crate::clock::date_ms() / 1000,
-        metadata: asked.metadata,
-        user: asked.user,
-        ..Frame::default()
-    };
+    let frame = frame(crate::clock::date_ms() / 1000, &asked);
     let held = api.gateway.hold(&asked.model, inquiry, times, frame).await;
     let kept = match held.map_err(|error| of_unheld(api, error))? {
         Taken::New(envelope) => Kept::new(call.id, envelope),
@@ -89,6 +84,12 @@ pub(super) async fn begin(
         None => told_as(&kept),
         Some(place) => Ok(Following::of(api, &kept, None, place)?.response()),
     }
+}
+
+/// What the caller of what was asked then is told beside the answer, but for the conversation's own.
+pub(super) fn frame(created_s: u64, asked: &Asked) -> Frame {
+    let (metadata, user) = (asked.metadata.clone(), asked.user.clone());
+    Frame { created_s, metadata, user, ..Frame::default() }
 }
 
 /// What stands against a response in the background.
@@ -241,30 +242,10 @@ async fn find(api: &Api, id: RequestId) -> Result<Option<Kept>, AskError> {
     }
 }
 
-pub(super) fn of_queue(error: QueueError) -> Complaint {
-    of_stored(error.into())
-}
-
-fn of_stored(error: AskError) -> Complaint {
-    Problem::from(error).into()
-}
-
-impl From<AskError> for Complaint {
-    fn from(error: AskError) -> Self {
-        of_stored(error)
-    }
-}
-
-impl From<EnvelopeError> for Complaint {
-    fn from(error: EnvelopeError) -> Self {
-        of_stored(error.into())
-    }
-}
-
 fn gone(error: QueueError, id: &str) -> Complaint {
     match error {
         QueueError::Unknown { .. } => unknown(id),
-        error => of_queue(error),
+        error => error.into(),
     }
 }
 

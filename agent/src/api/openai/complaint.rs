@@ -14,8 +14,11 @@ use holdfast_chat::served::{self, Refusal};
 
 use crate::access::Denied;
 use crate::api::Problem;
+use crate::ask_error::AskError;
+use crate::envelope::EnvelopeError;
 use crate::escalate::{Fault, Next, SendError};
 use crate::gateway::Refused;
+use crate::queue::QueueError;
 
 /// An error in OpenAI's form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +100,24 @@ impl From<Problem> for Complaint {
         let retry_after_s = problem.retry_after_s();
         let complaint = Self::new(status, kind, problem.code(), problem.detail());
         Self { retry_after_s, ..complaint }
+    }
+}
+
+impl From<AskError> for Complaint {
+    fn from(error: AskError) -> Self {
+        Problem::from(error).into()
+    }
+}
+
+impl From<QueueError> for Complaint {
+    fn from(error: QueueError) -> Self {
+        AskError::from(error).into()
+    }
+}
+
+impl From<EnvelopeError> for Complaint {
+    fn from(error: EnvelopeError) -> Self {
+        AskError::from(error).into()
     }
 }
 

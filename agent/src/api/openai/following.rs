@@ -1,7 +1,8 @@
 //! Owns the stream of a response that is made in the background: what there is of it, and what comes.
 //!
 //! **Invariant:** whoever goes away changes nothing of the response, and goes on where it was by the number
-//! of its last event; a stream takes a place of `api.max_waiting`, and ends when the agent stops.
+//! of its last event; a stream takes a place of `api.max_waiting`, and ends when the agent stops; one that
+//! cannot go on says so.
 
 use std::convert::Infallible;
 
@@ -64,7 +65,7 @@ impl Following {
         response
     }
 
-    /// What comes next; `None` at the end, and where nothing more can be said now.
+    /// What comes next; `None` at the end, and where the agent stops.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         while !self.is_over {
             self.changes.borrow_and_update();
@@ -92,7 +93,7 @@ impl Following {
         what
     }
 
-    /// Writes what is new; `None` where that cannot be known now.
+    /// Writes what is new; `None` where the agent stops.
     async fn look(&mut self, out: &mut Vec<u8>) -> Option<()> {
         let read = self.api.service.queue.get()?.get(self.id).await;
         let kept = match read {
@@ -105,8 +106,8 @@ impl Following {
                 return Some(());
             }
             Err(error) => {
-                tracing::warn!(%error, "a stream of a response ended");
-                return None;
+                self.break_off(error, out);
+                return Some(());
             }
         };
         let told = kept.and_then(|kept| kept.map_or(Ok(false), |kept| self.tell(&kept, out)));
@@ -130,6 +131,14 @@ impl Following {
         };
         self.retelling.stand(&standing, out);
         Ok(!standing.is_final())
+    }
+
+    /// It cannot be read now, and nobody knows whether it has its end.
+    fn break_off(&mut self, error: QueueError, out: &mut Vec<u8>) {
+        // The log is told, too, as of every failure of the queue.
+        let complaint = Complaint::from(error);
+        self.retelling.break_off(complaint.code(), complaint.message(), out);
+        self.is_over = true;
     }
 
     /// What is kept of it cannot be read.

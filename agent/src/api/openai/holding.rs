@@ -2,18 +2,21 @@
 //!
 //! **Invariant:** who gets a 202 has its conversation on disk, and under a key there is one of it.
 
+use std::borrow::Borrow;
+
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use holdfast_chat::served::{Asked, Refusal};
 
-use super::background::{Kept, of_queue, of_unheld};
+use super::background::{Kept, frame, of_unheld};
+use super::caching::marked;
 use super::complaint::Complaint;
 use super::talk::Form;
 use super::{Call, told};
 use crate::api::{Api, terms, told_later};
-use crate::envelope::{Envelope, EnvelopeError, Frame};
-use crate::gateway::Answered;
+use crate::envelope::{Envelope, EnvelopeError};
 use crate::gateway::holdable::Came;
+use crate::gateway::{Answered, Asker};
 use crate::inquiry::{Inquiry, Terms};
 use crate::listing::note_of;
 use crate::queue::{RequestId, State};
@@ -23,7 +26,7 @@ use crate::reply::{Reply, reply_of};
 pub(super) async fn answer(
     api: &Api,
     (form, call): (Form, Call),
-    headers: &HeaderMap,
+    (asker, headers): (Asker, &HeaderMap),
     mut asked: Asked,
     terms: Terms,
 ) -> Result<Response, Complaint> {
@@ -32,15 +35,12 @@ pub(super) async fn answer(
     let (id, created) = (call.id, crate::clock::date_ms() / 1000);
     let matter = std::mem::take(&mut asked.conversation);
     let inquiry = Inquiry { id, terms, matter };
-    let frame = Frame {
-        created_s: created,
-        metadata: asked.metadata.clone(),
-        user: asked.user.clone(),
-        ..Frame::default()
-    };
-    let came = api.gateway.converse_or_hold(&asked.model, inquiry, times, frame).await;
+    let frame = frame(created, &asked);
+    let came = api.gateway.converse_or_hold(asker, &asked.model, inquiry, (times, frame)).await;
     match came.map_err(|error| of_unheld(api, error))? {
-        Came::Answered(answered) => Ok(completed(form, id, created, &asked, &answered)),
+        Came::Answered(answered, found) => {
+            Ok(marked(completed(form, id, created, &asked, &answered), found))
+        }
         Came::Held(envelope) => {
             let reply = held(id, envelope);
             Ok(told_later(api, &reply, times.not_before_ms))
@@ -67,10 +67,10 @@ fn completed(
     id: RequestId,
     created: u64,
     asked: &Asked,
-    by: &Answered<holdfast_chat::Answer>,
+    by: &Answered<impl Borrow<holdfast_chat::Answer>>,
 ) -> Response {
     let named = form.named(id, created, asked);
-    told(by, "application/json", form.answer(&named, asked, &by.answer))
+    told(by, "application/json", form.answer(&named, asked, by.answer.borrow()))
 }
 
 /// The request that was put on disk just now. It may be on its way already; what was promised is that it is
@@ -88,7 +88,7 @@ async fn standing(
     id: RequestId,
     asked: &Asked,
 ) -> Result<Response, Complaint> {
-    let record = api.service.queue.open()?.get(id).await.map_err(of_queue)?;
+    let record = api.service.queue.open()?.get(id).await?;
     let record = record.ok_or_else(|| over("it was removed just now", "failed"))?;
     let summary = &record.summary;
     match summary.state {

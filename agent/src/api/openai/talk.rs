@@ -76,13 +76,14 @@ async fn answer(
         Form::Response => (false, terms::of_inquiry(headers, &asked.metadata, default)?),
     };
     let logged = allowed(caller, &asked.model, terms.class)?;
+    let asker = asker(api, caller, headers);
     if holds {
-        return Ok((holding::answer(api, (form, call), headers, asked, terms).await?, logged));
+        let by = (asker, headers);
+        return Ok((holding::answer(api, (form, call), by, asked, terms).await?, logged));
     }
     let matter = std::mem::take(&mut asked.conversation);
     let inquiry = Inquiry { id: call.id, terms, matter };
     let named = form.named(call.id, crate::clock::date_ms() / 1000, &asked);
-    let asker = asker(api, caller, headers);
     let Some(options) = asked.stream else {
         let answered = api.gateway.converse_as(asker, &asked.model, &inquiry).await?;
         let (answered, found) = answered;

@@ -8,12 +8,16 @@
 //! | from 3 on | those of the answer, to `response.completed` or `response.incomplete` |
 //! | 3 | where there is none: `response.failed` or `response.cancelled` |
 //!
+//! An `error` is none of the response's events: it has the number of the last one, so that whoever goes on
+//! behind it misses nothing.
+//!
 //! **Invariant:** an event has the same number whenever it is told; one that is left out leaves its number
 //! free.
 
 use super::write::{Standing, Writer, replay};
 use crate::conversation::Answer;
 use crate::event::Event;
+use crate::served::json::{number, text};
 use crate::served::{Asked, Named};
 
 /// That it is being answered.
@@ -65,6 +69,18 @@ impl Retelling {
         self.writer.usage = answer.usage;
         self.writer.write(&Event::Stop(answer.stop.clone()), out);
         self.writer.finish(out);
+    }
+
+    /// Appends an `error` to `out`: its events end here for now, and the response goes on without them.
+    pub fn break_off(&mut self, code: &str, message: &str, out: &mut Vec<u8>) {
+        self.begin(out);
+        out.extend_from_slice(b"event: error\ndata: {\"type\":\"error\",\"sequence_number\":");
+        number(out, self.writer.sequence.max(self.writer.from).saturating_sub(1));
+        out.extend_from_slice(b",\"code\":");
+        text(out, code);
+        out.extend_from_slice(b",\"message\":");
+        text(out, message);
+        out.extend_from_slice(b",\"param\":null}\n\n");
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {

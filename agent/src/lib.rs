@@ -59,6 +59,7 @@ pub mod run;
 mod seal;
 pub mod service;
 pub mod slot;
+mod stamp;
 pub mod store_key;
 mod stored;
 pub mod subject;

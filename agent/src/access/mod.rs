@@ -35,6 +35,7 @@ use self::token::Digest;
 pub use self::token::Token;
 pub(crate) use self::token::bearer;
 use crate::clock::Clock;
+use crate::stamp::Stamp;
 use crate::whole_file;
 
 /// The file is looked at again after this time.
@@ -69,9 +70,6 @@ struct Known {
     stamp: Option<Stamp>,
     looked: Option<Instant>,
 }
-
-/// Tells one state of the file from another.
-type Stamp = (i64, i64, u64, u64);
 
 #[derive(Debug)]
 struct Holder {
@@ -187,7 +185,7 @@ impl Known {
             return;
         }
         let is_first = self.looked.replace(now).is_none();
-        let stamp = stamp(&store::path(state_dir));
+        let stamp = Stamp::of(&store::path(state_dir));
         if !is_first && stamp == self.stamp && self.holders.is_ok() {
             return;
         }
@@ -245,12 +243,6 @@ fn write_operator(state_dir: &Path) -> std::io::Result<Digest> {
 pub fn operator_token(state_dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(state_dir.join(OPERATOR)).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt;
-    let about = std::fs::metadata(path).ok()?;
-    Some((about.mtime(), about.mtime_nsec(), about.ino(), about.len()))
 }
 
 /// What a holder left that panicked is plain numbers all the same.

@@ -37,7 +37,8 @@ use super::work::{InPlaceOf, TEXT_WEIGHT, off_reactor};
 use super::{ask, contents};
 use crate::access::{self, Caller, Denied, Need, Peer};
 use crate::api::body::Place;
-use crate::api::{Api, Tls, guard, listen, server, unread};
+use crate::api::tls::{self, Spoken, Tls};
+use crate::api::{Api, guard, server, unread};
 use crate::engine;
 
 /// What all methods are under.
@@ -57,8 +58,8 @@ pub(crate) async fn serve(
         let (api, tls) = (api.clone(), tls.clone());
         async move {
             let Some(tls) = tls else { return connection(stream, Peer::Network, api, stop).await };
-            if let Some(stream) = tls.greet(stream).await {
-                let peer = listen::certified(&stream);
+            if let Some(stream) = tls.greet(stream, Spoken::Grpc).await {
+                let peer = tls::certified(&stream);
                 connection(stream, peer, api, stop).await;
             }
         }

@@ -7,12 +7,14 @@
 //! and is new at each start.
 //!
 //! **Invariant:** where tokens are required, nobody without one learns more than that the agent lives; a
-//! token counts for its own grant and nothing else, and one that is revoked is refused within a second.
+//! token counts for its own grant and nothing else, and one that is revoked is refused within a second,
+//! and told nothing more.
 
 mod caller;
 mod grant;
 mod pace;
 mod page;
+mod standing;
 mod store;
 mod token;
 
@@ -30,6 +32,7 @@ pub(crate) use self::grant::{Need, named, need};
 pub use self::pace::Place;
 use self::pace::{Bucket, UnderWay};
 pub(crate) use self::page::is_foreign;
+pub(crate) use self::standing::Standing;
 pub use self::store::{Entry, StoreError, Tokens};
 use self::token::Digest;
 pub use self::token::Token;
@@ -126,6 +129,24 @@ impl Access {
                 inner.known_by_place(peer).map(|caller| (caller, None)).map_err(|_| why)
             }
         }
+    }
+
+    /// Looks after a caller that is told a stream; `None`: it keeps its right as long as the agent runs.
+    pub(crate) fn standing(&self, caller: Caller) -> Option<Standing> {
+        let digest = caller.digest().filter(|_| self.0.is_required)?;
+        let is_operator = self.0.operator.as_ref().is_some_and(|(own, _)| *own == digest);
+        (!is_operator).then(|| Standing::new(self.clone(), caller))
+    }
+
+    /// Whether the token of a caller is what it was when the caller was let in. While the tokens cannot be
+    /// read that is not known, and takes nothing away.
+    fn still_knows(&self, caller: &Caller) -> bool {
+        let Some(digest) = caller.digest() else { return true };
+        let Ok(holder) = self.0.holder(digest) else { return true };
+        holder.is_some_and(|holder| {
+            let is_over = holder.expires_at_ms.is_some_and(|end| self.0.clock.now_ms() >= end);
+            holder.caller == *caller && !is_over
+        })
     }
 }
 

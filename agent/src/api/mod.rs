@@ -3,6 +3,7 @@
 //! **Invariant:** a handler turns bytes into a [`Request`] or a [`Problem`] and leaves everything
 //! else to [`Service`]; no body larger than the limit is ever in memory.
 
+pub(crate) mod access_log;
 pub(crate) mod body;
 pub(crate) mod guard;
 pub(crate) mod listen;
@@ -37,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use self::guard::Logged;
+use self::access_log::Logged;
 pub(crate) use self::listen::Socket;
 pub use self::problem::Problem;
 pub use self::queue::Ids;

@@ -38,7 +38,7 @@ const COUNTERS: [(&str, &str); 25] = [
     ("holdfast_webhook_posts_total", "Posts to webhooks, by how they came out"),
     ("holdfast_written_bytes_total", "Bytes that queue and cache wrote to disk, by purpose"),
 ];
-const GAUGES: [(&str, &str); 14] = [
+const GAUGES: [(&str, &str); 15] = [
     ("holdfast_budget_left_micros", "Millionths of the currency that a destination may cost today"),
     ("holdfast_cache_bytes", "Bytes that kept answers take on disk"),
     ("holdfast_cache_entries", "Answers that are kept"),
@@ -53,6 +53,7 @@ const GAUGES: [(&str, &str); 14] = [
     ("holdfast_queue_open", "1 while the queue is open and requests can be held, else 0"),
     ("holdfast_queue_requests", "Requests in the queue, by state"),
     ("holdfast_queue_segments", "Files of the queue's journal"),
+    ("holdfast_tls_current", "1 while TLS is spoken with what the files hold now, else 0"),
 ];
 /// Those of models, which come and go with them.
 const MODEL_LOADED: (&str, &str) =

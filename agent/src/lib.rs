@@ -61,6 +61,7 @@ pub mod run;
 mod seal;
 pub mod service;
 pub mod slot;
+mod stamp;
 pub mod store_key;
 mod stored;
 pub mod subject;

@@ -138,7 +138,7 @@ pub async fn run(
         Some(address) => Some(bind("api.grpc_listen", address).await?),
         None => None,
     };
-    let (tls, grpc_tls) = (tls(&config.api, b"http/1.1")?, tls(&config.api, b"h2")?);
+    let tls = tls(&config.api)?;
     let socket = bind_socket(&config)?;
     let addresses = Addresses {
         api: address,
@@ -191,16 +191,22 @@ pub async fn run(
         Parts { config: config.clone(), service: service.clone(), takers: takers.clone(), started };
     parts.spawn(&tasks, &stop_behind);
     tasks.spawn(upkeep(metrics.clone(), stop_behind.clone()));
+    if let Some(tls) = tls.clone() {
+        let token = stop_behind.clone();
+        let kept = move || tls.clone().keep(token.clone());
+        tasks.spawn(supervise("tls", stop_behind.clone(), kept));
+    }
 
     let access = Access::open(&config.state_dir, config.api.require_token, service.clock.clone())
         .map_err(RunError::Random)?;
-    let api = Api::new(service.clone(), &config, metrics, takers, access, stop.clone());
+    let api =
+        Api::new(service.clone(), &config, metrics, takers, access, tls.clone(), stop.clone());
     tracing::info!(%address, models = service.engine.lanes().len(), ready_ms = started.elapsed().as_millis(), "ready");
     ready(addresses)?;
     let by_grpc = async {
         if let Some((listener, address)) = grpc {
             tracing::info!(%address, "gRPC is served");
-            crate::oip::serve_grpc(listener, grpc_tls, api.clone(), stop.clone()).await;
+            crate::oip::serve_grpc(listener, tls.clone(), api.clone(), stop.clone()).await;
         }
     };
     let router = api.clone().router();
@@ -210,7 +216,8 @@ pub async fn run(
             crate::api::serve_socket(socket, router, &config.api, stop).await;
         }
     };
-    let by_http = crate::api::serve(listener, tls, router.clone(), &config.api, stop.clone());
+    let by_http =
+        crate::api::serve(listener, tls.clone(), router.clone(), &config.api, stop.clone());
     tokio::select! {
         ((), (), ()) = async { tokio::join!(by_http, by_grpc, by_socket) } => {}
         () = stopped_for_long(&stop) => {}

@@ -74,6 +74,14 @@ impl Caller {
         }
     }
 
+    /// Of the token that it showed.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        match self.0.shown {
+            Shown::Token(digest) => Some(digest),
+            Shown::Nothing | Shown::Certificate | Shown::Process(_) => None,
+        }
+    }
+
     pub(super) fn grant(&self) -> &Grant {
         &self.0.grant
     }

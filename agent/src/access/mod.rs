@@ -7,12 +7,14 @@
 //! and is new at each start.
 //!
 //! **Invariant:** where tokens are required, nobody without one learns more than that the agent lives; a
-//! token counts for its own grant and nothing else, and one that is revoked is refused within a second.
+//! token counts for its own grant and nothing else, and one that is revoked is refused within a second,
+//! and told nothing more.
 
 mod caller;
 mod grant;
 mod pace;
 mod page;
+mod standing;
 mod store;
 mod token;
 
@@ -30,11 +32,13 @@ pub(crate) use self::grant::{Need, named, need};
 pub use self::pace::Place;
 use self::pace::{Bucket, UnderWay};
 pub(crate) use self::page::is_foreign;
+pub(crate) use self::standing::Standing;
 pub use self::store::{Entry, StoreError, Tokens};
 use self::token::Digest;
 pub use self::token::Token;
 pub(crate) use self::token::bearer;
 use crate::clock::Clock;
+use crate::stamp::Stamp;
 use crate::whole_file;
 
 /// The file is looked at again after this time.
@@ -69,9 +73,6 @@ struct Known {
     stamp: Option<Stamp>,
     looked: Option<Instant>,
 }
-
-/// Tells one state of the file from another.
-type Stamp = (i64, i64, u64, u64);
 
 #[derive(Debug)]
 struct Holder {
@@ -128,6 +129,24 @@ impl Access {
                 inner.known_by_place(peer).map(|caller| (caller, None)).map_err(|_| why)
             }
         }
+    }
+
+    /// Looks after a caller that is told a stream; `None`: it keeps its right as long as the agent runs.
+    pub(crate) fn standing(&self, caller: Caller) -> Option<Standing> {
+        let digest = caller.digest().filter(|_| self.0.is_required)?;
+        let is_operator = self.0.operator.as_ref().is_some_and(|(own, _)| *own == digest);
+        (!is_operator).then(|| Standing::new(self.clone(), caller))
+    }
+
+    /// Whether the token of a caller is what it was when the caller was let in. While the tokens cannot be
+    /// read that is not known, and takes nothing away.
+    fn still_knows(&self, caller: &Caller) -> bool {
+        let Some(digest) = caller.digest() else { return true };
+        let Ok(holder) = self.0.holder(digest) else { return true };
+        holder.is_some_and(|holder| {
+            let is_over = holder.expires_at_ms.is_some_and(|end| self.0.clock.now_ms() >= end);
+            holder.caller == *caller && !is_over
+        })
     }
 }
 
@@ -187,7 +206,7 @@ impl Known {
             return;
         }
         let is_first = self.looked.replace(now).is_none();
-        let stamp = stamp(&store::path(state_dir));
+        let stamp = Stamp::of(&store::path(state_dir));
         if !is_first && stamp == self.stamp && self.holders.is_ok() {
             return;
         }
@@ -245,12 +264,6 @@ fn write_operator(state_dir: &Path) -> std::io::Result<Digest> {
 pub fn operator_token(state_dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(state_dir.join(OPERATOR)).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt;
-    let about = std::fs::metadata(path).ok()?;
-    Some((about.mtime(), about.mtime_nsec(), about.ino(), about.len()))
 }
 
 /// What a holder left that panicked is plain numbers all the same.

@@ -1,7 +1,8 @@
-//! Owns the gate before every route: who calls, whether they may, and the line in the log about it.
+//! Owns the gate before every route: who calls, whether they may, and whether they may still while they
+//! are told a stream.
 //!
-//! **Invariant:** no handler runs for a caller whose token does not let it; the log has no byte of what was
-//! asked or answered, and one line for each request, when its response is over.
+//! **Invariant:** no handler runs for a caller whose token does not let it, and no stream goes on to one
+//! whose token was revoked.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,16 +11,17 @@ use std::task::{Context, Poll};
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
-use tokio::time::Instant;
 
+use super::access_log::{Counted, Ending, Line, Logged};
 use super::{Problem, openai};
-use crate::access::{Access, Caller, Denied, Need, Peer, Place, bearer, is_foreign, named, need};
-use crate::request::DataClass;
+use crate::access::{
+    Access, Caller, Denied, Need, Peer, Place, Standing, bearer, is_foreign, named, need,
+};
 
 /// What the gate knows.
 #[derive(Debug, Clone)]
@@ -30,30 +32,19 @@ pub(super) struct Gate {
     pub(super) own_hosts: Option<Arc<[String]>>,
 }
 
-/// What a handler adds to the log's line, in its response's extensions.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Logged {
-    pub(crate) task: Option<String>,
-    pub(crate) class: Option<DataClass>,
-}
-
 /// Lets a request through to its route, or answers it.
 pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let need = need(route);
     let admitted = admit(&gate, &request, need);
     let caller = admitted.as_ref().map_or("-", |(caller, _)| caller.name());
-    let line = gate.has_log.then(|| Line {
-        caller: caller.to_owned(),
-        method: request.method().clone(),
-        route: route.unwrap_or("-").to_owned(),
-        bytes_in: length(request.headers()),
-        begun: Instant::now(),
-        logged: Logged::default(),
-        status: None,
-        bytes_out: 0,
-        is_whole: false,
+    let line = gate.has_log.then(|| {
+        let (method, route) = (request.method().clone(), route.unwrap_or("-"));
+        let line = Line::begin(caller, method, route, request.headers());
+        named(request.uri().path()).inspect(|task| line.name(task));
+        line
     });
+    let mut heard = None;
     let (response, place) = match admitted {
         Ok((_, place)) if !is_text(request.uri().path()) => {
             let what = "the path has escapes that are no UTF-8";
@@ -61,12 +52,16 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
             (in_form(request.uri().path(), problem), place)
         }
         Ok((caller, place)) => {
+            heard = Some(caller.clone());
             request.extensions_mut().insert(caller);
             (next.run(request).await, place)
         }
         Err(denied) => (told(request.uri().path(), denied), None),
     };
-    watched(response, line, place)
+    // What is whole already is on its way.
+    let heard = heard.filter(|_| response.body().size_hint().exact().is_none());
+    let standing = heard.and_then(|caller| gate.access.standing(caller));
+    watched(response, line, (place, standing))
 }
 
 fn admit(gate: &Gate, request: &Request, need: Need) -> Result<(Caller, Option<Place>), Denied> {
@@ -130,10 +125,6 @@ pub(crate) fn shown(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok().and_then(bearer)
 }
 
-fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 /// A refusal as the API says it.
 fn refusal(denied: &Denied) -> Problem {
     let detail = denied.to_string();
@@ -172,28 +163,38 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-fn watched(response: Response, mut line: Option<Line>, place: Option<Place>) -> Response {
+fn watched(
+    response: Response,
+    mut line: Option<Line>,
+    (place, standing): (Option<Place>, Option<Standing>),
+) -> Response {
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::UNAUTHORIZED {
         let realm = HeaderValue::from_static("Bearer realm=\"holdfast\"");
         parts.headers.entry(header::WWW_AUTHENTICATE).or_insert(realm);
     }
-    if line.is_none() && place.is_none() {
+    if line.is_none() && place.is_none() && standing.is_none() {
         return Response::from_parts(parts, body);
     }
     if let Some(line) = &mut line {
-        line.status = Some(parts.status);
-        line.logged = parts.extensions.remove::<Logged>().unwrap_or_default();
+        let logged = parts.extensions.remove::<Logged>().unwrap_or_default();
+        line.respond(parts.status, logged, parts.extensions.remove::<Ending>());
     }
-    Response::from_parts(parts, Body::new(Watched { body, line, _place: place }))
+    let body = Watched { body: Counted::new(body, line), standing, _place: place };
+    Response::from_parts(parts, Body::new(body))
 }
 
-/// A body that is counted, and whose end is written down.
+/// A body that ends with its caller's right to it.
 struct Watched {
-    body: Body,
-    line: Option<Line>,
+    body: Counted<Body>,
+    standing: Option<Standing>,
     _place: Option<Place>,
 }
+
+/// The caller's token was revoked, or its time is over.
+#[derive(Debug, thiserror::Error)]
+#[error("the caller may hear no more of this")]
+struct Revoked;
 
 impl HttpBody for Watched {
     type Data = Bytes;
@@ -203,15 +204,12 @@ impl HttpBody for Watched {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let (Poll::Ready(got), Some(line)) = (&polled, &mut self.line) {
-            match got {
-                Some(Ok(frame)) => line.bytes_out += frame.data_ref().map_or(0, Bytes::len),
-                Some(Err(_)) => {}
-                None => line.is_whole = true,
-            }
+        if self.standing.as_mut().is_some_and(|standing| standing.is_lost(context)) {
+            self.body.revoke();
+            // The connection ends with it: nobody takes this for a whole answer.
+            return Poll::Ready(Some(Err(axum::Error::new(Revoked))));
         }
-        polled
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -220,53 +218,6 @@ impl HttpBody for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if let Some(line) = &mut self.line {
-            line.is_whole |= self.body.is_end_stream();
-        }
-    }
-}
-
-/// One request, as it is logged when this value goes: also where its caller went before any response.
-struct Line {
-    caller: String,
-    method: Method,
-    route: String,
-    bytes_in: Option<u64>,
-    begun: Instant,
-    logged: Logged,
-    /// None before there is a response.
-    status: Option<StatusCode>,
-    bytes_out: usize,
-    is_whole: bool,
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        let ms = crate::answer::millis(self.begun.elapsed());
-        let outcome = match self.status.filter(|_| self.is_whole) {
-            None => "cut",
-            Some(status) if status.is_success() => "answered",
-            Some(_) => "refused",
-        };
-        tracing::info!(
-            target: "holdfast_agent::access",
-            caller = self.caller,
-            method = %self.method,
-            route = self.route,
-            task = self.logged.task.as_deref(),
-            class = self.logged.class.map(DataClass::as_str),
-            status = self.status.map(|status| status.as_u16()),
-            bytes_in = self.bytes_in,
-            bytes_out = self.bytes_out,
-            ms = format_args!("{ms:.1}"),
-            outcome,
-            "request",
-        );
     }
 }
 

@@ -1,24 +1,14 @@
-//! Owns where connections of the API come from: TCP, TLS over it, and a Unix socket.
+//! Owns where connections of the API come from: TCP and a Unix socket.
 //!
-//! **Invariant:** what a handshake does not bring to its end in time is closed; a socket's file that
-//! another process serves is never taken away from it.
+//! **Invariant:** a socket's file that another process serves is never taken away from it.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
-use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::access::Peer;
-use crate::config::TlsConfig;
-use crate::pem::{self, PemError};
 
 /// Who has the file may connect: its user and its group.
 const SOCKET_MODE: u32 = 0o660;
@@ -99,76 +89,6 @@ pub(crate) fn process(stream: &UnixStream) -> Peer {
     match stream.peer_cred() {
         Ok(credentials) => Peer::Process { user: credentials.uid() },
         Err(_) => Peer::Network,
-    }
-}
-
-/// TLS as the API speaks it.
-#[derive(Clone)]
-pub(crate) struct Tls {
-    acceptor: TlsAcceptor,
-    within: Duration,
-}
-
-/// Why TLS cannot be spoken.
-#[derive(Debug, Error)]
-pub enum TlsError {
-    /// A file with certificates or a key.
-    #[error("api.tls: {0}")]
-    File(#[from] PemError),
-    /// The two do not fit each other, or into TLS.
-    #[error("api.tls: certificate and key cannot be used: {0}")]
-    Unfit(String),
-}
-
-impl Tls {
-    /// Reads certificate and key, and whose clients are known. Blocks.
-    ///
-    /// # Errors
-    /// [`TlsError`]
-    pub(crate) fn read(
-        config: &TlsConfig,
-        alpn: &[u8],
-        within: Duration,
-    ) -> Result<Self, TlsError> {
-        let unfit = |error: &dyn std::error::Error| TlsError::Unfit(crate::error_chain(error));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| unfit(&error))?;
-        let builder = match &config.client_ca {
-            None => builder.with_no_client_auth(),
-            Some(path) => {
-                let roots = Arc::new(pem::roots(path)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                builder.with_client_cert_verifier(verifier.build().map_err(|error| unfit(&error))?)
-            }
-        };
-        let mut server = builder
-            .with_single_cert(pem::certificates(&config.certificate)?, pem::key(&config.key)?)
-            .map_err(|error| unfit(&error))?;
-        server.alpn_protocols = vec![alpn.to_vec()];
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), within })
-    }
-
-    /// Shakes hands; nothing if the other end does not, or not in time.
-    pub(crate) async fn greet(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
-        match tokio::time::timeout(self.within, self.acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => Some(stream),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a TLS handshake failed");
-                None
-            }
-            Err(_) => None,
-        }
-    }
-}
-
-/// Who is at the other end of TLS: somebody with a certificate that was checked, or anybody.
-pub(crate) fn certified(stream: &TlsStream<TcpStream>) -> Peer {
-    let (_, connection) = stream.get_ref();
-    match connection.peer_certificates() {
-        Some([_, ..]) => Peer::Certified,
-        Some([]) | None => Peer::Network,
     }
 }
 

@@ -3,6 +3,7 @@
 //! **Invariant:** a handler turns bytes into a [`Request`] or a [`Problem`] and leaves everything
 //! else to [`Service`]; no body larger than the limit is ever in memory.
 
+pub(crate) mod access_log;
 pub(crate) mod body;
 pub(crate) mod guard;
 pub(crate) mod listen;
@@ -15,6 +16,7 @@ mod results;
 pub(crate) mod server;
 mod stalled;
 mod terms;
+pub(crate) mod tls;
 pub(crate) mod unread;
 
 use std::collections::BTreeSet;
@@ -36,13 +38,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use self::guard::Logged;
-pub use self::listen::TlsError;
-pub(crate) use self::listen::{Socket, Tls};
+use self::access_log::Logged;
+pub(crate) use self::listen::Socket;
 pub use self::problem::Problem;
 pub use self::queue::Ids;
 pub(crate) use self::server::{serve, serve_socket};
 use self::terms::{Terms, TermsQuery};
+pub(crate) use self::tls::Tls;
+pub use self::tls::TlsError;
 use crate::access::{Access, Caller};
 use crate::config::{ApiConfig, Config, RequestDefaults};
 use crate::engine::Load;
@@ -76,6 +79,8 @@ pub struct Api {
     pub stop: CancellationToken,
     /// Who may call, and for what.
     pub(crate) access: Access,
+    /// What connections from the network speak, if that is TLS.
+    pub(crate) tls: Option<Tls>,
     places: Arc<Semaphore>,
     pub(crate) room: body::Room,
     waiting: Arc<Semaphore>,
@@ -92,6 +97,7 @@ impl Api {
         metrics: PrometheusHandle,
         takers: Takers,
         access: Access,
+        tls: Option<Tls>,
         stop: CancellationToken,
     ) -> Self {
         let gateway = Gateway::new(service.clone(), config.routes.clone());
@@ -108,6 +114,7 @@ impl Api {
             takers,
             stop,
             access,
+            tls,
             places,
             room,
             waiting,
@@ -511,9 +518,12 @@ async fn ready(State(api): State<Api>) -> Response {
     // Without its queue the device still answers, and stays ready; it is told beside.
     let missing = api.service.queue.missing();
     let queue = serde_json::json!({ "open": missing.is_none(), "why": missing });
+    // So it is with a certificate that was renewed and cannot be used.
+    let tls = api.tls.as_ref().map(Tls::fault);
+    let tls = tls.map(|why| serde_json::json!({ "current": why.is_none(), "why": why }));
     let body = serde_json::json!({
         "ready": can_answer, "models": models, "refused": refused, "unmet": engine.unmet(),
-        "queue": queue, "network": { "state": reach::state(&api.service.escalator) },
+        "queue": queue, "network": { "state": reach::state(&api.service.escalator) }, "tls": tls,
     });
     (status, Json(body)).into_response()
 }

@@ -10,16 +10,17 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as From};
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
+use axum::{Extension, Json};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::access_log::Ending;
 use super::results::HEARTBEAT;
 use super::{Api, Problem, bad_query, known_id};
 use crate::ask_error::AskError;
@@ -82,6 +83,7 @@ struct Following {
     after: Option<RequestId>,
     changes: watch::Receiver<u64>,
     ready: VecDeque<Event>,
+    ending: Ending,
     _place: OwnedSemaphorePermit,
 }
 
@@ -93,12 +95,16 @@ fn follow(
 ) -> Result<Response, Problem> {
     let place = api.waiting_place()?;
     let (changes, api, ready) = (queue.changes(), api.clone(), VecDeque::new());
-    let following = Following { api, queue, state, after, changes, ready, _place: place };
+    let ending = Ending::default();
+    let told = ending.clone();
+    let following = Following { api, queue, state, after, changes, ready, ending, _place: place };
     let events = stream::unfold(following, |mut following| async move {
-        let event = following.next().await?;
+        let next = following.next().await;
+        let event = following.ending.endless(next)?;
         Some((Ok::<_, Infallible>(event), following))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response())
+    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT));
+    Ok((Extension(told), events).into_response())
 }
 
 impl Following {

@@ -16,12 +16,12 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as From};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
+use axum::{Extension, Json};
 use futures_util::Stream;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::access_log::Ending;
 use super::{Api, Problem, bad_query, check_own, known_id, unknown_request, wait_of};
 use crate::access::Caller;
 use crate::ask_error::AskError;
@@ -163,6 +164,7 @@ struct Streaming {
     api: Api,
     reader: Reader,
     ready: VecDeque<Event>,
+    ending: Ending,
     _place: OwnedSemaphorePermit,
 }
 
@@ -177,12 +179,15 @@ async fn stream_results(api: &Api, queue: Queue, wanted: Wanted) -> Result<Respo
         }
     }
     let reader = Reader::new(queue, wanted.after, wanted.task);
-    let streaming = Streaming { api: api.clone(), reader, ready, _place: place };
+    let ending = Ending::default();
+    let streaming =
+        Streaming { api: api.clone(), reader, ready, ending: ending.clone(), _place: place };
     let events = stream::unfold(streaming, |mut streaming| async move {
-        let event = streaming.next().await?;
+        let next = streaming.next().await;
+        let event = streaming.ending.endless(next)?;
         Some((Ok(event), streaming))
     });
-    Ok(sse(events))
+    Ok(sse(events, ending))
 }
 
 impl Streaming {
@@ -208,8 +213,12 @@ impl Streaming {
     }
 }
 
-fn sse(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
-    Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response()
+fn sse(
+    events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
+    ending: Ending,
+) -> Response {
+    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT));
+    (Extension(ending), events).into_response()
 }
 
 fn event(name: &str, content: &impl Serialize) -> Event {
@@ -293,6 +302,7 @@ struct Watching {
     changes: watch::Receiver<u64>,
     last: Option<(State, u32)>,
     stop: CancellationToken,
+    ending: Ending,
     _place: OwnedSemaphorePermit,
 }
 
@@ -310,19 +320,26 @@ pub(super) async fn request_events(
     }
     let _place = api.waiting_place()?;
     let (service, stop) = (api.service.clone(), api.stop.clone());
-    let watching = Watching { service, id, changes, last: None, stop, _place };
+    let ending = Ending::default();
+    let told = ending.clone();
+    let watching = Watching { service, id, changes, last: None, stop, ending, _place };
     let events = stream::unfold(watching, |mut watching| async move {
-        let event = watching.next().await?;
+        let next = watching.next().await;
+        let event = if watching.is_over() { next? } else { watching.ending.endless(next)? };
         Some((Ok(event), watching))
     });
-    Ok(sse(events))
+    Ok(sse(events, told))
 }
 
 impl Watching {
+    fn is_over(&self) -> bool {
+        self.last.is_some_and(|(state, _)| state.is_final())
+    }
+
     /// The next state; `None` behind the final one.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if self.last.is_some_and(|(state, _)| state.is_final()) {
+            if self.is_over() {
                 return None;
             }
             self.changes.borrow_and_update();

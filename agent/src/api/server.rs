@@ -21,8 +21,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::listen::{self, Socket, Source, Tls};
+use super::listen::{self, Socket, Source};
 use super::stalled::Watched;
+use super::tls::{self, Spoken, Tls};
 use super::{Problem, guard, unread};
 use crate::access::Peer;
 use crate::config::ApiConfig;
@@ -58,8 +59,8 @@ pub(crate) async fn serve(
                 let stream = Watched::new(stream, patience);
                 return connection(stream, Peer::Network, http, router, stop).await;
             };
-            if let Some(stream) = tls.greet(stream).await {
-                let peer = listen::certified(&stream);
+            if let Some(stream) = tls.greet(stream, Spoken::Http).await {
+                let peer = tls::certified(&stream);
                 let stream = Watched::new(stream, patience);
                 connection(stream, peer, http, router, stop).await;
             }

@@ -265,10 +265,11 @@ async fn of_network(config: &Config) -> Finding {
 
 /// Who can call the API, and how.
 fn of_callers(config: &Config) -> Vec<Finding> {
-    let tls = config.api.tls.as_ref().map(|tls| match Tls::read(tls, b"http/1.1", REACH_WITHIN) {
+    let tls = config.api.tls.as_ref().map(|tls| match Tls::read(tls, REACH_WITHIN) {
         Ok(_) => Finding::fine("api.tls", "certificate and key fit each other"),
         Err(error) => {
-            let advice = "correct the file: the agent does not start without it";
+            let advice =
+                "correct the file: an agent that runs keeps what it read before, and none starts";
             Finding::fault("api.tls", crate::error_chain(&error), advice)
         }
     });

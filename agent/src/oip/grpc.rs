@@ -36,12 +36,27 @@ use super::request::MAX_DEADLINE;
 use super::work::{InPlaceOf, TEXT_WEIGHT, off_reactor};
 use super::{ask, contents};
 use crate::access::{self, Caller, Denied, Need, Peer};
+use crate::api::access_log::{Counted, Line};
 use crate::api::body::Place;
-use crate::api::{Api, Tls, guard, listen, server, unread};
+use crate::api::tls::{self, Spoken, Tls};
+use crate::api::{Api, guard, server, unread};
 use crate::engine;
 
 /// What all methods are under.
 const SERVICE: &str = "/inference.GRPCInferenceService/";
+/// Those that there are.
+const METHODS: [&str; 10] = [
+    "ServerLive",
+    "ServerReady",
+    "ServerMetadata",
+    "ModelReady",
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelInfer",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+];
 /// Connections are tried this often, so that one whose other end is gone is noticed.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
@@ -57,8 +72,8 @@ pub(crate) async fn serve(
         let (api, tls) = (api.clone(), tls.clone());
         async move {
             let Some(tls) = tls else { return connection(stream, Peer::Network, api, stop).await };
-            if let Some(stream) = tls.greet(stream).await {
-                let peer = listen::certified(&stream);
+            if let Some(stream) = tls.greet(stream, Spoken::Grpc).await {
+                let peer = tls::certified(&stream);
                 connection(stream, peer, api, stop).await;
             }
         }
@@ -101,7 +116,7 @@ async fn connection(
             Ok::<_, Infallible>(tokio::select! {
                 biased;
                 reply = answer(api, peer, request) => reply,
-                () = server::stopped_for_long(&stopping) => come_back(),
+                () = server::stopped_for_long(&stopping) => told(come_back(), None),
             })
         }
     });
@@ -145,60 +160,97 @@ impl Drop for UnderWay {
 }
 
 type Reply = http::Response<tonic::body::Body>;
+/// The same, counted for the log.
+type Told = http::Response<Counted<tonic::body::Body>>;
 
-/// Answers one call, whatever it is.
-async fn answer(api: Api, peer: Peer, request: http::Request<Incoming>) -> Reply {
-    let method = request.uri().path().strip_prefix(SERVICE).unwrap_or_default().to_owned();
-    let (caller, _place) = match admitted(&api, peer, &method, request.headers()) {
-        Ok(admitted) => admitted,
+/// Answers one call, whatever it is, with its line in the log.
+async fn answer(api: Api, peer: Peer, request: http::Request<Incoming>) -> Told {
+    let admitted = admitted(&api, peer, method(request.uri()), request.headers());
+    let caller = admitted.as_ref().map_or("-", |(caller, _)| caller.name());
+    let line = api.config.access_log.then(|| {
+        let path = request.uri().path();
+        // What is no method here is whatever somebody sent.
+        let route = if METHODS.contains(&method(request.uri())) { path } else { "-" };
+        Line::begin(caller, request.method().clone(), route, request.headers())
+    });
+    let reply = match admitted {
+        Ok((caller, _place)) => call(&api, caller, request, line.as_ref()).await,
         Err(denied) => {
             unread::discard(Body::new(request.into_body())).await;
-            return status(&Refusal::from(denied)).into_http();
+            status(&Refusal::from(denied)).into_http()
         }
     };
+    told(reply, line)
+}
+
+fn told(reply: Reply, line: Option<Line>) -> Told {
+    let (head, body) = reply.into_parts();
+    let body = Counted::of_grpc(&head.headers, body, line);
+    http::Response::from_parts(head, body)
+}
+
+fn method(uri: &http::Uri) -> &str {
+    uri.path().strip_prefix(SERVICE).unwrap_or_default()
+}
+
+/// Whether the caller may ask this model; the log says for which the call is.
+fn allowed(caller: &Caller, model: &str, line: Option<&Line>) -> Result<(), Denied> {
+    caller.may_ask(model)?;
+    line.inspect(|line| line.name(model));
+    Ok(())
+}
+
+async fn call(
+    api: &Api,
+    caller: Caller,
+    request: http::Request<Incoming>,
+    line: Option<&Line>,
+) -> Reply {
     let engine = Arc::clone(&api.service.engine);
-    match method.as_str() {
+    match method(request.uri()) {
         "ServerLive" => {
-            unary(&api, request, |_| async { Ok(ServerLiveResponse { live: true }) }).await
+            unary(api, request, |_| async { Ok(ServerLiveResponse { live: true }) }).await
         }
         "ServerReady" => {
             let ready = ask::is_any_ready(&engine);
-            unary(&api, request, |_| async move { Ok(ReadyResponse { ready }) }).await
+            unary(api, request, |_| async move { Ok(ReadyResponse { ready }) }).await
         }
-        "ServerMetadata" => unary(&api, request, |_| async { Ok(server_metadata()) }).await,
+        "ServerMetadata" => unary(api, request, |_| async { Ok(server_metadata()) }).await,
         "ModelReady" => {
             let call = |bytes| async move {
                 let ModelRequest { name, version } = read(bytes)?;
-                caller.may_ask(&name)?;
+                allowed(&caller, &name, line)?;
                 // What is not there is not ready, and no error to who asks for that.
                 let ready = ask::is_ready(&engine, &name, some(&version)).await.unwrap_or(false);
                 Ok(ReadyResponse { ready })
             };
-            unary(&api, request, call).await
+            unary(api, request, call).await
         }
         "ModelMetadata" => {
             let call = |bytes| async move {
                 let ModelRequest { name, version } = read(bytes)?;
-                caller.may_ask(&name)?;
+                allowed(&caller, &name, line)?;
                 Ok(metadata(ask::metadata(&engine, &name, some(&version)).await?))
             };
-            unary(&api, request, call).await
+            unary(api, request, call).await
         }
         "ModelConfig" => {
             let call = |bytes| async move {
                 let ModelRequest { name, version } = read(bytes)?;
-                caller.may_ask(&name)?;
+                allowed(&caller, &name, line)?;
                 let config = config(ask::metadata(&engine, &name, some(&version)).await?);
                 Ok(ModelConfigResponse { config: Some(config) })
             };
-            unary(&api, request, call).await
+            unary(api, request, call).await
         }
         "ModelInfer" => {
             let (begun, given) = (Instant::now(), timeout_of(request.headers()));
             let own = api.clone();
-            unary(&api, request, |bytes| infer(own, caller, bytes, begun, given)).await
+            let call =
+                |bytes| async move { infer(own, (&caller, line), bytes, begun, given).await };
+            unary(api, request, call).await
         }
-        _ => repository(&api, &engine, request).await,
+        _ => repository(api, &engine, request, line).await,
     }
 }
 
@@ -220,8 +272,13 @@ fn admitted(
 }
 
 /// Answers a call of the model repository extension, or one that is none.
-async fn repository(api: &Api, engine: &engine::Engine, request: http::Request<Incoming>) -> Reply {
-    match request.uri().path().strip_prefix(SERVICE).unwrap_or_default() {
+async fn repository(
+    api: &Api,
+    engine: &engine::Engine,
+    request: http::Request<Incoming>,
+    line: Option<&Line>,
+) -> Reply {
+    match method(request.uri()) {
         "RepositoryIndex" => {
             let call = |bytes| async move {
                 let RepositoryIndexRequest { ready, .. } = read(bytes)?;
@@ -232,6 +289,7 @@ async fn repository(api: &Api, engine: &engine::Engine, request: http::Request<I
         "RepositoryModelLoad" => {
             let call = |bytes| async move {
                 let RepositoryModelRequest { model_name, parameters, .. } = read(bytes)?;
+                line.inspect(|line| line.name(&model_name));
                 parameters.keys().try_for_each(|key| ask::load_parameter(key))?;
                 engine.load(&model_name).await?;
                 Ok(Nothing {})
@@ -241,6 +299,7 @@ async fn repository(api: &Api, engine: &engine::Engine, request: http::Request<I
         "RepositoryModelUnload" => {
             let call = |bytes| async move {
                 let RepositoryModelRequest { model_name, .. } = read(bytes)?;
+                line.inspect(|line| line.name(&model_name));
                 engine.unload(&model_name).await?;
                 Ok(Nothing {})
             };
@@ -271,7 +330,7 @@ fn read<M: Message + Default>(bytes: Bytes) -> Result<M, Refusal> {
 
 async fn infer(
     api: Api,
-    caller: Caller,
+    (caller, line): (&Caller, Option<&Line>),
     bytes: Bytes,
     begun: Instant,
     given: Option<Duration>,
@@ -290,7 +349,7 @@ async fn infer(
         Ok((model, version, contents::parse(message), more))
     })
     .await?;
-    caller.may_ask(&model)?;
+    allowed(caller, &model, line)?;
     let engine = &api.service.engine;
     let in_view = |refusal| ask::in_view_of_the_model(engine, &model, some(&version), refusal);
     let request = request.map_err(in_view)?;

@@ -34,7 +34,6 @@ pub(super) fn bind_socket(config: &Config) -> Result<Option<Socket>, RunError> {
     Ok(Some(bound))
 }
 
-pub(super) fn tls(config: &ApiConfig, alpn: &[u8]) -> Result<Option<Tls>, TlsError> {
-    let Some(files) = &config.tls else { return Ok(None) };
-    Tls::read(files, alpn, config.header_timeout).map(Some)
+pub(super) fn tls(config: &ApiConfig) -> Result<Option<Tls>, TlsError> {
+    config.tls.as_ref().map(|files| Tls::read(files, config.header_timeout)).transpose()
 }

@@ -256,3 +256,35 @@ async fn grpc_asks_for_the_same_tokens() {
         assert_eq!(got, want, "{method} {token:?} {model}");
     }
 }
+
+#[tokio::test]
+async fn each_call_over_grpc_is_a_line_in_the_log_too() {
+    let guarded = Guarded::start().await;
+    let address = guarded.node.address("grpc").unwrap();
+    let voice = guarded.add(&["voice", "--task", "voice-commands"]);
+    let all = guarded.add(&["all"]);
+    for (token, method, model, wanted) in [
+        (
+            Some(&voice),
+            "ModelMetadata",
+            "voice-commands",
+            ["caller=\"voice\"", "task=\"voice-commands\"", "grpc_status=0", "answered"],
+        ),
+        (Some(&voice), "ModelConfig", "part-inspection", ["voice", "Config", "=7", "refused"]),
+        (Some(&all), "ModelInfer", "none", ["caller=\"all\"", "task=\"none\"", "ModelInfer", "refused"]),
+        (None, "ModelReady", "voice-commands", ["caller=\"-\"", "Ready", "=16", "refused"]),
+        (Some(&all), "What/is\nthis", "", ["caller=\"all\"", "route=\"-\"", "=12", "refused"]),
+    ] {
+        let method = method.replace('\n', "%0a");
+        grpc(address, &method, token.map(String::as_str), model).await;
+        let until = Instant::now() + super::SOON;
+        loop {
+            let log = guarded.node.log_tail();
+            if log.lines().any(|line| wanted.iter().all(|part| line.contains(part))) {
+                break;
+            }
+            assert!(Instant::now() < until, "{wanted:?}: {log}");
+            sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -1,13 +1,15 @@
 //! TLS and the Unix socket: callers who are known by their certificate or by the kernel.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use holdfast_tests::authority::{Authority, Signed};
 use holdfast_tests::node::Node;
 use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent_with};
 use holdfast_tests::vendors::{Fake, MODEL, Vendor};
 use reqwest::{Certificate, Client, Identity};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{client, command};
 
@@ -80,6 +82,103 @@ async fn over_tls_callers_are_known_by_token_or_by_certificate() {
     let with_key = |path: &str| known.get(url(path)).bearer_auth("sk-none").send();
     assert_eq!(with_key("/v1/tasks").await.unwrap().status(), 200);
     assert_eq!(with_key("/v1/queue").await.unwrap().status(), 403, "with a key neither");
+}
+
+/// Puts a file in another's place, as who renews a certificate does.
+fn replace(path: &Path, text: &str) {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(&beside, path).unwrap();
+}
+
+/// A client that believes one authority, and has a certificate of the other.
+fn between(server: &Authority, own: &Authority) -> reqwest::ClientBuilder {
+    let Signed { certificate, key, .. } = own.sign("line-7").unwrap();
+    let identity = Identity::from_pem((certificate + &key).as_bytes()).unwrap();
+    let root = Certificate::from_pem(server.root().as_bytes()).unwrap();
+    client().tls_certs_only([root]).identity(identity)
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_served_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = || Authority::new().unwrap();
+    let (before, after, clients, other_clients) = (new(), new(), new(), new());
+    let signed = before.sign("localhost").unwrap();
+    let (certificate, key) = signed.write(dir.path(), "agent").unwrap();
+    let roots = file(dir.path(), "clients.crt", &clients.root());
+    let api = "require_token = true\naccess_log = false\ngrpc_listen = \"127.0.0.1:0\"";
+    let tls = format!(
+        "\n[api.tls]\ncertificate = {certificate:?}\nkey = {key:?}\nclient_ca = {roots:?}\n"
+    );
+    let node = start(dir.path(), api, &tls).await;
+    let url = format!("https://localhost:{}/healthz", node.address("api").unwrap().port());
+    let grpc = format!(
+        "https://localhost:{}/inference.GRPCInferenceService/ServerLive",
+        node.address("grpc").unwrap().port()
+    );
+    let socket = dir.path().join(DEVICE).join("agent.sock");
+    let local = client().unix_socket(socket).build().unwrap();
+    let told = async |path: &str| {
+        local.get(format!("http://agent{path}")).send().await.unwrap().text().await.unwrap()
+    };
+    let said = async || -> Value {
+        serde_json::from_str::<Value>(&told("/readyz").await).unwrap()["tls"].clone()
+    };
+    let until = Instant::now() + super::SOON;
+    let in_time = || assert!(Instant::now() < until, "{}", node.log_tail());
+
+    let open = between(&before, &clients).build().unwrap();
+    assert_eq!(status(&open, &url).await, 200);
+    assert_eq!(said().await, json!({ "current": true, "why": null }));
+    let signed = after.sign("localhost").unwrap();
+    replace(&certificate, &signed.certificate);
+    replace(&key, &signed.key);
+    replace(&roots, &other_clients.root());
+    let renewed = between(&after, &other_clients).build().unwrap();
+    while renewed.get(&url).send().await.is_err() {
+        in_time();
+        sleep(Duration::from_millis(50)).await;
+    }
+    // A new connection would not be believed, on either side.
+    assert_eq!(status(&open, &url).await, 200, "a connection that is open goes on");
+    for (server, own) in [(&before, &other_clients), (&after, &clients), (&before, &clients)] {
+        assert!(between(server, own).build().unwrap().get(&url).send().await.is_err());
+    }
+    let caller = between(&after, &other_clients).http2_prior_knowledge().build().unwrap();
+    let live = caller.post(&grpc).header("content-type", "application/grpc").body(vec![0; 5]);
+    assert_eq!(live.send().await.unwrap().status(), 200, "gRPC has it too");
+
+    let other = after.sign("localhost").unwrap();
+    replace(&certificate, &other.certificate);
+    while said().await["current"] != json!(false) {
+        in_time();
+        sleep(Duration::from_millis(50)).await;
+    }
+    let why = said().await["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("certificate and key cannot be used"), "{why}");
+    // Time in which the files are looked at again and again.
+    sleep(Duration::from_secs(3)).await;
+    let lines = node.log_tail();
+    assert_eq!(lines.matches("certificate is not renewed").count(), 1, "{lines}");
+    let fresh = between(&after, &other_clients).build().unwrap();
+    assert_eq!(status(&fresh, &url).await, 200, "the one before is in service");
+    assert!(told("/metrics").await.contains("\nholdfast_tls_current 0\n"));
+    let config = dir.path().join(format!("{DEVICE}.toml"));
+    let mut doctor = std::process::Command::new(super::program());
+    let looked = doctor.args(["agent", "doctor", "--json", "--config"]).arg(config).output();
+    let found: Vec<Value> = serde_json::from_slice(&looked.unwrap().stdout).unwrap();
+    let found = found.iter().find(|found| found["check"] == "api.tls").unwrap();
+    assert_eq!(found["health"], "fault", "{found}");
+
+    replace(&key, &other.key);
+    while said().await["current"] != json!(true) {
+        in_time();
+        sleep(Duration::from_millis(50)).await;
+    }
+    let last = between(&after, &other_clients).build().unwrap();
+    assert_eq!(status(&last, &url).await, 200);
+    assert_eq!(status(&open, &url).await, 200, "the first connection is still the same");
 }
 
 #[tokio::test]

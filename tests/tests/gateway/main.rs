@@ -9,6 +9,7 @@ mod cache;
 mod circuits;
 mod client;
 mod desk;
+mod ended;
 mod faults;
 mod gate;
 mod holding;

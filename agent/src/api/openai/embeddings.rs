@@ -12,7 +12,8 @@ use super::caching::{asker, marked};
 use super::complaint::Complaint;
 use super::{Call, Taken, allowed, apart, take_json, told};
 use crate::access::Caller;
-use crate::api::{Api, Logged, terms};
+use crate::api::access_log::Logged;
+use crate::api::{Api, terms};
 use crate::inquiry::{Inquiry, Texts};
 
 pub(super) async fn embed(

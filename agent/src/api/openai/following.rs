@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::background::{Kept, failed};
 use super::complaint::Complaint;
 use crate::api::Api;
+use crate::api::access_log::Ending;
 use crate::api::results::HEARTBEAT;
 use crate::envelope::EnvelopeError;
 use crate::queue::{QueueError, RequestId};
@@ -34,6 +35,7 @@ pub(super) struct Following {
     is_over: bool,
     /// When something was said last.
     said_at: Instant,
+    ending: Ending,
     _place: OwnedSemaphorePermit,
 }
 
@@ -53,26 +55,37 @@ impl Following {
             changes: api.service.queue.open()?.changes(),
             is_over: false,
             said_at: Instant::now(),
+            ending: Ending::default(),
             _place: place,
         })
     }
 
     pub(super) fn response(self) -> Response {
+        let ending = self.ending.clone();
         let mut response = Response::new(Body::from_stream(stream::unfold(self, Self::next)));
+        response.extensions_mut().insert(ending);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }
 
-    /// What comes next; `None` at the end, and where the agent stops.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        let said = self.more().await;
+        if said.is_none() && !self.is_over {
+            self.ending.break_off();
+        }
+        said.map(|said| (Ok(said), self))
+    }
+
+    /// What comes next; `None` at the end, and where nothing more can be said now.
+    async fn more(&mut self) -> Option<Bytes> {
         while !self.is_over {
             self.changes.borrow_and_update();
             let mut out = Vec::new();
             self.look(&mut out).await?;
             if !out.is_empty() {
-                return Some((Ok(self.saying(out.into())), self));
+                return Some(self.saying(out.into()));
             }
             if self.is_over {
                 break;
@@ -81,7 +94,7 @@ impl Following {
                 () = self.api.stop.cancelled() => return None,
                 changed = self.changes.changed() => changed.ok()?,
                 () = sleep_until(self.said_at + HEARTBEAT) => {
-                    return Some((Ok(self.saying(Bytes::from_static(COMMENT))), self));
+                    return Some(self.saying(Bytes::from_static(COMMENT)));
                 }
             }
         }
@@ -138,6 +151,7 @@ impl Following {
         // The log is told, too, as of every failure of the queue.
         let complaint = Complaint::from(error);
         self.retelling.break_off(complaint.code(), complaint.message(), out);
+        self.ending.break_off();
         self.is_over = true;
     }
 

@@ -34,8 +34,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use self::complaint::Complaint;
+use super::access_log::Logged;
 use super::body::{Limit, Place, read};
-use super::{Api, Logged, Problem, Route};
+use super::{Api, Problem, Route};
 use crate::access::{Caller, Denied};
 use crate::gateway::Answered;
 use crate::queue::RequestId;

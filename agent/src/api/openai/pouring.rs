@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::complaint::Complaint;
 use super::talk::Writer;
+use crate::api::access_log::Ending;
 use crate::api::server::stopped_for_long;
 use crate::gateway::{Refused, Rest};
 
@@ -26,6 +27,7 @@ pub(super) struct Pouring {
     is_over: bool,
     /// When the agent stops, nobody waits for the rest for long.
     stopped: BoxFuture<'static, ()>,
+    ending: Ending,
     _place: OwnedSemaphorePermit,
 }
 
@@ -35,11 +37,11 @@ impl Pouring {
         events: Vec<Event>,
         rest: Option<Rest>,
         stop: &CancellationToken,
-        place: OwnedSemaphorePermit,
+        (place, ending): (OwnedSemaphorePermit, Ending),
     ) -> Self {
         let stop = stop.clone();
         let stopped = async move { stopped_for_long(&stop).await }.boxed();
-        Self { writer, events, rest, is_over: false, stopped, _place: place }
+        Self { writer, events, rest, is_over: false, stopped, ending, _place: place }
     }
 
     /// The bytes that come next; `None` at the end.
@@ -55,7 +57,10 @@ impl Pouring {
             match ended {
                 Ok(false) => continue,
                 Ok(true) => self.writer.finish(&mut out),
-                Err(complaint) => self.writer.fail(&complaint, &mut out),
+                Err(complaint) => {
+                    self.writer.fail(&complaint, &mut out);
+                    self.ending.break_off();
+                }
             }
             self.is_over = true;
             // The call ends, and not only when the caller has taken the last bytes.

@@ -17,7 +17,8 @@ use super::complaint::Complaint;
 use super::pouring::Pouring;
 use super::{Call, Taken, allowed, apart, background, holding, take_json, told};
 use crate::access::Caller;
-use crate::api::{Api, Logged, Route, terms};
+use crate::api::access_log::{Ending, Logged};
+use crate::api::{Api, Route, terms};
 use crate::gateway::{Answered, Begun};
 use crate::inquiry::Inquiry;
 use crate::queue::RequestId;
@@ -122,11 +123,13 @@ fn pour(
 ) -> Response {
     let Answered { answer: Begun { events, rest }, place: by, zone, cost_micros } = begun;
     let by = Answered { answer: (), place: by, zone, cost_micros };
-    let pouring = Pouring::new(writer, events, rest, &api.stop, place);
+    let ending = Ending::default();
+    let pouring = Pouring::new(writer, events, rest, &api.stop, (place, ending.clone()));
     let body = Body::from_stream(stream::unfold(pouring, Pouring::next));
     let mut response = told(&by, "text/event-stream", body);
     let no_cache = HeaderValue::from_static("no-cache");
     response.headers_mut().insert(header::CACHE_CONTROL, no_cache);
+    response.extensions_mut().insert(ending);
     response
 }
 

@@ -15,7 +15,8 @@ use super::complaint::Complaint;
 use super::form::{self, Part};
 use super::{Call, Taken, allowed, take, told};
 use crate::access::Caller;
-use crate::api::{Api, Logged, Problem, terms};
+use crate::api::access_log::Logged;
+use crate::api::{Api, Problem, terms};
 use crate::inquiry::{Inquiry, Recording};
 use crate::price::wav_ms;
 

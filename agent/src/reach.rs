@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::escalate::connectivity::of_device;
-use crate::escalate::{Connectivity, Escalator, note_metric};
+use crate::escalate::{Connectivity, Escalator};
 use crate::network::{Bytes, Count, Network};
 
 /// The links tell of themselves; what else there is is looked at this often.
@@ -96,6 +96,15 @@ pub async fn watch(escalator: &Escalator, stop: CancellationToken) {
             _ = links.changed() => {}
             () = sleep(LOOK_EVERY) => {}
         }
+    }
+}
+
+/// Sets the metric of what a link is called; the device's own is under the name `device`.
+fn note_metric(name: &str, is: Connectivity) {
+    for each in Connectivity::ALL {
+        let labels = [("destination", name.to_owned()), ("state", each.as_str().to_owned())];
+        let value = if each == is { 1.0 } else { 0.0 };
+        metrics::gauge!("holdfast_connectivity", &labels).set(value);
     }
 }
 

@@ -143,10 +143,8 @@ impl Access {
     fn still_knows(&self, caller: &Caller) -> bool {
         let Some(digest) = caller.digest() else { return true };
         let Ok(holder) = self.0.holder(digest) else { return true };
-        holder.is_some_and(|holder| {
-            let is_over = holder.expires_at_ms.is_some_and(|end| self.0.clock.now_ms() >= end);
-            holder.caller == *caller && !is_over
-        })
+        let now_ms = self.0.clock.now_ms();
+        holder.is_some_and(|holder| holder.caller == *caller && !holder.is_over(now_ms))
     }
 }
 
@@ -177,7 +175,7 @@ impl Inner {
 
     fn admit(&self, holder: &Holder) -> Result<(Caller, Option<Place>), Denied> {
         let (grant, name) = (holder.caller.grant(), || holder.caller.name().to_owned());
-        if holder.expires_at_ms.is_some_and(|end| self.clock.now_ms() >= end) {
+        if holder.is_over(self.clock.now_ms()) {
             return Err(Denied::Expired { name: name() });
         }
         let place = match grant.concurrent {
@@ -195,6 +193,12 @@ impl Inner {
             })?;
         }
         Ok((holder.caller.clone(), place))
+    }
+}
+
+impl Holder {
+    fn is_over(&self, now_ms: u64) -> bool {
+        self.expires_at_ms.is_some_and(|end| now_ms >= end)
     }
 }
 
@@ -273,6 +277,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
     use crate::request::DataClass;
 
@@ -334,6 +340,35 @@ mod tests {
             device.access.caller(Peer::Network, Some(token.text())).unwrap_err(),
             Denied::Unknown
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_lost_with_the_token_that_it_was_let_in_by() {
+        let device = Device::new(true);
+        let standing = |device: &Device, token: &str| {
+            let (caller, _) = device.access.caller(Peer::Network, Some(token)).unwrap();
+            device.access.standing(caller)
+        };
+        let is_lost = async |standing: &mut Standing| {
+            tokio::time::sleep(LOOK_EVERY).await;
+            std::future::poll_fn(|context| Poll::Ready(standing.is_lost(context))).await
+        };
+        let operator = operator_token(device.dir.path()).unwrap();
+        assert!(standing(&device, &operator).is_none(), "it lasts as long as the agent");
+        let (one, other) = ["one", "other"].map(|n| device.add(n, Grant::default(), None)).into();
+        let mut one = standing(&device, one.text()).unwrap();
+        let mut other = standing(&device, other.text()).unwrap();
+        assert!(!is_lost(&mut one).await && !is_lost(&mut other).await);
+        let mut tokens = Tokens::read(device.dir.path()).unwrap();
+        std::fs::write(store::path(device.dir.path()), "{").unwrap();
+        assert!(!is_lost(&mut one).await, "that it was revoked is not known");
+        tokens.revoke("one").unwrap();
+        tokens.write(device.dir.path()).unwrap();
+        assert!(is_lost(&mut one).await);
+        assert!(!is_lost(&mut other).await);
+        let open = Device::new(false);
+        let token = open.add("one", Grant::default(), None);
+        assert!(standing(&open, token.text()).is_none(), "who shows none is let in too");
     }
 
     #[tokio::test(start_paused = true)]

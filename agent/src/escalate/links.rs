@@ -46,8 +46,9 @@ impl Links {
             if before.as_str() != after.as_str() {
                 tell(name, before, after);
             }
-            tell_change(name, was, called(states, name));
-            before != after
+            let is = called(states, name);
+            tell_change(name, was, is);
+            before != after || was != is
         });
     }
 
@@ -78,7 +79,6 @@ fn tell_change(name: &str, was: Connectivity, is: Connectivity) {
     if was == is {
         return;
     }
-    note_metric(name, is);
     let why = match is {
         Connectivity::Unknown | Connectivity::Metered => return,
         Connectivity::Online => "it answers",
@@ -89,15 +89,6 @@ fn tell_change(name: &str, was: Connectivity, is: Connectivity) {
         Connectivity::Offline => "nobody answers",
     };
     tracing::info!(destination = name, was = was.as_str(), why, "link is {}", is.as_str());
-}
-
-/// Sets the metric of what a link is called; the device's own is under the name `device`.
-pub(crate) fn note_metric(name: &str, is: Connectivity) {
-    for each in Connectivity::ALL {
-        let labels = [("destination", name.to_owned()), ("state", each.as_str().to_owned())];
-        let value = if each == is { 1.0 } else { 0.0 };
-        metrics::gauge!("holdfast_connectivity", &labels).set(value);
-    }
 }
 
 fn tell(name: &str, before: LinkState, after: LinkState) {

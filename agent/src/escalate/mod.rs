@@ -69,7 +69,7 @@ pub use self::http::Method;
 pub use self::limits::Share;
 pub use self::link::{LinkState, LinkStates};
 use self::links::Links;
-pub(crate) use self::links::{jitter, note_metric};
+pub(crate) use self::links::jitter;
 pub use self::local::{LocalAgent, LocalError, ask_agent};
 pub use self::oip::Bundles;
 use self::passage::Errand;

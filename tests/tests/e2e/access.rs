@@ -271,7 +271,12 @@ async fn each_call_over_grpc_is_a_line_in_the_log_too() {
             ["caller=\"voice\"", "task=\"voice-commands\"", "grpc_status=0", "answered"],
         ),
         (Some(&voice), "ModelConfig", "part-inspection", ["voice", "Config", "=7", "refused"]),
-        (Some(&all), "ModelInfer", "none", ["caller=\"all\"", "task=\"none\"", "ModelInfer", "refused"]),
+        (
+            Some(&all),
+            "ModelInfer",
+            "none",
+            ["caller=\"all\"", "task=\"none\"", "ModelInfer", "refused"],
+        ),
         (None, "ModelReady", "voice-commands", ["caller=\"-\"", "Ready", "=16", "refused"]),
         (Some(&all), "What/is\nthis", "", ["caller=\"all\"", "route=\"-\"", "=12", "refused"]),
     ] {

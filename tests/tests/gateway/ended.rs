@@ -59,7 +59,8 @@ async fn is_whole(mut response: reqwest::Response) -> bool {
 
 /// Asks once more over a connection that is kept: the status.
 async fn ask_again(stream: &mut TcpStream, bearer: &str) -> String {
-    let asked = format!("GET /v1/models HTTP/1.1\r\nhost: localhost\r\nauthorization: {bearer}\r\n\r\n");
+    let asked =
+        format!("GET /v1/models HTTP/1.1\r\nhost: localhost\r\nauthorization: {bearer}\r\n\r\n");
     stream.write_all(asked.as_bytes()).await.unwrap();
     let mut got = Vec::new();
     loop {

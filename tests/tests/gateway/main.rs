@@ -13,6 +13,7 @@ mod ended;
 mod faults;
 mod gate;
 mod holding;
+mod large;
 mod raw;
 mod requests;
 mod sharing;

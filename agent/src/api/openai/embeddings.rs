@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** as many vectors are answered as texts were asked, in their order.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -10,11 +12,14 @@ use holdfast_chat::served::embeddings::{AskedVectors, answer, read};
 
 use super::caching::{asker, marked};
 use super::complaint::Complaint;
-use super::{Call, Taken, allowed, apart, take_json, told};
+use super::{Call, Taken, allowed, apart, aside, take_json, told};
 use crate::access::Caller;
 use crate::api::access_log::Logged;
 use crate::api::{Api, terms};
 use crate::inquiry::{Inquiry, Texts};
+
+/// What a number takes in an answer.
+const BYTES_OF_A_NUMBER: usize = 12;
 
 pub(super) async fn embed(
     State(api): State<Api>,
@@ -41,6 +46,9 @@ async fn vectors(
     let inquiry = Inquiry { id: call.id, terms, matter: Texts { inputs, dimensions } };
     let (answered, found) =
         api.gateway.embed_as(asker(api, caller, headers), &model, &inquiry).await?;
-    let body = answer(&model, &answered.answer, encoding);
+    let vectors = Arc::clone(&answered.answer);
+    let numbers: usize = vectors.vectors.iter().map(Vec::len).sum();
+    let written = move || answer(&model, &vectors, encoding);
+    let body = aside(numbers * BYTES_OF_A_NUMBER, written).await?;
     Ok((marked(told(&answered, "application/json", body), found), logged))
 }

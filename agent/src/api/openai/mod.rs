@@ -42,7 +42,7 @@ use crate::gateway::Answered;
 use crate::queue::RequestId;
 use crate::request::DataClass;
 
-/// From this size on a body is not taken apart on the reactor.
+/// From this size on a body is neither taken apart nor written on the reactor.
 const LARGE: usize = 256 * 1024;
 /// What a value of JSON takes in memory at most, however short its text is.
 const BYTES_OF_A_VALUE: usize = 768;
@@ -159,7 +159,8 @@ async fn take(api: &Api, headers: &HeaderMap, body: Body) -> Result<Taken, Compl
 async fn take_json(api: &Api, headers: &HeaderMap, body: Body) -> Result<Taken, Complaint> {
     let mut taken = take(api, headers, body).await?;
     check_json(headers)?;
-    let values = count_values(taken.bytes.clone()).await;
+    let bytes = taken.bytes.clone();
+    let values = aside(bytes.len(), move || values(&bytes)).await?;
     if values > MAX_VALUES {
         let what = format!("the body has more than {MAX_VALUES} values");
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", what).into());
@@ -172,16 +173,7 @@ async fn take_json(api: &Api, headers: &HeaderMap, body: Body) -> Result<Taken, 
     Ok(taken)
 }
 
-/// How many values a body of JSON has; a large one is not looked through on the reactor.
-async fn count_values(bytes: Bytes) -> usize {
-    if bytes.len() < LARGE {
-        return values(&bytes);
-    }
-    // Only a runtime that ends takes none in, and nobody is answered then.
-    tokio::task::spawn_blocking(move || values(&bytes)).await.unwrap_or_default()
-}
-
-/// The same, by what stands between them outside of texts.
+/// How many values a body of JSON has, by what stands between them outside of texts.
 fn values(bytes: &[u8]) -> usize {
     let (mut count, mut is_text, mut is_escaped) = (1, false, false);
     for byte in bytes {
@@ -216,13 +208,20 @@ async fn apart<T: Send + 'static>(
     bytes: Bytes,
     read: impl FnOnce(&[u8]) -> Result<T, holdfast_chat::served::Refusal> + Send + 'static,
 ) -> Result<T, Complaint> {
-    if bytes.len() < LARGE {
-        return Ok(read(&bytes)?);
+    Ok(aside(bytes.len(), move || read(&bytes)).await??)
+}
+
+/// Does work on so many bytes: where it is asked for, or off the reactor where they are many.
+async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Complaint> {
+    if bytes < LARGE {
+        return Ok(work());
     }
-    match tokio::task::spawn_blocking(move || read(&bytes)).await {
-        Ok(read) => Ok(read?),
-        Err(_) => Err(crate::gateway::Refused::Stopping.into()),
-    }
+    // Only a runtime that ends takes none in.
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| crate::gateway::Refused::Stopping.into())
 }
 
 /// A response with a body of this type that says who answered, and for how much.

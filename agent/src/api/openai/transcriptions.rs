@@ -13,7 +13,7 @@ use holdfast_chat::served::transcriptions::{AskedTranscript, Transcript, answer,
 use super::caching::{asker, marked};
 use super::complaint::Complaint;
 use super::form::{self, Part};
-use super::{Call, Taken, allowed, take, told};
+use super::{Call, Taken, allowed, aside, take, told};
 use crate::access::Caller;
 use crate::api::access_log::Logged;
 use crate::api::{Api, Problem, terms};
@@ -38,8 +38,9 @@ async fn transcript(
     body: Body,
 ) -> Result<(Response, Logged), Complaint> {
     let Taken { bytes, place: _place, room: _room } = take(api, headers, body).await?;
-    let (asked, recording) = taken_apart(headers, &bytes)?;
-    drop(bytes);
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.unwrap_or_default().to_owned();
+    let (asked, recording) = aside(bytes.len(), move || taken_apart(&kind, &bytes)).await??;
     let default = api.service.policy.default_class;
     let terms = terms::of_inquiry(headers, &Default::default(), default)?;
     let logged = allowed(caller, &asked.model, terms.class)?;
@@ -59,12 +60,8 @@ async fn transcript(
     Ok((marked(response, found), logged))
 }
 
-fn taken_apart(
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<(AskedTranscript, Recording), Complaint> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let parts = form::read(kind.unwrap_or_default(), body)
+fn taken_apart(kind: &str, body: &Bytes) -> Result<(AskedTranscript, Recording), Complaint> {
+    let parts = form::read(kind, body)
         .map_err(|what| Problem::new(StatusCode::BAD_REQUEST, "bad_form", what))?;
     let (files, fields): (Vec<Part>, Vec<Part>) =
         parts.into_iter().partition(|part| part.name == "file");

@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::answer::{Reason, sentence};
 use crate::envelope::EnvelopeError;
 use crate::queue::{QueueError, RequestId};
+use crate::request::shown;
 
 /// Why a request was not taken.
 #[derive(Debug, Clone, Error)]
@@ -35,8 +36,8 @@ pub enum AskError {
     NoQueue(String),
     /// The key belongs to another request.
     #[error(
-        "idempotency key {key:?} was used for request {id} with another content{}: use a new key",
-        differs.as_ref().map(|what| format!(" ({what})")).unwrap_or_default()
+        "idempotency key {:?} was used for request {id} with another content{}: use a new key",
+        shown(key), differs.as_ref().map(|what| format!(" ({what})")).unwrap_or_default()
     )]
     Conflict {
         /// The key.

@@ -230,7 +230,7 @@ impl Envelope {
     /// When the stored media type, key or conversation is none that this agent knows.
     pub fn unpacked(&self, id: RequestId, body: Bytes) -> Result<Unpacked, EnvelopeError> {
         let key = match &self.key {
-            Some(text) => Some(IdempotencyKey::parse(text).ok_or(EnvelopeError::Damaged)?),
+            Some(text) => Some(IdempotencyKey::stored(text).ok_or(EnvelopeError::Damaged)?),
             None => None,
         };
         match &self.held {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use holdfast_models::Media;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::queue::RequestId;
 
@@ -144,9 +145,11 @@ impl FromStr for Escalate {
     }
 }
 
-/// A caller's own name for a request: 1 to 200 visible ASCII characters.
+/// A caller's own name for a request: 1 to 200 visible ASCII characters, and whose name it is where callers
+/// are told apart.
 ///
-/// The same key with the same request returns the same answer; with another request it is refused.
+/// The same key with the same request returns the same answer; with another request it is refused. The same
+/// key of another owner is another key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
@@ -157,11 +160,65 @@ impl IdempotencyKey {
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// The key.
+    /// The key as one of this owner.
+    pub fn owned_by(self, owner: Owner) -> Self {
+        Self(format!("{} {}", self.shown(), hex::encode(owner.0)))
+    }
+
+    /// Reads [`IdempotencyKey::as_str`] back; `None` when the text is no key.
+    pub fn stored(text: &str) -> Option<Self> {
+        let (key, owner) = text.split_once(OWNED).unzip();
+        let is_owner = owner.is_none_or(|owner| {
+            owner.len() == 2 * OWNER_BYTES && owner.bytes().all(|b| b.is_ascii_hexdigit())
+        });
+        let key = Self::parse(key.unwrap_or(text))?;
+        is_owner.then(|| owner.map_or(key, |_| Self(text.to_owned())))
+    }
+
+    /// The key with its owner, as it is kept and compared.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The key as its caller wrote it.
+    pub fn shown(&self) -> &str {
+        shown(&self.0)
+    }
+
+    /// The key as destinations are told it, which know nothing of the owner: 1 to 200 visible ASCII
+    /// characters, others for each owner.
+    pub fn told(&self) -> String {
+        let Some((key, owner)) = self.0.split_once(OWNED) else { return self.0.clone() };
+        let told = format!("{key}.{owner}");
+        match Self::parse(&told) {
+            Some(Self(told)) => told,
+            None => hex::encode(Sha256::digest(self.0.as_bytes())),
+        }
+    }
 }
+
+/// A kept key without its owner.
+pub fn shown(key: &str) -> &str {
+    key.split_once(OWNED).map_or(key, |(key, _)| key)
+}
+
+/// Whose keys are told from everybody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner([u8; OWNER_BYTES]);
+
+impl Owner {
+    /// The owner who is called so, and nobody else.
+    pub fn called(identity: &str) -> Self {
+        let digest = Sha256::digest(identity.as_bytes());
+        let mut owner = [0; OWNER_BYTES];
+        owner.iter_mut().zip(digest).for_each(|(to, byte)| *to = byte);
+        Self(owner)
+    }
+}
+
+/// Between a key, which has none, and its owner.
+const OWNED: char = ' ';
+const OWNER_BYTES: usize = 8;
 
 /// One thing asked.
 #[derive(Debug, Clone)]
@@ -244,6 +301,23 @@ mod tests {
             ("é", false),
         ] {
             assert_eq!(IdempotencyKey::parse(text).is_some(), fits, "{text}");
+        }
+        let key = |text: &str| IdempotencyKey::parse(text).unwrap();
+        let (mine, yours) = (Owner::called("token:1"), Owner::called("token:2"));
+        let long = "k".repeat(200);
+        for text in ["k", &*long] {
+            let (own, other) = (key(text).owned_by(mine), key(text).owned_by(yours));
+            assert!(own != other && own != key(text) && own == key(text).owned_by(mine));
+            assert_eq!((own.shown(), key(text).shown()), (text, text));
+            for key in [own, other, key(text)] {
+                assert_eq!(IdempotencyKey::stored(key.as_str()), Some(key.clone()));
+                assert!(IdempotencyKey::parse(&key.told()).is_some(), "{}", key.told());
+            }
+        }
+        assert_eq!(key("k").told(), "k");
+        assert_ne!(key(&long).owned_by(mine).told(), key(&long).owned_by(yours).told());
+        for text in ["", " ", "k ", "k 12", "k 0123456789abcdeg", " 0123456789abcdef", "k  "] {
+            assert_eq!(IdempotencyKey::stored(text), None, "{text:?}");
         }
         assert_eq!(Priority::new(10), None);
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::grant::{Denied, Grant, Need};
 use super::token::Digest;
-use crate::request::DataClass;
+use crate::request::{DataClass, IdempotencyKey, Owner};
 
 /// What a caller without a token is called.
 const NOBODY: &str = "-";
@@ -74,6 +74,15 @@ impl Caller {
         }
     }
 
+    /// Its name for a request, which is no other caller's; of callers that cannot be told apart it is one.
+    pub(crate) fn own(&self, key: IdempotencyKey) -> IdempotencyKey {
+        let is_told_apart = matches!(self.0.shown, Shown::Token(_) | Shown::Process(_));
+        match self.identity().filter(|_| is_told_apart) {
+            Some(identity) => key.owned_by(Owner::called(&identity)),
+            None => key,
+        }
+    }
+
     /// Of the token that it showed.
     pub(super) fn digest(&self) -> Option<Digest> {
         match self.0.shown {
@@ -86,9 +95,14 @@ impl Caller {
         &self.0.grant
     }
 
-    /// Whether there are tasks that it may not ask.
-    pub(crate) fn is_for_some_tasks(&self) -> bool {
-        !self.grant().tasks.is_empty()
+    /// Whether there is something that it may not ask.
+    pub(crate) fn is_bounded(&self) -> bool {
+        !self.grant().tasks.is_empty() || !self.grant().classes.is_empty()
+    }
+
+    /// Whether it may be told of what was asked so: what it might ask itself.
+    pub(crate) fn may_hear(&self, subject: &str, class: DataClass) -> bool {
+        self.may_ask(subject).is_ok() && self.may_label(class).is_ok()
     }
 
     /// Whether it may ask this task or model.

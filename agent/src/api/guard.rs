@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -46,16 +46,14 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
     });
     let mut heard = None;
     let (response, place) = match admitted {
-        Ok((_, place)) if !is_text(request.uri().path()) => {
-            let what = "the path has escapes that are no UTF-8";
-            let problem = Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", what);
-            (in_form(request.uri().path(), problem), place)
-        }
-        Ok((caller, place)) => {
-            heard = Some(caller.clone());
-            request.extensions_mut().insert(caller);
-            (next.run(request).await, place)
-        }
+        Ok((caller, place)) => match fault(&request) {
+            Some(problem) => (in_form(request.uri().path(), problem), place),
+            None => {
+                heard = Some(caller.clone());
+                request.extensions_mut().insert(caller);
+                (next.run(request).await, place)
+            }
+        },
         Err(denied) => (told(request.uri().path(), denied), None),
     };
     // What is whole already is on its way.
@@ -101,6 +99,21 @@ pub(super) fn in_form(path: &str, problem: Problem) -> Response {
         return openai::in_form(problem);
     }
     problem.into_response()
+}
+
+/// What stands against a request by its path and query.
+fn fault(request: &Request) -> Option<Problem> {
+    let (path, query) = (request.uri().path(), request.uri().query());
+    if !is_text(path) {
+        let what = "the path has escapes that are no UTF-8";
+        return Some(Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", what));
+    }
+    let asks = request.method() == Method::POST && openai::is_under(path);
+    let name = query.filter(|_| asks).and_then(openai::unknown_in)?;
+    let name: String = name.chars().take(64).collect();
+    Some(Problem::bad_term(format!(
+        "{name} is not known in the query here: terms are headers such as Holdfast-Class, or stand in metadata"
+    )))
 }
 
 /// Whether a path is UTF-8 behind its escapes; what is no escape stands for itself.

@@ -295,7 +295,8 @@ async fn admit<'a>(
 ) -> Result<(TaskName, Terms, (u64, u64), SemaphorePermit<'a>), Problem> {
     let task = known_task(api, task).await?;
     let Query(query) = query.map_err(|error| bad_query(&error, TermsQuery::KEYS))?;
-    let terms = terms::read(headers, &query)?;
+    let mut terms = terms::read(headers, &query)?;
+    terms.key = terms.key.map(|key| caller.own(key));
     caller.may_label(terms.class.unwrap_or(api.service.policy.default_class))?;
     let times = terms.times(api.defaults.ttl_ms)?;
     Ok((task, terms, times, api.place()?))
@@ -404,13 +405,13 @@ async fn look_up(
     Ok(Json(ReplyBody::at(&reply, api.service.clock.now_ms())).into_response())
 }
 
-/// A token that is for some tasks is told of their requests alone; of others it hears as of none.
+/// A token that is for some tasks or classes is told of their requests alone; of others it hears as of none.
 async fn check_own(api: &Api, caller: &Caller, id: RequestId, text: &str) -> Result<(), Problem> {
-    if !caller.is_for_some_tasks() {
+    if !caller.is_bounded() {
         return Ok(());
     }
     let reply = api.service.look_up(id, Duration::ZERO).await?;
-    let is_own = reply.is_some_and(|reply| caller.may_ask(reply.subject.name()).is_ok());
+    let is_own = reply.is_some_and(|reply| caller.may_hear(reply.subject.name(), reply.class));
     if is_own { Ok(()) } else { Err(unknown_request(text)) }
 }
 

@@ -25,6 +25,7 @@ use crate::inquiry::{Inquiry, Terms, Texts, length};
 use crate::policy::Cleared;
 use crate::price::{Content, wav_ms};
 use crate::queue::{RequestId, URGENT};
+use crate::request::IdempotencyKey;
 
 /// Vectors are longer than other answers: so many bytes are read of them at most.
 const MAX_VECTORS: usize = 32 << 20;
@@ -358,7 +359,7 @@ fn cut<'a>(
 }
 
 pub(super) fn key(terms: &Terms, id: &str) -> String {
-    terms.key.as_ref().map_or(id, |key| key.as_str()).to_owned()
+    terms.key.as_ref().map_or_else(|| id.to_owned(), IdempotencyKey::told)
 }
 
 pub(super) fn plain<'a>(

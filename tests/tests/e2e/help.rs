@@ -1,5 +1,6 @@
 //! What the commands say of themselves.
 
+use std::path::Path;
 use std::process::Command;
 
 fn said(args: &[&str]) -> String {
@@ -55,5 +56,34 @@ fn each_command_names_itself_and_completions_have_them_all() {
                 assert!(is_there, "{name} is not in the completions");
             }
         }
+    }
+}
+
+/// What bash offers behind these words.
+fn offered(script: &Path, program: &str, words: &[&str]) -> String {
+    let (name, last) = (program.replace('-', "__"), words.len());
+    let words = words.join(" ");
+    let ask = format!(
+        "source \"$0\"; COMP_WORDS=({program} {words}); COMP_CWORD={last}; \
+         _{name} {program} \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[@]}}\""
+    );
+    let output = Command::new("bash").args(["-c", &ask]).arg(script).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn bash_completes_at_every_depth() {
+    let dir = tempfile::tempdir().unwrap();
+    for (role, words, want) in [
+        ("agent", &["tok"][..], "token"),
+        ("agent", &["token", "add", "--cl"], "--class"),
+        ("agent", &["token", "add", "--class", "r"], "restricted"),
+        ("agent", &["queue", "st"], "stats"),
+        ("fleet", &["serve", "--conf"], "--config"),
+    ] {
+        let script = dir.path().join(role);
+        std::fs::write(&script, said(&[role, "completions", "bash"])).unwrap();
+        let got = offered(&script, &format!("holdfast-{role}"), words);
+        assert_eq!(got, want, "{role} {words:?}");
     }
 }

@@ -14,6 +14,7 @@ mod faults;
 mod gate;
 mod holding;
 mod large;
+mod owners;
 mod raw;
 mod requests;
 mod sharing;

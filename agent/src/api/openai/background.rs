@@ -35,6 +35,7 @@ use crate::listing::note_of;
 use crate::operator::drop_request;
 use crate::outcome::Outcome;
 use crate::queue::{QueueError, Record, Recorded, RequestId, State as Stage};
+use crate::request::DataClass;
 
 /// What a response's id begins with.
 pub(super) const PREFIX: &str = "resp_";
@@ -52,6 +53,7 @@ pub(super) struct Kept {
     state: Stage,
     note: Option<String>,
     answer: Option<Bytes>,
+    class: DataClass,
     held: Box<HeldConversation>,
 }
 
@@ -221,15 +223,15 @@ async fn own(api: &Api, caller: &Caller, id: &str) -> Result<Kept, Complaint> {
 fn own_of(caller: &Caller, id: &str, found: Option<Kept>) -> Result<Kept, Complaint> {
     let kept = found.ok_or_else(|| unknown(id))?;
     // Others hear of it as of none.
-    caller.may_ask(&kept.held.model).map_err(|_| unknown(id))?;
-    Ok(kept)
+    let is_own = caller.may_hear(&kept.held.model, kept.class);
+    if is_own { Ok(kept) } else { Err(unknown(id)) }
 }
 
 /// The same; `None`: what is kept of it cannot be read. Who may not ask everything hears of that as of none.
 async fn own_or_damaged(api: &Api, caller: &Caller, id: &str) -> Result<Option<Kept>, Complaint> {
     match find(api, known_id(id)?).await {
         Err(AskError::Stored(_) | AskError::Queue(QueueError::Damaged { .. })) => {
-            if caller.is_for_some_tasks() { Err(unknown(id)) } else { Ok(None) }
+            if caller.is_bounded() { Err(unknown(id)) } else { Ok(None) }
         }
         found => own_of(caller, id, found?).map(Some),
     }
@@ -264,7 +266,8 @@ impl Kept {
     /// promised is that it is there.
     fn new(id: RequestId, envelope: Envelope) -> Option<Self> {
         let Held::Conversation(held) = envelope.held else { return None };
-        Some(Self { id, state: Stage::Held, note: None, answer: None, held })
+        let class = envelope.class;
+        Some(Self { id, state: Stage::Held, note: None, answer: None, class, held })
     }
 
     /// A record, read; `None`: it is no conversation.
@@ -381,7 +384,7 @@ mod tests {
 
     use super::*;
     use crate::queue::Summary;
-    use crate::request::{DataClass, Priority};
+    use crate::request::Priority;
 
     #[test]
     fn a_response_is_asked_for_as_it_stands_or_as_its_events() {

@@ -42,7 +42,7 @@ async fn vectors(
     let AskedVectors { model, inputs, dimensions, encoding, .. } = apart(bytes, read).await?;
     let default = api.service.policy.default_class;
     let terms = terms::of_inquiry(headers, &Default::default(), default)?;
-    let logged = allowed(caller, &model, terms.class)?;
+    let (terms, logged) = allowed(caller, &model, terms)?;
     let inquiry = Inquiry { id: call.id, terms, matter: Texts { inputs, dimensions } };
     let (answered, found) =
         api.gateway.embed_as(asker(api, caller, headers), &model, &inquiry).await?;

@@ -39,8 +39,8 @@ use super::body::{Limit, Place, read};
 use super::{Api, Problem, Route};
 use crate::access::{Caller, Denied};
 use crate::gateway::Answered;
+use crate::inquiry::Terms;
 use crate::queue::RequestId;
-use crate::request::DataClass;
 
 /// From this size on a body is neither taken apart nor written on the reactor.
 const LARGE: usize = 256 * 1024;
@@ -88,6 +88,16 @@ pub(super) fn is_under(path: &str) -> bool {
     FAMILIES.contains(&rest.split('/').next().unwrap_or_default())
 }
 
+/// The first name in a query that means nothing where something is asked: a term that stood there would be
+/// taken for none.
+pub(super) fn unknown_in(query: &str) -> Option<&str> {
+    // Azure's clients say it of every call.
+    const KNOWN: &str = "api-version";
+    let names = query.split('&').filter(|pair| !pair.is_empty());
+    let mut names = names.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    names.find(|name| *name != KNOWN)
+}
+
 /// A caller that is refused before it is heard.
 pub(super) fn refused(denied: Denied) -> Response {
     Call::begin().end(Err(denied.into()))
@@ -98,12 +108,13 @@ pub(super) fn in_form(problem: Problem) -> Response {
     Call::begin().end(Err(problem.into()))
 }
 
-/// Whether the caller may ask this model with data of this class; what the log says of it then.
-fn allowed(caller: &Caller, model: &str, class: DataClass) -> Result<Logged, Complaint> {
+/// The terms as this caller's own, if it may ask this model so; and what the log says of it then.
+fn allowed(caller: &Caller, model: &str, terms: Terms) -> Result<(Terms, Logged), Complaint> {
     caller.may_ask(model)?;
-    caller.may_label(class)?;
-    let task = Some(model.chars().take(64).collect());
-    Ok(Logged { task, class: Some(class) })
+    caller.may_label(terms.class)?;
+    let (task, class) = (Some(model.chars().take(64).collect()), Some(terms.class));
+    let key = terms.key.map(|key| caller.own(key));
+    Ok((Terms { key, ..terms }, Logged { task, class }))
 }
 
 /// One call, from its beginning.

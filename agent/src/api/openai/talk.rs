@@ -66,7 +66,7 @@ async fn answer(
     let default = api.service.policy.default_class;
     if asked.background {
         let terms = terms::of_held(headers, &asked.metadata, default)?;
-        let logged = allowed(caller, &asked.model, terms.class)?;
+        let (terms, logged) = allowed(caller, &asked.model, terms)?;
         return Ok((background::begin(api, call, headers, asked, terms).await?, logged));
     }
     check_kept(&asked)?;
@@ -76,7 +76,7 @@ async fn answer(
         Form::Completion | Form::Legacy => terms::of_holdable(headers, &asked.metadata, default)?,
         Form::Response => (false, terms::of_inquiry(headers, &asked.metadata, default)?),
     };
-    let logged = allowed(caller, &asked.model, terms.class)?;
+    let (terms, logged) = allowed(caller, &asked.model, terms)?;
     let asker = asker(api, caller, headers);
     if holds {
         let by = (asker, headers);

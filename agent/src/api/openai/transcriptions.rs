@@ -43,7 +43,7 @@ async fn transcript(
     let (asked, recording) = aside(bytes.len(), move || taken_apart(&kind, &bytes)).await??;
     let default = api.service.policy.default_class;
     let terms = terms::of_inquiry(headers, &Default::default(), default)?;
-    let logged = allowed(caller, &asked.model, terms.class)?;
+    let (terms, logged) = allowed(caller, &asked.model, terms)?;
     let is_wav = recording.bytes.starts_with(b"RIFF");
     #[allow(clippy::cast_precision_loss, reason = "of milliseconds")]
     let duration_s = is_wav.then(|| wav_ms(&recording.bytes) as f64 / 1e3);

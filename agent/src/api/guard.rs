@@ -108,8 +108,8 @@ fn fault(request: &Request) -> Option<Problem> {
         let what = "the path has escapes that are no UTF-8";
         return Some(Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", what));
     }
-    let asks = request.method() == Method::POST && openai::is_under(path);
-    let name = query.filter(|_| asks).and_then(openai::unknown_in)?;
+    let query = query.filter(|_| request.method() == Method::POST)?;
+    let name = openai::unknown_in(path, query)?;
     let name: String = name.chars().take(64).collect();
     Some(Problem::bad_term(format!(
         "{name} is not known in the query here: terms are headers such as Holdfast-Class, or stand in metadata"

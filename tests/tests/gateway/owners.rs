@@ -42,7 +42,7 @@ async fn a_key_is_its_callers_own() {
 }
 
 #[tokio::test]
-async fn a_token_for_some_classes_hears_of_no_others() {
+async fn a_token_for_some_classes_hears_of_nothing_more_sensitive() {
     let near = Fake::start(Vendor::OpenAi).await.unwrap();
     let desk = Desk::guarded(|dir| vendor("near", "site", &near, Vendor::OpenAi, dir)).await;
     let mine = format!("Bearer {}", desk.token(&["mine"]));
@@ -78,7 +78,7 @@ async fn a_term_in_the_query_is_refused_and_nothing_is_sent() {
     for query in ["class=restricted", "holdfast_class=restricted", "api-version=1&klass=public"] {
         let reply = desk.post(&format!("{CHAT}?{query}"), &body, &[]).await;
         assert_eq!((reply.status, near.asked()), (400, 0), "{query}: {}", reply.text);
-        assert!(reply.text.contains("class is not known in the query"), "{}", reply.text);
+        assert!(reply.text.contains("is not known in the query"), "{}", reply.text);
         assert_eq!(reply.json()["error"]["type"], "invalid_request_error");
     }
     let reply = desk.post(&format!("{CHAT}?api-version=2024-10-21"), &body, &[]).await;

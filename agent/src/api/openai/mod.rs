@@ -88,11 +88,20 @@ pub(super) fn is_under(path: &str) -> bool {
     FAMILIES.contains(&rest.split('/').next().unwrap_or_default())
 }
 
-/// The first name in a query that means nothing where something is asked: a term that stood there would be
-/// taken for none.
-pub(super) fn unknown_in(query: &str) -> Option<&str> {
+/// The first name in the query of a question that means nothing there: a term would be taken for none.
+pub(super) fn unknown_in<'a>(path: &str, query: &'a str) -> Option<&'a str> {
+    const QUESTIONS: [&str; 5] = [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/embeddings",
+        "/v1/audio/transcriptions",
+    ];
     // Azure's clients say it of every call.
     const KNOWN: &str = "api-version";
+    if !QUESTIONS.contains(&path) {
+        return None;
+    }
     let names = query.split('&').filter(|pair| !pair.is_empty());
     let mut names = names.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
     names.find(|name| *name != KNOWN)

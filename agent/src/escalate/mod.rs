@@ -63,7 +63,7 @@ pub(crate) use self::credential::Secret;
 pub use self::download::{DownloadError, download};
 use self::endpoint::Endpoint;
 pub use self::error::{EscalateError, Fault, Next, SendError};
-pub(crate) use self::hedge::{FirstByte, in_turn};
+pub(crate) use self::hedge::{Attempt, in_turn};
 pub use self::hook::{Hook, Posted};
 pub use self::http::Method;
 pub use self::limits::Share;
@@ -261,18 +261,18 @@ impl Escalator {
     /// # Errors
     /// [`SendError`], whose [`next`](SendError::next) says what to do.
     pub async fn send(&self, cleared: Cleared<'_>, within: Duration) -> Result<Answer, SendError> {
-        self.send_watched(cleared, within, &FirstByte::default()).await
+        self.send_among(cleared, within, &Attempt::default()).await
     }
 
-    /// As [`Escalator::send`], for somebody who wants to know of the first byte.
-    pub(crate) async fn send_watched(
+    /// As [`Escalator::send`], as one attempt of several.
+    pub(crate) async fn send_among(
         &self,
         cleared: Cleared<'_>,
         within: Duration,
-        first_byte: &FirstByte,
+        attempt: &Attempt,
     ) -> Result<Answer, SendError> {
-        let attempt = self.attempt(cleared, within, None, Some(first_byte));
-        self.counted(&cleared.destination().name, attempt).await
+        let sending = self.attempt(cleared, within, None, Some(attempt));
+        self.counted(&cleared.destination().name, sending).await
     }
 
     /// As [`Escalator::send`], by somebody who has a turn already.
@@ -305,7 +305,7 @@ impl Escalator {
         cleared: Cleared<'_>,
         within: Duration,
         turn: Option<Turn>,
-        first_byte: Option<&FirstByte>,
+        attempt: Option<&Attempt>,
     ) -> Result<Answer, SendError> {
         let (request, destination) = (cleared.request(), cleared.destination());
         let bytes = u64::try_from(request.media.bytes().len()).unwrap_or(u64::MAX);
@@ -322,7 +322,7 @@ impl Escalator {
             tokens_out: None,
             cost_limit: None,
             within,
-            first_byte,
+            attempt,
         };
         let mut usage = None;
         let (answer, cost_micros) = match &destination.protocol {

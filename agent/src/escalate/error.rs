@@ -175,7 +175,7 @@ pub enum SendError {
         limit: u64,
     },
     /// There is no credential to send with.
-    #[error("no credential for {destination}")]
+    #[error("no credential for {destination}: the agent's log says why")]
     Credential {
         /// The destination.
         destination: String,

@@ -62,6 +62,7 @@ pub use self::credential::CredentialError;
 pub(crate) use self::credential::Secret;
 pub use self::download::{DownloadError, download};
 use self::endpoint::Endpoint;
+pub use self::endpoint::credential_fault;
 pub use self::error::{EscalateError, Fault, Next, SendError};
 pub(crate) use self::hedge::{Attempt, in_turn};
 pub use self::hook::{Hook, Posted};
@@ -154,6 +155,16 @@ impl Escalator {
     /// The destinations, in the order of the configuration.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         self.endpoints.iter().map(|endpoint| &endpoint.destination)
+    }
+
+    /// Says in the log whose credential cannot be read now; it is read anew at each use.
+    pub async fn tell_missing_credentials(&self) {
+        for destination in self.destinations() {
+            if let Some(fault) = credential_fault(destination).await {
+                let (destination, why) = (&destination.name, crate::error_chain(&fault));
+                tracing::warn!(%destination, %why, "no credential: nothing goes there until it is there");
+            }
+        }
     }
 
     /// The record of what is sent.

@@ -191,6 +191,8 @@ pub enum SendError {
         status: u16,
         /// What it said.
         detail: String,
+        /// Its own code for it, where it has one that its callers may look for.
+        code: Option<String>,
     },
     /// The destination took the request and gave it up.
     #[error("{destination} gave the request up: {detail}")]

@@ -58,6 +58,32 @@ async fn an_answer_in_one_piece_that_is_none_is_an_error_of_its_kind() {
 }
 
 #[tokio::test]
+async fn the_code_of_a_provider_that_refuses_is_what_its_callers_see() {
+    for (code, want) in [
+        ("\"context_length_exceeded\"", "context_length_exceeded"),
+        ("null", "refused_by_destination"),
+        ("400", "refused_by_destination"),
+        ("\"Not a plain one\"", "refused_by_destination"),
+    ] {
+        let body = format!(
+            "{{\"error\": {{\"message\": \"too long\", \"type\": \"invalid_request_error\", \
+             \"param\": \"messages\", \"code\": {code}}}}}"
+        );
+        let bytes = format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let raw = Raw::start(bytes, Then::Close).await;
+        let desk = Desk::start(|_| openai("near", &raw.url, "")).await;
+        for is_streamed in [false, true] {
+            let reply = desk.ask("near", "hello", is_streamed).await;
+            assert_eq!((reply.status, reply.code().as_str()), (400, want), "{}", reply.text);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_breaks_off_ends_with_an_error_in_it() {
     for (case, rest, then, code) in [
         ("closed", String::new(), Then::Close, "interrupted"),

@@ -249,10 +249,11 @@ mod tests {
     #[test]
     fn a_line_says_how_it_ended() {
         type Told = Result<Frame<Bytes>, std::io::Error>;
+        type Case = (&'static str, Option<Status>, bool, Vec<Option<Told>>, &'static str, usize);
         let data = || Some(Ok(Frame::data(Bytes::from_static(b"1234"))));
         let broken = || Some(Err(std::io::Error::other("broken")));
         let (ok, refused) = (Status::Http(StatusCode::OK), Status::Http(StatusCode::NOT_FOUND));
-        let cases: Vec<(&str, Option<Status>, bool, Vec<Option<Told>>, &str, usize)> = vec![
+        let cases: Vec<Case> = vec![
             ("no response", None, false, vec![], "cut", 0),
             ("left in the middle", Some(ok), false, vec![data()], "cut", 4),
             ("whole", Some(ok), false, vec![data(), data(), None], "answered", 8),

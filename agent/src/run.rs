@@ -191,6 +191,8 @@ pub async fn run(
         Parts { config: config.clone(), service: service.clone(), takers: takers.clone(), started };
     parts.spawn(&tasks, &stop_behind);
     tasks.spawn(upkeep(metrics.clone(), stop_behind.clone()));
+    let escalator = service.escalator.clone();
+    tasks.spawn(async move { escalator.tell_missing_credentials().await });
     if let Some(tls) = tls.clone() {
         let token = stop_behind.clone();
         let kept = move || tls.clone().keep(token.clone());

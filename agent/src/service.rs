@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::destination::{Destination, Zone};
 use crate::engine::{Engine, EngineError, Terms};
 use crate::envelope::{Envelope, EnvelopeError, Final, Held};
-use crate::escalate::{Escalator, FirstByte, Next as SendNext, SendError, in_turn};
+use crate::escalate::{Attempt, Escalator, Next as SendNext, SendError, in_turn};
 use crate::policy::{Cleared, Policy};
 use crate::pressure::Pressure;
 use crate::queue::{
@@ -272,9 +272,9 @@ impl Service {
                 Err(denied) => journey.reasons.push(denied.into()),
             }
         }
-        let send = |cleared, _, first_byte| {
+        let send = |cleared, _, attempt| {
             let left = Duration::from_millis(request.deadline_ms).saturating_sub(begun.elapsed());
-            Some(self.send_until_stop(cleared, left, first_byte).boxed())
+            Some(self.send_until_stop(cleared, left, attempt).boxed())
         };
         let mut may_work_later = false;
         let failed = |cleared: Cleared<'_>, error: SendError| {
@@ -302,7 +302,7 @@ impl Service {
         &self,
         cleared: Cleared<'_>,
         within: Duration,
-        first_byte: FirstByte,
+        attempt: Attempt,
     ) -> Result<Answer, SendError> {
         tokio::select! {
             biased;
@@ -311,7 +311,7 @@ impl Service {
                 let (cause, waited) = ("the agent stops".to_owned(), Some(Duration::ZERO));
                 Err(SendError::Interrupted { destination, cause, waited })
             }
-            sent = self.escalator.send_watched(cleared, within, &first_byte) => sent,
+            sent = self.escalator.send_among(cleared, within, &attempt) => sent,
         }
     }
 

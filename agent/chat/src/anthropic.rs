@@ -30,7 +30,7 @@ use crate::conversation::{
     Conversation, Output, Part, Said, Sampling, ToolChoice, Turn, Verbosity,
 };
 use crate::dialect::exact;
-use crate::failure::{Failure, Kind, says, words};
+use crate::failure::{Failure, Kind, code_of_words, says, words};
 use crate::schema::plain;
 use crate::thinking::{OfClaude, of_claude};
 use crate::unfit::{What, has_none_of, plain as plain_sampling};
@@ -196,7 +196,7 @@ pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
         Some("overloaded_error" | "api_error" | "timeout_error") => Kind::Transient,
         _ => Kind::of_status(status, wait.is_some()),
     };
-    Failure { kind, wait, detail: words(body) }
+    Failure { kind, wait, detail: words(body), code: code_of_words(message) }
 }
 
 /// What a stream tells of a failure.

@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 pub(crate) use self::answer::{Stream, answer};
 use crate::conversation::{Conversation, Effort, Output, Part, Said, ToolChoice, Turn, Verbosity};
 use crate::dialect::exact;
-use crate::failure::{Failure, Kind, says, words};
+use crate::failure::{Failure, Kind, code_of_words, says, words};
 use crate::schema::plain;
 use crate::thinking::{OfClaude, of_claude};
 use crate::unfit::{ONE_CALL, What, has_none_of, plain as plain_sampling};
@@ -220,5 +220,6 @@ fn sorted(status: u16, wait: Option<Duration>, named: &str, detail: Option<Strin
         "ValidationException" | "ResourceNotFoundException" => Kind::BadRequest,
         _ => Kind::of_status(status, wait.is_some()),
     };
-    Failure { kind, wait, detail }
+    let code = code_of_words(detail.as_deref());
+    Failure { kind, wait, detail, code }
 }

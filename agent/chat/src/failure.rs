@@ -16,6 +16,8 @@ pub struct Failure {
     pub wait: Option<Duration>,
     /// What it says: anything, and it may repeat what was sent.
     pub detail: Option<String>,
+    /// Its own name for it, as OpenAI's clients look for it, if it has one: see [`plain_code`].
+    pub code: Option<String>,
 }
 
 /// What to do about a failure.
@@ -61,6 +63,21 @@ pub(crate) fn words(body: &Value) -> Option<String> {
         &body["error"],
     ];
     found.into_iter().find_map(Value::as_str).map(str::to_owned)
+}
+
+/// A provider's own code, if it is a short and plain one: up to 64 of `a-z`, `0-9` and `_`, a letter first.
+#[must_use]
+pub fn plain_code(code: &Value) -> Option<String> {
+    let code = code.as_str().filter(|code| code.len() <= 64)?;
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let begins = code.starts_with(|first: char| first.is_ascii_lowercase());
+    (begins && code.bytes().all(is_plain)).then(|| code.to_owned())
+}
+
+/// OpenAI's code for too long a question, of providers that say so in words alone.
+pub(crate) fn code_of_words(text: Option<&str>) -> Option<String> {
+    let words = ["prompt is too long", "input is too long", "exceeds the maximum number of tokens"];
+    says(text, &words).then(|| "context_length_exceeded".to_owned())
 }
 
 /// Whether `text` has one of `words` in it, in any case.

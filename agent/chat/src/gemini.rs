@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 pub(crate) use self::answer::{Stream, answer};
 use crate::conversation::{Conversation, Detail, Output, Part, Said, ToolChoice, Turn, Verbosity};
 use crate::dialect::exact;
-use crate::failure::{Failure, Kind, says, words};
+use crate::failure::{Failure, Kind, code_of_words, says, words};
 use crate::media::Image;
 use crate::thinking::of_gemini;
 use crate::unfit::{ONE_CALL, What, has_none_of};
@@ -205,7 +205,7 @@ pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
         (_, Some("RESOURCE_EXHAUSTED")) => Kind::Throttled,
         _ => Kind::of_status(status, wait.is_some()),
     };
-    Failure { kind, wait, detail: words(body) }
+    Failure { kind, wait, detail: words(body), code: code_of_words(message) }
 }
 
 /// What a stream tells of a failure, whose status is the error's code.

@@ -50,7 +50,7 @@ pub use self::conversation::{
 };
 pub use self::dialect::{Call, Dialect, Malformed};
 pub use self::event::{Event, StreamError};
-pub use self::failure::{Failure, Kind};
+pub use self::failure::{Failure, Kind, plain_code};
 pub use self::gathering::Gathering;
 pub use self::media::{Audio, Image};
 pub use self::reader::Reader;

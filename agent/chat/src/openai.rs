@@ -24,7 +24,7 @@ use crate::conversation::{
     Conversation, Detail, Effort, Output, Part, Said, ToolChoice, Turn, Verbosity, word,
 };
 use crate::dialect::exact;
-use crate::failure::{Failure, Kind, words};
+use crate::failure::{Failure, Kind, plain_code, words};
 use crate::media::Audio;
 use crate::schema::is_strict;
 use crate::unfit::What;
@@ -247,7 +247,7 @@ pub(crate) fn failure(status: u16, told: Told<'_>, body: &Value) -> Failure {
     } else {
         Kind::of_status(status, wait.is_some())
     };
-    Failure { kind, wait, detail: words(body) }
+    Failure { kind, wait, detail: words(body), code: plain_code(&error["code"]) }
 }
 
 /// What a chunk tells of a failure, whose status, if any, is the error's code.

@@ -500,6 +500,50 @@ fn what_is_no_answer_is_malformed_and_quotes_nothing() {
     }
 }
 
+#[test]
+fn a_plain_code_of_the_providers_is_kept_and_nothing_else() {
+    let [openai, _, mistral, anthropic, gemini, _, bedrock] = dialects();
+    let of = |error: Value| json!({ "error": error });
+    let long = "context_length_exceeded";
+    for (dialect, body, want) in [
+        (&openai, of(json!({ "code": long, "message": "x" })), Some(long)),
+        (
+            &openai,
+            of(json!({ "code": "string_above_max_length" })),
+            Some("string_above_max_length"),
+        ),
+        (&openai, of(json!({ "code": null, "type": "invalid_request_error" })), None),
+        (&openai, of(json!({ "code": 400 })), None),
+        (&openai, of(json!({ "code": "Not plain: sk-1" })), None),
+        (&openai, of(json!({ "code": "x".repeat(65) })), None),
+        (&openai, of(json!({ "code": "400" })), None),
+        (&mistral, json!({ "object": "error", "message": "x", "code": "3051" }), None),
+        (
+            &anthropic,
+            of(json!({ "type": "invalid_request_error",
+                "message": "prompt is too long: 208310 tokens > 200000 maximum" })),
+            Some(long),
+        ),
+        (&anthropic, of(json!({ "type": "invalid_request_error", "message": "x" })), None),
+        (
+            &gemini,
+            of(json!({ "code": 400, "status": "INVALID_ARGUMENT", "message":
+                "The input token count (1200) exceeds the maximum number of tokens allowed (1000)." })),
+            Some(long),
+        ),
+        (
+            &bedrock,
+            json!({ "__type": "ValidationException",
+                "message": "Input is too long for requested model." }),
+            Some(long),
+        ),
+    ] {
+        let failure = dialect.failure(400, &|_| None, body.to_string().as_bytes());
+        assert_eq!(failure.kind, Kind::BadRequest, "{} {body}", dialect.name());
+        assert_eq!(failure.code.as_deref(), want, "{} {body}", dialect.name());
+    }
+}
+
 /// Documented errors beside those that the stand-ins of the conformance suite send.
 #[test]
 fn documented_errors_come_to_one_sort() {

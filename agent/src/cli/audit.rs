@@ -24,9 +24,9 @@ pub(super) struct AuditArgs {
 enum Command {
     /// List what was sent, the newest last
     Ls {
-        /// So many at most, the newest; 0 for all
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
+        /// So many at most, the newest; 0 for all [default: 100, and all with --json]
+        #[arg(long)]
+        limit: Option<usize>,
         #[command(flatten)]
         common: Common,
     },
@@ -132,12 +132,20 @@ fn unreadable(folder: &std::path::Path, error: &io::Error) -> Failure {
     Failure::new(Exit::Storage, sentence)
 }
 
-fn list(limit: usize, common: &Common) -> Result<Exit, Failure> {
+/// Rows of text where nobody says how many.
+const NEWEST: usize = 100;
+
+fn list(limit: Option<usize>, common: &Common) -> Result<Exit, Failure> {
     let config = common.config.load()?;
+    let limit = limit.unwrap_or(if common.json { 0 } else { NEWEST });
     let mut rows = Rows { limit, ..Rows::default() };
     let chain = read(&config, |entry, _| rows.take(entry))?;
     warn_of(&chain);
+    let (shown, all) = (rows.rows.len(), rows.dropped + rows.rows.len());
     print_rows(&Vec::from(rows.rows), common.json, &nothing(&config))?;
+    if shown < all {
+        eprintln!("the newest {shown} of {all}; --limit N shows more, --limit 0 all");
+    }
     Ok(Exit::Fine)
 }
 

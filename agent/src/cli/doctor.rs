@@ -19,9 +19,9 @@ use crate::api::Tls;
 use crate::audit::Audit;
 use crate::clock;
 use crate::config::{Config, ConfigError};
-use crate::destination::Destination;
+use crate::destination::{Credential, Destination};
 use crate::engine::Engine;
-use crate::escalate::{Hook, Method, ProbeError};
+use crate::escalate::{CredentialError, Hook, Method, ProbeError, credential_fault};
 use crate::network::Network;
 use crate::request::TaskName;
 use crate::results::receiver::Webhook;
@@ -115,6 +115,7 @@ async fn examine(config: &Config, program: Option<Program>, findings: &mut Vec<F
     let bundled: Vec<_> = engine.lanes().iter().map(|lane| lane.task().clone()).collect();
     for destination in &config.destinations {
         findings.push(of_destination(destination).await);
+        findings.extend(of_credential(destination).await);
         findings.extend(of_tasks(destination, &bundled, &config.destinations));
     }
     if config.destinations.is_empty() {
@@ -313,6 +314,25 @@ async fn of_destination(destination: &Destination) -> Finding {
     }
 }
 
+/// A credential that cannot be read. What the environment holds here says little of the agent's.
+async fn of_credential(destination: &Destination) -> Option<Finding> {
+    let fault = credential_fault(destination).await?;
+    let check = format!("destination {}, credential", destination.name);
+    let found = crate::error_chain(&fault);
+    Some(match (&destination.credential, &fault) {
+        (Some(Credential::Systemd(name)), CredentialError::Variable { .. }) => {
+            let found = format!("{name}, which systemd gives to the agent's service alone");
+            Finding::fine(check, found)
+        }
+        (Some(Credential::Env(_)), _) => {
+            let advice = "nothing goes to it without; the agent's environment may be another than \
+                          this one, its log says at its start what is missing";
+            Finding::warn(check, found, advice)
+        }
+        _ => Finding::fault(check, found, "nothing goes to it until it can be read"),
+    })
+}
+
 /// The tasks that one destination names and nothing else here does: they may be its own, or mistyped.
 fn of_tasks(destination: &Destination, bundled: &[TaskName], all: &[Destination]) -> Vec<Finding> {
     let others = all.iter().filter(|other| other.name != destination.name);
@@ -409,6 +429,44 @@ mod tests {
         assert_eq!(of_clock(0, true).health, Health::Warn);
         assert_eq!(of_clock(BUILT_AFTER_S + 1, false).health, Health::Warn);
         assert_eq!(of_clock(BUILT_AFTER_S + 1, true).health, Health::Fine);
+    }
+
+    #[tokio::test]
+    async fn a_credential_that_is_not_there_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("there");
+        std::fs::write(&there, "sk-1\n").unwrap();
+        let (there, missing) = (there.display(), dir.path().join("missing"));
+        for (credential, want) in [
+            (String::new(), None),
+            (format!("api_key_file = \"{there}\""), None),
+            (
+                format!("api_key_file = \"{}\"", missing.display()),
+                Some((Health::Fault, "missing cannot be read")),
+            ),
+            (
+                "api_key_env = \"NOT_THERE_XYZ\"".to_owned(),
+                Some((
+                    Health::Warn,
+                    "environment variable NOT_THERE_XYZ does not hold a credential",
+                )),
+            ),
+        ] {
+            let toml = format!(
+                "[[destination]]\nname = \"x\"\nzone = \"site\"\nprotocol = \"openai\"\n\
+                 model = \"m\"\nurl = \"http://127.0.0.1:1\"\n{credential}\n"
+            );
+            let config = Config::parse("test.toml", &toml, std::iter::empty()).unwrap();
+            let found = of_credential(&config.destinations[0]).await;
+            let found = found.map(|found| (found.health, found.found));
+            match (&found, want) {
+                (None, None) => {}
+                (Some((health, text)), Some((want, words))) if *health == want => {
+                    assert!(text.contains(words), "{text}");
+                }
+                _ => panic!("{credential}: {found:?}"),
+            }
+        }
     }
 
     #[test]

@@ -243,7 +243,12 @@ mod tests {
             (unusable(Fault::CutShort), Seen::Answered),
             (unusable(Fault::NotLetThrough), Seen::Answered),
             (
-                SendError::Refused { destination: destination(), status: 400, detail: detail() },
+                SendError::Refused {
+                    destination: destination(),
+                    status: 400,
+                    detail: detail(),
+                    code: None,
+                },
                 Seen::Answered,
             ),
             (SendError::Pending { destination: destination() }, Seen::Answered),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::circuit::{Asker, Gate};
 use super::circuits::{Circuits, Pass};
-use super::credential::{Lately, Secret};
+use super::credential::{CredentialError, Lately, Secret};
 use super::error::{EscalateError, SendError};
 use super::http::Http;
 use super::latency::Latency;
@@ -18,9 +18,24 @@ use super::pause::Paused;
 use super::tokens::Tokens;
 use super::turn::{Standing, Turn, Turns};
 use super::{Share, chat, oip, proof};
-use crate::destination::{Destination, Protocol};
+use crate::destination::{Credential, Destination, Protocol};
 use crate::network::{Network, Purpose};
 use crate::subject::Subject;
+
+/// Why the credential of `destination` cannot be read by this process now, where it has one and that is so.
+pub async fn credential_fault(destination: &Destination) -> Option<CredentialError> {
+    read(destination, destination.credential.as_ref()?).await.err()
+}
+
+async fn read(
+    destination: &Destination,
+    credential: &Credential,
+) -> Result<Secret, CredentialError> {
+    match proof::takes_whole(&destination.protocol) {
+        true => Secret::read_whole(credential).await,
+        false => Secret::read(credential).await,
+    }
+}
 
 /// One destination with what is its own.
 #[derive(Debug)]
@@ -77,11 +92,7 @@ impl Endpoint {
         if kept.is_some() {
             return Ok(kept);
         }
-        let read = match proof::takes_whole(&self.destination.protocol) {
-            true => Secret::read_whole(credential).await,
-            false => Secret::read(credential).await,
-        };
-        match read {
+        match read(&self.destination, credential).await {
             Ok(secret) => {
                 self.lately.keep(&secret, now);
                 Ok(Some(secret))

@@ -123,7 +123,7 @@ pub enum SendError {
         retry_after: Duration,
     },
     /// The destination is broken for the moment.
-    #[error("{destination} failed with status {status}: {detail}")]
+    #[error("{destination} failed {}: {detail}", where_told(.status))]
     Failed {
         /// The destination.
         destination: String,
@@ -134,7 +134,8 @@ pub enum SendError {
     },
     /// The account there is out of credit.
     #[error(
-        "the account at {destination} is out of credit (status {status}): pay there, then requests go on by themselves: {detail}"
+        "the account at {destination} is out of credit ({}): pay there, then requests go on by themselves: {detail}",
+        where_told(.status)
     )]
     OutOfCredit {
         /// The destination.
@@ -146,7 +147,8 @@ pub enum SendError {
     },
     /// The destination does not accept who we are.
     #[error(
-        "{destination} refused the credential with status {status}: renew it, then requests go on by themselves"
+        "{destination} refused the credential {}: renew it, then requests go on by themselves",
+        where_told(.status)
     )]
     Unauthorised {
         /// The destination.
@@ -175,7 +177,7 @@ pub enum SendError {
         limit: u64,
     },
     /// There is no credential to send with.
-    #[error("no credential for {destination}")]
+    #[error("no credential for {destination}: the agent's log says why")]
     Credential {
         /// The destination.
         destination: String,
@@ -183,7 +185,7 @@ pub enum SendError {
         source: CredentialError,
     },
     /// The destination will never answer this request.
-    #[error("{destination} refused the request with status {status}: {detail}")]
+    #[error("{destination} refused the request {}: {detail}", where_told(.status))]
     Refused {
         /// The destination.
         destination: String,
@@ -191,6 +193,8 @@ pub enum SendError {
         status: u16,
         /// What it said.
         detail: String,
+        /// Its own code for it, where it has one that its callers may look for.
+        code: Option<String>,
     },
     /// The destination took the request and gave it up.
     #[error("{destination} gave the request up: {detail}")]
@@ -504,6 +508,14 @@ pub enum EscalateError {
         /// What went wrong.
         cause: String,
     },
+}
+
+/// With which status it was told; one of success is that of a stream which broke off with an error.
+fn where_told(status: &u16) -> String {
+    match status {
+        200..=299 => "in mid-stream".to_owned(),
+        _ => format!("with status {status}"),
+    }
 }
 
 /// `text` fit for a log line and an error: one line, no control characters, at most 200 characters.

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use holdfast_chat::{Failure, Kind};
+use holdfast_chat::{Failure, Kind, plain_code};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -285,7 +285,8 @@ impl<'a> Exchange<'a> {
             }
             // It is another agent: what it does not let on says nothing of our credential.
             (403, _) if forbids_class(&reply) => {
-                Err(SendError::Refused { destination, status, detail: self.detail(&reply) })
+                let (detail, code) = (self.detail(&reply), None);
+                Err(SendError::Refused { destination, status, detail, code })
             }
             (status, _) if let Protocol::Chat(chat) = &self.destination.protocol => {
                 Err(self.refused(chat, status, &reply))
@@ -297,7 +298,10 @@ impl<'a> Exchange<'a> {
             }
             (503, Some(retry_after)) => Err(SendError::Throttled { destination, retry_after }),
             (408 | 425 | 500.., _) => Err(self.failed_with(status, self.detail(&reply))),
-            _ => Err(SendError::Refused { destination, status, detail: self.detail(&reply) }),
+            _ => {
+                let (detail, code) = (self.detail(&reply), self.plain_code(&reply));
+                Err(SendError::Refused { destination, status, detail, code })
+            }
         }
     }
 
@@ -322,7 +326,10 @@ impl<'a> Exchange<'a> {
                 SendError::Throttled { destination, retry_after }
             }
             Kind::OutOfCredit => SendError::OutOfCredit { destination, status, detail: detail() },
-            Kind::BadRequest => SendError::Refused { destination, status, detail: detail() },
+            Kind::BadRequest => {
+                let code = failure.code.clone().filter(|code| self.told(code) == *code);
+                SendError::Refused { destination, status, detail: detail(), code }
+            }
             Kind::Authentication => SendError::Unauthorised { destination, status },
             Kind::Safety => self.unusable(Fault::NotLetThrough),
         }
@@ -349,6 +356,12 @@ impl<'a> Exchange<'a> {
         let told: Option<Problem> =
             is_told.then(|| serde_json::from_slice(&reply.body).ok()).flatten();
         self.said(told.and_then(Problem::text).as_deref())
+    }
+
+    /// The code of an agent that is talked to in OpenAI's form.
+    fn plain_code(&self, reply: &Reply) -> Option<String> {
+        let told: serde_json::Value = serde_json::from_slice(&reply.body).ok()?;
+        plain_code(&told["error"]["code"]).filter(|code| self.told(code) == *code)
     }
 
     fn said(&self, text: Option<&str>) -> String {

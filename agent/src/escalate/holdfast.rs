@@ -79,7 +79,7 @@ fn headers(exchange: &Exchange<'_>, request: &Request) -> Vec<(&'static str, Str
 /// A site that no longer knows what it held is asked anew; its refusal is not about the request.
 fn forgotten(error: SendError) -> SendError {
     match error {
-        SendError::Refused { destination, status, detail } => {
+        SendError::Refused { destination, status, detail, .. } => {
             let cause = format!("it no longer tells of the request (status {status}: {detail})");
             SendError::Interrupted { destination, cause, waited: None }
         }

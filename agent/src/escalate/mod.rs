@@ -62,8 +62,9 @@ pub use self::credential::CredentialError;
 pub(crate) use self::credential::Secret;
 pub use self::download::{DownloadError, download};
 use self::endpoint::Endpoint;
+pub use self::endpoint::credential_fault;
 pub use self::error::{EscalateError, Fault, Next, SendError};
-pub(crate) use self::hedge::{FirstByte, in_turn};
+pub(crate) use self::hedge::{Attempt, in_turn};
 pub use self::hook::{Hook, Posted};
 pub use self::http::Method;
 pub use self::limits::Share;
@@ -154,6 +155,16 @@ impl Escalator {
     /// The destinations, in the order of the configuration.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         self.endpoints.iter().map(|endpoint| &endpoint.destination)
+    }
+
+    /// Says in the log whose credential cannot be read now; it is read anew at each use.
+    pub async fn tell_missing_credentials(&self) {
+        for destination in self.destinations() {
+            if let Some(fault) = credential_fault(destination).await {
+                let (destination, why) = (&destination.name, crate::error_chain(&fault));
+                tracing::warn!(%destination, %why, "no credential: nothing goes there until it is there");
+            }
+        }
     }
 
     /// The record of what is sent.
@@ -261,18 +272,18 @@ impl Escalator {
     /// # Errors
     /// [`SendError`], whose [`next`](SendError::next) says what to do.
     pub async fn send(&self, cleared: Cleared<'_>, within: Duration) -> Result<Answer, SendError> {
-        self.send_watched(cleared, within, &FirstByte::default()).await
+        self.send_among(cleared, within, &Attempt::default()).await
     }
 
-    /// As [`Escalator::send`], for somebody who wants to know of the first byte.
-    pub(crate) async fn send_watched(
+    /// As [`Escalator::send`], as one attempt of several.
+    pub(crate) async fn send_among(
         &self,
         cleared: Cleared<'_>,
         within: Duration,
-        first_byte: &FirstByte,
+        attempt: &Attempt,
     ) -> Result<Answer, SendError> {
-        let attempt = self.attempt(cleared, within, None, Some(first_byte));
-        self.counted(&cleared.destination().name, attempt).await
+        let sending = self.attempt(cleared, within, None, Some(attempt));
+        self.counted(&cleared.destination().name, sending).await
     }
 
     /// As [`Escalator::send`], by somebody who has a turn already.
@@ -305,7 +316,7 @@ impl Escalator {
         cleared: Cleared<'_>,
         within: Duration,
         turn: Option<Turn>,
-        first_byte: Option<&FirstByte>,
+        attempt: Option<&Attempt>,
     ) -> Result<Answer, SendError> {
         let (request, destination) = (cleared.request(), cleared.destination());
         let bytes = u64::try_from(request.media.bytes().len()).unwrap_or(u64::MAX);
@@ -322,7 +333,7 @@ impl Escalator {
             tokens_out: None,
             cost_limit: None,
             within,
-            first_byte,
+            attempt,
         };
         let mut usage = None;
         let (answer, cost_micros) = match &destination.protocol {

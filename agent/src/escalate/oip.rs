@@ -328,7 +328,7 @@ impl Asked<'_> {
     /// the task: servers answer before their models are loaded.
     fn missing(&self, error: SendError) -> SendError {
         match error {
-            SendError::Refused { destination, status: status @ 404, detail }
+            SendError::Refused { destination, status: status @ 404, detail, .. }
                 if !self.exchange.destination().tasks.is_empty() =>
             {
                 SendError::Failed { destination, status, detail }

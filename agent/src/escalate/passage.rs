@@ -17,7 +17,7 @@ use super::credential::Secret;
 use super::endpoint::Endpoint;
 use super::error::SendError;
 use super::exchange::{Exchange, Limit};
-use super::hedge::FirstByte;
+use super::hedge::{Attempt, FirstByte};
 use super::links::Links;
 use super::purse::Spent;
 use super::tally::Leave;
@@ -53,8 +53,8 @@ pub(super) struct Errand<'a> {
     pub(super) cost_limit: Option<u64>,
     /// How long its caller waits.
     pub(super) within: Duration,
-    /// Who wants to know of the first byte.
-    pub(super) first_byte: Option<&'a FirstByte>,
+    /// Which attempt it is, where it is one of several.
+    pub(super) attempt: Option<&'a Attempt>,
 }
 
 /// A send on its way.
@@ -124,7 +124,10 @@ impl Escalator {
                 })?;
                 turn
             }
-            None => endpoint.turns.take(errand.bytes, most, limit.deadline()).await?,
+            None => {
+                let moves_on = errand.attempt.is_some_and(|attempt| attempt.moves_on);
+                endpoint.turns.take(errand.bytes, most, limit.deadline(), moves_on).await?
+            }
         };
         // The wait for a turn may have been long.
         self.check_link(endpoint)?;
@@ -150,7 +153,8 @@ impl Escalator {
         pass.goes_out(errand.id);
         record.goes_out();
         let (endpoint, links) = (Arc::clone(endpoint), Arc::clone(&self.links));
-        let (limit, first_byte) = (limit.begun_now(), errand.first_byte.cloned());
+        let first_byte = errand.attempt.map(|attempt| attempt.first_byte.clone());
+        let limit = limit.begun_now();
         let leave = Leave::new(&self.tally, &endpoint.destination.name);
         let Errand { id, content, tokens_out, .. } = *errand;
         Ok(Passage {

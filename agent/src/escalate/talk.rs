@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Escalator;
 use super::chat::{answered, count, posted};
 use super::error::{Fault, SendError};
-use super::hedge::FirstByte;
+use super::hedge::Attempt;
 use super::http::Flow;
 use super::passage::{End, Errand, Passage};
 use super::tally::Tally;
@@ -49,17 +49,17 @@ impl Escalator {
         cleared: Cleared<'_, Inquiry<Conversation>>,
         within: Duration,
     ) -> Result<Told<chat::Answer>, SendError> {
-        self.converse_watched(cleared, within, &FirstByte::default()).await
+        self.converse_among(cleared, within, &Attempt::default()).await
     }
 
-    /// As [`Escalator::converse`], for somebody who wants to know of the first byte.
-    pub(crate) async fn converse_watched(
+    /// As [`Escalator::converse`], as one attempt of several.
+    pub(crate) async fn converse_among(
         &self,
         cleared: Cleared<'_, Inquiry<Conversation>>,
         within: Duration,
-        first_byte: &FirstByte,
+        attempt: &Attempt,
     ) -> Result<Told<chat::Answer>, SendError> {
-        self.converse_with(cleared, within, None, Some(first_byte)).await
+        self.converse_with(cleared, within, None, Some(attempt)).await
     }
 
     /// As [`Escalator::converse`], by somebody who has a turn already.
@@ -80,23 +80,23 @@ impl Escalator {
         cleared: Cleared<'_, Inquiry<Conversation>>,
         within: Duration,
         turn: Option<Turn>,
-        first_byte: Option<&FirstByte>,
+        attempt: Option<&Attempt>,
     ) -> Result<Told<chat::Answer>, SendError> {
         let destination = cleared.destination();
-        let attempt = async {
+        let sending = async {
             let Inquiry { id, terms, matter } = cleared.request();
             let (chat, conversation) = (talked_to(destination)?, cut(destination, matter));
             let call = chat.dialect.call(&chat.model, &conversation);
             let call = fitted(destination, terms, call)?;
             let errand = errand(destination, (*id, terms), &conversation, &call, within);
-            let errand = Errand { first_byte, ..errand };
+            let errand = Errand { attempt, ..errand };
             let passage = self.enter(&errand, turn).await?;
             let key = key(terms, &id.to_string());
             let result = answered(&passage.exchange(), chat, call, &key).await;
             let usage = result.as_ref().ok().and_then(|answer| answer.usage);
             passage.settle(result, usage.as_ref()).await
         };
-        let (answer, cost_micros) = self.counted(&destination.name, attempt).await?;
+        let (answer, cost_micros) = self.counted(&destination.name, sending).await?;
         Ok(Told { answer, cost_micros })
     }
 
@@ -109,8 +109,18 @@ impl Escalator {
         cleared: Cleared<'_, Inquiry<Conversation>>,
         within: Duration,
     ) -> Result<Telling, SendError> {
+        self.converse_in_pieces_among(cleared, within, &Attempt::default()).await
+    }
+
+    /// As [`Escalator::converse_in_pieces`], as one attempt of several.
+    pub(crate) async fn converse_in_pieces_among(
+        &self,
+        cleared: Cleared<'_, Inquiry<Conversation>>,
+        within: Duration,
+        attempt: &Attempt,
+    ) -> Result<Telling, SendError> {
         let (destination, began) = (cleared.destination(), Instant::now());
-        let begun = self.begin(cleared, within).await;
+        let begun = self.begin(cleared, within, attempt).await;
         if let Err(error) = &begun {
             self.tally.note(&destination.name, began, Some(error));
         }
@@ -125,6 +135,7 @@ impl Escalator {
         &self,
         cleared: Cleared<'_, Inquiry<Conversation>>,
         within: Duration,
+        attempt: &Attempt,
     ) -> Result<(Passage, Flow, Reader), SendError> {
         let (destination, Inquiry { id, terms, matter }) =
             (cleared.destination(), cleared.request());
@@ -132,6 +143,7 @@ impl Escalator {
         let call = chat.dialect.call_streamed(&chat.model, &conversation);
         let call = fitted(destination, terms, call)?;
         let errand = errand(destination, (*id, terms), &conversation, &call, within);
+        let errand = Errand { attempt: Some(attempt), ..errand };
         let mut passage = self.enter(&errand, None).await?;
         let exchange = passage.exchange();
         let call = posted(&exchange, chat, call, &key(terms, &id.to_string()));
@@ -146,24 +158,26 @@ impl Escalator {
         }
     }
 
-    /// Asks for vectors of texts.
+    /// Asks for vectors of texts, as one attempt of several.
     ///
     /// # Errors
     /// [`SendError`], whose [`next`](SendError::next) says what to do.
-    pub async fn embed(
+    pub(crate) async fn embed(
         &self,
         cleared: Cleared<'_, Inquiry<Texts>>,
         within: Duration,
+        attempt: &Attempt,
     ) -> Result<Told<Vectors>, SendError> {
         let destination = cleared.destination();
-        let attempt = async {
+        let attempt = Some(attempt);
+        let sending = async {
             let Inquiry { id, terms, matter } = cleared.request();
             let chat = talked_to(destination)?;
             let call = chat.dialect.embed(&chat.model, &matter.inputs, matter.dimensions);
             let call = fitted(destination, terms, call)?;
             let content = Content { text_bytes: length(&call.body), ..Content::default() };
             let errand = Errand { tokens_out: Some(0), ..plain(destination, (*id, terms), within) };
-            let errand = Errand { content, bytes: length(&call.body), ..errand };
+            let errand = Errand { content, bytes: length(&call.body), attempt, ..errand };
             let passage = self.enter(&errand, None).await?;
             let exchange = passage.exchange();
             let call = posted(&exchange, chat, call, &key(terms, &id.to_string()));
@@ -181,7 +195,7 @@ impl Escalator {
             }
             passage.settle(result, usage.as_ref()).await
         };
-        let (answer, cost_micros) = self.counted(&destination.name, attempt).await?;
+        let (answer, cost_micros) = self.counted(&destination.name, sending).await?;
         Ok(Told { answer, cost_micros })
     }
 }
@@ -381,7 +395,7 @@ pub(super) fn plain<'a>(
         tokens_out: None,
         cost_limit: terms.cost_limit_micros,
         within,
-        first_byte: None,
+        attempt: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Owns the count of what was sent, for people and for `/metrics`.
 //!
 //! **Invariant:** a send is counted once, when it is over; what a dead link, an open
-//! circuit or a metered link's budget kept back was none.
+//! circuit, a spent rate or a metered link's budget kept back was none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +41,7 @@ impl Tally {
             Some(
                 SendError::LinkDown { .. }
                 | SendError::CircuitOpen { .. }
+                | SendError::Limited { .. }
                 | SendError::OverPlan { .. },
             ) => 0,
             Some(_) => self.failed.fetch_add(1, Ordering::Relaxed),

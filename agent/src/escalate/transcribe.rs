@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::chat::count;
 use super::error::SendError;
 use super::exchange::Exchange;
+use super::hedge::Attempt;
 use super::http::{Call, Method};
 use super::passage::Errand;
 use super::talk::{Told, key, passed_on, plain, talked_to};
@@ -42,17 +43,19 @@ struct Counted {
 }
 
 impl Escalator {
-    /// Asks what a recording says.
+    /// Asks what a recording says, as one attempt of several.
     ///
     /// # Errors
     /// [`SendError`], whose [`next`](SendError::next) says what to do.
-    pub async fn transcribe(
+    pub(crate) async fn transcribe(
         &self,
         cleared: Cleared<'_, Inquiry<Recording>>,
         within: Duration,
+        attempt: &Attempt,
     ) -> Result<Told<String>, SendError> {
         let destination = cleared.destination();
-        let attempt = async {
+        let attempt = Some(attempt);
+        let sending = async {
             let Inquiry { id, terms, matter } = cleared.request();
             let chat = talked_to(destination)?;
             if !matches!(chat.dialect, Dialect::OpenAi | Dialect::Mistral) {
@@ -69,6 +72,7 @@ impl Escalator {
             let errand = Errand {
                 bytes: length(&body),
                 content: Content { audio_ms, ..Content::default() },
+                attempt,
                 ..plain(destination, (*id, terms), within)
             };
             let passage = self.enter(&errand, None).await?;
@@ -79,7 +83,7 @@ impl Escalator {
             let result = ask(&exchange, chat, (&mark, headers), body, &mut usage).await;
             passage.settle(result, usage.as_ref()).await
         };
-        let (answer, cost_micros) = self.counted(&destination.name, attempt).await?;
+        let (answer, cost_micros) = self.counted(&destination.name, sending).await?;
         Ok(Told { answer, cost_micros })
     }
 }

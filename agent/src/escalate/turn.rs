@@ -161,16 +161,23 @@ impl Turns {
         Ok(self.turn(slot, reservation))
     }
 
-    /// A turn for somebody who waits until `deadline`, for a body of `bytes` and with `amount` set apart.
+    /// A turn for somebody who waits until `deadline`, for a body of `bytes` and with `amount` set apart;
+    /// who `moves_on` waits for a place, and not for the rate.
     pub(super) async fn take(
         &self,
         bytes: u64,
         amount: u64,
         deadline: Instant,
+        moves_on: bool,
     ) -> Result<Turn, SendError> {
         let destination = || self.name.clone();
         let over = |renews_in| SendError::OverBudget { destination: destination(), renews_in };
+        let limited = |wait| SendError::Limited { destination: destination(), retry_after: wait };
         drop(self.purse.reserve(&self.name, Some(amount)).map_err(over)?);
+        let spent = self.limits().wait(Share::First, now());
+        if moves_on && !spent.is_zero() {
+            return Err(limited(spent));
+        }
         let slot = timeout_at(deadline, self.slots.clone().acquire_owned())
             .await
             .ok()
@@ -181,9 +188,8 @@ impl Turns {
                 Ok(reservation) => {
                     return Ok(self.turn(slot, reservation.map_err(over)?));
                 }
-                Err(wait) if Instant::now() + wait >= deadline => {
-                    let destination = destination();
-                    return Err(SendError::Limited { destination, retry_after: wait });
+                Err(wait) if moves_on || Instant::now() + wait >= deadline => {
+                    return Err(limited(wait));
                 }
                 Err(wait) => sleep(wait).await,
             }

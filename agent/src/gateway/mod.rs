@@ -3,7 +3,7 @@
 //!
 //! The destinations are asked one after the other, as far as the class lets it go there, in the order of
 //! the route ([`balance`](crate::balance)); the next one is asked after a failure, as long as nothing of
-//! an answer was given to the caller and there is time.
+//! an answer was given to the caller and there is time. A spent rate is waited for when nobody else is left.
 //!
 //! **Invariant:** whatever leaves the device goes through [`Policy::clear`](crate::policy::Policy::clear);
 //! nothing is asked again once a piece of an answer is out of here.
@@ -34,7 +34,7 @@ pub use self::refused::Refused;
 use crate::answer::Reason;
 use crate::balance::Balance;
 use crate::destination::{Destination, Zone};
-use crate::escalate::{FirstByte, SendError, Told, in_turn};
+use crate::escalate::{Attempt, SendError, Told, in_turn};
 use crate::inquiry::{Inquiry, Matter, Recording, Texts};
 use crate::policy::Cleared;
 use crate::price;
@@ -97,9 +97,8 @@ impl Gateway {
         inquiry: &Inquiry<Conversation>,
     ) -> Result<Answered<chat::Answer>, Refused> {
         let escalator = &self.service.escalator;
-        let send = move |cleared, within, first_byte: FirstByte| {
-            let sending =
-                async move { escalator.converse_watched(cleared, within, &first_byte).await };
+        let send = move |cleared, within, attempt: Attempt| {
+            let sending = async move { escalator.converse_among(cleared, within, &attempt).await };
             sending.boxed() as BoxFuture<'_, _>
         };
         self.along(model, inquiry, Beside::AsRouted, send).await.map(Answered::of)
@@ -115,9 +114,10 @@ impl Gateway {
         inquiry: &Inquiry<Conversation>,
     ) -> Result<Answered<Begun>, Refused> {
         let escalator = &self.service.escalator;
-        let send = move |cleared, within, _| {
+        let send = move |cleared, within, attempt: Attempt| {
             let begin = async move {
-                let mut telling = escalator.converse_in_pieces(cleared, within).await?;
+                let begun = escalator.converse_in_pieces_among(cleared, within, &attempt);
+                let mut telling = begun.await?;
                 let mut events = Vec::new();
                 let mut is_more = true;
                 while is_more && events.is_empty() {
@@ -145,8 +145,10 @@ impl Gateway {
             return local;
         }
         let escalator = &self.service.escalator;
-        let send =
-            move |cleared, within, _| escalator.embed(cleared, within).boxed() as BoxFuture<'_, _>;
+        let send = move |cleared, within, attempt: Attempt| {
+            let sending = async move { escalator.embed(cleared, within, &attempt).await };
+            sending.boxed() as BoxFuture<'_, _>
+        };
         self.along(model, inquiry, Beside::Never, send).await.map(Answered::of)
     }
 
@@ -163,8 +165,9 @@ impl Gateway {
             return local;
         }
         let escalator = &self.service.escalator;
-        let send = move |cleared, within, _| {
-            escalator.transcribe(cleared, within).boxed() as BoxFuture<'_, _>
+        let send = move |cleared, within, attempt: Attempt| {
+            let sending = async move { escalator.transcribe(cleared, within, &attempt).await };
+            sending.boxed() as BoxFuture<'_, _>
         };
         self.along(model, inquiry, Beside::Never, send).await.map(Answered::of)
     }
@@ -178,7 +181,7 @@ impl Gateway {
         send: impl Fn(
             Cleared<'a, Inquiry<M>>,
             Duration,
-            FirstByte,
+            Attempt,
         ) -> BoxFuture<'a, Result<Told<A>, SendError>>,
     ) -> Result<(Told<A>, &'a Destination), Refused> {
         let begun = Instant::now();
@@ -196,9 +199,9 @@ impl Gateway {
         }
         let hedge_after = route.and_then(|route| route.balancing.hedge_after);
         let hedge_after = hedge_after.filter(|_| beside == Beside::AsRouted);
-        let send = |cleared, asked, first_byte| {
+        let send = |cleared, asked, attempt| {
             let left = inquiry.terms.within.saturating_sub(begun.elapsed());
-            (asked == 0 || !left.is_zero()).then(|| send(cleared, left, first_byte))
+            (asked == 0 || !left.is_zero()).then(|| send(cleared, left, attempt))
         };
         let failed = |cleared: Cleared<'a, Inquiry<M>>, error: SendError| {
             let (destination, text) = (cleared.destination().name.clone(), error.to_string());

@@ -113,6 +113,7 @@ mod tests {
             destination: destination(),
             status: 400,
             detail: String::new(),
+            code: None,
         };
         let down = || SendError::LinkDown { destination: destination() };
         let retry_after = Duration::from_secs(7);

@@ -77,6 +77,8 @@ async fn the_queue_is_looked_at_and_changed_with_the_agent_running_and_stopped()
         let (code, said) = held.queue(&["cancel", &id, unknown]);
         assert!(code == 1 && said.contains("is cancelled already"), "{said}");
         assert!(said.contains(unknown) && said.contains("not cancelled"), "{said}");
+        let (code, said) = held.queue(&["show", "zzz"]);
+        assert!(code == 64 && said.contains("see queue ls"), "{code}: {said}");
         let (code, said) = held.queue(&["show", unknown]);
         assert!(code == 1 && said.contains(unknown), "running: {running}, {code}: {said}");
         assert_eq!(held.json(&["ls"])["held"], 2 - at);

@@ -18,6 +18,32 @@ fn route(more: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_spent_rate_is_waited_for_when_nobody_else_is_left() {
+    let first = Fake::start(Vendor::OpenAi).await.unwrap();
+    let second = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::start(|dir| {
+        vendor("first", "site", &first, Vendor::OpenAi, dir)
+            + "max_requests_per_min = 6\ntimeout_ms = 20000\n"
+            + &vendor("second", "site", &second, Vendor::OpenAi, dir)
+            + &route("")
+    })
+    .await;
+    let begun = Instant::now();
+    for is_streamed in [false, true] {
+        let asked = (0..8).map(|_| desk.ask("any", "hello", is_streamed));
+        for reply in futures_util::future::join_all(asked).await {
+            place(&reply);
+        }
+    }
+    // The first lets one in every ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(first.asked() >= 1 && first.asked() + second.asked() == 16, "{}", first.asked());
+    // Alone it is waited for.
+    assert_eq!(place(&desk.ask("first", "hello", false).await), "first");
+    assert!(begun.elapsed() > Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn by_weight_each_has_its_part() {
     let first = Fake::start(Vendor::OpenAi).await.unwrap();
     let second = Fake::start(Vendor::OpenAi).await.unwrap();

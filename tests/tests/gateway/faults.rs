@@ -58,6 +58,49 @@ async fn an_answer_in_one_piece_that_is_none_is_an_error_of_its_kind() {
 }
 
 #[tokio::test]
+async fn the_code_of_a_provider_that_refuses_is_what_its_callers_see() {
+    for (code, want) in [
+        ("\"context_length_exceeded\"", "context_length_exceeded"),
+        ("null", "refused_by_destination"),
+        ("400", "refused_by_destination"),
+        ("\"Not a plain one\"", "refused_by_destination"),
+    ] {
+        let body = format!(
+            "{{\"error\": {{\"message\": \"too long\", \"type\": \"invalid_request_error\", \
+             \"param\": \"messages\", \"code\": {code}}}}}"
+        );
+        let bytes = format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let raw = Raw::start(bytes, Then::Close).await;
+        let desk = Desk::start(|_| openai("near", &raw.url, "")).await;
+        for is_streamed in [false, true] {
+            let reply = desk.ask("near", "hello", is_streamed).await;
+            assert_eq!((reply.status, reply.code().as_str()), (400, want), "{}", reply.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_in_an_encoding_is_refused_by_its_name() {
+    let fake = Fake::start(Vendor::OpenAi).await.unwrap();
+    let desk = Desk::start(|_| openai("near", &fake.url, "")).await;
+    let body = json!({ "model": "near", "messages": [{ "role": "user", "content": "hello" }] });
+    for path in ["/v1/chat/completions", "/v1/responses", "/v1/embeddings"] {
+        for encoding in ["gzip", "br", "gzip, deflate"] {
+            let reply = desk.post(path, &body, &[("content-encoding", encoding)]).await;
+            assert_eq!((reply.status, reply.code().as_str()), (415, "wrong_media"), "{path}");
+            let message = reply.json()["error"]["message"].to_string();
+            assert!(message.contains(&format!("Content-Encoding {encoding} is not")), "{message}");
+        }
+    }
+    let plain = desk.post("/v1/chat/completions", &body, &[("content-encoding", "identity")]).await;
+    assert_eq!(plain.status, 200, "{}", plain.text);
+}
+
+#[tokio::test]
 async fn a_stream_that_breaks_off_ends_with_an_error_in_it() {
     for (case, rest, then, code) in [
         ("closed", String::new(), Then::Close, "interrupted"),
@@ -89,6 +132,8 @@ async fn a_stream_that_breaks_off_ends_with_an_error_in_it() {
         let last: serde_json::Value =
             serde_json::from_str(last.trim_start_matches("data: ")).unwrap();
         assert_eq!(last["error"]["code"], code, "{case}: {}", reply.text);
+        let is_told = last["error"]["message"].as_str().unwrap().contains("failed in mid-stream");
+        assert_eq!(is_told, code == "failed", "{case}: {}", reply.text);
         assert!(!reply.text.contains("[DONE]"), "{case}: {}", reply.text);
         assert!(desk.metrics().await.contains(&format!("outcome=\"{code}\"")), "{case}");
     }

@@ -6,6 +6,7 @@
 //! **Invariant:** no refusal echoes what was asked; what a destination said is there without its
 //! credential.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -25,7 +26,7 @@ use crate::queue::QueueError;
 pub(super) struct Complaint {
     status: StatusCode,
     kind: &'static str,
-    code: &'static str,
+    code: Cow<'static, str>,
     param: Option<String>,
     message: String,
     retry_after_s: Option<u64>,
@@ -38,10 +39,10 @@ impl Complaint {
     pub(super) fn new(
         status: StatusCode,
         kind: &'static str,
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) -> Self {
-        let message = message.into();
+        let (code, message) = (code.into(), message.into());
         Self { status, kind, code, param: None, message, retry_after_s: None }
     }
 
@@ -55,11 +56,11 @@ impl Complaint {
 
     /// The last piece of a stream that broke off.
     pub(super) fn event(&self) -> Vec<u8> {
-        served::error_event(self.kind, Some(self.code), self.param.as_deref(), &self.message)
+        served::error_event(self.kind, Some(&self.code), self.param.as_deref(), &self.message)
     }
 
-    pub(super) fn code(&self) -> &'static str {
-        self.code
+    pub(super) fn code(&self) -> &str {
+        &self.code
     }
 
     pub(super) fn message(&self) -> &str {
@@ -70,7 +71,7 @@ impl Complaint {
 impl IntoResponse for Complaint {
     fn into_response(self) -> Response {
         let Self { status, kind, code, param, message, retry_after_s } = self;
-        let body = served::error(kind, Some(code), param.as_deref(), &message);
+        let body = served::error(kind, Some(&code), param.as_deref(), &message);
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -130,7 +131,7 @@ impl From<Denied> for Complaint {
             429 => ("rate_limit_error", "rate_limit_exceeded"),
             _ => (API, problem.code()),
         };
-        Self { kind, code, ..Self::from(problem) }
+        Self { kind, code: code.into(), ..Self::from(problem) }
     }
 }
 
@@ -240,6 +241,11 @@ impl Complaint {
             SendError::TooDear { .. } => bad_request("cost_limit"),
             SendError::TooManyHops { .. } => bad_request("too_many_hops"),
         };
+        let code = match error {
+            // Programs look for the provider's own.
+            SendError::Refused { code: Some(code), .. } => Cow::Owned(code.clone()),
+            _ => Cow::Borrowed(code),
+        };
         let complaint = Self::new(status, kind, code, message);
         match error.next() {
             Next::Later { after } | Next::AwaitBudget { after } => complaint.after(seconds(after)),
@@ -292,8 +298,22 @@ mod tests {
                 (429, "insufficient_quota", None),
             ),
             (
-                SendError::Refused { destination: destination(), status: 422, detail: detail() },
+                SendError::Refused {
+                    destination: destination(),
+                    status: 422,
+                    detail: detail(),
+                    code: None,
+                },
                 (400, "refused_by_destination", None),
+            ),
+            (
+                SendError::Refused {
+                    destination: destination(),
+                    status: 400,
+                    detail: detail(),
+                    code: Some("context_length_exceeded".to_owned()),
+                },
+                (400, "context_length_exceeded", None),
             ),
             (
                 SendError::Unauthorised { destination: destination(), status: 401 },
@@ -321,7 +341,7 @@ mod tests {
             ),
         ] {
             let complaint = Complaint::from(&error);
-            let got = (complaint.status.as_u16(), complaint.code, complaint.retry_after_s);
+            let got = (complaint.status.as_u16(), complaint.code(), complaint.retry_after_s);
             assert_eq!(got, want, "{error}");
         }
     }

@@ -168,6 +168,7 @@ struct Taken {
 
 /// Takes a call in: a place for it, then its body.
 async fn take(api: &Api, headers: &HeaderMap, body: Body) -> Result<Taken, Complaint> {
+    check_encoding(headers)?;
     let place = api.owned_place()?;
     let limit = Limit::Configured { frame: 0 };
     let busy_s = api.retry_after_s();
@@ -206,6 +207,20 @@ fn values(bytes: &[u8]) -> usize {
         }
     }
     count
+}
+
+/// Bodies come as they are.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Complaint> {
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let encoding = value.to_str().unwrap_or("of another kind").trim();
+        if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+            let shown: String = encoding.chars().take(32).collect();
+            let what = format!("Content-Encoding {shown} is not read here; send the body as it is");
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Problem::new(status, "wrong_media", what).into());
+        }
+    }
+    Ok(())
 }
 
 /// Calls that say what their body is say JSON.

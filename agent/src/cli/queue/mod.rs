@@ -111,9 +111,13 @@ enum QueueCommand {
 const PREFIXES: [&str; 3] = ["resp_", "chatcmpl-", "cmpl-"];
 
 /// A request's id, also as OpenAI's clients know it.
-fn request_id(text: &str) -> Result<RequestId, <RequestId as std::str::FromStr>::Err> {
+fn request_id(text: &str) -> Result<RequestId, &'static str> {
     let bare = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix));
-    bare.unwrap_or(text).parse()
+    let id = bare.unwrap_or(text).parse();
+    id.map_err(|_| {
+        "an id is as in 0192f0c1-2b3c-7d4e-8f90-a1b2c3d4e5f6 (see queue ls), also behind resp_, \
+         chatcmpl- or cmpl-"
+    })
 }
 
 fn states() -> impl TypedValueParser<Value = State> {

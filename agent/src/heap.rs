@@ -9,8 +9,11 @@
 /// needed any more, in bytes. Left to itself the C library raises this up to 32 MiB with each large piece
 /// that is given back, and keeps the weights of models that were loaded among small things from then on.
 /// Smaller is dearer: the buffers of bodies and pictures would be new pages each time.
-#[cfg(target_env = "gnu")]
+#[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
 const LARGE: libc::c_int = 1 << 20;
+/// More is refused by glibc up to 2.33 there.
+#[cfg(all(target_env = "gnu", not(target_pointer_width = "64")))]
+const LARGE: libc::c_int = 512 << 10;
 /// So much is kept at the end of a heap for what comes next, in bytes.
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 4 << 20;
@@ -24,7 +27,11 @@ pub(crate) fn begin() {
             unsafe_code,
             reason = "the C library offers this by one call that nothing safe wraps"
         )]
-        let _is_set = unsafe { libc::mallopt(what, bytes) };
+        let is_set = unsafe { libc::mallopt(what, bytes) };
+        if is_set == 0 {
+            // The other without the first would keep the first at 128 KiB.
+            return;
+        }
     }
 }
 

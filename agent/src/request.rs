@@ -168,11 +168,8 @@ impl IdempotencyKey {
     /// Reads [`IdempotencyKey::as_str`] back; `None` when the text is no key.
     pub fn stored(text: &str) -> Option<Self> {
         let (key, owner) = text.split_once(OWNED).unzip();
-        let is_owner = owner.is_none_or(|owner| {
-            owner.len() == 2 * OWNER_BYTES && owner.bytes().all(|b| b.is_ascii_hexdigit())
-        });
         let key = Self::parse(key.unwrap_or(text))?;
-        is_owner.then(|| owner.map_or(key, |_| Self(text.to_owned())))
+        owner.is_none_or(is_owner).then(|| owner.map_or(key, |_| Self(text.to_owned())))
     }
 
     /// The key with its owner, as it is kept and compared.
@@ -188,13 +185,19 @@ impl IdempotencyKey {
     /// The key as destinations are told it, which know nothing of the owner: 1 to 200 visible ASCII
     /// characters, others for each owner.
     pub fn told(&self) -> String {
-        let Some((key, owner)) = self.0.split_once(OWNED) else { return self.0.clone() };
-        let told = format!("{key}.{owner}");
-        match Self::parse(&told) {
-            Some(Self(told)) => told,
-            None => hex::encode(Sha256::digest(self.0.as_bytes())),
-        }
+        let told = match self.0.split_once(OWNED) {
+            Some((key, owner)) => Some(format!("{key}.{owner}")),
+            // One that looks as if it had an owner.
+            None if self.0.rsplit_once('.').is_some_and(|(_, owner)| is_owner(owner)) => None,
+            None => Some(self.0.clone()),
+        };
+        let told = told.filter(|told| Self::parse(told).is_some());
+        told.unwrap_or_else(|| hex::encode(Sha256::digest(self.0.as_bytes())))
     }
+}
+
+fn is_owner(text: &str) -> bool {
+    text.len() == 2 * OWNER_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A kept key without its owner.
@@ -315,6 +318,8 @@ mod tests {
             }
         }
         assert_eq!(key("k").told(), "k");
+        let own = key("k").owned_by(mine);
+        assert_ne!(key(&own.told()).told(), own.told(), "nobody writes another's key");
         assert_ne!(key(&long).owned_by(mine).told(), key(&long).owned_by(yours).told());
         for text in ["", " ", "k ", "k 12", "k 0123456789abcdeg", " 0123456789abcdef", "k  "] {
             assert_eq!(IdempotencyKey::stored(text), None, "{text:?}");

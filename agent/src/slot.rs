@@ -108,9 +108,16 @@ impl Slot {
         Ok(unkept.keep_in(self.open()?, now_ms).await?)
     }
 
-    /// Keeps what was answered while there was no queue.
-    pub(crate) async fn keep_waiting(&self, now_ms: u64) {
-        let Some(queue) = self.get() else { return };
+    /// Puts the opened queue in its place, behind what was answered while there was none: that is kept in it
+    /// first.
+    pub(crate) async fn fill_behind(&self, queue: Queue, now_ms: u64) {
+        self.keep_waiting(&queue, now_ms).await;
+        self.fill(queue.clone());
+        // Of those that were answered meanwhile.
+        self.keep_waiting(&queue, now_ms).await;
+    }
+
+    async fn keep_waiting(&self, queue: &Queue, now_ms: u64) {
         let waiting = std::mem::take(&mut *self.waiting());
         for unkept in waiting {
             let id = unkept.entry.id;

@@ -22,6 +22,7 @@ mod whole;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -52,13 +53,13 @@ pub const MANIFEST: &str = "bundle.toml";
 /// Largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
-/// A checked bundle on disk.
+/// A checked bundle on disk; clones share what is large.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     dir: PathBuf,
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     digest: [u8; 32],
-    goldens: Vec<Golden>,
+    goldens: Arc<[Golden]>,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
 }
@@ -335,7 +336,8 @@ fn open(dir: &Path, goldens: Goldens, faults: &Faults) -> Option<Bundle> {
     let inputs = manifest.inputs.iter().map(Input::spec).chain(taken).collect();
     let given = states.map(|state| carried(&state.output, state));
     let outputs = manifest.outputs.iter().map(Output::spec).chain(given).collect();
-    Some(Bundle { dir: dir.to_owned(), manifest, digest, goldens, inputs, outputs })
+    let (dir, manifest, goldens) = (dir.to_owned(), Arc::new(manifest), goldens.into());
+    Some(Bundle { dir, manifest, digest, goldens, inputs, outputs })
 }
 
 fn read_listed(dir: &Path, entry: &FileEntry) -> Result<Vec<u8>, Problem> {

@@ -74,12 +74,13 @@ impl Caller {
         }
     }
 
-    /// Its name for a request, which is no other caller's; of callers that cannot be told apart it is one.
+    /// Its key for a request, which is no other caller's; of callers that cannot be told apart it is one. The
+    /// name of a token counts: who is given a new token of the same name asks again under its keys.
     pub(crate) fn own(&self, key: IdempotencyKey) -> IdempotencyKey {
-        let is_told_apart = matches!(self.0.shown, Shown::Token(_) | Shown::Process(_));
-        match self.identity().filter(|_| is_told_apart) {
-            Some(identity) => key.owned_by(Owner::called(&identity)),
-            None => key,
+        match self.0.shown {
+            Shown::Token(_) => key.owned_by(Owner::called(&format!("token:{}", self.name()))),
+            Shown::Process(user) => key.owned_by(Owner::called(&format!("process:{user}"))),
+            Shown::Nothing | Shown::Certificate => key,
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! **Invariant:** where tokens are required, nobody without one learns more than that the agent lives; a
 //! token counts for its own grant and nothing else, and one that is revoked is refused within a second,
-//! and told nothing more.
+//! and told no more of a stream.
 
 mod caller;
 mod grant;

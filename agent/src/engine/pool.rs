@@ -450,11 +450,11 @@ impl<J: Send + 'static> Shared<J> {
         }
     }
 
-    /// Takes those along that can be done with the first.
+    /// Takes those along that can be done with the first, but for those that somebody is free to begin.
     fn fill(&self, floor: &mut Floor<J>, jobs: &mut Vec<J>) {
         let (Some(batching), now) = (&self.batching, Instant::now()) else { return };
         let mut size = jobs.iter().map(batching.size).sum::<usize>();
-        while size < batching.most {
+        while size < batching.most && floor.line.len() > floor.idle {
             let Some(first) = jobs.first() else { return };
             let fits = |job: &J| {
                 (batching.alike)(first, job) && size + (batching.size)(job) <= batching.most

@@ -78,12 +78,11 @@ pub(super) async fn hold_task(parts: Arc<Parts>, stop: CancellationToken) {
             () = tokio::time::sleep(REOPEN_AFTER) => {}
         }
         match open(config).await {
-            Ok(queue) => service.queue.fill(queue),
+            // What was answered before is not sent again.
+            Ok(queue) => service.queue.fill_behind(queue, service.clock.now_ms()).await,
             Err(error) => service.queue.refuse(&error),
         }
     };
-    // What was answered before is not sent again.
-    service.queue.keep_waiting(service.clock.now_ms()).await;
     let drain = Drain {
         queue: queue.clone(),
         escalator: service.escalator.clone(),

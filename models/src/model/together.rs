@@ -46,7 +46,12 @@ impl Model {
         self.beside.resize_with(media.len().max(self.beside.len()), || Frame::new(bundle));
         let (mut told, mut under): (Vec<Told>, Vec<Under>) = (Vec::new(), Vec::new());
         for (at, (media, frame)) in media.iter().zip(&mut self.beside).enumerate() {
-            match take(frame, at, media) {
+            let taken = if askers.is_wanted(at) {
+                take(frame, at, media)
+            } else {
+                Err(InferError::Unwanted)
+            };
+            match taken {
                 Ok(one) => under.push(one),
                 Err(error) => told.push((at, Err(error))),
             }
@@ -114,7 +119,8 @@ impl Model {
         for (row, one) in under.iter_mut().enumerate() {
             let Some(frame) = frames.get_mut(one.at) else { continue };
             for (output, given) in frame.outputs.iter_mut().zip(&self.given) {
-                *output = given.rows(row..row + 1).ok_or_else(|| failed("it gave too few rows"))?;
+                let is_there = given.rows_into(row..row + 1, output);
+                is_there.ok_or_else(|| failed("it gave too few rows"))?;
             }
             frame.given();
             one.timings.infer += clock::now() - began;

@@ -32,6 +32,12 @@ impl Tensor {
 
     /// Some rows of the first dimension, as a tensor of their own; `None` where they are not there.
     pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
+        let mut part = Self::zeros(&[0], self.dtype());
+        self.rows_into(rows, &mut part).map(|()| part)
+    }
+
+    /// The same in the memory of `part`; `None` where they are not there.
+    pub fn rows_into(&self, rows: Range<usize>, part: &mut Self) -> Option<()> {
         let (count, dims) = self.shape().split_first()?;
         let size: usize = dims.iter().product();
         if rows.start > rows.end || rows.end > *count {
@@ -41,8 +47,8 @@ impl Tensor {
         shape.push(rows.len());
         shape.extend_from_slice(dims);
         let elements = rows.start * size..rows.end * size;
-        with_type!(self.dtype(), T => self.part::<T>(&shape, elements), text => {
-            self.part::<String>(&shape, elements)
+        with_type!(self.dtype(), T => self.part::<T>(&shape, elements, part), text => {
+            self.part::<String>(&shape, elements, part)
         })
     }
 
@@ -58,10 +64,13 @@ impl Tensor {
     }
 
     /// Some of its elements.
-    fn part<T: Element>(&self, shape: &[usize], elements: Range<usize>) -> Option<Self> {
-        let mut part = Self::zeros(&[0], T::DTYPE);
-        part.copy_from(shape, self.of::<T>()?.get(elements)?).ok()?;
-        Some(part)
+    fn part<T: Element>(
+        &self,
+        shape: &[usize],
+        elements: Range<usize>,
+        part: &mut Self,
+    ) -> Option<()> {
+        part.copy_from(shape, self.of::<T>()?.get(elements)?).ok()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_tests::vendors::{Fake, Vendor};
 use serde_json::json;
 
-use super::desk::{Desk, openai};
+use super::desk::{Desk, openai, vendor};
 use super::raw::{Raw, Then};
 
 fn head(kind: &str, rest: &str) -> Vec<u8> {
@@ -86,7 +86,7 @@ async fn the_code_of_a_provider_that_refuses_is_what_its_callers_see() {
 #[tokio::test]
 async fn a_body_in_an_encoding_is_refused_by_its_name() {
     let fake = Fake::start(Vendor::OpenAi).await.unwrap();
-    let desk = Desk::start(|_| openai("near", &fake.url, "")).await;
+    let desk = Desk::start(|dir| vendor("near", "site", &fake, Vendor::OpenAi, dir)).await;
     let body = json!({ "model": "near", "messages": [{ "role": "user", "content": "hello" }] });
     for path in ["/v1/chat/completions", "/v1/responses", "/v1/embeddings"] {
         for encoding in ["gzip", "br", "gzip, deflate"] {

@@ -172,8 +172,14 @@ async fn metrics_of_a_model_end_with_it_and_its_runs_are_counted_on() {
     assert_eq!(runs().await, [format!("{labels}}} 2")]);
     assert_eq!(metric(&client, "holdfast_model_loaded").await, [format!("{labels}}} 1")]);
     assert_eq!(metric(&client, "holdfast_model_waiting").await, [format!("{labels}}} 0")]);
-    let workers = metric(&client, "holdfast_model_workers").await;
-    assert!(workers.contains(&format!("{labels},state=\"busy\"}} 0")), "{workers:?}");
+    // Its worker is free a moment after its answer is told.
+    let is_free = async {
+        let free = format!("{labels},state=\"busy\"}} 0");
+        while !metric(&client, "holdfast_model_workers").await.contains(&free) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, is_free).await.expect("it is free again");
     assert_eq!(change(&client, "unload", "table").await.0, 200);
     assert_eq!(metric(&client, "holdfast_model_loaded").await, [format!("{labels}}} 0")]);
     assert_eq!(metric(&client, "holdfast_model_waiting").await, [""; 0]);

@@ -5,6 +5,7 @@
 //! **Invariant:** a `Model` exists only when its runtime reproduced the bundle's golden outputs
 //! through this crate's own front end, within the variant's tolerance.
 
+mod batch;
 mod error;
 mod frame;
 mod reference;
@@ -21,6 +22,7 @@ use crate::outputs::{Class, Outcome, Span};
 use crate::runtime::{Graph, Misfit, Runtime, Session, TensorSpec, batch_of};
 use crate::tensor::Tensor;
 
+use batch::Batch;
 pub use error::{InferError, InputError, LoadError};
 use frame::Frame;
 pub use reference::Reference;
@@ -36,10 +38,9 @@ pub struct Model {
     variant: Variant,
     runtime: &'static str,
     session: Box<dyn Session>,
-    /// Of those that are answered together, and what the graph takes and gives for all of them.
+    /// Those that are answered together, and what the graph takes and gives for all of them.
     beside: Vec<Frame>,
-    stacked: Vec<Tensor>,
-    given: Vec<Tensor>,
+    batch: Batch,
     checked: usize,
     off: f32,
 }
@@ -183,17 +184,13 @@ impl Model {
             variant: variant.name.clone(),
             source,
         })?;
-        let empty = |specs: &[TensorSpec]| -> Vec<Tensor> {
-            specs.iter().map(|spec| Tensor::zeros(&[0], spec.dtype)).collect()
-        };
         Ok(Self {
             frame: Frame::new(bundle),
             variant,
             runtime: runtime.name(),
             session,
             beside: Vec::new(),
-            stacked: empty(inputs),
-            given: empty(outputs),
+            batch: Batch::new(bundle, runtime.name()),
             checked: 0,
             off: 0.0,
         })

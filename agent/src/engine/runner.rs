@@ -1,4 +1,4 @@
-//! One worker of a bundle: the model that it holds, and how jobs are answered with it.
+//! Owns one worker of a bundle: the model that it holds, and how jobs are answered with it.
 //!
 //! **Invariant:** a model that fails or panics takes down its own request only; one that panicked is
 //! loaded anew, since its buffers may be half written. Where a batch fails, nobody waits for the answers
@@ -7,7 +7,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use holdfast_models::runtime::TensorSpec;
 use holdfast_models::{Askers, Bundle, InferError, Inference, Media, Model, Tensor, Told};
 use tokio::sync::oneshot;
 
@@ -48,17 +47,17 @@ impl Job {
         std::mem::discriminant(&self.ask) == std::mem::discriminant(&other.ask)
     }
 
-    /// One of its tensors.
-    fn input(&self, at: usize) -> Option<&Tensor> {
+    /// Its tensors, where it has some.
+    fn inputs(&self) -> &[Tensor] {
         match &self.ask {
-            Ask::Tensors(inputs) => inputs.get(at),
-            Ask::Media(_) => None,
+            Ask::Tensors(inputs) => inputs,
+            Ask::Media(_) => &[],
         }
     }
 
     /// How many rows of a batch it is.
     pub(super) fn rows(&self) -> usize {
-        self.input(0).and_then(|input| input.shape().first()).copied().unwrap_or(1)
+        self.inputs().first().and_then(|input| input.shape().first()).copied().unwrap_or(1)
     }
 }
 
@@ -75,9 +74,6 @@ pub(super) struct Runner {
     way: Way,
     /// Gone while it rests, and after it panicked.
     ready: Option<Ready>,
-    /// The inputs and outputs of batches, one after the other in the same memory.
-    stacked: Vec<Tensor>,
-    given: Vec<Tensor>,
     /// What is not told yet.
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     rows: metrics::Histogram,
@@ -113,17 +109,13 @@ impl Runner {
     /// A worker with a model that is ready.
     pub(super) fn new(bundle: Arc<Bundle>, loaded: Loaded) -> Self {
         let Loaded { ready, way } = loaded;
-        let empty = |specs: &[TensorSpec]| -> Vec<Tensor> {
-            specs.iter().map(|spec| Tensor::zeros(&[0], spec.dtype)).collect()
-        };
-        let (stacked, given) = (empty(bundle.inputs()), empty(bundle.outputs()));
         let (name, version) = (bundle.name().to_owned(), bundle.version().to_owned());
         let rows = metrics::histogram!("holdfast_batch_rows", "model" => name.clone());
         // It goes on where the bundle was in service before.
         let runs =
             metrics::counter!("holdfast_model_runs_total", "model" => name, "version" => version);
         let (ready, answers, ran) = (Some(ready), Vec::new(), 0);
-        Self { bundle, way, ready, stacked, given, answers, rows, runs, ran }
+        Self { bundle, way, ready, answers, rows, runs, ran }
     }
 
     /// One more worker, whose model is loaded here. Blocks.
@@ -173,33 +165,14 @@ impl Runner {
         is_over
     }
 
+    /// The tensors of all are rows of one batch.
     fn run_together(&mut self, jobs: &mut Vec<Job>) -> bool {
-        let (mut stacked, mut given) =
-            (std::mem::take(&mut self.stacked), std::mem::take(&mut self.given));
-        let (is_stacked, rows) = (stack(jobs, &mut stacked), jobs.iter().map(Job::rows).sum());
-        let ran = is_stacked
-            && matches!(
-                self.with_model(rows, |model| model.run_tensors(&stacked, &mut given)),
-                Ok(Ok(()))
-            );
-        let mut parts = Vec::new();
-        if ran {
-            let mut from = 0;
-            for job in jobs.iter() {
-                let rows = from..from + job.rows();
-                from = rows.end;
-                let part: Option<Vec<Tensor>> =
-                    given.iter().map(|output| output.rows(rows.clone())).collect();
-                parts.extend(part);
-            }
-        }
-        (self.stacked, self.given) = (stacked, given);
-        if parts.len() != jobs.len() {
+        let (rows, asks) = (jobs.iter().map(Job::rows).sum(), jobs.iter().map(Job::inputs));
+        let Ok(Ok(given)) = self.with_model(rows, |model| model.run_tensors_together(asks)) else {
             return false;
-        }
-        for (job, part) in jobs.drain(..).zip(parts) {
-            self.answers.push((job.reply, Ok(Given::Tensors(part))));
-        }
+        };
+        let replies = jobs.drain(..).map(|job| job.reply);
+        self.answers.extend(replies.zip(given.into_iter().map(Given::Tensors).map(Ok)));
         true
     }
 
@@ -305,14 +278,6 @@ impl Work<Job> for Runner {
             "nobody asked it for models.idle_unload_s: its memory is given back, and it is loaded again when somebody does"
         );
     }
-}
-
-/// Each input of all jobs as one tensor; false: they do not go together.
-fn stack(jobs: &[Job], stacked: &mut [Tensor]) -> bool {
-    stacked.iter_mut().enumerate().all(|(at, input)| {
-        let parts: Option<Vec<&Tensor>> = jobs.iter().map(|job| job.input(at)).collect();
-        parts.is_some_and(|parts| input.stack(&parts).is_ok())
-    })
 }
 
 fn told(error: InferError) -> EngineError {

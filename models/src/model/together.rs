@@ -1,13 +1,12 @@
-//! Several requests that go through the graph side by side, window by window.
+//! Several requests that go through the graph side by side: media window by window, tensors at once.
 //!
-//! **Invariant:** what is wrong with one of them is its own answer, and it holds nobody up; who has fewer
-//! windows is answered before the others' further ones are run.
+//! **Invariant:** what is wrong with one of the media is its own answer, and it holds nobody up; who has
+//! fewer windows is answered before the others' further ones are run.
 
 use super::frame::Frame;
 use super::{InferError, Inference, Model, Timings};
 use crate::clock;
 use crate::media::Media;
-use crate::runtime::RuntimeError;
 use crate::tensor::Tensor;
 
 /// The answer of the request at a place.
@@ -80,6 +79,27 @@ impl Model {
         Ok(told)
     }
 
+    /// As [`Model::run_tensors`], by one run for several requests, where the graph takes any batch
+    /// ([`crate::Bundle::batching`]): each of `asks` is the inputs of one, with as many rows as it likes.
+    /// What is given are the outputs of each, in the order of `asks`.
+    ///
+    /// # Errors
+    /// The inputs do not go together, or the run failed ([`InferError::Runtime`]). Whose fault that is
+    /// nobody knows: each is to be asked for by itself.
+    pub fn run_tensors_together<'a>(
+        &mut self,
+        asks: impl Iterator<Item = &'a [Tensor]> + Clone,
+    ) -> Result<Vec<Vec<Tensor>>, InferError> {
+        self.batch.run(&mut *self.session, asks.clone())?;
+        let mut from = 0;
+        let each = asks.map(|inputs| {
+            let rows = from..from + rows_of(inputs);
+            from = rows.end;
+            Ok(self.batch.rows(&rows)?)
+        });
+        each.collect()
+    }
+
     /// Fills a window of one.
     fn fill(
         &mut self,
@@ -103,25 +123,15 @@ impl Model {
         if under.is_empty() {
             return Ok(());
         }
-        let began = clock::now();
-        let (runtime, frames) = (self.runtime, &mut self.beside);
-        let failed =
-            |why: &str| InferError::Runtime(RuntimeError::Failed { runtime, why: why.to_owned() });
-        for (input, stacked) in self.stacked.iter_mut().enumerate() {
-            let rows: Option<Vec<&Tensor>> =
-                under.iter().map(|one| frames.get(one.at)?.inputs.get(input)).collect();
-            let is_stacked = rows.is_some_and(|rows| stacked.stack(&rows).is_ok());
-            if !is_stacked {
-                return Err(failed("its inputs do not go together"));
-            }
-        }
-        self.session.run(&self.stacked, &mut self.given)?;
+        let (began, frames) = (clock::now(), &mut self.beside);
+        let asks = under.iter().map(|one| match frames.get(one.at) {
+            Some(frame) => frame.inputs.as_slice(),
+            None => &[],
+        });
+        self.batch.run(&mut *self.session, asks)?;
         for (row, one) in under.iter_mut().enumerate() {
             let Some(frame) = frames.get_mut(one.at) else { continue };
-            for (output, given) in frame.outputs.iter_mut().zip(&self.given) {
-                let is_there = given.rows_into(row..row + 1, output);
-                is_there.ok_or_else(|| failed("it gave too few rows"))?;
-            }
+            self.batch.rows_into(&(row..row + 1), &mut frame.outputs)?;
             frame.given();
             one.timings.infer += clock::now() - began;
         }
@@ -145,6 +155,11 @@ impl Model {
         let timings = one.timings;
         Some(answer.map(|(outcome, recorded)| Inference { outcome, recorded, timings }))
     }
+}
+
+/// How many rows of a batch a request has.
+fn rows_of(inputs: &[Tensor]) -> usize {
+    inputs.first().and_then(|input| input.shape().first()).copied().unwrap_or(1)
 }
 
 fn take(frame: &mut Frame, at: usize, media: &Media) -> Result<Under, InferError> {

@@ -12,7 +12,7 @@ impl Tensor {
     ///
     /// # Errors
     /// There is no part, or one is otherwise; as its number.
-    pub fn stack(&mut self, parts: &[&Self]) -> Result<(), usize> {
+    pub(crate) fn stack(&mut self, parts: &[&Self]) -> Result<(), usize> {
         let (first, rest) = parts.split_first().ok_or(0usize)?;
         let dims = first.shape().get(1..).ok_or(0usize)?;
         let is_other =
@@ -31,13 +31,13 @@ impl Tensor {
     }
 
     /// Some rows of the first dimension, as a tensor of their own; `None` where they are not there.
-    pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
+    pub(crate) fn rows(&self, rows: Range<usize>) -> Option<Self> {
         let mut part = Self::zeros(&[0], self.dtype());
         self.rows_into(rows, &mut part).map(|()| part)
     }
 
     /// The same in the memory of `part`; `None` where they are not there.
-    pub fn rows_into(&self, rows: Range<usize>, part: &mut Self) -> Option<()> {
+    pub(crate) fn rows_into(&self, rows: Range<usize>, part: &mut Self) -> Option<()> {
         let (count, dims) = self.shape().split_first()?;
         let size: usize = dims.iter().product();
         if rows.start > rows.end || rows.end > *count {

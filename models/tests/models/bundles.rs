@@ -411,6 +411,22 @@ fn a_graph_runs_without_its_front_end() {
         model.run_tensors(&[input], &mut outputs).unwrap();
         assert_eq!((outputs[0].shape(), outputs[0].of()), (&[batch, 1, 4, 4][..], Some(&want[..])));
     }
+    // One run for several, of one row and of three, gives each what it would get alone.
+    let ask = |batch: usize, first: f32| {
+        let values = (0..batch * 16).map(|i| first + i as f32).collect();
+        [Tensor::new(vec![batch, 1, 4, 4], Elements::F32(values)).unwrap()]
+    };
+    let asks = [ask(1, -8.0), ask(3, -24.0), ask(1, 5.0)];
+    let together = model.run_tensors_together(asks.iter().map(|ask| &ask[..])).unwrap();
+    let alone = asks.iter().map(|ask| {
+        model.run_tensors(ask, &mut outputs).unwrap();
+        outputs.to_vec()
+    });
+    assert_eq!(together, alone.collect::<Vec<_>>());
+    let other = [Tensor::zeros(&[1, 1, 4, 4], Dtype::I64)];
+    let mixed = [&asks[0][..], &other];
+    let error = model.run_tensors_together(mixed.into_iter()).unwrap_err();
+    assert!(error.to_string().contains("its inputs do not go together"), "{error}");
     for (inputs, text) in [
         (vec![], "0 inputs were sent, the model takes x"),
         (vec![Tensor::zeros(&[1, 4, 4], Dtype::F32)], "input x is f32 [1, 4, 4]"),

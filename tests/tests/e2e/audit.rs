@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use holdfast_tests::client::Client;
 use holdfast_tests::node::Node;
@@ -49,14 +50,23 @@ impl Pair {
     }
 
     fn audit(&self, args: &[&str]) -> (bool, Value) {
-        let args = [&["audit"], args, &["--json"]].concat();
         // What was found wrong is printed all the same.
-        let config = self.dir.path().join(format!("{DEVICE}.toml"));
-        let mut command = std::process::Command::new(super::program());
-        let output = command.arg("agent").args(args).arg("--config").arg(config).output().unwrap();
+        let output = self.run(&[args, &["--json"]].concat());
         let said = serde_json::from_slice(&output.stdout);
         let why = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.success(), said.unwrap_or_else(|error| panic!("{error}: {why}")))
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let config = self.dir.path().join(format!("{DEVICE}.toml"));
+        let mut command = Command::new(super::program());
+        command.args(["agent", "audit"]).args(args).arg("--config").arg(config).output().unwrap()
+    }
+
+    /// What `audit ls` prints as text, and what it says beside that.
+    fn list(&self, args: &[&str]) -> (String, String) {
+        let output = self.run(&[&["ls"], args].concat());
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     }
 
     fn file(&self) -> PathBuf {
@@ -94,6 +104,15 @@ async fn what_left_is_listed_checked_and_held_against_another_policy() {
         assert_eq!((&row["asked"], &row["zone"]), (&json!(TASK), &json!("site")), "{row}");
         assert_eq!(row["bytes"], sample.len(), "{row}");
         assert_eq!(row["ended"]["outcome"], "answered", "{row}");
+    }
+    // A list that is not all of it says so.
+    let (newest, beside) = pair.list(&["--limit", "1"]);
+    assert!(newest.contains("confidential") && !newest.contains("internal"), "{newest}");
+    assert_eq!(beside, "the newest 1 of 2; --limit N shows more, --limit 0 all\n");
+    for all in [&[][..], &["--limit", "2"], &["--limit", "0"]] {
+        let (listed, beside) = pair.list(all);
+        assert!(listed.contains("confidential") && listed.contains("internal"), "{listed}");
+        assert_eq!(beside, "", "{all:?}");
     }
     let (is_whole, before) = pair.audit(&["verify"]);
     assert!(is_whole && before["breaks"] == json!([]), "{before}");

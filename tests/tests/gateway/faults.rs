@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use holdfast_tests::vendors::{Fake, Vendor};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::desk::{Desk, openai, vendor};
 use super::raw::{Raw, Then};
+
+const SOON: Duration = Duration::from_secs(30);
 
 fn head(kind: &str, rest: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{rest}").into_bytes()
@@ -55,6 +58,44 @@ async fn an_answer_in_one_piece_that_is_none_is_an_error_of_its_kind() {
         let reply = desk.ask("near", "hello", false).await;
         assert_eq!((reply.status, reply.code().as_str()), (status, code), "{case}: {}", reply.text);
     }
+}
+
+#[tokio::test]
+async fn a_credential_that_is_not_there_is_told_at_the_start_and_to_who_asks() {
+    let fake = Fake::start(Vendor::OpenAi).await.unwrap();
+    let mut key = None;
+    let desk = Desk::start(|dir| {
+        let section = vendor("near", "site", &fake, Vendor::OpenAi, dir);
+        let path = dir.join("near.key");
+        key = Some((path.clone(), std::fs::read(&path).unwrap()));
+        std::fs::remove_file(path).unwrap();
+        section
+    });
+    let (desk, (path, credential)) = (desk.await, key.unwrap());
+    for is_streamed in [false, true] {
+        let reply = desk.ask("near", "hello", is_streamed).await;
+        assert_eq!((reply.status, reply.code().as_str()), (502, "credential"), "{}", reply.text);
+        let message = &reply.json()["error"]["message"];
+        assert_eq!(message, "no credential for near: the agent's log says why");
+    }
+    assert_eq!(fake.asked(), 0);
+    // Nobody has to ask first for the log to say it.
+    let said = |line: &&str| line.contains("no credential: nothing goes there until it is there");
+    let until = Instant::now() + SOON;
+    let line = loop {
+        let log = desk.node.log_tail();
+        if let Some(line) = log.lines().find(said) {
+            break line.to_owned();
+        }
+        assert!(Instant::now() < until, "{log}");
+        tokio::task::yield_now().await;
+    };
+    let place = path.display().to_string();
+    for word in ["WARN", "near", &place, "put the key on its first line"] {
+        assert!(line.contains(word), "{word}: {line}");
+    }
+    std::fs::write(path, credential).unwrap();
+    assert_eq!(desk.ask("near", "hello", false).await.status, 200, "it is read anew");
 }
 
 #[tokio::test]

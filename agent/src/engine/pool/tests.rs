@@ -317,6 +317,32 @@ fn a_busy_worker_waits_for_more_and_a_free_one_does_not() {
     shop.let_go();
 }
 
+/// Of three alike that come at once and two workers that are free, one takes two: nobody goes along with a
+/// run whom a free worker would begin.
+#[test]
+fn those_alike_are_left_to_whoever_is_free() {
+    let shop = shop(Rules { batching: batching(8, Duration::ZERO), ..rules(2, 16) });
+    let _both = [1, 4].map(|job| shop.admit(job, 4));
+    drop([shop.begins(), shop.begins()]);
+    shop.let_go();
+    shop.let_go();
+    until("both are free", || shop.pool.load().busy == 0);
+    // They are in the line before either worker looks at it.
+    let mut floor = shop.pool.shared.floor();
+    let now = Instant::now();
+    for job in [2, 4, 6] {
+        let place = floor.line.place(Priority::default(), now);
+        assert!(matches!(floor.line.enter((place, now), now + LONG, job), Entered::Waits));
+    }
+    drop(floor);
+    shop.pool.shared.bell.notify_all();
+    let mut begun = [shop.begins(), shop.begins()];
+    begun.sort_unstable();
+    assert_eq!(begun, [vec![2, 4], vec![6]], "only who would have waited goes along");
+    shop.let_go();
+    shop.let_go();
+}
+
 #[test]
 fn the_threads_end_with_the_pool() {
     let Shop { pool, begun, gate, hired: _hired } = shop(rules(2, 8));

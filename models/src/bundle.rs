@@ -14,8 +14,10 @@ mod kind;
 mod listing;
 mod manifest;
 mod output;
+mod picture;
 mod section;
 mod series;
+mod spectrum;
 mod unproven;
 mod whole;
 
@@ -30,15 +32,14 @@ pub use batching::Batching;
 pub use claim::Claim;
 pub use fault::{BundleError, Fault, Problem};
 pub use golden::{FILE as GOLDEN_FILE, Golden};
-pub use input::{
-    AudioFront, Channels, Features, Filter, Fit, Front, ImageFront, Input, Layout, Normalise,
-    Resize, Spectrum,
-};
+pub use input::{Front, Input};
 pub use kind::Windows;
 pub use listing::relisted;
 pub use manifest::{FileEntry, Precision, Provenance, Sample, Variant};
 pub use output::Output;
+pub use picture::{Channels, Filter, ImageFront, Layout, Resize};
 pub use series::{State, TensorFront, TextFront, WaveFront};
+pub use spectrum::{AudioFront, Features, Fit, Normalise, Spectrum};
 pub use unproven::Unproven;
 
 use crate::media::MediaType;

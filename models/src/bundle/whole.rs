@@ -3,7 +3,7 @@
 //! **Invariant:** there is one label a class and one text a symbol.
 
 use super::detection::{activation, flag, labels};
-use super::input::Layout;
+use super::picture::Layout;
 use super::section::{Section, whole};
 use super::series::number_or;
 use crate::outputs::ctc::{Ctc, Search, StepValues};

@@ -7,8 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::bytes;
-use super::reader::Section;
+use super::reader::{Section, bytes};
 
 /// The local API.
 #[derive(Debug, Clone)]

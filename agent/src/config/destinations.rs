@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::bytes;
 use super::protocol;
-use super::reader::Section;
+use super::reader::{Section, bytes};
 use super::transport;
 use crate::destination::{Credential, Destination, Limits, Prices, Protocol, Zone};
 use crate::price;

@@ -259,3 +259,8 @@ fn describe(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+/// A checked size that fits the machine's word.
+pub(super) fn bytes(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}

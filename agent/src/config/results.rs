@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::bytes;
 use super::destinations::check_url;
-use super::reader::Section;
+use super::reader::{Section, bytes};
 use crate::destination::Zone;
 use crate::request::TaskName;
 use crate::results::receiver::{Address, Receiver, Webhook};

@@ -1,9 +1,11 @@
-use super::*;
-use crate::network::{Metered, Plan};
+use std::time::Duration;
+
 use holdfast_chat::Dialect;
 
+use super::*;
 use crate::balance::{Balance, Balancing};
 use crate::destination::{Chat, Credential, Limits, Oip, Prices, Protocol};
+use crate::network::{Metered, Plan};
 
 fn parse(text: &str) -> Result<Config, Vec<String>> {
     with_environment(text, &[])

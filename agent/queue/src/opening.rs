@@ -3,12 +3,15 @@
 //! **Invariant:** nothing that cannot be read is deleted: it is renamed, and reported; whoever only
 //! looks changes nothing.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tracing::warn;
 
 use super::{
-    OpenReport, QueueConfig, QueueError, RequestId,
+    Damage, QueueConfig, QueueError, RequestId,
     begin::{Headroom, Prepared, Setup},
     disk::{Disk, RealDisk},
     index::Index,
@@ -21,6 +24,29 @@ use super::{
     unfinished::Unfinished,
     writer::Writer,
 };
+
+/// What was found when the queue was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Requests that are held.
+    pub held: u64,
+    /// Records read from the journal to bring the index up to date.
+    pub replayed: u64,
+    /// Why the index was made anew, if it was.
+    pub rebuilt: Option<String>,
+    /// Places in the journal that are no record and not empty, or whose checksum is wrong.
+    pub damaged: u64,
+    /// The first thousand of them. The end of an interrupted write is one too.
+    pub damage: Vec<Damage>,
+    /// Requests of which nothing is left, where the old index could name them.
+    pub lost: Vec<RequestId>,
+    /// Why the old index cannot name what is lost with a part of the journal, after a repair.
+    pub untold: Option<String>,
+    /// What could not be read and was renamed.
+    pub bad: Vec<PathBuf>,
+    /// There is no room for the index on disk: it is in memory until there is.
+    pub index_in_memory: bool,
+}
 
 /// A queue whose writer only has to be started.
 pub(super) type Ready = (Arc<Shared>, Writer, OpenReport);

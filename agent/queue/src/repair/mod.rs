@@ -17,6 +17,7 @@ use super::{
     begin::{number_in, path_of},
     disk::{self, Disk, DiskFile, RealDisk},
     error::READ_HEADER,
+    handle::off_reactor,
     lock::DirLock,
     opening,
     replay::{Distrust, Place, see_clean},
@@ -77,7 +78,7 @@ pub(super) async fn repair_on(
         let (opened, unfinished) = opening::open_after_repair(&disk, &at, config, held, noted)?;
         Ok((repaired, damaged, Queue::start(opened, &at)?, (unfinished, place, lock)))
     };
-    let (mut repaired, damaged, (queue, mut report), rest) = super::off_reactor(repairing).await?;
+    let (mut repaired, damaged, (queue, mut report), rest) = off_reactor(repairing).await?;
     for id in damaged {
         if queue.get(id).await?.is_some() {
             repaired.touched.push(id);
@@ -92,7 +93,7 @@ pub(super) async fn repair_on(
         }
         Ok(report)
     };
-    let mut report = super::off_reactor(ending).await?;
+    let mut report = off_reactor(ending).await?;
     let is_segment = |path: &&PathBuf| path.to_string_lossy().contains(".seg.");
     repaired.given_up.extend(report.bad.iter().filter(is_segment).cloned());
     repaired.aside.extend(report.bad.iter().cloned());

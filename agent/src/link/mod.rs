@@ -4,32 +4,33 @@
 //! Every connection is a new client, so that nothing of a broken one can be stuck. On every
 //! connection the device says hello until the controller acknowledges it, then reports its health.
 //! The broker is not trusted: both sides sign, and the first controller that acknowledges a hello
-//! is the only one trusted from then on.
+//! is the only one trusted from then on (`trust`). One half polls (`poll`), the other decides what is said.
 //!
 //! **Invariant:** the loop that polls does nothing else, nothing in here is waited for by the rest
 //! of the agent, and a broker that is not there costs one attempt every half minute.
 
+mod poll;
 mod size;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::time::Duration;
 
-use holdfast_wire::message::{Down, Health, Hello, ModelState, Up};
-use holdfast_wire::sign::{self, LastSequence, MAX_ENVELOPE, PublicKey, Verified};
-use holdfast_wire::topic::{Kind, Topic, filters_down};
+use holdfast_wire::message::{Health, Hello, ModelState, Up};
+use holdfast_wire::sign::{LastSequence, MAX_ENVELOPE, PublicKey};
+use holdfast_wire::topic::{Kind, filters_down};
 use holdfast_wire::unit::Millis;
-use rumqttc::{
-    AsyncClient, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish,
-    QoS, SubscribeFilter,
-};
+use rumqttc::{AsyncClient, EventLoop, LastWill, MqttOptions, QoS};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::poll::{Heard, poll};
 pub use self::state::{Event, State};
+use self::trust::Word;
 use crate::identity::{Identity, IdentityError};
 use crate::network::{Network, Purpose, SLOWED, Tap};
 use crate::results::fleet::Batch;
@@ -89,14 +90,6 @@ enum Broken {
     Stuck,
     #[error(transparent)]
     Identity(#[from] IdentityError),
-}
-
-/// What the polling half tells the other.
-enum Heard {
-    Subscribed,
-    Message(Publish),
-    /// The broker hung up, as it was asked to.
-    Disconnected,
 }
 
 /// Keeps the link until `cancel`, then says goodbye. `results` are sent while the link is up, one batch
@@ -216,8 +209,7 @@ impl<H: Fn() -> Health + Send> Link<H> {
         last_will: u64,
         cancel: &CancellationToken,
     ) -> Result<(), Broken> {
-        let mut health = interval(self.interval());
-        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut health = self.ticks();
         // Until the first hello there is no sequence to acknowledge: none is ever 0.
         let mut greeting = Greeting::of(0);
         let subscribed_by = Instant::now() + SUBSCRIBED_WITHIN;
@@ -235,8 +227,7 @@ impl<H: Fn() -> Health + Send> Link<H> {
                     // Then the polling half has ended too, and says why.
                     None => std::future::pending::<()>().await,
                     Some(Heard::Subscribed) => {
-                        *state = self.enter(state.step(Event::Subscribed));
-                        greeting = Greeting::of(self.greet(client, last_will)?);
+                        greeting = self.greet_after(Event::Subscribed, state, client, last_will)?;
                     }
                     Some(Heard::Message(publish)) => match self.take(&publish, greeting.sequence) {
                         Some(Word::Ack(sequence)) => {
@@ -248,8 +239,7 @@ impl<H: Fn() -> Health + Send> Link<H> {
                             health.reset_immediately();
                         }
                         Some(Word::Event(Event::Announced)) if *state == State::Up => {
-                            *state = self.enter(state.step(Event::Announced));
-                            greeting = Greeting::of(self.greet(client, last_will)?);
+                            greeting = self.greet_after(Event::Announced, state, client, last_will)?;
                         }
                         Some(Word::Event(_)) | None => {}
                     },
@@ -275,21 +265,17 @@ impl<H: Fn() -> Health + Send> Link<H> {
                 }
                 // Health is not acknowledged: a hello now and then shows that it still arrives.
                 () = tokio::time::sleep_until(greeting.renew_at), if *state == State::Up => {
-                    *state = self.enter(state.step(Event::Announced));
-                    greeting = Greeting::of(self.greet(client, last_will)?);
+                    greeting = self.greet_after(Event::Announced, state, client, last_will)?;
                 }
                 _ = health.tick(), if *state == State::Up => {
-                    if self.is_slow != self.is_used_up() {
-                        // The next hello tells the controller how often it hears from here.
-                        self.is_slow = !self.is_slow;
-                        health = interval(self.interval());
-                        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                        *state = self.enter(state.step(Event::Announced));
-                        greeting = Greeting::of(self.greet(client, last_will)?);
+                    if self.is_slow == self.is_used_up() {
+                        self.say(client, &Up::Health((self.health)()))?;
                         continue;
                     }
-                    let report = Up::Health((self.health)());
-                    self.say(client, &report)?;
+                    // The next hello tells the controller how often it hears from here.
+                    self.is_slow = !self.is_slow;
+                    health = self.ticks();
+                    greeting = self.greet_after(Event::Announced, state, client, last_will)?;
                 }
             }
         }
@@ -302,6 +288,25 @@ impl<H: Fn() -> Health + Send> Link<H> {
     /// Time between health reports now.
     fn interval(&self) -> Duration {
         self.config.interval * if self.is_slow { SLOWED } else { 1 }
+    }
+
+    /// When health is due, from now on.
+    fn ticks(&self) -> Interval {
+        let mut ticks = interval(self.interval());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
+    /// Says hello for the first time since `event`.
+    fn greet_after(
+        &mut self,
+        event: Event,
+        state: &mut State,
+        client: &AsyncClient,
+        last_will: u64,
+    ) -> Result<Greeting, Broken> {
+        *state = self.enter(state.step(event));
+        Ok(Greeting::of(self.greet(client, last_will)?))
     }
 
     /// Says hello; returns its sequence.
@@ -338,59 +343,6 @@ impl<H: Fn() -> Health + Send> Link<H> {
         sent.map(|()| sequence).map_err(|_| Broken::Stuck)
     }
 
-    /// What a message means, if it is from the controller and new.
-    fn take(&mut self, publish: &Publish, hello: u64) -> Option<Word> {
-        let (verified, message) = self.read(publish)?;
-        let answers_me = matches!(message, Down::HelloAck(ack) if ack.sequence == hello);
-        if !self.is_trusted(verified.key, answers_me) {
-            return None;
-        }
-        self.heard = self.heard.accept(verified.sequence).ok()?;
-        match message {
-            Down::HelloAck(_) => answers_me.then_some(Word::Event(Event::Acknowledged)),
-            Down::Announce { .. } => Some(Word::Event(Event::Announced)),
-            Down::Ack { sequence } => Some(Word::Ack(sequence)),
-        }
-    }
-
-    /// A signed message to this device or its shard, from whomever.
-    fn read<'a>(&self, publish: &'a Publish) -> Option<(Verified<'a>, Down)> {
-        let topic = Topic::parse(&publish.topic).ok()?;
-        let device = self.identity.device();
-        let mine = [Topic::Device(device.clone(), Kind::Down), Topic::Announce(device.shard())];
-        // The broker is not trusted to deliver only what was subscribed to.
-        if !mine.contains(&topic) {
-            return None;
-        }
-        let verified = sign::open(&topic, &publish.payload).ok()?;
-        Some((verified, Down::decode(verified.payload).ok()?))
-    }
-
-    /// Whether `key` is the controller's; the first that answers a hello becomes it.
-    fn is_trusted(&mut self, key: PublicKey, answers_me: bool) -> bool {
-        match self.identity.controller() {
-            Some(trusted) if trusted == key => true,
-            Some(_) if self.foreign == Some(key) => false,
-            Some(trusted) => {
-                self.foreign = Some(key);
-                tracing::warn!(%trusted, got = %key, "a controller with another key was not heard; if it replaced \
-                    the old one, remove controller.pub from the state folder");
-                false
-            }
-            None if answers_me => match self.identity.trust(key) {
-                Ok(()) => {
-                    tracing::info!(controller = %key, "this controller is trusted from now on");
-                    true
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the controller's key could not be written down");
-                    false
-                }
-            },
-            None => false,
-        }
-    }
-
     /// Says goodbye and waits a moment for the controller to have it.
     async fn say_goodbye(
         &mut self,
@@ -418,21 +370,6 @@ impl<H: Fn() -> Health + Send> Link<H> {
         }
         Ok(())
     }
-
-    fn acknowledges(&self, publish: &Publish, sequence: u64) -> bool {
-        let Some((verified, message)) = self.read(publish) else { return false };
-        Some(verified.key) == self.identity.controller()
-            && matches!(message, Down::Ack { sequence: got } if got == sequence)
-    }
-}
-
-/// What the controller says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// What changes the link.
-    Event(Event),
-    /// What was sent with this sequence is on record.
-    Ack(u64),
 }
 
 /// Results that wait for their acknowledgement.
@@ -485,66 +422,5 @@ impl Greeting {
             again_at: now + ACKNOWLEDGED_WITHIN,
             renew_at: now + RENEWED_AFTER,
         }
-    }
-}
-
-/// The half that polls one connection to its end, and says why it ended.
-async fn poll(
-    client: AsyncClient,
-    mut events: EventLoop,
-    filters: [String; 2],
-    tell: mpsc::Sender<Heard>,
-    (tap, connect): (Tap, u64),
-) -> String {
-    loop {
-        let event = events.poll().await;
-        if let Ok(event) = &event {
-            count(&tap, event, &filters, connect);
-        }
-        let heard = match event {
-            Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
-                let filters =
-                    filters.clone().map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
-                if client.try_subscribe_many(filters).is_err() {
-                    return "no room for the subscription".to_owned();
-                }
-                continue;
-            }
-            Ok(MqttEvent::Incoming(Packet::SubAck(_))) => Heard::Subscribed,
-            Ok(MqttEvent::Incoming(Packet::Publish(publish))) => Heard::Message(publish),
-            Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) => {
-                // A broker that has read it hangs up. Closed before, the connection may seem lost to it.
-                while events.poll().await.is_ok() {}
-                drop(tell.try_send(Heard::Disconnected));
-                std::future::pending().await
-            }
-            Ok(_) => continue,
-            Err(error) => return error.to_string(),
-        };
-        // What finds no room is said again by the controller, or was not worth it.
-        drop(tell.try_send(heard));
-    }
-}
-
-/// Counts what a packet is on the wire; what is published was counted when it was said.
-fn count(tap: &Tap, event: &MqttEvent, filters: &[String; 2], connect: u64) {
-    match event {
-        MqttEvent::Incoming(Packet::ConnAck(_)) => {
-            tap.sent(connect);
-            tap.received(size::ACKNOWLEDGEMENT);
-        }
-        MqttEvent::Incoming(Packet::SubAck(suback)) => {
-            tap.received(size::suback(suback.return_codes.len()));
-        }
-        MqttEvent::Incoming(Packet::Publish(publish)) => {
-            let is_acknowledged = publish.qos != QoS::AtMostOnce;
-            tap.received(size::publish(&publish.topic, is_acknowledged, publish.payload.len()));
-        }
-        MqttEvent::Incoming(Packet::PubAck(_)) => tap.received(size::ACKNOWLEDGEMENT),
-        MqttEvent::Incoming(_) => tap.received(size::BARE),
-        MqttEvent::Outgoing(Outgoing::Subscribe(_)) => tap.sent(size::subscribe(filters)),
-        MqttEvent::Outgoing(Outgoing::PubAck(_)) => tap.sent(size::ACKNOWLEDGEMENT),
-        MqttEvent::Outgoing(Outgoing::PingReq | Outgoing::Disconnect) => tap.sent(size::BARE),
-        MqttEvent::Outgoing(_) => {}
     }
 }

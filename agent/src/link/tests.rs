@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_wire::id::DeviceId;
-use holdfast_wire::message::{HelloAck, ResultReport};
-use holdfast_wire::sign::Signer;
-use holdfast_wire::topic::filter_up;
+use holdfast_wire::message::{Down, HelloAck, ResultReport};
+use holdfast_wire::sign::{self, Signer};
+use holdfast_wire::topic::{Topic, filter_up};
 use holdfast_wire::unit::Bytes;
 use rumqttc::{AsyncClient, EventLoop, MqttOptions, Packet, QoS, SubscribeFilter};
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};

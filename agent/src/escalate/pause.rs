@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::credential::Secret;
-use super::error::{OPERATOR_WAIT, SendError};
+use super::error::SendError;
+use super::next::OPERATOR_WAIT;
 
 /// Why a destination is left alone, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,10 @@
-//! `holdfast-agent doctor`
+//! Owns `holdfast-agent doctor`: what is wrong, or will be, with this device, and what to do about it.
+//!
+//! **Invariant:** it leaves nothing behind, and works whether or not the agent runs.
 
+mod finding;
+mod links;
+mod receivers;
 mod record;
 mod storage;
 
@@ -7,24 +12,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::Value;
-
+use self::finding::{Finding, Health, report};
+use self::links::{of_fleet, of_network};
+use self::receivers::{of_credential, of_destination, of_tasks, of_webhook};
 use self::record::of_record;
 use self::storage::{of_queue, of_state_dir};
-use super::nearest::nearest;
-use super::{ConfigArgs, Exit, Failure, Places, output, running};
+use super::{ConfigArgs, Exit, Failure, Places};
 use crate::access::Tokens;
 use crate::api::Tls;
-use crate::audit::Audit;
 use crate::clock;
 use crate::config::{Config, ConfigError};
-use crate::destination::{Credential, Destination};
 use crate::engine::Engine;
-use crate::escalate::{CredentialError, Hook, Method, ProbeError, credential_fault};
-use crate::network::Network;
-use crate::request::TaskName;
-use crate::results::receiver::Webhook;
 use crate::tune::Tuning;
 use crate::tune::library::OnnxRuntimeConfig;
 use crate::tune::probe::{Looked, Program};
@@ -36,44 +34,6 @@ pub(super) struct DoctorArgs {
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
-}
-
-/// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Health {
-    Fine,
-    Warn,
-    Fault,
-}
-
-/// One check.
-#[derive(Debug, Serialize)]
-struct Finding {
-    check: String,
-    health: Health,
-    found: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    advice: Option<String>,
-}
-
-impl Finding {
-    fn fine(check: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { check: check.into(), health: Health::Fine, found: found.into(), advice: None }
-    }
-
-    fn warn(check: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        let advice = Some(advice.into());
-        Self { check: check.into(), health: Health::Warn, found: found.into(), advice }
-    }
-
-    fn fault(
-        check: impl Into<String>,
-        found: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Self {
-        Self { health: Health::Fault, ..Self::warn(check, found, advice) }
-    }
 }
 
 /// Seconds since 1970 of 2026-01-01: no clock that is right is before it.
@@ -158,24 +118,6 @@ async fn of_onnxruntime(tuning: &Tuning, config: &Config) -> Finding {
     }
 }
 
-/// Nothing is posted: that would be a result.
-async fn of_webhook(webhook: &Webhook) -> Finding {
-    let check = format!("webhook {}", webhook.name);
-    let fault = match Hook::new(webhook, Audit::default(), &Network::default()) {
-        Ok(hook) => hook.secret_fault().await,
-        Err(error) => Some(crate::error_chain(&error)),
-    };
-    match fault {
-        None => {
-            Finding::fine(check, format!("its secret is there; zone {}", webhook.receiver.zone))
-        }
-        Some(fault) => {
-            let advice = "no results are sent to it until its url and secret_file can be used";
-            Finding::fault(check, fault, advice)
-        }
-    }
-}
-
 fn of_configuration(error: &ConfigError) -> Vec<Finding> {
     match error {
         ConfigError::Faults { faults, .. } => faults
@@ -224,46 +166,6 @@ fn of_bundles(engine: &Engine, config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
-/// What the running agent says of its links, or what the machine says of the way out.
-async fn of_network(config: &Config) -> Finding {
-    let check = "network";
-    let said: Option<Value> = match running::agent(config) {
-        Ok(agent) => agent.ask(Method::Get, "/v1/network", Vec::new()).await.ok(),
-        Err(_) => None,
-    };
-    let Some(said) = said else {
-        let clock = clock::Clock::resume(&config.state_dir);
-        let network = Network::open(&config.state_dir, clock, config.network.clone());
-        let metered = if network.is_metered() { ", metered" } else { "" };
-        return match network.interfaces().join(", ") {
-            none if none.is_empty() => {
-                let advice = "bring up a link, should this device have one; it answers without";
-                Finding::warn(check, "no default route", advice)
-            }
-            interfaces => Finding::fine(check, format!("default route by {interfaces}{metered}")),
-        };
-    };
-    let text = |key: &str| said.get(key).and_then(Value::as_str).unwrap_or_default();
-    let (state, why) = (text("state"), text("why"));
-    let mib = |period: &str| {
-        let bytes = said.get(period)?.get("metered_bytes")?.as_u64()?;
-        Some(format!("{:.1} MiB metered this {period}", bytes as f64 / 1_048_576.0))
-    };
-    let used: Vec<String> = ["day", "month"].into_iter().filter_map(mib).collect();
-    let found = format!("{state}: {why}; {}", used.join(", "));
-    match (state, text("used_up_until")) {
-        (_, until) if !until.is_empty() => {
-            let advice = "what is not urgent waits; raise network.budget_per_day_mib or _month_mib";
-            Finding::warn(check, format!("{found}; the budget is used up until {until}"), advice)
-        }
-        ("online" | "metered" | "unknown", _) => Finding::fine(check, found),
-        ("captive_portal", _) => {
-            Finding::warn(check, found, "sign in to that network; what is held goes on by itself")
-        }
-        _ => Finding::warn(check, found, "what is held waits; look at the links named here"),
-    }
-}
-
 /// Who can call the API, and how.
 fn of_callers(config: &Config) -> Vec<Finding> {
     let tls = config.api.tls.as_ref().map(|tls| match Tls::read(tls, REACH_WITHIN) {
@@ -293,66 +195,6 @@ fn of_callers(config: &Config) -> Vec<Finding> {
     tls.into_iter().chain([tokens]).collect()
 }
 
-async fn of_destination(destination: &Destination) -> Finding {
-    let check = format!("destination {}", destination.name);
-    match crate::escalate::probe(destination, REACH_WITHIN).await {
-        Ok(()) => Finding::fine(check, format!("{} answers", destination.url)),
-        Err(error @ ProbeError::Portal { .. }) => {
-            let advice =
-                "sign in to that network, or check the URL; until then its requests are held";
-            Finding::warn(check, crate::error_chain(&error), advice)
-        }
-        Err(error @ ProbeError::Configured(_)) => {
-            let advice = "correct its section: the agent does not start with it";
-            Finding::fault(check, crate::error_chain(&error), advice)
-        }
-        Err(error) => {
-            let advice =
-                "requests for it are held until it answers; check its URL, and that it runs";
-            Finding::warn(check, crate::error_chain(&error), advice)
-        }
-    }
-}
-
-/// A credential that cannot be read. What the environment holds here says little of the agent's.
-async fn of_credential(destination: &Destination) -> Option<Finding> {
-    let fault = credential_fault(destination).await?;
-    let check = format!("destination {}, credential", destination.name);
-    let found = crate::error_chain(&fault);
-    Some(match (&destination.credential, &fault) {
-        (Some(Credential::Systemd(name)), CredentialError::Variable { .. }) => {
-            let found = format!("{name}, which systemd gives to the agent's service alone");
-            Finding::fine(check, found)
-        }
-        (Some(Credential::Env(_)), _) => {
-            let advice = "nothing goes to it without; the agent's environment may be another than \
-                          this one, its log says at its start what is missing";
-            Finding::warn(check, found, advice)
-        }
-        _ => Finding::fault(check, found, "nothing goes to it until it can be read"),
-    })
-}
-
-/// The tasks that one destination names and nothing else here does: they may be its own, or mistyped.
-fn of_tasks(destination: &Destination, bundled: &[TaskName], all: &[Destination]) -> Vec<Finding> {
-    let others = all.iter().filter(|other| other.name != destination.name);
-    let known: Vec<&TaskName> = bundled.iter().chain(others.flat_map(|each| &each.tasks)).collect();
-    let own = destination.tasks.iter().filter(|task| !known.contains(task));
-    own.map(|task| {
-        let check = format!("destination {}, task {task}", destination.name);
-        let found = "no bundle here and no other destination does it";
-        match nearest(task.as_str(), known.iter().map(|known| known.as_str())) {
-            Some(meant) => {
-                let advice =
-                    format!("if {meant} is meant, correct its tasks: nobody sends it that");
-                Finding::warn(check, format!("{found}; is {meant} meant?"), advice)
-            }
-            None => Finding::fine(check, found),
-        }
-    })
-    .collect()
-}
-
 /// The device's key, once there is one.
 fn of_key(path: &Path) -> Option<Finding> {
     let metadata = std::fs::metadata(path).ok()?;
@@ -363,26 +205,6 @@ fn of_key(path: &Path) -> Option<Finding> {
     let advice =
         "restore it, or remove it for a new one, which the controller takes for another device";
     Some(Finding::fault(check, format!("has {} bytes instead of 32", metadata.len()), advice))
-}
-
-async fn of_fleet(config: &Config) -> Finding {
-    let Some(fleet) = &config.fleet else {
-        return Finding::fine("fleet", "not part of one");
-    };
-    let address = format!("{}:{}", fleet.host, fleet.port);
-    let connect = tokio::net::TcpStream::connect((&*fleet.host, fleet.port));
-    match tokio::time::timeout(REACH_WITHIN, connect).await {
-        Ok(Ok(_)) => Finding::fine("fleet", format!("broker {address} accepts connections")),
-        Ok(Err(error)) => {
-            let advice =
-                "the device works without it; start the controller or correct fleet.broker";
-            Finding::warn("fleet", format!("broker {address}: {error}"), advice)
-        }
-        Err(_) => {
-            let advice = "the device works without it; check the network between here and there";
-            Finding::warn("fleet", format!("broker {address} does not answer"), advice)
-        }
-    }
 }
 
 fn of_clock(date_s: u64, trusted: bool) -> Finding {
@@ -400,26 +222,6 @@ fn of_clock(date_s: u64, trusted: bool) -> Finding {
     Finding::warn("clock", found, advice)
 }
 
-fn report(findings: &[Finding], json: bool) -> Result<(), Failure> {
-    if json {
-        return output::print_json(&findings);
-    }
-    for (at, finding) in findings.iter().enumerate() {
-        let mark = match finding.health {
-            Health::Fine => "ok   ",
-            Health::Warn => "warn ",
-            Health::Fault => "FAULT",
-        };
-        output::print(&format!("{mark}  {}: {}", finding.check, finding.found))?;
-        // Advice for several findings in a row stands behind the last.
-        let next = findings.get(at + 1).and_then(|next| next.advice.as_ref());
-        if let Some(advice) = finding.advice.as_ref().filter(|advice| next != Some(advice)) {
-            output::print(&format!("       → {advice}"))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,75 +231,5 @@ mod tests {
         assert_eq!(of_clock(0, true).health, Health::Warn);
         assert_eq!(of_clock(BUILT_AFTER_S + 1, false).health, Health::Warn);
         assert_eq!(of_clock(BUILT_AFTER_S + 1, true).health, Health::Fine);
-    }
-
-    #[tokio::test]
-    async fn a_credential_that_is_not_there_is_noticed() {
-        let dir = tempfile::tempdir().unwrap();
-        let there = dir.path().join("there");
-        std::fs::write(&there, "sk-1\n").unwrap();
-        let (there, missing) = (there.display(), dir.path().join("missing"));
-        for (credential, want) in [
-            (String::new(), None),
-            (format!("api_key_file = \"{there}\""), None),
-            (
-                format!("api_key_file = \"{}\"", missing.display()),
-                Some((Health::Fault, "missing cannot be read")),
-            ),
-            (
-                "api_key_env = \"NOT_THERE_XYZ\"".to_owned(),
-                Some((
-                    Health::Warn,
-                    "environment variable NOT_THERE_XYZ does not hold a credential",
-                )),
-            ),
-        ] {
-            let toml = format!(
-                "[[destination]]\nname = \"x\"\nzone = \"site\"\nprotocol = \"openai\"\n\
-                 model = \"m\"\nurl = \"http://127.0.0.1:1\"\n{credential}\n"
-            );
-            let config = Config::parse("test.toml", &toml, std::iter::empty()).unwrap();
-            let found = of_credential(&config.destinations[0]).await;
-            let found = found.map(|found| (found.health, found.found));
-            match (&found, want) {
-                (None, None) => {}
-                (Some((health, text)), Some((want, words))) if *health == want => {
-                    assert!(text.contains(words), "{text}");
-                }
-                _ => panic!("{credential}: {found:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_task_that_may_be_mistyped_is_noticed() {
-        let toml = r#"
-            [[destination]]
-            name = "site"
-            zone = "site"
-            url = "http://127.0.0.1:1"
-            tasks = ["voice-commands", "voise-commands", "weld-seams", "part-inspction"]
-            [[destination]]
-            name = "other"
-            zone = "site"
-            url = "http://127.0.0.1:2"
-            tasks = ["part-inspection", "voice-commands"]
-        "#;
-        let config = Config::parse("test.toml", toml, std::iter::empty()).unwrap();
-        let bundled = [TaskName::parse("voice-commands").unwrap()];
-        let found = of_tasks(&config.destinations[0], &bundled, &config.destinations);
-        let told: Vec<_> = found.iter().map(|found| (found.health, &*found.found)).collect();
-        let nobody = "no bundle here and no other destination does it";
-        assert_eq!(
-            told,
-            [
-                (Health::Warn, &*format!("{nobody}; is voice-commands meant?")),
-                (Health::Fine, nobody),
-                (Health::Warn, &*format!("{nobody}; is part-inspection meant?")),
-            ]
-        );
-        assert!(found[0].check.contains("site") && found[0].check.contains("voise-commands"));
-        let other = of_tasks(&config.destinations[1], &bundled, &config.destinations);
-        assert!(other.iter().all(|found| found.health == Health::Warn), "the good one of the two");
     }
 }

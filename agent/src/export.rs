@@ -17,8 +17,8 @@ use thiserror::Error;
 
 use crate::envelope::{Envelope, EnvelopeError, Unpacked};
 use crate::gateway::held;
+use crate::idempotency;
 use crate::queue::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, NewEntry, RequestId, State, Summary};
-use crate::service::idempotency;
 
 /// The version that is written and read.
 pub const VERSION: u32 = 1;
@@ -195,7 +195,7 @@ impl Line {
         }
         let unpacked = Envelope::from_bytes(&envelope)?.unpacked(self.id, body.clone())?;
         let idempotency = match &unpacked {
-            Unpacked::Task(request) => idempotency(request),
+            Unpacked::Task(request) => idempotency::of(request),
             Unpacked::Conversation(inquiry, model) => held::idempotency(inquiry, model, &body),
         };
         Ok(NewEntry {

@@ -37,6 +37,7 @@ pub mod gateway;
 pub mod gauges;
 pub mod health;
 mod heap;
+mod idempotency;
 pub mod identity;
 mod in_flight;
 pub mod inquiry;

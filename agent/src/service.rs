@@ -3,12 +3,12 @@
 //! **Invariant:** a reply is given only when the answer is there or the request is safely on disk;
 //! whatever leaves the device goes through [`Policy::clear`].
 
+mod ending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -18,29 +18,24 @@ use crate::asked::Asked;
 use crate::balance::Balancing;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::destination::{Destination, Zone};
+use crate::destination::Destination;
 use crate::engine::{Engine, EngineError, Terms};
-use crate::envelope::{Envelope, EnvelopeError, Final, Held};
+use crate::envelope::{Envelope, EnvelopeError};
 use crate::escalate::{Attempt, Escalator, Next as SendNext, SendError, in_turn};
+use crate::idempotency;
 use crate::policy::{Cleared, Policy};
 use crate::pressure::Pressure;
-use crate::queue::{
-    Accepted, Idempotency, MAX_ENVELOPE_BYTES, NewEntry, Queue, QueueError, RequestId, State,
-};
+use crate::queue::{Idempotency, Queue, QueueError, RequestId};
 use crate::reply::{Reply, reply_of};
-use crate::request::{Escalate, Request, TaskName};
+use crate::request::{Request, TaskName};
 use crate::route::{self, Above, Local, Next, Question, Start};
 use crate::slot::Slot;
-use crate::subject::Subject;
 use crate::together::Together;
 
 /// Who waits for a request looks at it at most this often.
 const GATHER: Duration = Duration::from_millis(5);
 /// Who joined a call under way waits so much longer than its own deadline, for what is put on disk then.
 const JOINED_GRACE: Duration = Duration::from_secs(1);
-/// From this size on a digest is not made on the reactor.
-const LARGE: usize = 256 * 1024;
-
 /// Answers requests; shared by everything that takes them in.
 #[derive(Debug, Clone)]
 pub struct Service {
@@ -66,23 +61,6 @@ pub struct Service {
     pub cache: Option<Cache>,
     /// When the agent stops, nobody waits for a destination or a result any more.
     pub stop: CancellationToken,
-}
-
-/// A provisional answer that is larger than what the queue keeps beside a request, such as a mask: the
-/// caller has it at once, and whoever asks later gets the answer from above.
-fn take_oversized(envelope: &mut Envelope) -> Option<Answer> {
-    let may_be_large = |answer: &&Answer| answer.outcome.is_some() || answer.recorded.is_some();
-    let Held::Task(held) = &envelope.held else { return None };
-    held.provisional.as_ref().filter(may_be_large)?;
-    let is_oversized = envelope.to_bytes().len() > MAX_ENVELOPE_BYTES;
-    is_oversized.then(|| take_provisional(envelope)).flatten()
-}
-
-fn take_provisional(envelope: &mut Envelope) -> Option<Answer> {
-    match &mut envelope.held {
-        Held::Task(held) => held.provisional.take(),
-        Held::Conversation(_) => None,
-    }
 }
 
 /// What is known of a request while it is on its way.
@@ -119,7 +97,7 @@ impl Service {
     /// When the request is not taken; then nothing has changed.
     pub async fn ask(&self, request: Request) -> Result<Reply, AskError> {
         let begun = Instant::now();
-        let Some(name) = idempotency_behind(&request).await else {
+        let Some(name) = idempotency::of_any_size(&request).await else {
             return self.answer(request, None, begun).await;
         };
         let asked = Asked::of(&request);
@@ -315,139 +293,6 @@ impl Service {
         }
     }
 
-    async fn finish_local(&self, mut journey: Journey<'_>) -> Result<Reply, AskError> {
-        match journey.local.take() {
-            Some(answer) => self.finish(journey, answer, "local").await,
-            None => Err(journey.nobody()),
-        }
-    }
-
-    /// The final answer of this call; kept on disk when the caller named the request.
-    async fn finish(
-        &self,
-        journey: Journey<'_>,
-        answer: Answer,
-        outcome: &'static str,
-    ) -> Result<Reply, AskError> {
-        let Journey { request, name, reasons, .. } = journey;
-        self.count(&request.task, outcome);
-        let (subject, class) = (Subject::Task(request.task.clone()), request.class);
-        let mut stored = Final { subject, class, answer, reasons };
-        if name.is_some() {
-            match self.keep(request, name, &stored).await {
-                Ok(Accepted::New) => {}
-                Ok(Accepted::Known { id, .. }) => return self.reply(id).await,
-                Err(error @ AskError::Queue(QueueError::KeyConflict { .. })) => return Err(error),
-                // The answer is there; that it cannot be kept does not take it away.
-                Err(error) => {
-                    tracing::warn!(%error, "an answer could not be kept under its key");
-                    stored.reasons.push(Reason::NotHeld { error: error.to_string() });
-                }
-            }
-        }
-        let Final { subject, answer, reasons, .. } = stored;
-        let (id, state, answer) = (request.id, State::Answered, Some(answer));
-        Ok(Reply { id, subject, class, state, answer, reasons, note: None, kept: None })
-    }
-
-    /// Keeps a final answer under the request's key.
-    async fn keep(
-        &self,
-        request: &Request,
-        name: Option<Idempotency>,
-        stored: &Final,
-    ) -> Result<Accepted, AskError> {
-        let envelope = Envelope::of(request, None, Vec::new());
-        let entry = self.entry(request, name, &envelope, Bytes::new());
-        let bytes = stored.to_bytes();
-        match stored.answer.zone {
-            // What is held under the key waits for a better one.
-            Zone::Device => Ok(self.queue.open()?.accept_answered(entry, bytes).await?),
-            _ => self.queue.keep_answered(entry, bytes.into(), self.clock.now_ms()).await,
-        }
-    }
-
-    fn entry(
-        &self,
-        request: &Request,
-        idempotency: Option<Idempotency>,
-        envelope: &Envelope,
-        body: Bytes,
-    ) -> NewEntry {
-        let now_ms = self.clock.now_ms();
-        NewEntry {
-            id: request.id,
-            idempotency,
-            priority: request.priority.get(),
-            accepted_at_ms: now_ms,
-            not_before_ms: now_ms.saturating_add(request.not_before_ms),
-            expires_at_ms: Some(now_ms.saturating_add(request.ttl_ms)),
-            envelope: envelope.to_bytes().into(),
-            body,
-        }
-    }
-
-    /// Counts a request; tasks that nothing here names by itself share one label, since anybody
-    /// can invent them.
-    fn count(&self, task: &TaskName, outcome: &'static str) {
-        let is_known = self.engine.lane(task).is_some()
-            || self.destinations.iter().any(|destination| destination.tasks.contains(task));
-        let task = if is_known { task.to_string() } else { "other".to_owned() };
-        metrics::counter!("holdfast_requests_total", "task" => task, "outcome" => outcome)
-            .increment(1);
-    }
-
-    async fn hold(&self, journey: Journey<'_>) -> Result<Reply, AskError> {
-        let Journey { request, name, local, mut reasons, .. } = journey;
-        let provisional = local.map(|answer| Answer { provisional: true, ..answer });
-        reasons.push(Reason::Held);
-        let mut envelope = Envelope::of(request, provisional, reasons);
-        let unheld = take_oversized(&mut envelope);
-        let entry = self.entry(request, name.clone(), &envelope, request.media.bytes().clone());
-        let provisional = take_provisional(&mut envelope).or(unheld);
-        let mut reasons = envelope.reasons;
-        let accepted = match self.queue.open() {
-            Ok(queue) => queue.accept(entry).await.map_err(AskError::from),
-            Err(error) => Err(error),
-        };
-        match accepted {
-            Ok(Accepted::New) => {
-                self.count(&request.task, "held");
-                self.pressure.note_held();
-            }
-            Ok(Accepted::Known { id, .. }) => return self.reply(id).await,
-            Err(error @ AskError::Queue(QueueError::KeyConflict { .. })) => return Err(error),
-            Err(error) => {
-                // Whoever asked for a bigger model in any case is told that it cannot be had.
-                let Some(answer) = provisional.filter(|_| request.escalate == Escalate::Auto)
-                else {
-                    return Err(error);
-                };
-                tracing::warn!(%error, "a request could not be held, the local answer stands");
-                reasons.pop();
-                reasons.push(Reason::NotHeld { error: error.to_string() });
-                reasons.push(Reason::LocalStands);
-                let answer = Answer { provisional: false, ..answer };
-                let begun = Instant::now();
-                // What stands is kept under its key: a full queue still has room for answers.
-                let journey =
-                    Journey { request, begun, name, local: None, expected: None, reasons };
-                return self.finish(journey, answer, "local").await;
-            }
-        }
-        let (id, class) = (request.id, request.class);
-        Ok(Reply {
-            id,
-            subject: Subject::Task(request.task.clone()),
-            class,
-            state: State::Held,
-            answer: provisional,
-            reasons,
-            note: None,
-            kept: None,
-        })
-    }
-
     /// Requests in the queue that have no end yet; `None` when there is no queue.
     pub fn waiting(&self) -> Option<u64> {
         self.queue.get().map(Queue::waiting)
@@ -483,40 +328,4 @@ impl Service {
             }
         }
     }
-}
-
-/// The caller's own name for a request, with the digest of what was asked.
-pub(crate) fn idempotency(request: &Request) -> Option<Idempotency> {
-    let key = request.key.as_ref()?.as_str().to_owned();
-    Some(Idempotency { key, digest: digest(request) })
-}
-
-/// The same, with the digest of a large request made off the reactor.
-async fn idempotency_behind(request: &Request) -> Option<Idempotency> {
-    if request.key.is_none() || request.media.bytes().len() < LARGE {
-        return idempotency(request);
-    }
-    let large = request.clone();
-    match tokio::task::spawn_blocking(move || idempotency(&large)).await {
-        Ok(name) => name,
-        // It was not begun: the runtime stops.
-        Err(_) => idempotency(request),
-    }
-}
-
-/// What makes two requests under one key the same request.
-fn digest(request: &Request) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in [request.task.as_str(), request.class.as_str(), request.escalate.as_str()] {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    let media_type = request.media.media_type();
-    if !media_type.is_marked() {
-        // The same bytes are other numbers as another kind; of the rest they say themselves what they are.
-        hash.update(media_type.mime().as_bytes());
-        hash.update([0]);
-    }
-    hash.update(request.media.bytes());
-    hash.finalize().into()
 }

@@ -98,30 +98,10 @@ pub fn decide(question: &Question<'_>) -> Start {
 /// `local` is `None` when there is no local model or it failed.
 #[must_use]
 pub fn judge(question: &Question<'_>, local: Option<Local>) -> Verdict {
-    let mut reasons = Vec::new();
-    let sure = match local {
-        // What cannot tell how sure it is goes up only if the caller wants that.
-        Some(Local { confidence: None, .. }) => {
-            reasons.push(Reason::NoConfidence);
-            true
-        }
-        Some(Local { confidence: Some(confidence), threshold }) if confidence >= threshold => {
-            reasons.push(Reason::ConfidenceReached { confidence, threshold });
-            true
-        }
-        Some(Local { confidence: Some(confidence), threshold }) => {
-            reasons.push(Reason::ConfidenceBelow { confidence, threshold });
-            false
-        }
-        None => {
-            if !question.has_local {
-                reasons.push(Reason::NoLocalModel);
-            }
-            false
-        }
-    };
+    let (is_sure, reason) = certainty(question, local);
+    let mut reasons = Vec::from_iter(reason);
     match question.escalate {
-        Escalate::Auto if sure => return Verdict { next: Next::Answer, reasons },
+        Escalate::Auto if is_sure => return Verdict { next: Next::Answer, reasons },
         Escalate::Auto => {}
         Escalate::Always => reasons.push(Reason::CallerAsked),
         Escalate::Never => {
@@ -160,6 +140,21 @@ pub fn judge(question: &Question<'_>, local: Option<Local>) -> Verdict {
         return Verdict { next: Next::Hold, reasons };
     }
     Verdict { next: Next::Send(reachable), reasons }
+}
+
+/// Whether the local answer is sure enough, and why, where there is something to say.
+fn certainty(question: &Question<'_>, local: Option<Local>) -> (bool, Option<Reason>) {
+    match local {
+        // What cannot tell how sure it is goes up only if the caller wants that.
+        Some(Local { confidence: None, .. }) => (true, Some(Reason::NoConfidence)),
+        Some(Local { confidence: Some(confidence), threshold }) if confidence >= threshold => {
+            (true, Some(Reason::ConfidenceReached { confidence, threshold }))
+        }
+        Some(Local { confidence: Some(confidence), threshold }) => {
+            (false, Some(Reason::ConfidenceBelow { confidence, threshold }))
+        }
+        None => (false, (!question.has_local).then_some(Reason::NoLocalModel)),
+    }
 }
 
 /// Nobody above may be asked: the local answer stands, if there is one.

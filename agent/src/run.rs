@@ -146,43 +146,7 @@ pub async fn run(
         is_tls: tls.is_some(),
         socket: socket_path(&config),
     };
-    let tuning = Arc::new(Tuning::open(program, &config.state_dir).careful());
-    tuning.recover();
-    let (engine, slot) = tokio::join!(Engine::start(&config.models, &tuning), open_queue(&config));
-    let engine = Arc::new(engine);
-    let of_classes = |bundle: &Bundle| matches!(bundle.decoder(), Decoder::Classification(_));
-    let hints = engine.bundles().into_iter().filter(of_classes).filter_map(|bundle| {
-        let hints = TaskHints {
-            labels: bundle.labels().to_vec(),
-            description: bundle.description().to_owned(),
-        };
-        Some((TaskName::parse(bundle.task())?, hints))
-    });
-    let clock = Clock::resume(&config.state_dir);
-    let purse = Purse::open(&config.state_dir, clock.clone(), &config.destinations);
-    let audit =
-        Audit::open(&config.state_dir, config.audit, clock.clone()).map_err(RunError::Audit)?;
-    let network = Network::open(&config.state_dir, clock.clone(), config.network.clone());
-    let hints = hints.collect();
-    let escalator = Escalator::over(network, &config.destinations, hints, purse, audit)?;
-    let bundles = Engine::clone(&engine);
-    let bundles = Bundles::from_fn(move |task| bundles.bundle_of(task));
-    let escalator = Arc::new(escalator.with_bundles(bundles));
-    let headroom = config.queue.headroom_bytes;
-    let cache = Cache::open(&config.state_dir, &config.cache, headroom).await;
-    let service = Service {
-        engine,
-        queue: slot?,
-        escalator,
-        destinations: config.destinations.clone().into(),
-        balancing: Arc::new(config.balancing.clone()),
-        policy: Arc::new(config.policy.clone()),
-        clock,
-        pressure: Pressure::default(),
-        together: Together::default(),
-        cache,
-        stop: stop.clone(),
-    };
+    let service = service_of(&config, program, stop.clone()).await?;
     let tasks = TaskTracker::new();
     // What still works while the rest stops is stopped after it.
     let stop_behind = CancellationToken::new();
@@ -226,6 +190,57 @@ pub async fn run(
     }
     stop_behind.cancel();
     tasks.close();
+    wind_down(&tasks, &service).await;
+    Ok(())
+}
+
+/// Everything that a request passes: models, queue, destinations, record.
+async fn service_of(
+    config: &Config,
+    program: Option<Program>,
+    stop: CancellationToken,
+) -> Result<Service, RunError> {
+    let tuning = Arc::new(Tuning::open(program, &config.state_dir).careful());
+    tuning.recover();
+    let (engine, slot) = tokio::join!(Engine::start(&config.models, &tuning), open_queue(config));
+    let engine = Arc::new(engine);
+    let of_classes = |bundle: &Bundle| matches!(bundle.decoder(), Decoder::Classification(_));
+    let hints = engine.bundles().into_iter().filter(of_classes).filter_map(|bundle| {
+        let hints = TaskHints {
+            labels: bundle.labels().to_vec(),
+            description: bundle.description().to_owned(),
+        };
+        Some((TaskName::parse(bundle.task())?, hints))
+    });
+    let clock = Clock::resume(&config.state_dir);
+    let purse = Purse::open(&config.state_dir, clock.clone(), &config.destinations);
+    let audit =
+        Audit::open(&config.state_dir, config.audit, clock.clone()).map_err(RunError::Audit)?;
+    let network = Network::open(&config.state_dir, clock.clone(), config.network.clone());
+    let hints = hints.collect();
+    let escalator = Escalator::over(network, &config.destinations, hints, purse, audit)?;
+    let bundles = Engine::clone(&engine);
+    let bundles = Bundles::from_fn(move |task| bundles.bundle_of(task));
+    let escalator = Arc::new(escalator.with_bundles(bundles));
+    let headroom = config.queue.headroom_bytes;
+    let cache = Cache::open(&config.state_dir, &config.cache, headroom).await;
+    Ok(Service {
+        engine,
+        queue: slot?,
+        escalator,
+        destinations: config.destinations.clone().into(),
+        balancing: Arc::new(config.balancing.clone()),
+        policy: Arc::new(config.policy.clone()),
+        clock,
+        pressure: Pressure::default(),
+        together: Together::default(),
+        cache,
+        stop,
+    })
+}
+
+/// Waits for what still works, a while for each.
+async fn wind_down(tasks: &TaskTracker, service: &Service) {
     if tokio::time::timeout(PART_WITHIN, tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not stop in time; what is held is on disk");
     }
@@ -237,7 +252,6 @@ pub async fn run(
     {
         tracing::warn!("the queue was not closed in good order; nothing is lost");
     }
-    Ok(())
 }
 
 /// What runs behind the API.

@@ -86,6 +86,24 @@ pub(super) enum End<'a> {
     Broken(Option<&'a SendError>),
 }
 
+/// What it may cost at most there, if it may.
+fn affordable(
+    destination: &Destination,
+    errand: &Errand<'_>,
+    is_held: bool,
+) -> Result<u64, SendError> {
+    let limits = &destination.limits;
+    let most = price::most(limits, &errand.content, errand.tokens_out);
+    // What is held and dearer than a day's budget would wait for one day after the other.
+    let budget = limits.budget_micros.filter(|_| is_held);
+    match errand.cost_limit.into_iter().chain(budget).find(|limit| *limit < most) {
+        Some(limit) => {
+            Err(SendError::TooDear { destination: destination.name.clone(), most, limit })
+        }
+        None => Ok(most),
+    }
+}
+
 impl Escalator {
     /// Passes everything that comes before a send; `turn` is that of somebody who has one already.
     pub(super) async fn enter(
@@ -98,16 +116,7 @@ impl Escalator {
         if errand.hops >= MAX_HOPS {
             return Err(SendError::TooManyHops { destination: destination() });
         }
-        let limits = &endpoint.destination.limits;
-        let most = price::most(limits, &errand.content, errand.tokens_out);
-        if let Some(limit) = errand.cost_limit.filter(|limit| *limit < most) {
-            return Err(SendError::TooDear { destination: destination(), most, limit });
-        }
-        // What is held would wait for one day after the other.
-        let budget = limits.budget_micros.filter(|budget| turn.is_some() && *budget < most);
-        if let Some(limit) = budget {
-            return Err(SendError::TooDear { destination: destination(), most, limit });
-        }
+        let most = affordable(&endpoint.destination, errand, turn.is_some())?;
         let limit = Limit::new(&endpoint.destination, errand.within);
         self.check_link(endpoint)?;
         self.check_plan(endpoint, errand.is_urgent)?;
@@ -138,13 +147,7 @@ impl Escalator {
             None => endpoint.admit(errand.model)?,
         };
         let token = endpoint.token(secret.as_ref(), limit.deadline()).await?;
-        self.purse.note().await.map_err(|error| {
-            let cause = error.to_string();
-            SendError::Unnoted { destination: destination(), cause }
-        })?;
-        let mut record = self.audit.sent(errand.sent(most)).await.map_err(|Unwritten(cause)| {
-            SendError::Unrecorded { destination: destination(), cause }
-        })?;
+        let mut record = self.put_on_record(errand, most).await?;
         if Instant::now() >= limit.deadline() {
             // Nothing went out: whoever is late here, it is not the destination.
             return Err(SendError::Busy { destination: destination() });
@@ -172,6 +175,18 @@ impl Escalator {
             tokens_out,
             record,
         })
+    }
+
+    /// Has it written down what it may cost, and that it goes out.
+    async fn put_on_record(&self, errand: &Errand<'_>, most: u64) -> Result<Sending, SendError> {
+        let destination = || errand.destination.name.clone();
+        self.purse.note().await.map_err(|error| {
+            let cause = error.to_string();
+            SendError::Unnoted { destination: destination(), cause }
+        })?;
+        let recorded = self.audit.sent(errand.sent(most)).await;
+        recorded
+            .map_err(|Unwritten(cause)| SendError::Unrecorded { destination: destination(), cause })
     }
 
     /// The endpoint of a destination that is configured just as the policy saw it.

@@ -15,10 +15,11 @@ use super::{
     begin::{Headroom, Prepared, Setup},
     disk::{Disk, RealDisk},
     index::Index,
+    journal::SegmentHeader,
     lock::DirLock,
     lost::{self, Trust},
     meter::{Meter, count},
-    replay::{Distrust, Opened, Place, take_clean},
+    replay::{Distrust, Opened, Place, Tail, take_clean},
     segments::Journal,
     shared::Shared,
     unfinished::Unfinished,
@@ -100,21 +101,10 @@ pub(super) fn open_after_repair(
     };
     let opened = match index {
         Ok(opened) => opened,
-        Err(Distrust::Rebuild { why, is_damaged }) => {
-            if !found.is_empty() {
-                report.rebuilt = Some(why);
-            }
-            if !is_damaged {
-                // What cannot be removed is set aside.
-                RealDisk.remove(&place.index_dir()).ok();
-            }
-            let opened = place.rebuild(&found, config.keep_bad, &mut report)?;
+        Err(distrust) => {
             let trust = Trust { clean, boot: place.boot.clone() };
-            name_lost(&place, &trust, &opened.index, &mut report);
-            opened
+            make_anew(distrust, &place, &found, (&trust, config.keep_bad), &mut report)?
         }
-        Err(Distrust::NoRoom(failed)) => place.in_memory(&found, failed, &mut report)?,
-        Err(Distrust::Fail(failed)) => return Err(failed),
     };
     if let Some(unfinished) = &mut unfinished {
         unfinished.tell(&place, &opened.index, &mut report);
@@ -133,12 +123,7 @@ pub(super) fn open_after_repair(
     };
     let Opened { index, mut ledger, mut tail, store } = opened;
     tail.next_sequence = tail.next_sequence.saturating_add(place.lost_sequences()?);
-    let journal = match tail.header.map(|header| Journal::resume(setup.clone(), header, &tail)) {
-        Some(Ok(journal)) => journal,
-        // Its end is not to be had back; what could be read of it is served.
-        Some(Err(failed)) if !failed.is_unreadable() => return Err(failed),
-        Some(Err(_)) | None => Journal::begin(setup, tail.after + 1, tail.next_sequence)?,
-    };
+    let journal = go_on(setup, &tail)?;
     ledger.add_segment(journal.active());
     report.held = ledger.totals.held;
     report.index_in_memory = !index.is_on_disk();
@@ -146,6 +131,41 @@ pub(super) fn open_after_repair(
     let mut writer = Writer::new(place, Arc::clone(&shared), (journal, ledger), store, lock);
     writer.start()?;
     Ok(((shared, writer, report), unfinished))
+}
+
+/// The index made anew from the journal: on disk, or in memory where there is no room for it there.
+fn make_anew(
+    distrust: Distrust,
+    place: &Place,
+    found: &[SegmentHeader],
+    (trust, keep_bad): (&Trust, usize),
+    report: &mut OpenReport,
+) -> Result<Opened, QueueError> {
+    let (why, is_damaged) = match distrust {
+        Distrust::Rebuild { why, is_damaged } => (why, is_damaged),
+        Distrust::NoRoom(failed) => return place.in_memory(found, failed, report),
+        Distrust::Fail(failed) => return Err(failed),
+    };
+    if !found.is_empty() {
+        report.rebuilt = Some(why);
+    }
+    if !is_damaged {
+        // What cannot be removed is set aside.
+        RealDisk.remove(&place.index_dir()).ok();
+    }
+    let opened = place.rebuild(found, keep_bad, report)?;
+    name_lost(place, trust, &opened.index, report);
+    Ok(opened)
+}
+
+/// The journal behind its last record, or a new segment where that one's end is not to be had back: what
+/// could be read of it is served.
+fn go_on(setup: Setup, tail: &Tail) -> Result<Journal, QueueError> {
+    match tail.header.map(|header| Journal::resume(setup.clone(), header, tail)) {
+        Some(Err(failed)) if !failed.is_unreadable() => Err(failed),
+        Some(Ok(journal)) => Ok(journal),
+        Some(Err(_)) | None => Journal::begin(setup, tail.after + 1, tail.next_sequence),
+    }
 }
 
 /// Names what the old index knew and the journal has no more. It may be too damaged to tell.

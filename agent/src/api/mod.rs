@@ -6,6 +6,7 @@
 pub(crate) mod access_log;
 pub(crate) mod body;
 pub(crate) mod guard;
+mod head;
 pub(crate) mod listen;
 mod openai;
 mod openapi;
@@ -13,8 +14,9 @@ mod problem;
 mod queue;
 mod requests;
 mod results;
+pub(crate) mod seats;
 pub(crate) mod server;
-mod stalled;
+pub(crate) mod stalled;
 mod terms;
 pub(crate) mod tls;
 pub(crate) mod unread;
@@ -298,15 +300,21 @@ async fn admit<'a>(
     let mut terms = terms::read(headers, &query)?;
     terms.key = terms.key.map(|key| caller.own(key));
     caller.may_label(terms.class.unwrap_or(api.service.policy.default_class))?;
-    let times = terms.times(api.defaults.ttl_ms)?;
+    let times = terms.times(api.defaults.ttl_ms, terms::in_query)?;
     Ok((task, terms, times, api.place()?))
 }
 
 /// A query with a parameter that is not known, is there twice, or is no number where one must be.
 fn bad_query(error: &QueryRejection, known: &str) -> Problem {
     let why = error.body_text();
-    let why = why.rsplit(": ").next().unwrap_or_default();
+    let why = why.split_once("query string: ").map_or(&*why, |(_, why)| why);
     let why = why.split(", expected").next().unwrap_or_default();
+    let why = match why.split_once(": ") {
+        Some((name, "invalid digit found in string")) => format!("{name} must be a whole number"),
+        Some((name, "number too large to fit in target type")) => format!("{name} is too large"),
+        Some((_, unknown)) if unknown.starts_with("unknown field") => unknown.to_owned(),
+        _ => why.to_owned(),
+    };
     Problem::bad_term(format!("the query cannot be used: {why}; known parameters: {known}"))
 }
 
@@ -544,8 +552,10 @@ async fn render_metrics(State(api): State<Api>) -> Response {
 
 async fn unknown_path(uri: Uri) -> Response {
     let shown: String = uri.path().chars().take(128).collect();
-    let detail =
-        format!("nothing at {shown}; ask with POST /v1/tasks/{{task}}, list with GET /v1/tasks");
+    let detail = format!(
+        "nothing at {shown}; ask with POST /v1/tasks/{{task}} or /v1/chat/completions, list with GET \
+         /v1/tasks or /v1/models; GET /openapi.json has all there is"
+    );
     let problem = Problem::new(StatusCode::NOT_FOUND, "unknown_path", detail);
     guard::in_form(uri.path(), problem)
 }

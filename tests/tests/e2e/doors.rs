@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_tests::authority::Authority;
 use holdfast_tests::client::Client;
@@ -12,6 +12,7 @@ use holdfast_tests::node::Node;
 use holdfast_tests::site::{Agent, DEVICE, bundles, start_agent_with};
 use reqwest::Certificate;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{SOON, client, command};
 
@@ -66,7 +67,8 @@ async fn connections_that_wait_give_way_to_who_asks() {
     client.ask("voice-commands", voice, &[]).await.expect("whoever asks comes in");
     let (is_fine, said) = command(dir.path(), &["queue", "stats", "--json"]);
     assert!(is_fine, "{said}");
-    for stream in &mut waiting[..20] {
+    // Of the others, some were answered when there were more already.
+    for stream in &mut waiting[..10] {
         rest(stream);
     }
     assert!(metric(&client, "longest_waiting").await >= 22);
@@ -126,10 +128,11 @@ async fn no_connection_with_a_request_under_way_is_closed_for_another() {
         // A place was taken from one whose head was not read yet.
         asking.iter_mut().for_each(|stream| {
             stream.set_nonblocking(true).unwrap();
-            if stream.peek(&mut [0]).is_ok() {
+            let seen = stream.peek(&mut [0]).map_err(|error| error.kind());
+            stream.set_nonblocking(false).unwrap();
+            if seen != Err(std::io::ErrorKind::WouldBlock) {
                 *stream = connect(address, head);
             }
-            stream.set_nonblocking(false).unwrap();
         });
     };
     assert!(refused.contains("retry-after: 1") && refused.contains("api.max_connections"));

@@ -40,7 +40,7 @@ pub struct Reply {
 pub fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
     let envelope = Envelope::from_bytes(&record.envelope)?;
     let (subject, class) = (envelope.subject(), envelope.class);
-    let (answer, reasons) = match (&record.answer, envelope.held) {
+    let (answer, mut reasons) = match (&record.answer, envelope.held) {
         (Some(bytes), _) => {
             let stored = Final::from_bytes(bytes)?;
             (Some(stored.answer), stored.reasons)
@@ -48,6 +48,10 @@ pub fn reply_of(record: Record) -> Result<Reply, EnvelopeError> {
         (None, Held::Task(held)) => (held.provisional, envelope.reasons),
         (None, Held::Conversation(_)) => (None, envelope.reasons),
     };
+    if record.summary.state.is_final() && record.answer.is_none() {
+        // It ended otherwise, as its note says.
+        reasons.retain(|reason| *reason != Reason::Held);
+    }
     Ok(Reply {
         id: record.summary.id,
         subject,

@@ -8,7 +8,7 @@
 //!
 //! **Invariant:** where tokens are required, nobody without one learns more than that the agent lives; a
 //! token counts for its own grant and nothing else, and one that is revoked is refused within a second,
-//! and told no more of a stream.
+//! and told no more of a stream, nor the answer that it waits for.
 
 mod caller;
 mod grant;
@@ -33,6 +33,7 @@ pub use self::pace::Place;
 use self::pace::{Bucket, UnderWay};
 pub(crate) use self::page::is_foreign;
 pub(crate) use self::standing::Standing;
+pub(crate) use self::store::path as tokens_path;
 pub use self::store::{Entry, StoreError, Tokens};
 use self::token::Digest;
 pub use self::token::Token;
@@ -131,7 +132,7 @@ impl Access {
         }
     }
 
-    /// Looks after a caller that is told a stream; `None`: it keeps its right as long as the agent runs.
+    /// Looks after a caller that waits or is told a stream; `None`: it keeps its right as long as the agent runs.
     pub(crate) fn standing(&self, caller: Caller) -> Option<Standing> {
         let digest = caller.digest().filter(|_| self.0.is_required)?;
         let is_operator = self.0.operator.as_ref().is_some_and(|(own, _)| *own == digest);

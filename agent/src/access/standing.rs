@@ -1,16 +1,16 @@
-//! Owns whether a caller may still hear a stream that it was let in to.
+//! Owns whether a caller may still hear what it was let in to: an answer that it waits for, or a stream.
 //!
-//! **Invariant:** where a token is required, a stream outlives the right to it by less than a second.
+//! **Invariant:** where a token is required, neither outlives the right to it by more than a second.
 
-use std::future::Future as _;
+use std::future::{Future as _, pending, poll_fn};
 use std::pin::Pin;
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Access, Caller, LOOK_EVERY};
 
-/// A caller, looked after while it is told a stream.
+/// A caller, looked after while it waits or is told a stream.
 #[derive(Debug)]
 pub(crate) struct Standing {
     access: Access,
@@ -21,6 +21,16 @@ pub(crate) struct Standing {
 impl Standing {
     pub(super) fn new(access: Access, caller: Caller) -> Self {
         Self { access, caller, look: Box::pin(sleep(LOOK_EVERY)) }
+    }
+
+    /// Ends when a caller has lost its right; never for one that keeps it.
+    pub(crate) async fn lost(standing: &mut Option<Self>) {
+        let Some(standing) = standing else { return pending().await };
+        poll_fn(|context| match standing.is_lost(context) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
     }
 
     /// Whether it has lost its right; else the task is woken for the next look.

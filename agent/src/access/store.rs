@@ -85,7 +85,7 @@ pub enum StoreError {
 }
 
 /// Where the tokens of a state folder are.
-pub(super) fn path(state_dir: &Path) -> PathBuf {
+pub(crate) fn path(state_dir: &Path) -> PathBuf {
     state_dir.join("tokens.json")
 }
 

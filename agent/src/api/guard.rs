@@ -1,8 +1,8 @@
 //! Owns the gate before every route: who calls, whether they may, and whether they may still while they
-//! are told a stream.
+//! wait or are told a stream.
 //!
-//! **Invariant:** no handler runs for a caller whose token does not let it, and no stream goes on to one
-//! whose token was revoked.
+//! **Invariant:** no handler runs for a caller whose token does not let it, and none runs on, and no stream
+//! goes on, for one whose token was revoked.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use super::access_log::{Counted, Ending, Line, Logged};
-use super::{Problem, openai};
+use super::{Problem, head, openai};
 use crate::access::{
     Access, Caller, Denied, Need, Peer, Place, Standing, bearer, is_foreign, named, need,
 };
@@ -36,30 +36,43 @@ pub(super) struct Gate {
 pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let need = need(route);
-    let admitted = admit(&gate, &request, need);
+    let uri = request.uri().clone();
+    // What can be read in two ways is nobody's.
+    let admitted = match head::fault(request.version(), &uri, request.headers()) {
+        Some(problem) => Err(and_no_more(in_form(uri.path(), problem))),
+        None => admit(&gate, &request, need).map_err(|denied| told(uri.path(), denied)),
+    };
     let caller = admitted.as_ref().map_or("-", |(caller, _)| caller.name());
     let line = gate.has_log.then(|| {
         let (method, route) = (request.method().clone(), route.unwrap_or("-"));
         let line = Line::begin(caller, method, route, request.headers());
-        named(request.uri().path()).inspect(|task| line.name(task));
+        named(uri.path()).inspect(|task| line.name(task));
         line
     });
-    let mut heard = None;
-    let (response, place) = match admitted {
-        Ok((caller, place)) => match fault(&request) {
-            Some(problem) => (in_form(request.uri().path(), problem), place),
-            None => {
-                heard = Some(caller.clone());
-                request.extensions_mut().insert(caller);
-                (next.run(request).await, place)
-            }
-        },
-        Err(denied) => (told(request.uri().path(), denied), None),
+    let (caller, place) = match admitted {
+        Ok(admitted) => admitted,
+        Err(refused) => return watched(refused, line, (None, None)),
+    };
+    if let Some(problem) = fault(&request) {
+        return watched(in_form(uri.path(), problem), line, (place, None));
+    }
+    let mut standing = gate.access.standing(caller.clone());
+    request.extensions_mut().insert(caller);
+    let response = tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        // Whoever waits for it hears no more than who asks now.
+        () = Standing::lost(&mut standing) => told(uri.path(), Denied::Unknown),
     };
     // What is whole already is on its way.
-    let heard = heard.filter(|_| response.body().size_hint().exact().is_none());
-    let standing = heard.and_then(|caller| gate.access.standing(caller));
+    let standing = standing.filter(|_| response.body().size_hint().exact().is_none());
     watched(response, line, (place, standing))
+}
+
+/// The same, after which the connection ends: where the next request begins is not known.
+fn and_no_more(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn admit(gate: &Gate, request: &Request, need: Need) -> Result<(Caller, Option<Place>), Denied> {
@@ -69,8 +82,10 @@ fn admit(gate: &Gate, request: &Request, need: Need) -> Result<(Caller, Option<P
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Network);
     if let Some(hosts) = gate.own_hosts.as_ref().filter(|_| peer == Peer::Network) {
         let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
+        // The target's own host is the Host header's, as far as there is one.
+        let host = request.uri().authority().map(|own| own.as_str()).or(text(header::HOST));
         let is_across = text(HeaderName::from_static("sec-fetch-site")) == Some("cross-site");
-        if is_across || is_foreign(text(header::HOST), text(header::ORIGIN), hosts) {
+        if is_across || is_foreign(host, text(header::ORIGIN), hosts) {
             return Err(Denied::Page);
         }
     }

@@ -12,7 +12,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::{Api, Problem, bad_query, body, check_own, known_id, unknown_request};
+use super::look_up::{check_own, known_id, unknown_request};
+use super::query::bad_query;
+use super::{Api, Problem, body};
 use crate::access::Caller;
 use crate::ask_error::AskError;
 use crate::export::{Line, MAX_LINE_BYTES};

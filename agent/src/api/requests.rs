@@ -21,8 +21,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::access_log::Ending;
+use super::look_up::known_id;
+use super::query::bad_query;
 use super::results::HEARTBEAT;
-use super::{Api, Problem, bad_query, known_id};
+use super::{Api, Problem};
 use crate::ask_error::AskError;
 use crate::listing::{MAX_LISTED, Row, page_of};
 use crate::queue::{Queue, RequestId, State};

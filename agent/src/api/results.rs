@@ -30,7 +30,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::Ending;
-use super::{Api, Problem, bad_query, check_own, known_id, unknown_request, wait_of};
+use super::look_up::{check_own, known_id, unknown_request};
+use super::query::{bad_query, wait_of};
+use super::{Api, Problem};
 use crate::access::Caller;
 use crate::ask_error::AskError;
 use crate::queue::{Queue, QueueError, RequestId, State};

@@ -1,9 +1,11 @@
 //! Owns the connections of the API: how many there are, and how long one may take.
 //!
 //! **Invariant:** a connection that does not bring a whole request header in time is closed, and
-//! no more are open than configured; so nobody can keep the others out by doing nothing. Whoever waits
-//! for a response when the agent stops gets one.
+//! no more are open than configured: one that waits gives way to a newcomer. So nobody can keep the others
+//! out by doing nothing. Whoever waits for a response when the agent stops gets one.
 
+use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +17,15 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::listen::{self, Socket, Source};
+use super::seats::{self, Held, Seat, Seats};
 use super::stalled::Watched;
 use super::tls::{self, Spoken, Tls};
 use super::{Problem, guard, unread};
@@ -39,6 +43,11 @@ pub(crate) const BACK_IN_S: u64 = 2;
 /// What they are told. What a call without an answer had put on disk is found by its key alone.
 pub(crate) const STOPPING: &str = "the agent stops before this call has its answer: send it again, \
      under the same idempotency key if it has one";
+/// A connection for which there is no place is told so within this time, and so many at once; more are closed.
+const REFUSE_WITHIN: Duration = Duration::from_secs(1);
+const REFUSED_AT_ONCE: usize = 32;
+/// It is told to come back after this many seconds.
+const REFUSED_FOR_S: u64 = 1;
 /// Request headers at most; more are refused with 431.
 const MAX_HEADERS: usize = 64;
 
@@ -52,21 +61,23 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let (http, patience) = (http(config), config.read_timeout);
-    let serve = move |stream, stop| {
+    // Before a handshake nothing can be said.
+    let bounds = Bounds { limit: config.max_connections, says_so: tls.is_none() };
+    let serve = move |stream, seat: Seat, stop| {
         let (http, router, tls) = (http.clone(), router.clone(), tls.clone());
         async move {
             let Some(tls) = tls else {
-                let stream = Watched::new(stream, patience);
-                return connection(stream, Peer::Network, http, router, stop).await;
+                let stream = Watched::new(stream, patience, seat.clone());
+                return connection(stream, (Peer::Network, seat), http, router, stop).await;
             };
             if let Some(stream) = tls.greet(stream, Spoken::Http).await {
                 let peer = tls::certified(&stream);
-                let stream = Watched::new(stream, patience);
-                connection(stream, peer, http, router, stop).await;
+                let stream = Watched::new(stream, patience, seat.clone());
+                connection(stream, (peer, seat), http, router, stop).await;
             }
         }
     };
-    accept(listener, config.max_connections, stop, serve).await;
+    accept(listener, bounds, stop, serve).await;
 }
 
 /// Serves `router` on a Unix socket until `stop`, as [`serve`] does.
@@ -77,12 +88,13 @@ pub(crate) async fn serve_socket(
     stop: CancellationToken,
 ) {
     let (http, patience) = (http(config), config.read_timeout);
-    let serve = move |stream, stop| {
+    let bounds = Bounds { limit: config.max_connections, says_so: true };
+    let serve = move |stream, seat: Seat, stop| {
         let peer = listen::process(&stream);
-        let stream = Watched::new(stream, patience);
-        connection(stream, peer, http.clone(), router.clone(), stop)
+        let stream = Watched::new(stream, patience, seat.clone());
+        connection(stream, (peer, seat), http.clone(), router.clone(), stop)
     };
-    accept(socket, config.max_connections, stop, serve).await;
+    accept(socket, bounds, stop, serve).await;
 }
 
 fn http(config: &ApiConfig) -> http1::Builder {
@@ -93,24 +105,30 @@ fn http(config: &ApiConfig) -> http1::Builder {
     http
 }
 
-/// Takes connections, `limit` of them at once, until `stop`, then waits for those that are open.
+/// How many connections are open, and what happens to more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// So many at once.
+    pub(crate) limit: usize,
+    /// Whether one without a place is told so in HTTP, or just closed.
+    pub(crate) says_so: bool,
+}
+
+/// Takes connections until `stop`, then waits for those that are open. Of too many the one that waited
+/// longest gives way; if all have a request under way, the newcomer is refused.
 pub(crate) async fn accept<S, C>(
     source: S,
-    limit: usize,
+    bounds: Bounds,
     stop: CancellationToken,
-    connection: impl Fn(S::Stream, CancellationToken) -> C,
+    connection: impl Fn(S::Stream, Seat, CancellationToken) -> C,
 ) where
     S: Source,
     C: Future<Output = ()> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(limit));
+    let seats = Seats::new(bounds.limit);
+    let refusals = Arc::new(Semaphore::new(if bounds.says_so { REFUSED_AT_ONCE } else { 0 }));
     let connections = TaskTracker::new();
     loop {
-        // A connection without a place waits in the kernel's queue.
-        let place = tokio::select! {
-            () = stop.cancelled() => break,
-            place = places.clone().acquire_owned() => place,
-        };
         let stream = tokio::select! {
             () = stop.cancelled() => break,
             accepted = source.next() => match accepted {
@@ -122,9 +140,20 @@ pub(crate) async fn accept<S, C>(
                 }
             },
         };
-        let connection = connection(stream, stop.clone());
+        let Some(place) = seats.take() else {
+            seats::count("newcomer");
+            if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                connections.spawn(async move {
+                    // Who does not take it in time, does not.
+                    timeout(REFUSE_WITHIN, refuse(stream, bounds.limit)).await.ok();
+                    drop(refusal);
+                });
+            }
+            continue;
+        };
+        let connection = connection(stream, place.seat().clone(), stop.clone());
         connections.spawn(async move {
-            connection.await;
+            place.seat().run(connection).await;
             drop(place);
         });
     }
@@ -133,10 +162,35 @@ pub(crate) async fn accept<S, C>(
     connections.wait().await;
 }
 
+/// Tells a connection for which there is no place to come back.
+async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, limit: usize) -> io::Result<()> {
+    let detail = format!(
+        "{limit} connections have a request under way, as many as api.max_connections allows; try \
+         again shortly"
+    );
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+    let body = serde_json::to_string(&problem)?;
+    let response = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+         retry-after: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        REFUSED_FOR_S,
+        body.len(),
+    );
+    // A response to nothing is none, and bytes that nobody read would take it back.
+    let mut unread = [0; 4096];
+    if stream.read(&mut unread).await? == 0 {
+        return Ok(());
+    }
+    stream.write_all(response.as_bytes()).await?;
+    stream.shutdown().await?;
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
+}
+
 /// One connection to its end; after `stop` it ends with the request under way.
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    peer: Peer,
+    (peer, seat): (Peer, Seat),
     http: http1::Builder,
     router: Router,
     stop: CancellationToken,
@@ -149,8 +203,11 @@ async fn connection(
         let (body, rest) = unread::lend(&head.headers, body);
         let request = hyper::Request::from_parts(head, body);
         let (response, stopping) = (router.call(request), Arc::clone(&stopping));
+        let under_way = seat.begin();
         async move {
-            let response = tokio::select! {
+            // The connection gives way, and ends before this does.
+            let Some(under_way) = under_way else { return std::future::pending().await };
+            let response: Result<Response, Infallible> = tokio::select! {
                 biased;
                 response = response => response,
                 () = stopped_for_long(&stopping) => Ok(come_back(&uri)),
@@ -159,7 +216,7 @@ async fn connection(
             if !stopping.is_cancelled() {
                 rest.discard().await;
             }
-            response
+            response.map(|response| response.map(|body| Held::new(body, under_way)))
         }
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));

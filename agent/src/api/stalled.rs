@@ -11,17 +11,21 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::seats::Seat;
+
 /// A stream whose writing fails when it stands still for too long.
-pub(super) struct Watched<S> {
+pub(crate) struct Watched<S> {
     stream: S,
     within: Duration,
+    /// Knows whether a write waits.
+    seat: Seat,
     /// Runs while a write waits.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, within: Duration) -> Self {
-        Self { stream, within, patience: None }
+    pub(crate) fn new(stream: S, within: Duration, seat: Seat) -> Self {
+        Self { stream, within, seat, patience: None }
     }
 
     fn watch<T>(
@@ -30,11 +34,16 @@ impl<S> Watched<S> {
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.patience = None;
+            if self.patience.take().is_some() {
+                self.seat.note_writing(false);
+            }
             return polled;
         }
-        let within = self.within;
-        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(within)));
+        let (within, seat) = (self.within, &self.seat);
+        let patience = self.patience.get_or_insert_with(|| {
+            seat.note_writing(true);
+            Box::pin(sleep(within))
+        });
         patience.as_mut().poll(context).map(|()| Err(ErrorKind::TimedOut.into()))
     }
 }
@@ -92,7 +101,7 @@ mod tests {
     async fn a_reader_that_stands_still_is_left_and_a_slow_one_is_waited_for() {
         let within = Duration::from_secs(30);
         let (ours, mut theirs) = duplex(4);
-        let mut watched = Watched::new(ours, within);
+        let mut watched = Watched::new(ours, within, Seat::new());
         let slow = async {
             let mut got = [0; 4];
             for _ in 0..4 {

@@ -47,17 +47,23 @@ pub(super) struct Terms {
 }
 
 impl Terms {
-    /// How long the answer is wanted, and how long nothing is to be sent before, in milliseconds.
+    /// How long the answer is wanted, and how long nothing is to be sent before, in milliseconds;
+    /// `place` is where a term of this name stands, if not in a header.
     ///
     /// # Errors
     /// When nobody would want the answer any more by the time that it may be asked for.
-    pub(super) fn times(&self, default_ttl_ms: u64) -> Result<(u64, u64), Problem> {
+    pub(super) fn times(
+        &self,
+        default_ttl_ms: u64,
+        place: fn(&str) -> String,
+    ) -> Result<(u64, u64), Problem> {
         let ttl_ms = self.ttl_ms.unwrap_or(default_ttl_ms);
         let not_before_ms = self.not_before_ms.unwrap_or(0);
         if not_before_ms >= ttl_ms {
             return Err(Problem::bad_term(format!(
-                "holdfast-not-before-ms (or ?not_before_ms=) is \"{not_before_ms}\", must be less than \
-                 the time to live, which is {ttl_ms} ms"
+                "holdfast-not-before-ms (or {}) is \"{not_before_ms}\", must be less than \
+                 the time to live, which is {ttl_ms} ms",
+                place("not_before_ms"),
             )));
         }
         Ok((ttl_ms, not_before_ms))
@@ -118,7 +124,7 @@ const MOST_MICROS: u64 = 1_000_000_000_000;
 /// A term that cannot be read, is given with two meanings, or is not known.
 pub(super) fn read(headers: &HeaderMap, query: &TermsQuery) -> Result<Terms, Problem> {
     check_names(headers, &HEADERS)?;
-    let given = Given { headers, place: |name| format!("?{name}=") };
+    let given = Given { headers, place: in_query };
     let terms = Terms {
         class: given
             .term("holdfast-class", ("class", &query.class), CLASSES, |text| text.parse().ok())?,
@@ -195,7 +201,7 @@ pub(super) fn of_holdable(
     metadata: &BTreeMap<String, String>,
     default_class: DataClass,
 ) -> Result<(bool, inquiry::Terms), Problem> {
-    let given = Given { headers, place: |name| format!("metadata.holdfast_{name}") };
+    let given = Given { headers, place: in_metadata };
     let told = metadata.get(HOLD.1).cloned();
     let holds = given.term(HOLD.0, ("hold", &told), "true or false", |text| text.parse().ok())?;
     let holds = holds.unwrap_or(false);
@@ -216,7 +222,7 @@ pub(super) fn held_times(
     metadata: &BTreeMap<String, String>,
     default_ttl_ms: u64,
 ) -> Result<Times, Problem> {
-    let given = Given { headers, place: |name| format!("metadata.holdfast_{name}") };
+    let given = Given { headers, place: in_metadata };
     let told = |name: &str| metadata.get(&format!("holdfast_{name}")).cloned();
     let (ttl, start) = (told("ttl_ms"), told("not_before_ms"));
     let ttl_ms = given.term("holdfast-ttl-ms", ("ttl_ms", &ttl), SPANS, |text| {
@@ -226,7 +232,7 @@ pub(super) fn held_times(
     let not_before_ms = given
         .term("holdfast-not-before-ms", start, STARTS, |text| number(text, 0, LONGEST_SPAN_MS))?;
     let terms = Terms { ttl_ms, not_before_ms, ..Terms::default() };
-    let (ttl_ms, not_before_ms) = terms.times(default_ttl_ms)?;
+    let (ttl_ms, not_before_ms) = terms.times(default_ttl_ms, in_metadata)?;
     Ok(Times { ttl_ms, not_before_ms })
 }
 
@@ -235,7 +241,7 @@ fn terms_of(
     metadata: &BTreeMap<String, String>,
     default_class: DataClass,
 ) -> Result<inquiry::Terms, Problem> {
-    let given = Given { headers, place: |name| format!("metadata.holdfast_{name}") };
+    let given = Given { headers, place: in_metadata };
     let told = |name: &'static str| (name, metadata.get(&format!("holdfast_{name}")).cloned());
     let [class, urgency, deadline, cost, key] =
         ["class", "priority", "deadline_ms", "cost_limit_micros", "idempotency_key"].map(told);
@@ -264,31 +270,59 @@ fn terms_of(
     })
 }
 
-/// The same for names in metadata.
+/// Where a term of this name stands in a query.
+pub(super) fn in_query(name: &str) -> String {
+    format!("?{name}=")
+}
+
+/// The same in metadata.
+fn in_metadata(name: &str) -> String {
+    format!("metadata.holdfast_{name}")
+}
+
+/// Where a term counts that does not here.
+fn elsewhere(name: &str) -> Option<&'static str> {
+    match name.replace('_', "-").as_str() {
+        "holdfast-ttl-ms" | "holdfast-not-before-ms" => Some(
+            "counts only for what is held: a chat completion with Holdfast-Hold: true, a response \
+             with background: true, and a task",
+        ),
+        "holdfast-hold" => {
+            Some("counts only for a chat completion; a response is held with background: true")
+        }
+        _ => None,
+    }
+}
+
+/// A name that does not count here.
+fn foreign(what: &str, name: &str, known: &[&str]) -> Problem {
+    let shown: String = name.chars().take(64).collect();
+    let detail = match elsewhere(name) {
+        Some(place) => format!("{what} {shown} {place}"),
+        None => format!("{what} {shown} is not known; known: {}", known.join(", ")),
+    };
+    Problem::bad_term(detail)
+}
+
+/// The same as [`check_names`] for names in metadata.
 fn check_metadata(metadata: &BTreeMap<String, String>, known: &[&str]) -> Result<(), Problem> {
     let is_foreign =
         |name: &&String| name.starts_with("holdfast") && !known.contains(&name.as_str());
     match metadata.keys().find(is_foreign) {
         None => Ok(()),
-        Some(name) => {
-            let (shown, known) = (name.chars().take(64).collect::<String>(), known.join(", "));
-            Err(Problem::bad_term(format!("metadata {shown} is not known; known: {known}")))
-        }
+        Some(name) => Err(foreign("metadata", name, known)),
     }
 }
 
 /// A mistyped class must not be taken for none.
 fn check_names(headers: &HeaderMap, known: &[&str]) -> Result<(), Problem> {
-    let foreign = headers
+    let name = headers
         .keys()
         .map(|name| name.as_str())
         .find(|name| name.starts_with("holdfast-") && !known.contains(name));
-    match foreign {
+    match name {
         None => Ok(()),
-        Some(name) => {
-            let known = known.join(", ");
-            Err(Problem::bad_term(format!("header {name} is not known; known: {known}")))
-        }
+        Some(name) => Err(foreign("header", name, known)),
     }
 }
 
@@ -405,7 +439,7 @@ mod tests {
             ("beyond the default", terms(None, Some(7)), None),
             ("within the default", terms(None, Some(6)), Some((7, 6))),
         ] {
-            assert_eq!(terms.times(7).ok(), want, "{case}");
+            assert_eq!(terms.times(7, in_query).ok(), want, "{case}");
         }
     }
 
@@ -466,6 +500,27 @@ mod tests {
             let is_asked_now = of_inquiry(&headers, &in_metadata, DataClass::Public).is_ok();
             assert_eq!(is_asked_now, case == "nothing", "{case}");
         }
+    }
+
+    #[test]
+    fn what_counts_elsewhere_is_said_where_it_does() {
+        for (name, want) in [
+            ("holdfast-ttl-ms", "with Holdfast-Hold: true"),
+            ("holdfast-not-before-ms", "with background: true"),
+            ("holdfast-hold", "only for a chat completion"),
+            ("holdfast-cost", "is not known; known: holdfast-class, "),
+        ] {
+            let said = of_inquiry(&headers(&[(name, "1")]), &BTreeMap::new(), DataClass::Public);
+            let said = said.unwrap_err().detail().to_owned();
+            assert!(said.starts_with(&format!("header {name} ")) && said.contains(want), "{said}");
+            let name = name.replace('-', "_");
+            let metadata = [(name.clone(), "1".to_owned())].into();
+            let said = of_inquiry(&HeaderMap::new(), &metadata, DataClass::Public).unwrap_err();
+            assert!(said.detail().starts_with(&format!("metadata {name} ")), "{said:?}");
+        }
+        let late = headers(&[("holdfast-not-before-ms", "9")]);
+        let said = held_times(&late, &BTreeMap::new(), 9).unwrap_err();
+        assert!(said.detail().contains("(or metadata.holdfast_not_before_ms)"), "{said:?}");
     }
 
     #[test]

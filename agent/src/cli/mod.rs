@@ -6,6 +6,7 @@
 mod annotated;
 mod audit;
 mod cache;
+mod completions;
 mod doctor;
 mod infer;
 mod models;
@@ -25,7 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::prelude::*;
@@ -207,7 +208,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Audit(args) => audit::audit(&args),
         Command::Cache(args) => cache::cache(&args),
         Command::Token(args) => token::token(&args),
-        Command::Completions { shell } => output::print(&completions(shell)).map(|()| Exit::Fine),
+        Command::Completions { shell } => {
+            output::print(&completions::script(shell)).map(|()| Exit::Fine)
+        }
     };
     match result {
         Ok(exit) => exit.into(),
@@ -216,13 +219,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             failure.exit.into()
         }
     }
-}
-
-fn completions(shell: Shell) -> String {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "holdfast-agent", &mut script);
-    // clap_complete 4.6 spells a name with a hyphen in two ways for bash, which meets none of its cases.
-    String::from_utf8_lossy(&script).replace("holdfast__subcmd__agent", "holdfast__agent")
 }
 
 fn log_to_stderr(filter: &str, json: bool) -> Result<(), ParseError> {
@@ -248,6 +244,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

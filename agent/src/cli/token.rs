@@ -1,15 +1,21 @@
 //! `holdfast-agent token`: who may call the API, and for what.
 //!
 //! **Invariant:** a token's text is printed once, when it is made, and is nowhere else; a running agent
-//! goes by a change within a second.
+//! goes by a change within a second. Every command says which file it reads or changes.
+
+use std::collections::BTreeSet;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
+use holdfast_models::Bundle;
 use serde::Serialize;
 
+use super::nearest::nearest;
 use super::{Common, Exit, Failure, output, table};
-use crate::access::{Grant, StoreError, Tokens};
+use crate::access::{Grant, StoreError, Tokens, tokens_path};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::engine::bundle_folders;
+use crate::gateway::plan;
 use crate::request::DataClass;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -92,13 +98,14 @@ fn add(args: &AddArgs) -> Result<Exit, Failure> {
     let now_ms = now_ms(&config);
     let added =
         Tokens::change(&config.state_dir, |tokens| tokens.add(&args.name, grant, now_ms, lasts_ms));
-    let token = added.map_err(failure)?;
+    let token = added.map_err(|error| failure(&config, error))?;
     if args.common.json {
         output::print_json(&serde_json::json!({ "name": args.name, "token": token.text() }))?;
     } else {
-        eprintln!("{} is made; it is not shown again:", args.name);
+        eprintln!("{} is made in {}; it is not shown again:", args.name, file(&config));
         output::print(token.text())?;
     }
+    warn_of_unknown(&args.tasks, &config);
     if !config.api.require_token {
         eprintln!(
             "note: api.listen is {}, where nobody is asked for a token; api.require_token = true asks",
@@ -106,6 +113,40 @@ fn add(args: &AddArgs) -> Result<Exit, Failure> {
         );
     }
     Ok(Exit::Fine)
+}
+
+/// Says of what the token is for, and nothing here is called. A bundle may come later.
+fn warn_of_unknown(tasks: &[String], config: &Config) {
+    if tasks.is_empty() {
+        return;
+    }
+    let known = known(config);
+    for task in tasks.iter().filter(|task| !known.contains(*task)) {
+        let shown: String = task.chars().take(64).collect();
+        let meant = nearest(task, known.iter().map(String::as_str));
+        let meant = meant.map(|meant| format!("; is {meant} meant?")).unwrap_or_default();
+        eprintln!(
+            "warning: no task, model or route of the configuration and its bundles is called \
+             \"{shown}\"{meant}"
+        );
+    }
+}
+
+/// Everything that can be asked by its name, as far as the configuration and the bundles tell.
+fn known(config: &Config) -> BTreeSet<String> {
+    let bundles = bundle_folders(&config.models.bundles).into_iter();
+    let bundles = bundles.filter_map(|folder| Bundle::open(&folder).ok());
+    let mut known: BTreeSet<String> =
+        bundles.flat_map(|bundle| [bundle.name().to_owned(), bundle.task().to_owned()]).collect();
+    let tasks = config.destinations.iter().flat_map(|destination| &destination.tasks);
+    known.extend(tasks.map(ToString::to_string));
+    known.extend(plan::names(&config.destinations, &config.routes).into_iter().map(|it| it.id));
+    known
+}
+
+/// The file of the tokens.
+fn file(config: &Config) -> String {
+    tokens_path(&config.state_dir).display().to_string()
 }
 
 /// A token, as it is listed.
@@ -122,7 +163,7 @@ struct Listed<'a> {
 
 fn list(common: &Common) -> Result<Exit, Failure> {
     let config = common.config.load()?;
-    let tokens = Tokens::read(&config.state_dir).map_err(failure)?;
+    let tokens = Tokens::read(&config.state_dir).map_err(|error| failure(&config, error))?;
     let now_ms = now_ms(&config);
     let listed: Vec<Listed<'_>> = tokens
         .iter()
@@ -138,9 +179,10 @@ fn list(common: &Common) -> Result<Exit, Failure> {
         return Ok(Exit::Fine);
     }
     if listed.is_empty() {
-        eprintln!("no tokens; `holdfast-agent token add NAME` makes one");
+        eprintln!("no tokens in {}; `holdfast-agent token add NAME` makes one", file(&config));
         return Ok(Exit::Fine);
     }
+    eprintln!("tokens in {}:", file(&config));
     let header = ["NAME", "TASKS", "CLASSES", "ADMIN", "A MINUTE", "AT ONCE", "AGE", "LEFT"];
     let mut table = table::table(&header);
     for Listed { name, grant, age_s, left_s } in &listed {
@@ -169,11 +211,11 @@ fn revoke(names: &[String], common: &Common) -> Result<Exit, Failure> {
     let revoked = Tokens::change(&config.state_dir, |tokens| {
         names.iter().try_for_each(|name| tokens.revoke(name).map(drop))
     });
-    revoked.map_err(failure)?;
+    revoked.map_err(|error| failure(&config, error))?;
     if common.json {
         output::print_json(&serde_json::json!({ "revoked": names }))?;
     } else {
-        output::print(&format!("revoked: {}", names.join(", ")))?;
+        output::print(&format!("revoked in {}: {}", file(&config), names.join(", ")))?;
     }
     Ok(Exit::Fine)
 }
@@ -196,7 +238,7 @@ fn now_ms(config: &Config) -> u64 {
     Clock::resume(&config.state_dir).now_ms()
 }
 
-fn failure(error: StoreError) -> Failure {
+fn failure(config: &Config, error: StoreError) -> Failure {
     let exit = match &error {
         StoreError::File { .. } => Exit::Storage,
         StoreError::Foreign { .. } => Exit::Config,
@@ -204,5 +246,9 @@ fn failure(error: StoreError) -> Failure {
         StoreError::Name(_) => Exit::Usage,
         StoreError::Random(_) => Exit::Unavailable,
     };
-    Failure::new(exit, crate::error_chain(&error))
+    let why = crate::error_chain(&error);
+    match exit {
+        Exit::Found => Failure::new(exit, format!("{why} ({})", file(config))),
+        _ => Failure::new(exit, why),
+    }
 }

@@ -24,7 +24,7 @@ pub struct ApiConfig {
     pub max_concurrent: usize,
     /// Long polls and streams of events at once; more are refused with 503.
     pub max_waiting: usize,
-    /// Connections open at once; more wait.
+    /// Connections of a listener open at once; of more the one that waited longest without a request is closed.
     pub max_connections: usize,
     /// Limit for receiving a request's header, from the connection's start or the answer before.
     pub header_timeout: Duration,

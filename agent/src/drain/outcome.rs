@@ -137,7 +137,9 @@ pub(super) fn settle(envelope: Envelope, mut reasons: Vec<Reason>) -> Outcome {
             Outcome::Answer(Box::new(stored))
         }
         None => {
-            let sentences: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+            // It is held no more.
+            let last = reasons.iter().filter(|reason| **reason != Reason::Held);
+            let sentences: Vec<String> = last.map(ToString::to_string).collect();
             Outcome::Fail(sentences.join("; "))
         }
     }

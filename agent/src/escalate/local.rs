@@ -44,6 +44,18 @@ pub enum LocalError {
         /// What the network said.
         cause: String,
     },
+    /// Somebody took the connection, and answered nothing or not to the end.
+    #[error(
+        "{url} took the connection and gave no whole answer: {cause}; something runs there: an agent \
+         that has no place for another connection (api.max_connections) or is overloaded says so in \
+         its log and /metrics, another program listens there otherwise"
+    )]
+    Unanswered {
+        /// What was asked.
+        url: String,
+        /// What the network said.
+        cause: String,
+    },
     /// It refused.
     #[error("{url} answered with status {status}: {detail}")]
     Refused {
@@ -168,14 +180,14 @@ async fn exchange<T: DeserializeOwned>(
     let url = || asked.clone();
     let reply = http.exchange(call, Instant::now() + within, || ()).await.map_err(|error| {
         let cause = match error {
-            HttpError::Connect(cause)
-            | HttpError::Impostor(cause)
-            | HttpError::Cut(cause)
-            | HttpError::Unfinished(cause) => cause,
+            HttpError::Connect(cause) => return LocalError::Silent { url: url(), cause },
+            HttpError::Impostor(cause) | HttpError::Cut(cause) | HttpError::Unfinished(cause) => {
+                cause
+            }
             HttpError::NoAnswer => format!("nothing within {} s", within.as_secs()),
             HttpError::TooLong { .. } => "an answer without an end".to_owned(),
         };
-        LocalError::Silent { url: url(), cause }
+        LocalError::Unanswered { url: url(), cause }
     })?;
     if reply.status != 200 {
         let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();

@@ -10,7 +10,6 @@ mod call;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -35,11 +34,14 @@ use super::refusal::{Kind, Refusal, shown};
 use super::request::MAX_DEADLINE;
 use super::work::{InPlaceOf, TEXT_WEIGHT, off_reactor};
 use super::{ask, contents};
-use crate::access::{self, Caller, Denied, Need, Peer};
+use crate::access::{self, Caller, Denied, Need, Peer, Standing};
 use crate::api::access_log::{Counted, Line};
 use crate::api::body::Place;
+use crate::api::seats::{Held, Seat};
+use crate::api::server::{self, Bounds};
+use crate::api::stalled::Watched;
 use crate::api::tls::{self, Spoken, Tls};
-use crate::api::{Api, guard, server, unread};
+use crate::api::{Api, guard, unread};
 use crate::engine;
 
 /// What all methods are under.
@@ -67,31 +69,29 @@ pub(crate) async fn serve(
     api: Api,
     stop: CancellationToken,
 ) {
-    let limit = api.config.max_connections;
-    server::accept(listener, limit, stop, move |stream, stop| {
+    let bounds = Bounds { limit: api.config.max_connections, says_so: false };
+    let patience = api.config.read_timeout;
+    server::accept(listener, bounds, stop, move |stream, seat: Seat, stop| {
         let (api, tls) = (api.clone(), tls.clone());
         async move {
-            let Some(tls) = tls else { return connection(stream, Peer::Network, api, stop).await };
+            let Some(tls) = tls else {
+                let stream = Watched::new(stream, patience, seat.clone());
+                return connection(stream, (Peer::Network, seat), api, stop).await;
+            };
             if let Some(stream) = tls.greet(stream, Spoken::Grpc).await {
                 let peer = tls::certified(&stream);
-                connection(stream, peer, api, stop).await;
+                let stream = Watched::new(stream, patience, seat.clone());
+                connection(stream, (peer, seat), api, stop).await;
             }
         }
     })
     .await;
 }
 
-/// Calls of one connection: under way, and begun so far.
-#[derive(Debug, Default)]
-struct Calls {
-    under_way: AtomicUsize,
-    begun: AtomicUsize,
-}
-
 /// One connection to its end; after `stop` it ends with the calls under way.
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Peer,
+    (peer, seat): (Peer, Seat),
     api: Api,
     stop: CancellationToken,
 ) {
@@ -104,24 +104,24 @@ async fn connection(
         .max_concurrent_streams(u32::try_from(api.config.max_concurrent).ok());
     let mut idle = tokio::time::interval(api.config.header_timeout);
     idle.reset();
-    let calls = Arc::new(Calls::default());
-    let (counted, stopping) = (Arc::clone(&calls), stop.clone());
+    let mut seen = seat.waits_since();
+    let (own, stopping) = (seat.clone(), stop.clone());
     let service = service_fn(move |request| {
-        let (api, calls, stopping) = (api.clone(), Arc::clone(&counted), stopping.clone());
+        let (api, under_way, stopping) = (api.clone(), own.begin(), stopping.clone());
         async move {
-            calls.begun.fetch_add(1, Ordering::Relaxed);
-            calls.under_way.fetch_add(1, Ordering::Relaxed);
+            // The connection gives way, and ends before this does.
+            let Some(under_way) = under_way else { return std::future::pending().await };
             // A caller that goes away ends the call here, and its place in the model's line with it.
-            let _under_way = UnderWay(calls);
-            Ok::<_, Infallible>(tokio::select! {
+            let reply = tokio::select! {
                 biased;
                 reply = answer(api, peer, request) => reply,
                 () = server::stopped_for_long(&stopping) => told(come_back(), None),
-            })
+            };
+            Ok::<_, Infallible>(reply.map(|body| Held::new(body, under_way)))
         }
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let (mut is_stopping, mut seen) = (false, 0);
+    let mut is_stopping = false;
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -131,9 +131,9 @@ async fn connection(
                 return;
             }
             _ = idle.tick() => {
-                let begun = calls.begun.load(Ordering::Relaxed);
-                let is_idle = begun == seen && calls.under_way.load(Ordering::Relaxed) == 0;
-                seen = begun;
+                let since = seat.waits_since();
+                let is_idle = since.is_some() && since == seen;
+                seen = since;
                 match (is_idle, is_stopping) {
                     (false, _) => {}
                     (true, true) => return,
@@ -148,14 +148,6 @@ async fn connection(
                 connection.as_mut().graceful_shutdown();
             }
         }
-    }
-}
-
-struct UnderWay(Arc<Calls>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -174,7 +166,16 @@ async fn answer(api: Api, peer: Peer, request: http::Request<Incoming>) -> Told 
         Line::begin(caller, request.method().clone(), route, request.headers())
     });
     let reply = match admitted {
-        Ok((caller, _place)) => call(&api, caller, request, line.as_ref()).await,
+        Ok((caller, _place)) => {
+            let mut standing = api.access.standing(caller.clone());
+            tokio::select! {
+                biased;
+                reply = call(&api, caller, request, line.as_ref()) => reply,
+                () = Standing::lost(&mut standing) => {
+                    status(&Refusal::from(Denied::Unknown)).into_http()
+                }
+            }
+        }
         Err(denied) => {
             unread::discard(Body::new(request.into_body())).await;
             status(&Refusal::from(denied)).into_http()

@@ -18,6 +18,7 @@ mod classes;
 mod damage;
 mod delivery;
 mod disk;
+mod doors;
 mod faults;
 mod held_conversation;
 mod help;

@@ -162,6 +162,28 @@ async fn a_response_ends_as_what_it_came_to() {
 }
 
 #[tokio::test]
+async fn what_the_policy_keeps_from_everybody_is_not_called_held() {
+    let near = Fake::start(Vendor::OpenAi).await.unwrap();
+    let link = link_to(&near).await;
+    link.set(Weather::Cut);
+    let mut desk = Desk::start(|dir| behind(&link, &near, dir)).await;
+    let terms = [("holdfast-class", "internal")];
+    let response = held(&desk, &question("near", "hello"), &terms).await;
+    let native = format!("/v1/requests/{}", response["id"].as_str().unwrap().replace("resp_", ""));
+    let reasons = desk.get(&native).await.json()["reasons"].to_string();
+    assert!(reasons.contains("\"held\""), "{reasons}");
+    desk.reconfigure(|toml| toml + "\n[policy.farthest_zone]\ninternal = \"device\"\n").await;
+    let done = settled(&desk, &response).await.json();
+    assert_eq!(done["status"], "failed", "{done}");
+    let native = desk.get(&native).await.json();
+    for text in [done["error"]["message"].to_string(), native.to_string()] {
+        assert!(text.contains("internal data may not go to near"), "{text}");
+        assert!(!text.contains("held"), "{text}");
+    }
+    assert_eq!(near.asked(), 0);
+}
+
+#[tokio::test]
 async fn what_is_taken_back_is_not_asked_and_what_is_removed_is_gone() {
     let near = Fake::start(Vendor::OpenAi).await.unwrap();
     let link = link_to(&near).await;

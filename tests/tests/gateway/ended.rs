@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::desk::{Desk, openai, vendor};
 use super::faults::{PIECE, sse};
+use super::gate::Gate;
 use super::raw::{Raw, Then};
 
 /// Longer than anything here takes.
@@ -128,6 +129,41 @@ async fn a_revoked_token_ends_its_streams_and_no_others() {
         });
         assert!(more.await.is_err(), "{}: it goes on", response.url());
     }
+}
+
+#[tokio::test]
+async fn who_waits_with_a_revoked_token_is_told_so_and_no_answer() {
+    let (slow, quick) = (Gate::saying("late").await, Gate::saying("late").await);
+    let desk = Desk::guarded(|_| {
+        openai("slow", &slow.url, "timeout_ms = 60000") + &openai("quick", &quick.url, "")
+    })
+    .await;
+    let bearer = |name: &str| format!("Bearer {}", desk.token(&[name, "--admin"]));
+    let (gone, stays) = (bearer("gone"), bearer("stays"));
+    let whole = |model: &str| json!({ "model": model, "messages": [{ "role": "user", "content": "hello" }] });
+    let (of_slow, of_quick) = (whole("slow"), whole("quick"));
+    let (gone, stays) = ([("authorization", gone.as_str())], [("authorization", stays.as_str())]);
+    let poll = "/v1/results?wait_ms=60000";
+    let revoked = async {
+        slow.is_asked(1).await;
+        quick.is_asked(1).await;
+        desk.command("token", &["revoke", "gone"]);
+        // Longer than it takes until that is known.
+        sleep(Duration::from_millis(1500)).await;
+        quick.open();
+    };
+    let (asked, polled, other, ()) = timeout(PLENTY, async {
+        tokio::join!(
+            desk.post(CHAT, &of_slow, &gone),
+            desk.get_with(poll, &gone),
+            desk.post(CHAT, &of_quick, &stays),
+            revoked,
+        )
+    })
+    .await
+    .expect("they are told within a second, not at their deadline");
+    assert_eq!((asked.status, polled.status), (401, 401), "{} {}", asked.text, polled.text);
+    assert_eq!(other.status, 200, "{}", other.text);
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ async fn the_local_agent_is_read_and_anything_else_is_named() {
         ("an agent", body, Ok(7)),
         ("another program", page, Err("is not what an agent of this version says")),
         ("a busy agent", busy, Err("status 503")),
-        ("nobody", vec![], Err("is it running?")),
+        ("one that says nothing", vec![], Err("took the connection and gave no whole answer")),
     ] {
         let raw = Raw::new(bytes, Then::Close).await;
         let url = format!("{}/v1/requests", raw.url());
@@ -110,4 +110,8 @@ async fn the_local_agent_is_read_and_anything_else_is_named() {
             (got, want) => panic!("{case}: {got:?}, not {want:?}"),
         }
     }
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let got = ask_agent::<u8>(Method::Get, &format!("http://{closed}/v1/requests")).await;
+    let said = got.unwrap_err().to_string();
+    assert!(said.contains("is it running?"), "{said}");
 }

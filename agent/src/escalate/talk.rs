@@ -173,7 +173,8 @@ impl Escalator {
         let sending = async {
             let Inquiry { id, terms, matter } = cleared.request();
             let chat = talked_to(destination)?;
-            let call = chat.dialect.embed(&chat.model, &matter.inputs, matter.dimensions);
+            let Texts { inputs, dimensions, user } = matter;
+            let call = chat.dialect.embed(&chat.model, inputs, *dimensions, user.as_deref());
             let call = fitted(destination, terms, call)?;
             let content = Content { text_bytes: length(&call.body), ..Content::default() };
             let errand = Errand { tokens_out: Some(0), ..plain(destination, (*id, terms), within) };

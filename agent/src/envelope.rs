@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_chat::Conversation;
+use holdfast_chat::{Conversation, Hints};
 use holdfast_models::{Media, MediaType};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -124,15 +124,33 @@ pub enum EnvelopeError {
 
 /// The version of the body of a conversation.
 const BODY_VERSION: u8 = 1;
+/// The same of one with hints, which stand before it.
+const HINTED_VERSION: u8 = 2;
 
 /// The body of a conversation that is held.
 pub fn body_of(conversation: &Conversation) -> Vec<u8> {
+    match conversation.hints.is_empty() {
+        true => bare_body_of(conversation),
+        false => encode(HINTED_VERSION, &(&conversation.hints, conversation)),
+    }
+}
+
+/// The same without what changes no answer.
+pub(crate) fn bare_body_of(conversation: &Conversation) -> Vec<u8> {
     encode(BODY_VERSION, conversation)
 }
 
-fn conversation_of(body: &[u8]) -> Result<Conversation, EnvelopeError> {
+/// The conversation that such a body is.
+///
+/// # Errors
+/// When the version is unknown or the bytes do not decode.
+pub(crate) fn conversation_of(body: &[u8]) -> Result<Conversation, EnvelopeError> {
     match body.split_first() {
         Some((&BODY_VERSION, rest)) => decode(rest),
+        Some((&HINTED_VERSION, rest)) => {
+            let (hints, conversation): (Hints, Conversation) = decode(rest)?;
+            Ok(Conversation { hints, ..conversation })
+        }
         Some((&version, _)) => Err(EnvelopeError::Version(version)),
         None => Err(EnvelopeError::Damaged),
     }

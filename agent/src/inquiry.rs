@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_chat::{Conversation, Part, Said, Turn};
+use holdfast_chat::served::transcriptions::{Chunking, Wanted};
+use holdfast_chat::{Conversation, Inputs, Part, Said, Turn};
 
 use crate::price::{Content, wav_ms};
 use crate::queue::RequestId;
@@ -41,6 +42,9 @@ pub struct Terms {
     /// How many Holdfast agents it came through.
     pub hops: u8,
 }
+
+/// Of a text, about.
+const BYTES_OF_A_TOKEN: u64 = 4;
 
 /// What can be asked, as far as its price goes by it.
 pub(crate) trait Matter {
@@ -87,8 +91,14 @@ impl Matter for Conversation {
 
 impl Matter for Texts {
     fn content(&self) -> Content {
-        let lengths = self.inputs.iter().map(|text| length(text.as_bytes()));
-        Content { text_bytes: lengths.sum(), ..Content::default() }
+        let text_bytes = match &self.inputs {
+            Inputs::Texts(texts) => texts.iter().map(|text| length(text.as_bytes())).sum(),
+            Inputs::Tokens(tokens) => {
+                let count = tokens.iter().map(Vec::len).sum::<usize>();
+                u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(BYTES_OF_A_TOKEN)
+            }
+        };
+        Content { text_bytes, ..Content::default() }
     }
 
     fn tokens_out(&self) -> Option<u32> {
@@ -121,9 +131,11 @@ impl<M> Labelled for Inquiry<M> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Texts {
     /// The texts, in the order in which their vectors are wanted.
-    pub inputs: Vec<String>,
+    pub inputs: Inputs,
     /// How long the vectors are to be, where the caller says so.
     pub dimensions: Option<u32>,
+    /// The end user, as the caller calls them.
+    pub user: Option<String>,
 }
 
 /// A recording that is to become a text.
@@ -139,4 +151,8 @@ pub struct Recording {
     pub prompt: Option<String>,
     /// `0.0..=1.0`, where the caller says so.
     pub temperature: Option<f32>,
+    /// How it is cut, where the caller says so.
+    pub chunking: Option<Chunking>,
+    /// What is wanted of the answer: the words, or what the destination makes of them.
+    pub wanted: Wanted,
 }

@@ -178,11 +178,9 @@ impl Service {
 
     /// The reply to a request that was made before under the same key.
     async fn known(&self, name: Option<&Idempotency>) -> Result<Option<Reply>, AskError> {
-        let (Some(name), Some(queue)) = (name, self.queue.get()) else {
-            return Ok(None);
-        };
-        match queue.find_key(name).await {
-            Ok(Some(summary)) => self.reply(summary.id).await.map(Some),
+        let Some(name) = name else { return Ok(None) };
+        match self.queue.find_key(name).await {
+            Ok(Some(id)) => self.reply(id).await.map(Some),
             Ok(None) => Ok(None),
             Err(error @ QueueError::KeyConflict { .. }) => Err(error.into()),
             // A disk that cannot be read does not stop the answer.
@@ -299,7 +297,7 @@ impl Service {
     }
 
     async fn reply(&self, id: RequestId) -> Result<Reply, AskError> {
-        let record = self.queue.open()?.get(id).await?;
+        let record = self.queue.record(id).await?;
         reply_of(record.ok_or(EnvelopeError::Damaged)?).map_err(AskError::from)
     }
 

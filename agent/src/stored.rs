@@ -244,13 +244,13 @@ impl From<AnswerV3> for Answer {
 mod tests {
     use bytes::Bytes;
     use holdfast_chat::{
-        Conversation, Detail, Effort, Image, Output, Part, Said, Sampling, Stop, Thinking, Tool,
-        ToolCall, ToolChoice, ToolResult, Turn, Usage, Verbosity,
+        Conversation, Detail, Effort, Hints, Image, Output, Part, Said, Sampling, Stop, Thinking,
+        Tool, ToolCall, ToolChoice, ToolResult, Turn, Usage, Verbosity,
     };
     use serde_json::json;
 
     use super::*;
-    use crate::envelope::body_of;
+    use crate::envelope::{body_of, conversation_of};
     use crate::message::Message;
     use crate::outcome::Anomaly;
 
@@ -376,6 +376,7 @@ mod tests {
             sampling: Sampling { temperature: Some(0.5), seed: Some(7), ..Sampling::default() },
             max_tokens: Some(300),
             stop: vec!["!".to_owned()],
+            hints: Hints::default(),
         };
         let body: &[&[u8]] = &[
             b"\x01\x01\x01s\x03\x00\x02\x01\x01t\x02\x01\x03png\x02",
@@ -385,6 +386,18 @@ mod tests {
             b"\x00\x00\x01\x07\x00\x00\x01\xac\x02\x01\x01!",
         ];
         assert_eq!(body_of(&conversation), body.concat());
+        assert_eq!(conversation_of(&body.concat()), Ok(conversation.clone()));
+        let hints = Hints {
+            user: Some("u".to_owned()),
+            safety_identifier: None,
+            prompt_cache_key: Some("k".to_owned()),
+            prediction: Some("p".to_owned()),
+        };
+        let hinted = Conversation { hints, ..conversation };
+        let bare = body.concat().split_off(1);
+        let body = [b"\x02\x01\x01u\x00\x01\x01k\x01\x01p".to_vec(), bare].concat();
+        assert_eq!(body_of(&hinted), body);
+        assert_eq!(conversation_of(&body), Ok(hinted));
         let settings = Conversation { max_tokens: Some(3), ..Conversation::default() };
         let metadata = [("k".to_owned(), "v".to_owned())].into();
         let frame = Frame { created_s: 5, metadata, user: Some("u".to_owned()), settings };

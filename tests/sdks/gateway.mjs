@@ -371,6 +371,8 @@ async function embeddings() {
   const plain = { model: "near", input: "one", encoding_format: "float", dimensions: 8 };
   const [{ embedding }] = (await client.embeddings.create(plain)).data;
   check("numbers", [embedding.length, embedding[0]], [8, 3]);
+  const [{ embedding: ofTokens }] = (await client.embeddings.create({ model: "near", input: [5, 6, 7, 8], user: "u" })).data;
+  check("tokens", ofTokens[0], 4);
   await raises("no vectors there", OpenAI.BadRequestError, "unsupported_by_destination", () =>
     client.embeddings.create({ model: "cloud", input: "one" }, { headers: PUBLIC }),
   );
@@ -393,6 +395,15 @@ async function transcriptions() {
   }
   const typed = new File([wav], "c.wav", { type: "audio/wav" });
   check("the platform's own file", (await hear({ file: typed })).text, `${wav.length} bytes in any`);
+  const [any, cut] = [`${wav.length} bytes in any`, { type: "server_vad", threshold: 0.5, silence_duration_ms: 200 }];
+  const vtt = await hear({ response_format: "vtt" });
+  check("subtitles", vtt, `WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n${any}\n\n`);
+  const granularities = ["word", "segment"];
+  const verbose = await hear({ response_format: "verbose_json", timestamp_granularities: granularities });
+  check("times", [verbose.words[0].word, verbose.segments[0].end], [any, 1]);
+  check("how sure", (await hear({ include: ["logprobs"] })).logprobs[0].logprob, -0.5);
+  check("cut anywhere", (await hear({ chunking_strategy: "auto" })).text, `${any}, cut anywhere`);
+  check("cut", (await hear({ chunking_strategy: cut })).text, `${any}, threshold 0.5, silence_duration_ms 200`);
   await raises("class", OpenAI.PermissionDeniedError, "class_forbids", () => hear({}, { headers: KEPT }));
 }
 

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import json
 import os
+import struct
 import sys
 import time
 
@@ -110,6 +111,34 @@ def completions():
     check("by header", answer.choices[0].message.content, "gemini says hello")
     check("a route", ask(model="any").choices[0].message.content, "openai says hello")
     check("a model of several", ask(model=MODEL).choices[0].message.content, "openai says hello")
+    hints()
+
+
+def hints():
+    """What changes no answer is told to whoever has a field for it."""
+    told = {
+        "user": "u",
+        "safety_identifier": "s",
+        "prompt_cache_key": "k",
+        "prediction": {"type": "content", "content": "openai says hello"},
+    }
+    public = {"Holdfast-Class": "public"}
+
+    def shown(model, **more):
+        return json.loads(ask("show hints", model=model, extra_headers=public, **more).choices[0].message.content)
+
+    check("hints", shown("near", **told), told)
+    check("none", shown("near"), {})
+    pieces = [{"type": "text", "text": "openai says "}, {"type": "text", "text": "hello"}]
+    foreseen = shown("near", prediction={"type": "content", "content": pieces})
+    check("in pieces", foreseen, {"prediction": told["prediction"]})
+    check("who asks", shown("cloud", **told), {"user_id": "s"})
+    check("by the older name", shown("cloud", user="u"), {"user_id": "u"})
+    check("nothing of it there", shown("far", **told), None)
+    wrong = openai.BadRequestError
+    raises("no text", wrong, "invalid_value", lambda: ask(prediction={"type": "content", "content": [{"type": "image"}]}))
+    error = raises("a number", wrong, "invalid_type", lambda: ask(extra_body={"safety_identifier": 7}))
+    check("which", error.param, "safety_identifier")
 
 
 def tools():
@@ -175,6 +204,23 @@ def legacy():
     stream = client.completions.create(model="near", prompt="count 9", stream=True)
     text = "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
     check("streamed prompt", text, "1 2 3 4 5 6 7 8 9")
+    answer = client.completions.create(model="near", prompt="show hints", user="u", max_tokens=50)
+    check("who asks", json.loads(answer.choices[0].text), {"user": "u"})
+    check("a list of one", client.completions.create(model="near", prompt=["hello"]).choices[0].text, "openai says hello")
+    wrong = openai.BadRequestError
+    for more, param in [
+        ({"prompt": ["one", "two"]}, "prompt"),
+        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": [[1, 2]]}, "prompt"),
+        ({"prompt": "hello", "n": 2}, "n"),
+        ({"prompt": "hello", "best_of": 2}, "best_of"),
+        ({"prompt": "hello", "echo": True}, "echo"),
+        ({"prompt": "hello", "logprobs": 1}, "logprobs"),
+        ({"prompt": "hello", "suffix": "x"}, "suffix"),
+    ]:
+        codes = "unsupported_parameter unsupported_value"
+        error = raises(param, wrong, codes, lambda: client.completions.create(model="near", **more))
+        check("which", error.param, param)
 
 
 def responses():
@@ -196,6 +242,9 @@ def responses():
     format = {"type": "json_schema", "name": "part", "schema": SCHEMA, "strict": True}
     answer = client.responses.create(model="near", input="what is it?", text={"format": format})
     check("schema", json.loads(answer.output_text)["label"], "cracked")
+    told = {"user": "u", "safety_identifier": "s", "prompt_cache_key": "k"}
+    answer = client.responses.create(model="near", input="show hints", **told)
+    check("hints", (json.loads(answer.output_text), answer.user), (told, "u"))
 
 
 def background():
@@ -226,7 +275,56 @@ def background():
     raises("class", denied, "class_forbids", lambda: create(model="near", input="x", background=True, extra_headers=kept))
     refused = openai.BadRequestError
     raises("not kept", refused, "unsupported_value", lambda: create(model="near", input="x", background=True, store=False))
+    told = {"user": "u", "safety_identifier": "s", "prompt_cache_key": "k"}
+    answer = settled(create(model="near", input="show hints", background=True, **told))
+    check("hints", (json.loads(answer.output_text), answer.user), (told, "u"))
+    asked_before()
     followed()
+
+
+def asked_before():
+    """What a response in the background was asked, as long as it waits."""
+    url = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    call = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city":"Bonn"}'}
+    given = [
+        {"role": "user", "content": "weather in Bonn?"},
+        call,
+        {"type": "function_call_output", "call_id": "c1", "output": "rain"},
+        {"role": "assistant", "content": "it rains"},
+        {"role": "user", "content": [{"type": "input_text", "text": "and here?"}, {"type": "input_image", "image_url": url, "detail": "low"}]},
+    ]
+    waits = client.responses.create(model="down", input=given, instructions="be brief", background=True)
+    items = client.responses.input_items.list
+
+    def said(item):
+        if item.type == "message":
+            return (item.role, [piece.text for piece in item.content if hasattr(piece, "text")])
+        return (item.call_id, item.output if item.type == "function_call_output" else item.arguments)
+
+    want = [
+        ("user", ["weather in Bonn?"]),
+        ("c1", '{"city":"Bonn"}'),
+        ("c1", "rain"),
+        ("assistant", ["it rains"]),
+        ("user", ["and here?"]),
+    ]
+    first = items(waits.id, order="asc")
+    check("in order", [said(item) for item in first.data], want)
+    check("a picture", (first.data[-1].content[1].image_url, first.data[-1].content[1].detail), (url, "low"))
+    check("whole", (first.has_more, first.first_id, first.last_id), (False, first.data[0].id, first.data[-1].id))
+    check("the last one first", [said(item) for item in items(waits.id)], want[::-1])
+    # The client asks for page after page.
+    check("by pages", [said(item) for item in items(waits.id, order="asc", limit=2)], want)
+    behind = items(waits.id, order="asc", after=first.data[2].id, limit=1)
+    check("behind one", ([said(item) for item in behind.data], behind.has_more), (want[3:4], True))
+    wrong = openai.BadRequestError
+    raises("no such item", wrong, "invalid_value", lambda: items(waits.id, after="in_1"))
+    raises("too many", wrong, "invalid_value", lambda: items(waits.id, limit=101))
+    raises("no such", openai.NotFoundError, "unknown_response", lambda: items("resp_1"))
+    client.responses.cancel(waits.id)
+    done = settled(client.responses.create(model="near", input="hello", background=True))
+    error = raises("over", openai.NotFoundError, "input_not_kept", lambda: items(done.id))
+    assert "until the response has its end" in str(error), error
 
 
 def followed():
@@ -289,8 +387,18 @@ def embeddings():
     check("tokens", answer.usage.prompt_tokens, 8)
     answer = client.embeddings.create(model="near", input="one", encoding_format="float", dimensions=8)
     check("numbers", (len(answer.data[0].embedding), answer.data[0].embedding[0]), (8, 3.0))
+    packed = client.embeddings.create(model="near", input="one", encoding_format="base64", dimensions=8).data[0]
+    check("base64", struct.unpack("<8f", base64.b64decode(packed.embedding))[:2], (3.0, 0.0))
+    for tokens, want in [([5, 6, 7], [3.0]), ([[5, 6, 7]], [3.0]), ([[5, 6], [7]], [2.0, 1.0])]:
+        answer = client.embeddings.create(model="near", input=tokens, user="u")
+        check("tokens", [item.embedding[0] for item in answer.data], want)
+    error = thrown("mixed", openai.BadRequestError, lambda: client.embeddings.create(model="near", input=["one", 2]))
+    check("which", (error.code, error.param), ("invalid_value", "input[1]"))
     headers = {"Holdfast-Class": "public"}
     kind, codes = openai.BadRequestError, "unsupported_by_destination"
+    far = {"model": "far", "extra_headers": headers}
+    error = raises("no tokens there", kind, codes, lambda: client.embeddings.create(input=[5, 6, 7], **far))
+    assert "it has no input of tokens" in str(error), error
     raises("no vectors there", kind, codes, lambda: client.embeddings.create(model="cloud", input="one", extra_headers=headers))
 
 
@@ -302,7 +410,40 @@ def transcriptions():
     check("a bare text", text.strip(), f"{len(wav)} bytes in any")
     kept = {"Holdfast-Class": "restricted"}
     create = client.audio.transcriptions.create
+    timed_transcriptions(("a.wav", wav))
     raises("class", openai.PermissionDeniedError, "class_forbids", lambda: create(model="near", file=("a.wav", wav), extra_headers=kept))
+
+
+def timed_transcriptions(file):
+    """Forms with more than the words, and how a recording is cut."""
+    heard = f"{len(file[1])} bytes in any"
+
+    def hear(**more):
+        return client.audio.transcriptions.create(model="near", file=file, **more)
+
+    check("srt", hear(response_format="srt"), f"1\n00:00:00,000 --> 00:00:01,000\n{heard}\n\n\n")
+    check("vtt", hear(response_format="vtt"), f"WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n{heard}\n\n")
+    verbose = hear(response_format="verbose_json")
+    check("verbose", (verbose.text, verbose.language, verbose.words), (heard, "english", None))
+    check("segments", [(each.start, each.end) for each in verbose.segments], [(0.0, 1.0)])
+    both = hear(response_format="verbose_json", timestamp_granularities=["word", "segment"])
+    check("words", ([each.word for each in both.words], len(both.segments)), ([heard], 1))
+    check("words alone", hear(response_format="verbose_json", timestamp_granularities=["word"]).segments, None)
+    check("who speaks", hear(response_format="diarized_json").segments[0].speaker, "A")
+    check("how sure", hear(include=["logprobs"]).logprobs[0].logprob, -0.5)
+    check("cut anywhere", hear(chunking_strategy="auto").text, f"{heard}, cut anywhere")
+    cut = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 200}
+    told = "threshold 0.5, prefix_padding_ms 300, silence_duration_ms 200"
+    check("cut", hear(chunking_strategy=cut).text, f"{heard}, {told}")
+    wrong = openai.BadRequestError
+    for more, param, code in [
+        ({"timestamp_granularities": ["word"]}, "timestamp_granularities", "invalid_value"),
+        ({"response_format": "xml"}, "response_format", "invalid_value"),
+        ({"stream": True}, "stream", "unsupported_value"),
+        ({"known_speaker_names": ["x"]}, "known_speaker_names[]", "unsupported_parameter"),
+    ]:
+        error = thrown(param, wrong, lambda: hear(**more))
+        check("which", (error.param, error.code), (param, code))
 
 
 def models():

@@ -15,6 +15,8 @@
 //! - temperature, `top_p` and `top_k` go in the version of 2023, the last that has them, unless they
 //!   are 1, which is what holds without them; penalties of 0 are none;
 //! - a schema that the model is held to is made plain: limits are taken out, objects are closed;
+//! - the end user is `metadata.user_id`: the `safety_identifier`, else the `user`; what to cache and what to
+//!   expect is left out;
 //! - tokens written to and read from a cache count as tokens in.
 //!
 //! **Invariant:** the first message is the user's, and the roles alternate.
@@ -73,7 +75,10 @@ pub(crate) fn body(model: &str, conversation: &Conversation) -> Result<Value, Wh
         config.insert("effort".to_owned(), effort.into());
     }
     let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
+    let hints = &conversation.hints;
+    let user = hints.safety_identifier.as_ref().or(hints.user.as_ref());
     for (key, value) in [
+        ("metadata", user.map(|user| json!({ "user_id": user }))),
         ("system", conversation.system.as_ref().map(|system| json!(system))),
         ("thinking", thinking),
         ("output_config", (!config.is_empty()).then(|| config.into())),

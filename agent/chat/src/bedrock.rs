@@ -8,6 +8,7 @@
 //!   says, in the model's own fields; thoughts are told where that is asked together with an effort;
 //! - how closely a picture is to be looked at is left out; who speaks is said before the words, as in
 //!   `Bob:`; ids of calls that it does not take, or that are there twice, are others;
+//! - who asks, what to cache and what to expect is left out;
 //! - a `top_p` of 1 and penalties of 0 are none;
 //! - a schema that the model is held to is made plain: limits are taken out, objects are closed;
 //! - tokens written to and read from a cache count as tokens in.

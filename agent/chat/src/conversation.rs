@@ -36,6 +36,31 @@ pub struct Conversation {
     pub max_tokens: Option<u32>,
     /// The answer ends before any of these.
     pub stop: Vec<String>,
+    /// What changes no answer; stored beside the rest, which is older.
+    #[serde(skip)]
+    pub hints: Hints,
+}
+
+/// What tells a provider who asks, what to cache and what to expect: no answer is another one for it. A
+/// protocol that has no such field goes without it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hints {
+    /// The end user, as the caller calls them.
+    pub user: Option<String>,
+    /// The end user, as the provider is to tell them from others when it looks for abuse.
+    pub safety_identifier: Option<String>,
+    /// The same for questions that begin alike.
+    pub prompt_cache_key: Option<String>,
+    /// What the answer will say, as far as that is foreseen.
+    pub prediction: Option<String>,
+}
+
+impl Hints {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        let Self { user, safety_identifier, prompt_cache_key, prediction } = self;
+        [user, safety_identifier, prompt_cache_key, prediction].into_iter().all(Option::is_none)
+    }
 }
 
 impl Conversation {

@@ -10,7 +10,7 @@ use crate::conversation::{Answer, Conversation, Output, Part, Said, Turn};
 use crate::failure::Failure;
 use crate::reader::Reader;
 use crate::unfit::{Unfit, What};
-use crate::vectors::{self, Vectors};
+use crate::vectors::{self, Inputs, Vectors};
 use crate::{anthropic, bedrock, gemini, ids, openai};
 
 /// A protocol, with what its addresses need.
@@ -149,21 +149,22 @@ impl Dialect {
         }
     }
 
-    /// What to post so that `model` makes vectors of `inputs`.
+    /// What to post so that `model` makes vectors of `inputs`, for this end user.
     ///
     /// # Errors
     /// What the protocol cannot express; nothing may be sent then.
     pub fn embed(
         &self,
         model: &str,
-        inputs: &[String],
+        inputs: &Inputs,
         dimensions: Option<u32>,
+        user: Option<&str>,
     ) -> Result<Call, Unfit> {
         let unfit = |what| Unfit { protocol: self.name(), what };
-        let asked = vectors::Asked { model, inputs, dimensions };
+        let asked = vectors::Asked { model, inputs, dimensions, user };
         let (path, body) = match self {
             Self::OpenAi => ("/v1/embeddings".to_owned(), Ok(asked.openai(true))),
-            Self::Mistral => ("/v1/embeddings".to_owned(), Ok(asked.mistral())),
+            Self::Mistral => ("/v1/embeddings".to_owned(), asked.mistral()),
             Self::AzureOpenAi { deployment, api_version } => {
                 let (deployment, version) = (encoded(deployment), encoded(api_version));
                 let path =
@@ -174,13 +175,13 @@ impl Dialect {
             Self::Gemini => {
                 let path = format!("/v1/models/{}:batchEmbedContents", gemini_model(model));
                 let bare = model.strip_prefix("models/").unwrap_or(model);
-                (path, Ok(asked.gemini(bare)))
+                (path, asked.gemini(bare))
             }
             Self::Vertex { .. } => (self.vertex(model, "predict"), asked.vertex()),
             Self::Bedrock { .. } => (format!("/model/{}/invoke", encoded(model)), asked.bedrock()),
         };
-        let body = match inputs {
-            [] => Err(What::Turns("nothing is asked")),
+        let body = match inputs.count() {
+            0 => Err(What::Turns("nothing is asked")),
             _ => body,
         };
         let body = body.map_err(unfit)?.to_string().into_bytes();

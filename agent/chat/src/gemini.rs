@@ -9,7 +9,8 @@
 //! - an effort is a level of thinking, of which `max` is `XHIGH`; models up to 2.5 think for a number of
 //!   tokens instead, the one that Google documents for OpenAI's words;
 //! - pictures are looked at as closely as the one that is to be looked at most closely, in its own size
-//!   no more closely than `high`; who speaks is said before the words, as in `Bob:`.
+//!   no more closely than `high`; who speaks is said before the words, as in `Bob:`;
+//! - who asks, what to cache and what to expect is left out.
 //!
 //! **Invariant:** the first content is the user's, and the roles alternate.
 

@@ -45,8 +45,8 @@ mod wait;
 mod written;
 
 pub use self::conversation::{
-    Answer, Conversation, Detail, Effort, Output, Part, Said, Sampling, Stop, Thinking, Tool,
-    ToolCall, ToolChoice, ToolResult, Turn, Usage, Verbosity,
+    Answer, Conversation, Detail, Effort, Hints, Output, Part, Said, Sampling, Stop, Thinking,
+    Tool, ToolCall, ToolChoice, ToolResult, Turn, Usage, Verbosity,
 };
 pub use self::dialect::{Call, Dialect, Malformed};
 pub use self::event::{Event, StreamError};
@@ -55,4 +55,4 @@ pub use self::gathering::Gathering;
 pub use self::media::{Audio, Image};
 pub use self::reader::Reader;
 pub use self::unfit::{Unfit, What};
-pub use self::vectors::Vectors;
+pub use self::vectors::{Inputs, Vectors};

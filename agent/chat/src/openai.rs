@@ -7,6 +7,8 @@
 //! - how many words a model makes is told where it is not the usual (`verbosity`), and how closely a
 //!   picture is to be looked at where it is not `auto`; whether thoughts are told is not asked;
 //! - ids of calls that are longer than OpenAI takes them are others;
+//! - who asks, what to cache and what to expect is told as it came (`user`, `safety_identifier`,
+//!   `prompt_cache_key`, `prediction`); Mistral has the last two alone, and goes without the others;
 //! - Mistral: `max_tokens`, `random_seed` and `any` are its words; a recording goes in bare base64; who
 //!   speaks is said before the words, as in `Bob:`; a picture in its own size is one of `high` detail; ids
 //!   of calls that are not 9 letters and digits are others.
@@ -95,6 +97,10 @@ fn parameters(
     let verbosity = verbosity.map(|verbosity| json!(word(&Verbosity::NAMED, verbosity)));
     let effort = conversation.thinking.effort.map(|effort| json!(word(&Effort::NAMED, effort)));
     let stop = (!conversation.stop.is_empty()).then(|| json!(conversation.stop));
+    let hints = &conversation.hints;
+    let told = |hint: &Option<String>| hint.as_ref().map(|hint| json!(hint));
+    let told_openai = |hint: &Option<String>| told(hint).filter(|_| flavour == Flavour::OpenAi);
+    let foreseen = |text: &String| json!({ "type": "content", "content": text });
     for (key, value) in [
         (most, conversation.max_tokens.map(Value::from)),
         ("temperature", sampling.temperature.map(exact)),
@@ -106,6 +112,10 @@ fn parameters(
         ("stop", stop),
         ("reasoning_effort", effort),
         ("verbosity", verbosity),
+        ("user", told_openai(&hints.user)),
+        ("safety_identifier", told_openai(&hints.safety_identifier)),
+        ("prompt_cache_key", told(&hints.prompt_cache_key)),
+        ("prediction", hints.prediction.as_ref().map(foreseen)),
     ] {
         if let Some(value) = value {
             body.insert(key.to_owned(), value);

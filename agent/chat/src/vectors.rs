@@ -1,7 +1,7 @@
 //! Owns embeddings: what is asked of each provider that has them, and what comes back.
 //!
 //! Stated conversions: Cohere's models on Bedrock embed documents (`search_document`), since nobody says
-//! what for.
+//! what for; the end user is told to OpenAI and Azure OpenAI alone.
 //!
 //! **Invariant:** vectors come back in the order of their inputs, none of them empty.
 
@@ -23,12 +23,41 @@ pub struct Vectors {
     pub usage: Option<Usage>,
 }
 
+/// What becomes vectors, in the order in which they are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inputs {
+    /// Texts.
+    Texts(Vec<String>),
+    /// Texts as a model's own tokens.
+    Tokens(Vec<Vec<u32>>),
+}
+
+impl Inputs {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Tokens(tokens) => tokens.len(),
+        }
+    }
+
+    /// The texts.
+    fn texts(&self) -> Result<&[String], What> {
+        match self {
+            Self::Texts(texts) => Ok(texts),
+            Self::Tokens(_) => Err(What::Parameter("input of tokens")),
+        }
+    }
+}
+
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) model: &'a str,
-    pub(crate) inputs: &'a [String],
+    pub(crate) inputs: &'a Inputs,
     pub(crate) dimensions: Option<u32>,
+    /// The end user, whom OpenAI's protocol alone has a field for.
+    pub(crate) user: Option<&'a str>,
 }
 
 impl Asked<'_> {
@@ -41,7 +70,7 @@ impl Asked<'_> {
 
     /// The only input of a protocol that takes one.
     fn only(self) -> Result<String, What> {
-        match self.inputs {
+        match self.inputs.texts()? {
             [input] => Ok(input.clone()),
             _ => Err(What::TooMuch("number of inputs", 1)),
         }
@@ -49,27 +78,34 @@ impl Asked<'_> {
 
     /// `POST /v1/embeddings`; Azure has the model in the address.
     pub(crate) fn openai(self, with_model: bool) -> Value {
-        let mut body = json!({ "input": self.inputs, "encoding_format": "float" });
+        let inputs = match self.inputs {
+            Inputs::Texts(texts) => json!(texts),
+            Inputs::Tokens(tokens) => json!(tokens),
+        };
+        let mut body = json!({ "input": inputs, "encoding_format": "float" });
         if with_model {
             body["model"] = self.model.into();
+        }
+        if let Some(user) = self.user {
+            body["user"] = user.into();
         }
         self.with(body, "dimensions")
     }
 
     /// Mistral's.
-    pub(crate) fn mistral(self) -> Value {
-        let body = json!({ "model": self.model, "input": self.inputs });
-        self.with(body, "output_dimension")
+    pub(crate) fn mistral(self) -> Result<Value, What> {
+        let body = json!({ "model": self.model, "input": self.inputs.texts()? });
+        Ok(self.with(body, "output_dimension"))
     }
 
     /// `batchEmbedContents`.
-    pub(crate) fn gemini(self, model: &str) -> Value {
-        let requests = self.inputs.iter().map(|input| {
+    pub(crate) fn gemini(self, model: &str) -> Result<Value, What> {
+        let requests = self.inputs.texts()?.iter().map(|input| {
             let content = json!({ "parts": [{ "text": input }] });
             let body = json!({ "model": format!("models/{model}"), "content": content });
             self.with(body, "outputDimensionality")
         });
-        json!({ "requests": requests.collect::<Vec<_>>() })
+        Ok(json!({ "requests": requests.collect::<Vec<_>>() }))
     }
 
     /// Vertex's `predict`; Gemini's models take one input there.
@@ -78,7 +114,7 @@ impl Asked<'_> {
             self.only()?;
         }
         let instances: Vec<Value> =
-            self.inputs.iter().map(|input| json!({ "content": input })).collect();
+            self.inputs.texts()?.iter().map(|input| json!({ "content": input })).collect();
         let parameters = self.with(json!({}), "outputDimensionality");
         Ok(json!({ "instances": instances, "parameters": parameters }))
     }
@@ -90,7 +126,7 @@ impl Asked<'_> {
             if self.dimensions.is_some() && !is_v4 {
                 return Err(What::Parameter("dimensions"));
             }
-            let body = json!({ "texts": self.inputs, "input_type": "search_document",
+            let body = json!({ "texts": self.inputs.texts()?, "input_type": "search_document",
                 "embedding_types": ["float"] });
             return Ok(self.with(body, "output_dimension"));
         }

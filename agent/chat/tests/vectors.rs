@@ -4,8 +4,8 @@
 
 use holdfast_chat::served::embeddings::{self, Encoding};
 use holdfast_chat::served::models::{self, ModelEntry};
-use holdfast_chat::served::transcriptions::{self, Form, Transcript};
-use holdfast_chat::{Dialect, Usage, Vectors, What};
+use holdfast_chat::served::transcriptions::{self, Chunking, Form, Vad, Wanted};
+use holdfast_chat::{Dialect, Inputs, Usage, Vectors, What};
 use serde_json::{Value, json};
 
 fn dialects() -> [Dialect; 7] {
@@ -20,8 +20,8 @@ fn dialects() -> [Dialect; 7] {
     ]
 }
 
-fn inputs(count: usize) -> Vec<String> {
-    ["one", "two"].iter().take(count).map(|text| (*text).to_owned()).collect()
+fn inputs(count: usize) -> Inputs {
+    Inputs::Texts(["one", "two"].iter().take(count).map(|text| (*text).to_owned()).collect())
 }
 
 #[test]
@@ -72,12 +72,24 @@ fn every_provider_is_asked_in_its_own_form() {
                 "embedding_types": ["float"], "output_dimension": 8 }),
         ),
     ] {
-        let call = dialect.embed(model, &inputs(2), Some(8)).unwrap();
+        let call = dialect.embed(model, &inputs(2), Some(8), None).unwrap();
         let body: Value = serde_json::from_slice(&call.body).unwrap();
         assert_eq!((call.path.as_str(), &body), (path, &want), "{}", dialect.name());
     }
-    let call = bedrock.embed("amazon.titan-embed-text-v2:0", &inputs(1), None).unwrap();
-    assert_eq!(call.body, b"{\"inputText\":\"one\"}");
+    let call = bedrock.embed("amazon.titan-embed-text-v2:0", &inputs(1), None, Some("u")).unwrap();
+    assert_eq!(call.body, b"{\"inputText\":\"one\"}", "it has no users");
+    let tokens = Inputs::Tokens(vec![vec![1, 2], vec![3]]);
+    for dialect in dialects() {
+        let made = dialect.embed("cohere.embed-v4:0", &tokens, None, Some("u"));
+        match dialect.name() {
+            "openai" | "azure-openai" => {
+                let body: Value = serde_json::from_slice(&made.unwrap().body).unwrap();
+                assert_eq!((&body["input"], &body["user"]), (&json!([[1, 2], [3]]), &json!("u")));
+            }
+            "anthropic" => assert_eq!(made.unwrap_err().what, What::Parameter("embeddings")),
+            _ => assert_eq!(made.unwrap_err().what, What::Parameter("input of tokens")),
+        }
+    }
     for (dialect, model, count, dimensions) in [
         (&anthropic, "e", 1, None),
         (&openai, "e", 0, None),
@@ -87,7 +99,7 @@ fn every_provider_is_asked_in_its_own_form() {
         (&bedrock, "cohere.embed-english-v3", 1, Some(8)),
         (&bedrock, "another.model", 1, None),
     ] {
-        let unfit = dialect.embed(model, &inputs(count), dimensions).unwrap_err();
+        let unfit = dialect.embed(model, &inputs(count), dimensions, None).unwrap_err();
         assert_ne!(unfit.what, What::Schema(String::new()), "{model}");
         assert_eq!(unfit.protocol, dialect.name());
     }
@@ -183,7 +195,13 @@ fn vectors_are_asked_and_answered_as_openai_does() {
         (json!({ "input": null }), "input", "missing_required_parameter"),
         (json!({ "input": "" }), "input[0]", "invalid_value"),
         (json!({ "input": ["one", ""] }), "input[1]", "invalid_value"),
-        (json!({ "input": [1, 2] }), "input[0]", "unsupported_value"),
+        (json!({ "input": [[1], []] }), "input[1]", "invalid_value"),
+        (json!({ "input": [1, "one"] }), "input[1]", "invalid_value"),
+        (json!({ "input": ["one", [1]] }), "input[1]", "invalid_value"),
+        (json!({ "input": [-1] }), "input[0]", "invalid_type"),
+        (json!({ "input": [4_294_967_296_u64] }), "input[0]", "invalid_type"),
+        (json!({ "input": [true] }), "input[0]", "invalid_type"),
+        (json!({ "input": 1 }), "input", "invalid_type"),
         (json!({ "input": vec!["x"; 2049] }), "input", "invalid_value"),
         (json!({ "dimensions": 0 }), "dimensions", "invalid_value"),
         (json!({ "encoding_format": "hex" }), "encoding_format", "invalid_value"),
@@ -191,6 +209,14 @@ fn vectors_are_asked_and_answered_as_openai_does() {
     ] {
         let refusal = read(more.clone()).expect_err(&more.to_string());
         assert_eq!((refusal.param.as_deref(), refusal.code), (Some(param), code), "{more}");
+    }
+    for (input, want) in [
+        (json!([1, 2]), vec![vec![1, 2]]),
+        (json!([[1, 2]]), vec![vec![1, 2]]),
+        (json!([[1, 2], [3]]), vec![vec![1, 2], vec![3]]),
+    ] {
+        let asked = read(json!({ "input": input, "user": "u" })).unwrap();
+        assert_eq!((asked.inputs, asked.user.as_deref()), (Inputs::Tokens(want), Some("u")));
     }
     let usage = Some(Usage { input: 3, ..Usage::default() });
     let vectors = vec![vec![1.0, -0.1], vec![f32::NAN]];
@@ -229,7 +255,8 @@ fn a_transcript_has_the_form_that_is_asked_for_or_is_refused() {
         ("stream", "false"),
     ]);
     let asked = asked.unwrap();
-    assert_eq!((asked.model.as_str(), asked.form), ("m", Form::VerboseJson));
+    assert_eq!((asked.model.as_str(), asked.wanted.form), ("m", Form::VerboseJson));
+    assert_eq!((asked.wanted.is_plain(), asked.chunking), (false, None));
     assert_eq!(
         (asked.language.as_deref(), asked.prompt, asked.temperature),
         (Some("de"), None, Some(0.2))
@@ -241,38 +268,97 @@ fn a_transcript_has_the_form_that_is_asked_for_or_is_refused() {
         (&[("model", "m"), ("stream", "true")], "stream", "unsupported_value"),
         (&[("model", "m"), ("temperature", "hot")], "temperature", "invalid_value"),
         (&[("model", "m"), ("temperature", "2")], "temperature", "invalid_value"),
-        (&[("model", "m"), ("response_format", "srt")], "response_format", "unsupported_value"),
-        (&[("model", "m"), ("response_format", "vtt")], "response_format", "unsupported_value"),
         (&[("model", "m"), ("response_format", "xml")], "response_format", "invalid_value"),
+        (&[("model", "m"), (WHEN, "word")], "timestamp_granularities", "invalid_value"),
+        (&[("model", "m"), (WHEN, "letter")], WHEN, "invalid_value"),
+        (&[("model", "m"), (WHEN, "word"), (WHEN, "word")], WHEN, "invalid_value"),
+        (&[("model", "m"), ("include[]", "speakers")], "include[]", "unsupported_parameter"),
         (
-            &[("model", "m"), ("timestamp_granularities[]", "word")],
-            "timestamp_granularities[]",
-            "unsupported_parameter",
+            &[("model", "m"), ("include[]", "logprobs"), ("response_format", "text")],
+            "include",
+            "invalid_value",
         ),
+        (&[("model", "m"), (CUT, "never")], CUT, "invalid_value"),
+        (&[("model", "m"), (CUT, r#"{"type":"server_vad","x":1}"#)], CUT, "invalid_value"),
+        (&[("model", "m"), (CUT, r#"{"threshold":0.5}"#)], CUT, "invalid_value"),
+        (&[("model", "m"), ("chunking_strategy[threshold]", "0.5")], CUT, "invalid_value"),
+        (&[("model", "m"), ("chunking_strategy[x]", "1")], "chunking_strategy[x]", "invalid_value"),
+        (
+            &[("model", "m"), (CUT, "auto"), ("chunking_strategy[type]", "server_vad")],
+            CUT,
+            "invalid_value",
+        ),
+        (
+            &[("model", "m"), (CUT, r#"{"type":"server_vad","threshold":2}"#)],
+            "chunking_strategy.threshold",
+            "invalid_value",
+        ),
+        (&[("model", "m"), ("keywords[]", "x")], "keywords[]", "unsupported_parameter"),
     ] {
         let refusal = transcriptions::read(fields).unwrap_err();
         assert_eq!((refusal.param.as_deref(), refusal.code), (Some(param), code), "{fields:?}");
     }
-    let bare = Transcript { text: "say \"so\"".to_owned(), ..Transcript::default() };
-    let whole =
-        Transcript { language: Some("german".to_owned()), duration_s: Some(1.5), ..bare.clone() };
-    let json = |form, transcript| -> Value {
-        let written = transcriptions::answer(form, transcript).unwrap();
-        assert_eq!(written.content_type, "application/json");
-        serde_json::from_slice(&written.body).unwrap()
+    let vad = Vad { threshold: Some(0.5), prefix_padding_ms: Some(300), silence_duration_ms: None };
+    let whole = r#"{"type":"server_vad","threshold":0.5,"prefix_padding_ms":300}"#;
+    for (fields, want) in [
+        (&[(CUT, "auto")][..], Chunking::Auto),
+        (&[(CUT, whole)], Chunking::Vad(vad)),
+        (
+            &[
+                ("chunking_strategy[type]", "server_vad"),
+                ("chunking_strategy[threshold]", "0.5"),
+                ("chunking_strategy[prefix_padding_ms]", "300"),
+            ],
+            Chunking::Vad(vad),
+        ),
+    ] {
+        let fields = [&[("model", "m")], fields].concat();
+        assert_eq!(transcriptions::read(&fields).unwrap().chunking, Some(want), "{fields:?}");
+    }
+}
+
+/// When words are spoken, and how a recording is cut.
+const WHEN: &str = "timestamp_granularities[]";
+const CUT: &str = "chunking_strategy";
+
+#[test]
+fn words_are_put_into_a_form_and_anything_else_goes_on_as_it_came() {
+    let of = |form| Wanted { form, ..Wanted::default() };
+    let answer = |form, said, seconds| {
+        let written = transcriptions::answer(of(form), said, seconds);
+        (written.content_type, String::from_utf8(written.body).unwrap())
     };
-    assert_eq!(json(Form::Json, &bare), json!({ "text": "say \"so\"" }));
-    let usage = json!({ "type": "duration", "seconds": 1.5 });
-    assert_eq!(
-        json(Form::VerboseJson, &whole),
-        json!({ "task": "transcribe", "language": "german", "duration": 1.5, "text": "say \"so\"",
-            "usage": usage })
-    );
-    let written = transcriptions::answer(Form::Text, &bare).unwrap();
-    assert_eq!(
-        (written.content_type, written.body.as_slice()),
-        ("text/plain; charset=utf-8", &b"say \"so\"\n"[..])
-    );
-    let refusal = transcriptions::answer(Form::VerboseJson, &bare).unwrap_err();
-    assert_eq!(refusal.param.as_deref(), Some("response_format"));
+    let (json, text) = ("application/json", "text/plain; charset=utf-8");
+    let usage = r#""usage":{"type":"duration","seconds":1.5}"#;
+    for (form, said, seconds, want) in [
+        (Form::Json, "say \"so\"", None, (json, r#"{"text":"say \"so\""}"#.to_owned())),
+        (Form::Json, "so", Some(1.5), (json, format!(r#"{{"text":"so",{usage}}}"#))),
+        (Form::Text, "say \"so\"", None, (text, "say \"so\"\n".to_owned())),
+        (Form::VerboseJson, "{\"a\": 1}", Some(1.5), (json, "{\"a\": 1}".to_owned())),
+        (Form::Srt, "1\n", None, (text, "1\n".to_owned())),
+        (Form::Vtt, "WEBVTT\n", None, (text, "WEBVTT\n".to_owned())),
+    ] {
+        assert_eq!(answer(form, said, seconds), want, "{form:?}");
+    }
+    let timed = Wanted { words: true, segments: true, ..of(Form::VerboseJson) };
+    let sure = Wanted { logprobs: true, ..Wanted::default() };
+    assert!(!sure.is_plain() && Wanted::default().is_plain() && of(Form::Text).is_plain());
+    for (wanted, body, fits) in [
+        (of(Form::VerboseJson), r#"{"text":"a"}"#, true),
+        (of(Form::VerboseJson), "a", false),
+        (of(Form::VerboseJson), r#"{"words":[]}"#, false),
+        (timed, r#"{"text":"a","words":[],"segments":[]}"#, true),
+        (timed, r#"{"text":"a","segments":[]}"#, false),
+        (of(Form::DiarizedJson), r#"{"text":"a"}"#, false),
+        (sure, r#"{"text":"a","logprobs":[]}"#, true),
+        (sure, r#"{"text":"a"}"#, false),
+        (of(Form::Srt), "1\n00:00:00,000 --> 00:00:01,000\na\n", true),
+        (of(Form::Srt), "\n", true),
+        (of(Form::Srt), r#"{"text":"a"}"#, false),
+        (of(Form::Srt), "<html>", false),
+        (of(Form::Vtt), "\u{feff}WEBVTT\n", true),
+        (of(Form::Vtt), "a", false),
+    ] {
+        assert_eq!(wanted.fits(body), fits, "{wanted:?} {body}");
+    }
 }

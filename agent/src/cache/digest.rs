@@ -3,15 +3,21 @@
 //! Everything counts that can change an answer: who asks, the class, the model's name, and what is asked
 //! with all its parameters. How long somebody waits, how urgent it is, its key and its id do not.
 //!
+//! The end user (`user`, `safety_identifier`) counts, although no answer is another one for it: a provider
+//! tells its limits, and its search for abuse, apart by it, and nobody is to be answered by a question that
+//! was asked for somebody else. A `prompt_cache_key` and a `prediction` change the time and the price of a
+//! send alone, and do not count.
+//!
 //! **Invariant:** no two different inquiries have the same bytes before they are hashed: every field has
 //! its length in front of it.
 
-use holdfast_chat::{Conversation, Output, Part, Said, ToolResult, Turn};
+use holdfast_chat::served::transcriptions::{Chunking, Vad, Wanted};
+use holdfast_chat::{Conversation, Hints, Inputs, Output, Part, Said, ToolResult, Turn};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::destination::Destination;
-use crate::envelope::body_of;
+use crate::envelope::bare_body_of;
 use crate::inquiry::{Inquiry, Recording, Terms, Texts};
 
 /// From this size on, in bytes, what is asked takes long to hash.
@@ -101,7 +107,10 @@ impl Distinct for Conversation {
 
     fn fields(&self, fields: &mut Fields) {
         // As it is stored: every field in its order, each with its length.
-        fields.add(&body_of(self));
+        fields.add(&bare_body_of(self));
+        let Hints { user, safety_identifier, prompt_cache_key: _, prediction: _ } = &self.hints;
+        fields.add_if_any(user.as_deref().map(str::as_bytes));
+        fields.add_if_any(safety_identifier.as_deref().map(str::as_bytes));
     }
 
     fn size(&self) -> usize {
@@ -119,8 +128,11 @@ impl Distinct for Conversation {
             Output::Json { name, schema } => name.len() + bytes_written(schema),
         };
         let stops = self.stop.iter().map(String::len);
-        let system = self.system.as_ref().map_or(0, String::len);
-        turns.chain(tools).chain(stops).sum::<usize>() + form + system
+        let system = bytes_if_any(&self.system);
+        let Hints { user, safety_identifier, prompt_cache_key, prediction } = &self.hints;
+        let hints = [user, safety_identifier, prompt_cache_key, prediction].map(bytes_if_any);
+        let rest = form + system + hints.iter().sum::<usize>();
+        turns.chain(tools).chain(stops).sum::<usize>() + rest
     }
 }
 
@@ -169,14 +181,31 @@ impl Distinct for Texts {
     const KIND: &'static str = "texts";
 
     fn fields(&self, fields: &mut Fields) {
-        let Self { inputs, dimensions } = self;
+        let Self { inputs, dimensions, user } = self;
         let dimensions = dimensions.map(u32::to_le_bytes);
         fields.add_if_any(dimensions.as_ref().map(<[u8; 4]>::as_slice));
-        inputs.iter().for_each(|text| fields.add(text.as_bytes()));
+        fields.add_if_any(user.as_deref().map(str::as_bytes));
+        match inputs {
+            Inputs::Texts(texts) => {
+                fields.add(b"texts");
+                texts.iter().for_each(|text| fields.add(text.as_bytes()));
+            }
+            Inputs::Tokens(tokens) => {
+                fields.add(b"tokens");
+                for list in tokens {
+                    let bytes: Vec<u8> =
+                        list.iter().flat_map(|token| token.to_le_bytes()).collect();
+                    fields.add(&bytes);
+                }
+            }
+        }
     }
 
     fn size(&self) -> usize {
-        self.inputs.iter().map(String::len).sum()
+        match &self.inputs {
+            Inputs::Texts(texts) => texts.iter().map(String::len).sum(),
+            Inputs::Tokens(tokens) => tokens.iter().map(|list| list.len() * size_of::<u32>()).sum(),
+        }
     }
 }
 
@@ -184,7 +213,7 @@ impl Distinct for Recording {
     const KIND: &'static str = "recording";
 
     fn fields(&self, fields: &mut Fields) {
-        let Self { bytes, name, language, prompt, temperature } = self;
+        let Self { bytes, name, language, prompt, temperature, chunking, wanted } = self;
         fields.add(bytes);
         // Its ending says what it is.
         fields.add(name.as_bytes());
@@ -192,6 +221,23 @@ impl Distinct for Recording {
         fields.add_if_any(prompt.as_deref().map(str::as_bytes));
         let temperature = temperature.map(f32::to_le_bytes);
         fields.add_if_any(temperature.as_ref().map(<[u8; 4]>::as_slice));
+        let Wanted { form, words, segments, logprobs } = *wanted;
+        // The words are the same, whatever they are written into.
+        let form = if wanted.is_plain() { "" } else { form.name() };
+        fields.add(form.as_bytes());
+        fields.add(&[u8::from(words), u8::from(segments), u8::from(logprobs)]);
+        let vad = match chunking {
+            None => return fields.add(b""),
+            Some(Chunking::Auto) => return fields.add(b"auto"),
+            Some(Chunking::Vad(vad)) => vad,
+        };
+        let Vad { threshold, prefix_padding_ms, silence_duration_ms } = vad;
+        fields.add(b"vad");
+        let threshold = threshold.map(f32::to_bits);
+        for number in [threshold, *prefix_padding_ms, *silence_duration_ms] {
+            let number = number.map(u32::to_le_bytes);
+            fields.add_if_any(number.as_ref().map(<[u8; 4]>::as_slice));
+        }
     }
 
     fn size(&self) -> usize {

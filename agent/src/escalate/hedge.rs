@@ -33,9 +33,9 @@ impl FirstByte {
     }
 }
 
-/// One attempt of several, as who sends it has to know it.
+/// One attempt of several, as who sends it has to know it; by default the only one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     /// Told of the first byte.
     pub(super) first_byte: FirstByte,
     /// Somebody else can be asked: a rate that is spent is not waited for.

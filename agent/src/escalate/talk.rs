@@ -40,20 +40,11 @@ pub struct Told<A> {
 }
 
 impl Escalator {
-    /// Asks for the answer to a conversation in one piece.
+    /// Asks for the answer to a conversation in one piece, as this attempt of several, or the only one.
     ///
     /// # Errors
     /// [`SendError`], whose [`next`](SendError::next) says what to do.
     pub async fn converse(
-        &self,
-        cleared: Cleared<'_, Inquiry<Conversation>>,
-        within: Duration,
-    ) -> Result<Told<chat::Answer>, SendError> {
-        self.converse_among(cleared, within, &Attempt::default()).await
-    }
-
-    /// As [`Escalator::converse`], as one attempt of several.
-    pub(crate) async fn converse_among(
         &self,
         cleared: Cleared<'_, Inquiry<Conversation>>,
         within: Duration,
@@ -100,20 +91,11 @@ impl Escalator {
         Ok(Told { answer, cost_micros })
     }
 
-    /// Asks for the answer to a conversation piece by piece; returns when the first may come.
+    /// The same piece by piece; returns when the first may come.
     ///
     /// # Errors
-    /// [`SendError`], whose [`next`](SendError::next) says what to do.
+    /// As there.
     pub async fn converse_in_pieces(
-        &self,
-        cleared: Cleared<'_, Inquiry<Conversation>>,
-        within: Duration,
-    ) -> Result<Telling, SendError> {
-        self.converse_in_pieces_among(cleared, within, &Attempt::default()).await
-    }
-
-    /// As [`Escalator::converse_in_pieces`], as one attempt of several.
-    pub(crate) async fn converse_in_pieces_among(
         &self,
         cleared: Cleared<'_, Inquiry<Conversation>>,
         within: Duration,
@@ -173,7 +155,8 @@ impl Escalator {
         let sending = async {
             let Inquiry { id, terms, matter } = cleared.request();
             let chat = talked_to(destination)?;
-            let call = chat.dialect.embed(&chat.model, &matter.inputs, matter.dimensions);
+            let Texts { inputs, dimensions, user } = matter;
+            let call = chat.dialect.embed(&chat.model, inputs, *dimensions, user.as_deref());
             let call = fitted(destination, terms, call)?;
             let content = Content { text_bytes: length(&call.body), ..Content::default() };
             let errand = Errand { tokens_out: Some(0), ..plain(destination, (*id, terms), within) };

@@ -169,10 +169,7 @@ impl Gateway {
         class: DataClass,
     ) -> AskError {
         let QueueError::KeyConflict { key, id } = error else { return error.into() };
-        let record = match self.service.queue.get() {
-            Some(queue) => queue.get(id).await.ok().flatten(),
-            None => None,
-        };
+        let record = self.service.queue.record(id).await.ok().flatten();
         let before = record.and_then(|record| Envelope::from_bytes(&record.envelope).ok());
         let differs = before.map(|before| {
             let subject = before.subject();
@@ -270,7 +267,7 @@ fn shorten(envelope: &mut Envelope) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use holdfast_chat::{Part, Tool, Turn};
+    use holdfast_chat::{Hints, Part, Tool, Turn};
     use serde_json::json;
 
     use super::*;
@@ -293,6 +290,7 @@ mod tests {
             system: Some("be brief".to_owned()),
             turns: vec![Turn::User(parts)],
             tools: vec![tool],
+            hints: Hints { user: Some("me".to_owned()), ..Hints::default() },
             ..Conversation::default()
         };
         let terms = Terms {

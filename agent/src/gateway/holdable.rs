@@ -118,10 +118,9 @@ impl Gateway {
         model: &str,
         class: DataClass,
     ) -> Result<Option<RequestId>, AskError> {
-        // Without its queue the device still answers.
-        let (Some(name), Some(queue)) = (name, self.service.queue.get()) else { return Ok(None) };
-        match queue.find_key(name).await {
-            Ok(found) => Ok(found.map(|summary| summary.id)),
+        let Some(name) = name else { return Ok(None) };
+        match self.service.queue.find_key(name).await {
+            Ok(found) => Ok(found),
             Err(error @ QueueError::KeyConflict { .. }) => {
                 Err(self.told_apart(error, model, class).await)
             }

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use holdfast_chat::Vectors;
 use holdfast_chat::served::models::ModelEntry;
+use holdfast_chat::served::transcriptions::Chunking;
+use holdfast_chat::{Inputs, Vectors};
 use holdfast_models::{Decoder, Media, MediaKind, MediaType};
 use tokio::time::Instant;
 
@@ -68,13 +69,14 @@ pub(super) async fn embed(
 
 async fn vectors(lane: &Lane, inquiry: &Inquiry<Texts>) -> Result<Vectors, Refused> {
     if inquiry.matter.dimensions.is_some() {
-        let text =
-            format!("the model {} has vectors of one length: leave dimensions out", lane.name());
-        return Err(Refused::Local { is_input: true, retry_after: None, text });
+        return Err(wrong(lane, "has vectors of one length: leave dimensions out"));
     }
+    let Inputs::Texts(inputs) = &inquiry.matter.inputs else {
+        return Err(wrong(lane, "has tokens of its own: input must be texts"));
+    };
     let until = Instant::now() + inquiry.terms.within;
-    let mut vectors = Vec::with_capacity(inquiry.matter.inputs.len());
-    for input in &inquiry.matter.inputs {
+    let mut vectors = Vec::with_capacity(inputs.len());
+    for input in inputs {
         let media = Media::trusted(MediaType::Text, input.clone().into_bytes());
         let answer = run(lane, media, inquiry, until).await?.answer;
         match answer.outcome {
@@ -97,13 +99,21 @@ pub(super) async fn transcribe(
 }
 
 async fn heard(lane: &Lane, inquiry: &Inquiry<Recording>) -> Result<String, Refused> {
+    // It is cut into the model's own windows; there is nothing that a caller's words could change.
+    if !inquiry.matter.wanted.is_plain() {
+        let why = "does not know when, by whom or how surely words are spoken: response_format must \
+                   be json or text, without include";
+        return Err(wrong(lane, why));
+    }
+    if matches!(inquiry.matter.chunking, Some(Chunking::Vad(_))) {
+        return Err(wrong(lane, "hears windows of its own: chunking_strategy can only be auto"));
+    }
     let media = Media::detect(inquiry.matter.bytes.clone(), None).map_err(|error| {
         let text = crate::error_chain(&error);
         Refused::Local { is_input: true, retry_after: None, text }
     })?;
     if media.media_type() != MediaType::Wav {
-        let text = format!("the model {} hears WAV files alone", lane.name());
-        return Err(Refused::Local { is_input: true, retry_after: None, text });
+        return Err(wrong(lane, "hears WAV files alone"));
     }
     let until = Instant::now() + inquiry.terms.within;
     match run(lane, media, inquiry, until).await?.answer.outcome {
@@ -125,6 +135,12 @@ async fn run<M>(
         retry_after: error.retry_after(),
         text: error.to_string(),
     })
+}
+
+/// What is asked is nothing for this model.
+fn wrong(lane: &Lane, why: &str) -> Refused {
+    let text = format!("the model {} {why}", lane.name());
+    Refused::Local { is_input: true, retry_after: None, text }
 }
 
 fn other_kind(lane: &Lane) -> Refused {

@@ -98,7 +98,7 @@ impl Gateway {
     ) -> Result<Answered<chat::Answer>, Refused> {
         let escalator = &self.service.escalator;
         let send = move |cleared, within, attempt: Attempt| {
-            let sending = async move { escalator.converse_among(cleared, within, &attempt).await };
+            let sending = async move { escalator.converse(cleared, within, &attempt).await };
             sending.boxed() as BoxFuture<'_, _>
         };
         self.along(model, inquiry, Beside::AsRouted, send).await.map(Answered::of)
@@ -116,7 +116,7 @@ impl Gateway {
         let escalator = &self.service.escalator;
         let send = move |cleared, within, attempt: Attempt| {
             let begin = async move {
-                let begun = escalator.converse_in_pieces_among(cleared, within, &attempt);
+                let begun = escalator.converse_in_pieces(cleared, within, &attempt);
                 let mut telling = begun.await?;
                 let mut events = Vec::new();
                 let mut is_more = true;

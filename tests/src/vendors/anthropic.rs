@@ -55,7 +55,13 @@ pub(super) fn check(call: &Call<'_>) -> Result<Asked, Refused> {
     }
     let schema = format(&body["output_config"])?;
     let stream = (body["stream"] == true).then_some(true);
-    let mut asked = Asked { schema, stream, ..Asked::default() };
+    let metadata = &body["metadata"];
+    if !metadata.is_null() {
+        object(metadata, "metadata", &[], &["user_id"])?;
+        text(&metadata["user_id"], "metadata.user_id")?;
+    }
+    let hints = metadata.clone();
+    let mut asked = Asked { schema, stream, hints, ..Asked::default() };
     let is_answered = messages(list(&body["messages"], "messages")?, &mut asked)?;
     if !body["tools"].is_null() {
         let mut first = None;

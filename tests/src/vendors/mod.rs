@@ -2,7 +2,7 @@
 //! what its provider's documented protocol takes and refuses everything else as that provider would.
 //!
 //! What is answered is what was scripted, or follows from what is asked: `fail NAME` as the last text
-//! gets the provider's documented error, `count N` so many numbers, `talk on` words without an end where
+//! gets the provider's documented error, `show hints` what it was told of who asks, `count N` so many numbers, `talk on` words without an end where
 //! they are streamed, a tool is called where one is offered, a schema with labels gets the last of them.
 //! Each is proved with its provider's own SDK (`tests/sdks`).
 //!
@@ -226,6 +226,8 @@ struct Asked {
     stream: Option<bool>,
     /// A tool that is offered and was not called yet.
     tool: Option<String>,
+    /// What changes no answer: who asks, what to cache, what to expect.
+    hints: Value,
 }
 
 /// Why it is refused.
@@ -462,6 +464,9 @@ fn following(vendor: Vendor, asked: &Asked) -> Next {
         if let Some((_, trouble)) = found {
             return Next::Fails(trouble);
         }
+    }
+    if asked.text == "show hints" {
+        return Next::Says(Says::Text(asked.hints.to_string()));
     }
     if let Some(count) = asked.text.strip_prefix("count ").and_then(|text| text.parse().ok()) {
         let numbers: Vec<String> = (1..=count).map(|n: u32| n.to_string()).collect();

@@ -28,8 +28,11 @@ const KNOWN: [&str; 15] = [
 ];
 /// What Mistral calls its calls: exactly 9 of letters and digits.
 pub(super) const CALL_OF_MISTRAL: &str = "a1B2c3D4e";
-const OF_OPENAI: [&str; 8] = [
+const OF_OPENAI: [&str; 11] = [
     "verbosity",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prediction",
     "max_completion_tokens",
     "seed",
     "store",
@@ -38,7 +41,10 @@ const OF_OPENAI: [&str; 8] = [
     "service_tier",
     "stream_options",
 ];
-const OF_MISTRAL: [&str; 5] = ["random_seed", "safe_prompt", "prompt_mode", "top_k", "prediction"];
+const OF_MISTRAL: [&str; 6] =
+    ["random_seed", "safe_prompt", "prompt_mode", "top_k", "prediction", "prompt_cache_key"];
+/// What tells who asks, what to cache and what to expect.
+const HINTS: [&str; 4] = ["user", "safety_identifier", "prompt_cache_key", "prediction"];
 
 pub(super) fn check(vendor: Vendor, call: &Call<'_>) -> Result<Asked, Refused> {
     let model = crate::vendors::bedrock::encoded(MODEL);
@@ -70,7 +76,7 @@ pub(super) fn check(vendor: Vendor, call: &Call<'_>) -> Result<Asked, Refused> {
         return Err(Refused::Request("stop: at most 4".to_owned()));
     }
     let schema = format(&body["response_format"])?;
-    let mut asked = Asked { schema, stream, ..Asked::default() };
+    let mut asked = Asked { schema, stream, hints: hints(&body)?, ..Asked::default() };
     let is_answered = messages(vendor, list(&body["messages"], "messages")?, &mut asked)?;
     if body["tools"].is_null() && !body["parallel_tool_calls"].is_null() {
         return Err(Refused::Request("parallel_tool_calls: only allowed with tools".to_owned()));
@@ -80,6 +86,23 @@ pub(super) fn check(vendor: Vendor, call: &Call<'_>) -> Result<Asked, Refused> {
         asked.tool = (!is_answered && body["tool_choice"] != "none").then_some(name);
     }
     Ok(asked)
+}
+
+fn hints(body: &Value) -> Checked<Value> {
+    let told = HINTS.iter().filter(|key| !body[**key].is_null());
+    let told = told.map(|key| {
+        let value = &body[*key];
+        match *key {
+            "prediction" => {
+                object(value, "prediction", &["type", "content"], &[])?;
+                word(&value["type"], "prediction.type", &["content"])?;
+                text(&value["content"], "prediction.content")?;
+            }
+            _ => drop(text(value, key)?),
+        }
+        Ok(((*key).to_owned(), value.clone()))
+    });
+    told.collect::<Checked<serde_json::Map<_, _>>>().map(Value::Object)
 }
 
 /// Whether the answer is streamed, and whether its tokens are told: by Mistral always.

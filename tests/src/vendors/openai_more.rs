@@ -28,14 +28,11 @@ fn embeddings(call: &Call<'_>) -> Checked<Reply> {
     let known = ["encoding_format", "dimensions", "user"];
     object(&body, "body", &["model", "input"], &known)?;
     word(&body["model"], "model", &[MODEL])?;
-    let inputs = match body["input"].is_string() {
-        true => vec![text(&body["input"], "input")?],
-        false => {
-            let inputs = list(&body["input"], "input")?.iter();
-            inputs.map(|input| text(input, "input")).collect::<Checked<_>>()?
-        }
-    };
-    if inputs.len() > 2048 {
+    if !body["user"].is_null() {
+        text(&body["user"], "user")?;
+    }
+    let lengths = lengths(&body["input"])?;
+    if lengths.len() > 2048 {
         return Err("input: at most 2048".to_owned());
     }
     let is_packed = !body["encoding_format"].is_null()
@@ -44,12 +41,12 @@ fn embeddings(call: &Call<'_>) -> Checked<Reply> {
     if length > MOST_DIMENSIONS {
         return Err(format!("dimensions: at most {MOST_DIMENSIONS}"));
     }
-    let data: Vec<Value> = inputs
-        .iter()
+    let data: Vec<Value> = lengths
+        .into_iter()
         .enumerate()
-        .map(|(at, input)| {
+        .map(|(at, count)| {
             let mut vector = vec![0.5_f32; usize::try_from(length).unwrap_or_default().max(2)];
-            vector[0] = f32::from(u16::try_from(input.len()).unwrap_or(u16::MAX));
+            vector[0] = f32::from(u16::try_from(count).unwrap_or(u16::MAX));
             vector[1] = f32::from(u16::try_from(at).unwrap_or(u16::MAX));
             let packed = || -> Vec<u8> { vector.iter().flat_map(|v| v.to_le_bytes()).collect() };
             let vector = match is_packed {
@@ -64,13 +61,49 @@ fn embeddings(call: &Call<'_>) -> Checked<Reply> {
     Ok(Reply::json(200, vec![], &answer))
 }
 
-/// The text tells what was heard.
+/// How long each input is, in bytes or in tokens.
+fn lengths(input: &Value) -> Checked<Vec<usize>> {
+    let tokens = |input: &Value| {
+        let list = list(input, "input")?;
+        match list.iter().all(|token| token.as_u64().is_some_and(|token| token < 300_000)) {
+            true => Ok(list.len()),
+            false => Err("input: must be tokens".to_owned()),
+        }
+    };
+    match input {
+        Value::Array(all) if all.first().is_some_and(Value::is_number) => Ok(vec![tokens(input)?]),
+        Value::Array(all) if all.first().is_some_and(Value::is_array) => {
+            all.iter().map(tokens).collect()
+        }
+        Value::Array(_) => {
+            let inputs = list(input, "input")?.iter();
+            inputs.map(|input| text(input, "input").map(str::len)).collect()
+        }
+        _ => Ok(vec![text(input, "input")?.len()]),
+    }
+}
+
+/// The text tells what was heard, and how it was cut.
 fn transcription(call: &Call<'_>) -> Checked<Reply> {
     let kind = call.header("content-type").unwrap_or_default();
     let mark = kind.strip_prefix("multipart/form-data; boundary=");
     let mark = mark.ok_or("content-type: must be multipart/form-data")?.trim_matches('"');
     let parts = parts(call.body, mark)?;
-    let known = ["file", "model", "language", "prompt", "response_format", "temperature"];
+    let known = [
+        "file",
+        "model",
+        "language",
+        "prompt",
+        "response_format",
+        "temperature",
+        "timestamp_granularities[]",
+        "include[]",
+        "chunking_strategy",
+        "chunking_strategy[type]",
+        "chunking_strategy[threshold]",
+        "chunking_strategy[prefix_padding_ms]",
+        "chunking_strategy[silence_duration_ms]",
+    ];
     let one = |name: &str| {
         let found: Vec<_> = parts.iter().filter(|(each, _)| each == name).collect();
         match found.as_slice() {
@@ -85,18 +118,87 @@ fn transcription(call: &Call<'_>) -> Checked<Reply> {
     if one("model")? != Some(MODEL.as_bytes()) {
         return Err("model: does not exist".to_owned());
     }
-    if one("response_format")?.is_some_and(|format| format != b"json") {
-        return Err("response_format: this stand-in has json alone".to_owned());
+    let said = |name: &str| -> Checked<Option<String>> {
+        Ok(one(name)?.map(|text| String::from_utf8_lossy(text).into_owned()))
+    };
+    let all = |name: &str| -> Vec<&[u8]> {
+        parts.iter().filter(|(each, _)| each == name).map(|(_, bytes)| bytes.as_slice()).collect()
+    };
+    let format = said("response_format")?.unwrap_or_else(|| "json".to_owned());
+    let granularities = all("timestamp_granularities[]");
+    if !granularities.is_empty() && format != "verbose_json" {
+        return Err("timestamp_granularities: only of verbose_json".to_owned());
+    }
+    if granularities.iter().any(|each| ![&b"word"[..], b"segment"].contains(each)) {
+        return Err("timestamp_granularities: must be word or segment".to_owned());
+    }
+    let include = all("include[]");
+    if !include.is_empty() && (include != [b"logprobs"] || format != "json") {
+        return Err("include: must be logprobs, of json".to_owned());
     }
     let file = one("file")?.ok_or("file: field required")?;
     if !file.starts_with(b"RIFF") {
         return Err("file: invalid file format".to_owned());
     }
-    let language = one("language")?.map(|text| String::from_utf8_lossy(text).into_owned());
-    let heard = format!("{} bytes in {}", file.len(), language.unwrap_or("any".to_owned()));
+    let language = said("language")?.unwrap_or_else(|| "any".to_owned());
+    let mut heard = format!("{} bytes in {language}", file.len());
+    match (said("chunking_strategy")?.as_deref(), said("chunking_strategy[type]")?.as_deref()) {
+        (None, None) => {}
+        (Some("auto"), None) => heard += ", cut anywhere",
+        (None, Some("server_vad")) => {
+            for name in ["threshold", "prefix_padding_ms", "silence_duration_ms"] {
+                if let Some(value) = said(&format!("chunking_strategy[{name}]"))? {
+                    let number = value.parse::<f32>();
+                    let number = number.map_err(|_| format!("{name}: must be a number"))?;
+                    heard += &format!(", {name} {number}");
+                }
+            }
+        }
+        _ => return Err("chunking_strategy: must be auto or server_vad".to_owned()),
+    }
+    if format != "json" {
+        return in_form(&format, &heard, &granularities);
+    }
     let usage = json!({ "type": "tokens", "input_tokens": 14, "output_tokens": 9,
         "total_tokens": 23, "input_token_details": { "text_tokens": 0, "audio_tokens": 14 } });
-    Ok(Reply::json(200, vec![], &json!({ "text": heard, "usage": usage })))
+    let mut answer = json!({ "text": heard, "usage": usage });
+    if !include.is_empty() {
+        answer["logprobs"] = json!([{ "token": "a", "logprob": -0.5, "bytes": [97] }]);
+    }
+    Ok(Reply::json(200, vec![], &answer))
+}
+
+/// What was heard in one second, in another form than JSON.
+fn in_form(format: &str, heard: &str, granularities: &[&[u8]]) -> Checked<Reply> {
+    let plain = |text: String| {
+        let headers = vec![("content-type", "text/plain; charset=utf-8".to_owned())];
+        Reply { status: 200, headers, body: text.into() }
+    };
+    let segment = json!({ "id": 0, "start": 0.0, "end": 1.0, "text": heard });
+    match format {
+        "text" => Ok(plain(format!("{heard}\n"))),
+        "srt" => Ok(plain(format!("1\n00:00:00,000 --> 00:00:01,000\n{heard}\n\n\n"))),
+        "vtt" => Ok(plain(format!("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n{heard}\n\n"))),
+        "verbose_json" => {
+            let mut answer = json!({ "task": "transcribe", "language": "english", "duration": 1.0,
+                "text": heard, "usage": { "type": "duration", "seconds": 1 } });
+            if granularities.contains(&&b"word"[..]) {
+                answer["words"] = json!([{ "word": heard, "start": 0.0, "end": 1.0 }]);
+            }
+            if granularities.is_empty() || granularities.contains(&&b"segment"[..]) {
+                answer["segments"] = json!([segment]);
+            }
+            Ok(Reply::json(200, vec![], &answer))
+        }
+        "diarized_json" => {
+            let segment = json!({ "type": "transcript.text.segment", "id": "seg_0",
+                "start": 0.0, "end": 1.0, "text": heard, "speaker": "A" });
+            let answer = json!({ "task": "transcribe", "duration": 1.0, "text": heard,
+                "segments": [segment] });
+            Ok(Reply::json(200, vec![], &answer))
+        }
+        _ => Err(format!("response_format: {format} is none")),
+    }
 }
 
 /// The parts of a form by their names.

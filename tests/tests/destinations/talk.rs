@@ -1,7 +1,7 @@
 //! Conversations with every provider, in one piece and piece by piece.
 
 use holdfast_agent::destination::Limits;
-use holdfast_agent::escalate::Telling;
+use holdfast_agent::escalate::{Attempt, Telling};
 use holdfast_agent::inquiry::{Inquiry, Terms};
 use holdfast_agent::policy::Policy;
 use holdfast_agent::queue::RequestId;
@@ -27,7 +27,7 @@ fn inquiry(question: &str) -> Inquiry<Conversation> {
 
 async fn open(bench: &Bench, inquiry: &Inquiry<Conversation>) -> Telling {
     let cleared = Policy::default().clear(inquiry, &bench.destination).unwrap();
-    let opened = bench.escalator.converse_in_pieces(cleared, PLENTY).await;
+    let opened = bench.escalator.converse_in_pieces(cleared, PLENTY, &Attempt::default()).await;
     let refused = bench.fake.refused();
     opened.unwrap_or_else(|error| panic!("{:?}: {error} {refused:?}", bench.vendor))
 }
@@ -43,7 +43,7 @@ async fn the_pieces_of_an_answer_are_the_answer() {
         let bench = Bench::new(vendor).await;
         let inquiry = inquiry("count 12");
         let cleared = Policy::default().clear(&inquiry, &bench.destination).unwrap();
-        let told = bench.escalator.converse(cleared, PLENTY).await;
+        let told = bench.escalator.converse(cleared, PLENTY, &Attempt::default()).await;
         let refused = bench.fake.refused();
         let told = told.unwrap_or_else(|error| panic!("{vendor:?}: {error} {refused:?}"));
         let numbers: Vec<String> = (1..=12).map(|n| n.to_string()).collect();
@@ -83,7 +83,11 @@ async fn a_stream_begins_with_the_documented_error_or_not_at_all() {
             bench.fake.next(Next::Fails(trouble));
             let inquiry = inquiry("hello");
             let cleared = Policy::default().clear(&inquiry, &bench.destination).unwrap();
-            let error = bench.escalator.converse_in_pieces(cleared, PLENTY).await.unwrap_err();
+            let error = bench
+                .escalator
+                .converse_in_pieces(cleared, PLENTY, &Attempt::default())
+                .await
+                .unwrap_err();
             assert_eq!(error.code(), code, "{vendor:?}: {error}");
         }
     }
@@ -112,7 +116,8 @@ async fn who_leaves_in_the_middle_ends_the_call_and_pays_what_was_set_apart() {
         }
         let inquiry = inquiry("hello");
         let cleared = Policy::default().clear(&inquiry, &bench.destination).unwrap();
-        let error = bench.escalator.converse(cleared, PLENTY).await.unwrap_err();
+        let error =
+            bench.escalator.converse(cleared, PLENTY, &Attempt::default()).await.unwrap_err();
         assert_eq!(error.code(), "over_budget", "{vendor:?}: {error}");
     }
 }
@@ -124,7 +129,7 @@ async fn an_answer_that_came_to_its_limit_is_an_answer() {
         bench.fake.next(Next::Says(Says::Cut("half".to_owned())));
         let inquiry = inquiry("hello");
         let cleared = Policy::default().clear(&inquiry, &bench.destination).unwrap();
-        let told = bench.escalator.converse(cleared, PLENTY).await.unwrap();
+        let told = bench.escalator.converse(cleared, PLENTY, &Attempt::default()).await.unwrap();
         assert_eq!(told.answer.stop, Stop::Length, "{vendor:?}");
     }
 }

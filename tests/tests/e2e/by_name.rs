@@ -114,6 +114,7 @@ async fn a_bundle_of_texts_makes_vectors_of_them() {
     }
     for body in [
         json!({ "model": "words", "input": "pump", "dimensions": 4 }),
+        json!({ "model": "words", "input": [1, 2] }),
         json!({ "model": "steps", "input": "pump" }),
     ] {
         let text = body.to_string().into_bytes();
@@ -127,20 +128,42 @@ async fn a_bundle_of_texts_makes_vectors_of_them() {
 async fn a_bundle_of_recordings_writes_what_it_hears() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, client) = device(dir.path()).await;
-    let form = |model: &str, file: &[u8]| {
-        let mut body = format!(
-            "--edge\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{model}\r\n--edge\r\n\
-             content-disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\
-             content-type: audio/wav\r\n\r\n"
-        )
-        .into_bytes();
+    let filled = |fields: &[(&str, &str)], file: &[u8]| {
+        let fields = fields.iter().map(|(name, value)| {
+            let head = "--edge\r\ncontent-disposition: form-data; name";
+            format!("{head}=\"{name}\"\r\n\r\n{value}\r\n")
+        });
+        let mut body = fields.collect::<String>().into_bytes();
+        body.extend_from_slice(
+            b"--edge\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\
+              content-type: audio/wav\r\n\r\n",
+        );
         body.extend_from_slice(file);
         body.extend(b"\r\n--edge--\r\n");
         body
     };
+    let form = |model: &str, file: &[u8]| filled(&[("model", model)], file);
     let (path, kind) = ("/v1/audio/transcriptions", "multipart/form-data; boundary=edge");
     let (status, got) = asked(&client, path, kind, form("steps", &wav(&SCORES))).await;
     assert_eq!((status, &got["text"]), (200, &json!("aa")), "{got}");
+    let heard = |fields: &[(&'static str, &'static str)]| {
+        let fields = [&[("model", "steps")], fields].concat();
+        asked(&client, path, kind, filled(&fields, &wav(&SCORES)))
+    };
+    let (status, got) = heard(&[("chunking_strategy", "auto")]).await;
+    assert_eq!((status, &got["text"]), (200, &json!("aa")), "it cuts as it likes: {got}");
+    // It does not know when words are spoken.
+    for (fields, name) in [
+        (&[("response_format", "srt")][..], "response_format"),
+        (&[("response_format", "vtt")], "response_format"),
+        (&[("response_format", "verbose_json")], "response_format"),
+        (&[("include[]", "logprobs")], "include"),
+        (&[("chunking_strategy[type]", "server_vad")], "chunking_strategy"),
+    ] {
+        let (status, got) = heard(fields).await;
+        let message = got["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && message.contains(name), "{fields:?}: {status} {got}");
+    }
     let twice = [SCORES, SCORES].concat();
     // A CTC model hears one window, and nothing of the rest is left away.
     let cases =

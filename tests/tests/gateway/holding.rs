@@ -445,6 +445,15 @@ async fn what_was_answered_before_the_queue_opened_is_not_asked_again() {
     desk.restart().await;
     let answered = desk.post(CHAT, &body, &hold).await;
     assert_eq!((answered.status, near.asked()), (200, 1), "{}", answered.text);
+    // It has the answer in memory until then.
+    let again = desk.post(CHAT, &body, &hold).await;
+    assert_eq!((again.status, near.asked()), (200, 1), "{}", again.text);
+    let told = |reply: &super::desk::Reply| reply.json()["choices"].clone();
+    assert_eq!((&again.json()["id"], told(&again)), (&answered.json()["id"], told(&answered)));
+    let other = desk.post(CHAT, &conversation("near", "count 3"), &hold).await;
+    let code = other.code();
+    assert_eq!((other.status, code.as_str()), (409, "idempotency_key_conflict"), "{}", other.text);
+    assert!(other.text.contains("the conversation, or a setting of it"), "{}", other.text);
     std::fs::remove_file(&queue).unwrap();
     std::fs::rename(&away, &queue).unwrap();
     let until = Instant::now() + SOON;

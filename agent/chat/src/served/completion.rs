@@ -10,8 +10,7 @@
 //! - a refusal of earlier turns is what the model said;
 //! - `response_format` `json_object` is the schema of any object; a description goes into the schema;
 //! - a stop that OpenAI does not have is `stop`;
-//! - what tells the provider who asks and what to cache (`user`, `safety_identifier`, `prompt_cache_key`)
-//!   is not sent on, and neither is a `prediction`, which changes the time and the price alone.
+//! - the texts of a `prediction` are one.
 //!
 //! **Invariant:** one choice is answered.
 

@@ -1,17 +1,19 @@
 //! Owns `POST /v1/embeddings`.
 //!
-//! **Invariant:** inputs are texts; as many vectors are answered as there were inputs.
+//! **Invariant:** inputs are all texts, or all tokens; as many vectors are answered as there were inputs.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::Value;
+use std::fmt;
+
+use serde::de::{Error, SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::Refusal;
-use super::fault::{invalid, missing, parsed, unsupported_value};
+use super::fault::{invalid, missing, parsed};
 use super::fields::{self, OneOrMany};
 use super::json::{number, text};
-use crate::vectors::Vectors;
+use crate::vectors::{Inputs, Vectors};
 
 /// OpenAI takes so many inputs.
 const MOST_INPUTS: usize = 2048;
@@ -21,8 +23,8 @@ const MOST_INPUTS: usize = 2048;
 pub struct AskedVectors {
     /// A bundle, a destination's model or a route.
     pub model: String,
-    /// 1 to 2048 texts, none empty.
-    pub inputs: Vec<String>,
+    /// 1 to 2048, none empty.
+    pub inputs: Inputs,
     /// So many numbers in each vector.
     pub dimensions: Option<u32>,
     /// How the numbers are written.
@@ -45,10 +47,70 @@ pub enum Encoding {
 #[serde(deny_unknown_fields)]
 struct Request {
     model: Option<String>,
-    input: Option<OneOrMany<Value>>,
+    input: Option<OneOrMany<Input>>,
     dimensions: Option<u64>,
     encoding_format: Option<String>,
     user: Option<String>,
+}
+
+/// One of several inputs; of one text in tokens each is one.
+enum Input {
+    Text(String),
+    Token(u32),
+    Tokens(Vec<u32>),
+}
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct In;
+        impl<'de> Visitor<'de> for In {
+            type Value = Input;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a token or a list of tokens")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Input, E> {
+                Ok(Input::Text(text.to_owned()))
+            }
+            fn visit_u64<E: Error>(self, token: u64) -> Result<Input, E> {
+                let wrong = |_| E::invalid_value(Unexpected::Unsigned(token), &self);
+                u32::try_from(token).map(Input::Token).map_err(wrong)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Input, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(token) = list.next_element()? {
+                    tokens.push(token);
+                }
+                Ok(Input::Tokens(tokens))
+            }
+        }
+        deserializer.deserialize_any(In)
+    }
+}
+
+/// What is to become vectors: all texts, all lists of tokens, or the tokens of one text.
+fn inputs(given: OneOrMany<Input>) -> Result<Inputs, Refusal> {
+    let many = match given {
+        OneOrMany::One(text) => return Ok(Inputs::Texts(vec![text])),
+        OneOrMany::Many(many) => many,
+    };
+    let (mut texts, mut single, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, input) in many.into_iter().enumerate() {
+        match input {
+            Input::Text(text) => texts.push(text),
+            Input::Token(token) => single.push(token),
+            Input::Tokens(list) => tokens.push(list),
+        }
+        if [texts.len(), single.len(), tokens.len()].iter().filter(|count| **count > 0).count() > 1
+        {
+            let param = format!("input[{at}]");
+            let message = format!("{param}: must be of the kind of those before it");
+            return Err(invalid(param, message));
+        }
+    }
+    if !single.is_empty() {
+        tokens.push(single);
+    }
+    Ok(if tokens.is_empty() { Inputs::Texts(texts) } else { Inputs::Tokens(tokens) })
 }
 
 /// What the body of a request asks.
@@ -57,24 +119,15 @@ struct Request {
 /// The first field that cannot be honoured, by its path.
 pub fn read(body: &[u8]) -> Result<AskedVectors, Refusal> {
     let request: Request = parsed(body)?;
-    let inputs = match request.input.ok_or_else(|| missing("input"))? {
-        OneOrMany::One(input) => vec![input],
-        OneOrMany::Many(many) => {
-            let texts = many.into_iter().enumerate().map(|(at, input)| match input {
-                Value::String(text) => Ok(text),
-                _ => {
-                    let param = format!("input[{at}]");
-                    let message = format!("{param}: must be a text here, no tokens");
-                    Err(unsupported_value(param, message))
-                }
-            });
-            texts.collect::<Result<Vec<_>, _>>()?
-        }
-    };
-    if inputs.is_empty() || inputs.len() > MOST_INPUTS {
+    let inputs = inputs(request.input.ok_or_else(|| missing("input"))?)?;
+    if !(1..=MOST_INPUTS).contains(&inputs.count()) {
         return Err(invalid("input", format!("input: must be 1 to {MOST_INPUTS} texts")));
     }
-    if let Some(at) = inputs.iter().position(String::is_empty) {
+    let empty = match &inputs {
+        Inputs::Texts(texts) => texts.iter().position(String::is_empty),
+        Inputs::Tokens(tokens) => tokens.iter().position(Vec::is_empty),
+    };
+    if let Some(at) = empty {
         let param = format!("input[{at}]");
         return Err(invalid(param.clone(), format!("{param}: must not be empty")));
     }

@@ -12,7 +12,7 @@ use super::fault::{asks_no_more, has_none_of, invalid, missing, parsed, unsuppor
 use super::fields::{self, Given, Object, OneOrMany, Streaming};
 use super::json::{DONE, begin, end, reason, text, usage};
 use super::{Asked, Named, Refusal, StreamOptions};
-use crate::conversation::{Answer, Conversation, Part, Sampling, Stop, Turn, Usage};
+use crate::conversation::{Answer, Conversation, Hints, Part, Sampling, Stop, Turn, Usage};
 use crate::event::Event;
 
 /// The limit where nobody says otherwise.
@@ -64,7 +64,8 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
         OneOrMany::Many(mut many) => match (many.pop(), many.as_slice()) {
             (Some(Value::String(prompt)), []) => prompt,
             _ => {
-                let message = "prompt: must be one text here, no list of several and no tokens";
+                let message = "prompt: must be one text here, no list of several and no tokens: ask \
+                               once for each";
                 return Err(unsupported_value("prompt", message));
             }
         },
@@ -87,6 +88,7 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
             fields::at_least_one("max_tokens", request.max_tokens)?.unwrap_or(MAX_TOKENS),
         ),
         stop: fields::stops(request.stop)?,
+        hints: Hints { user: request.user.clone(), ..Hints::default() },
         ..Conversation::default()
     };
     Ok(Asked {

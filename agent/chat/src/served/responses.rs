@@ -9,17 +9,19 @@
 //! - the seal on a call is `extra_content.google.thought_signature`, as in chat completions;
 //! - a stop that OpenAI does not have is a response that is completed;
 //! - a summary of thoughts that is asked for is what the provider tells of them, however long;
-//! - what tells the provider who asks and what to cache (`user`, `safety_identifier`, `prompt_cache_key`)
-//!   is not sent on.
+//! - the items of a request are told again without the system prompt, which is the response's
+//!   `instructions`.
 //!
 //! **Invariant:** events are numbered from 0 without a gap, and what is told at the end of a stream is
 //! what would have been answered in one piece.
 
+mod input;
 mod item;
 mod read;
 mod retelling;
 mod write;
 
+pub use self::input::{Page, items};
 pub use self::read::read;
 pub use self::retelling::Retelling;
 pub use self::write::{Standing, Writer, answer, standing};

@@ -73,10 +73,6 @@ fn what_is_so_anyway_or_changes_no_answer_is_taken_and_not_sent() {
     for option in [
         json!({ "store": false }),
         json!({ "n": 1 }),
-        json!({ "user": "u" }),
-        json!({ "safety_identifier": "s" }),
-        json!({ "prompt_cache_key": "k" }),
-        json!({ "prediction": { "type": "content", "content": "x" } }),
         json!({ "service_tier": "auto" }),
         json!({ "service_tier": "default" }),
         json!({ "logprobs": false, "top_logprobs": 0 }),
@@ -102,6 +98,31 @@ fn what_is_so_anyway_or_changes_no_answer_is_taken_and_not_sent() {
     check("anthropic", "m", &json!({}), &json!({ "temperature": 1 }), &Same);
     let call = dialect("anthropic").call("m", &chat(&json!({ "temperature": 1, "top_p": 1 })));
     assert_eq!(call.unwrap().headers, [("anthropic-version", "2026-10-21".to_owned())]);
+}
+
+#[test]
+fn who_asks_and_what_to_expect_is_told_to_whoever_has_a_field_for_it() {
+    let both =
+        |said: &dyn Fn() -> Made| vec![("openai", "m", said()), ("azure-openai", "m", said())];
+    let mut rows = both(&|| at!["/user": "u"]);
+    rows.push(("anthropic", "m", at!["/metadata/user_id": "u"]));
+    table(&json!({}), &json!({ "user": "u" }), &rows);
+    let mut rows = both(&|| at!["/safety_identifier": "s"]);
+    rows.push(("anthropic", "m", at!["/metadata/user_id": "s"]));
+    table(&json!({}), &json!({ "safety_identifier": "s" }), &rows);
+    // Of two names the one that is made for it.
+    table(&json!({ "user": "u" }), &json!({ "safety_identifier": "s" }), &rows);
+    let mut rows = both(&|| at!["/prompt_cache_key": "k"]);
+    rows.push(("mistral", "m", at!["/prompt_cache_key": "k"]));
+    table(&json!({}), &json!({ "prompt_cache_key": "k" }), &rows);
+    let pieces = json!([{ "type": "text", "text": "x" }, { "type": "text", "text": "y" }]);
+    for content in [json!("xy"), pieces] {
+        let said = || at!["/prediction": { "type": "content", "content": "xy" }];
+        let mut rows = both(&said);
+        rows.push(("mistral", "m", said()));
+        let option = json!({ "prediction": { "type": "content", "content": content } });
+        table(&json!({}), &option, &rows);
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ use crate::request::DataClass;
 /// What a response's id begins with.
 pub(super) const PREFIX: &str = "resp_";
 /// What may be included: it is there in any case.
-const INCLUDED: &str = "reasoning.encrypted_content";
+pub(super) const INCLUDED: &str = "reasoning.encrypted_content";
 /// No event has a higher number: more is not exact in every client.
 const MOST_EVENTS: u64 = 9_007_199_254_740_991;
 /// Of OpenAI's words for why there is no answer there is no better one.
@@ -205,7 +205,7 @@ impl View {
     }
 }
 
-fn refusal(param: &str, code: &'static str, why: &str) -> Refusal {
+pub(super) fn refusal(param: &str, code: &'static str, why: &str) -> Refusal {
     let param: String = param.chars().take(64).collect();
     Refusal { message: format!("{param}: {why}"), param: Some(param), code }
 }
@@ -216,7 +216,7 @@ fn known_id(id: &str) -> Result<RequestId, Complaint> {
 }
 
 /// The caller's own response of this id.
-async fn own(api: &Api, caller: &Caller, id: &str) -> Result<Kept, Complaint> {
+pub(super) async fn own(api: &Api, caller: &Caller, id: &str) -> Result<Kept, Complaint> {
     own_of(caller, id, find(api, known_id(id)?).await?)
 }
 
@@ -371,7 +371,7 @@ fn damaged(shown: &str, id: RequestId, recorded: Recorded) -> Response {
     json_body(responses::standing(&named, &asked, &standing))
 }
 
-fn json_body(body: impl Into<Body>) -> Response {
+pub(super) fn json_body(body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

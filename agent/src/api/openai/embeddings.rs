@@ -39,11 +39,11 @@ async fn vectors(
     body: Body,
 ) -> Result<(Response, Logged), Complaint> {
     let Taken { bytes, place: _place, room: _room } = take_json(api, headers, body).await?;
-    let AskedVectors { model, inputs, dimensions, encoding, .. } = apart(bytes, read).await?;
+    let AskedVectors { model, inputs, dimensions, encoding, user } = apart(bytes, read).await?;
     let default = api.service.policy.default_class;
     let terms = terms::of_inquiry(headers, &Default::default(), default)?;
     let (terms, logged) = allowed(caller, &model, terms)?;
-    let inquiry = Inquiry { id: call.id, terms, matter: Texts { inputs, dimensions } };
+    let inquiry = Inquiry { id: call.id, terms, matter: Texts { inputs, dimensions, user } };
     let (answered, found) =
         api.gateway.embed_as(asker(api, caller, headers), &model, &inquiry).await?;
     let vectors = Arc::clone(&answered.answer);

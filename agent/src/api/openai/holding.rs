@@ -89,7 +89,7 @@ async fn standing(
     id: RequestId,
     asked: &Asked,
 ) -> Result<Response, Complaint> {
-    let record = api.service.queue.open()?.get(id).await?;
+    let record = api.service.queue.record(id).await?;
     let record = record.ok_or_else(|| over("it was removed just now", "failed"))?;
     let summary = &record.summary;
     match summary.state {

@@ -5,6 +5,7 @@
 //! POST /v1/chat/completions      in one piece, or as server-sent events
 //! POST /v1/completions           the same, of a prompt
 //! POST /v1/responses             the same, as typed events, or in the background
+//! GET  /v1/responses/{id}/input_items  what a response in the background was asked
 //! POST /v1/embeddings            a bundle of that name, or a destination
 //! POST /v1/audio/transcriptions  the same, of a recording
 //! GET  /v1/models                every name that can be asked
@@ -20,6 +21,7 @@ mod embeddings;
 mod following;
 mod form;
 mod holding;
+mod input_items;
 mod models;
 mod pouring;
 mod talk;
@@ -58,6 +60,7 @@ pub(super) fn routes() -> Vec<Route> {
     ];
     routes.extend(talk::routes());
     routes.extend(background::routes());
+    routes.push(input_items::route());
     routes
 }
 

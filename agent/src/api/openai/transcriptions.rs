@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use holdfast_chat::served::Refusal;
-use holdfast_chat::served::transcriptions::{AskedTranscript, Transcript, answer, read};
+use holdfast_chat::served::transcriptions::{AskedTranscript, answer, read};
 
 use super::caching::{asker, marked};
 use super::complaint::Complaint;
@@ -47,15 +47,10 @@ async fn transcript(
     let is_wav = recording.bytes.starts_with(b"RIFF");
     #[allow(clippy::cast_precision_loss, reason = "of milliseconds")]
     let duration_s = is_wav.then(|| wav_ms(&recording.bytes) as f64 / 1e3);
-    let language = asked.language.clone();
-    let mut transcript = Transcript { text: String::new(), language, duration_s };
-    // A form that cannot be filled is refused before anything is paid for.
-    answer(asked.form, &transcript)?;
     let inquiry = Inquiry { id: call.id, terms, matter: recording };
     let asker = asker(api, caller, headers);
     let (answered, found) = api.gateway.transcribe_as(asker, &asked.model, &inquiry).await?;
-    transcript.text.clone_from(&answered.answer);
-    let written = answer(asked.form, &transcript)?;
+    let written = answer(asked.wanted, &answered.answer, duration_s);
     let response = told(&answered, written.content_type, written.body);
     Ok((marked(response, found), logged))
 }
@@ -83,6 +78,8 @@ fn taken_apart(kind: &str, body: &Bytes) -> Result<(AskedTranscript, Recording),
         language: asked.language.clone(),
         prompt: asked.prompt.clone(),
         temperature: asked.temperature,
+        chunking: asked.chunking,
+        wanted: asked.wanted,
     };
     Ok((asked, recording))
 }

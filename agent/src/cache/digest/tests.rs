@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_chat::served::transcriptions::Form;
 use holdfast_chat::{
     Detail, Effort, Image, Output, Said, Thinking, Tool, ToolCall, ToolChoice, ToolResult,
     Verbosity,
@@ -54,7 +55,9 @@ fn changed() -> Vec<(&'static str, Conversation)> {
     let image =
         |detail| Turn::User(vec![Part::Image(Image::Png, Bytes::from_static(b"png"), detail)]);
     type Change = fn(&mut Conversation);
-    let simple: [(&str, Change); 19] = [
+    let simple: [(&str, Change); 21] = [
+        ("an end user", |c| c.hints.user = Some("me".to_owned())),
+        ("one by the other name", |c| c.hints.safety_identifier = Some("me".to_owned())),
         ("as it is", |_| {}),
         ("system", |c| c.system = Some("be brief".to_owned())),
         ("an empty system", |c| c.system = Some(String::new())),
@@ -121,8 +124,13 @@ fn whatever_can_change_an_answer_changes_the_digest() {
         assert!(seen.insert(Digest::of(caller, model, &inquiry)), "{case}");
     }
     let texts = |inputs: &[&str], dimensions| Texts {
-        inputs: inputs.iter().map(|text| (*text).to_owned()).collect(),
+        inputs: Inputs::Texts(inputs.iter().map(|text| (*text).to_owned()).collect()),
         dimensions,
+        user: None,
+    };
+    let tokens = |tokens: &[&[u32]]| Texts {
+        inputs: Inputs::Tokens(tokens.iter().map(|list| list.to_vec()).collect()),
+        ..texts(&[], None)
     };
     for matter in [
         texts(&["a", "b"], None),
@@ -131,6 +139,11 @@ fn whatever_can_change_an_answer_changes_the_digest() {
         texts(&["a", "b"], Some(8)),
         texts(&["a", "b"], Some(9)),
         texts(&["a", "b", ""], None),
+        Texts { user: Some("me".to_owned()), ..texts(&["a", "b"], None) },
+        tokens(&[&[97], &[98]]),
+        tokens(&[&[97, 98]]),
+        tokens(&[]),
+        texts(&[], None),
     ] {
         let case = format!("{matter:?}");
         assert!(seen.insert(Digest::of("line-7", "any", &asked(matter))), "{case}");
@@ -141,7 +154,12 @@ fn whatever_can_change_an_answer_changes_the_digest() {
         language: None,
         prompt: None,
         temperature: None,
+        chunking: None,
+        wanted: Wanted::default(),
     };
+    let of = |form| Wanted { form, ..Wanted::default() };
+    let vad = |threshold| Some(Chunking::Vad(Vad { threshold, ..Vad::default() }));
+    let timed = Wanted { words: true, ..of(Form::VerboseJson) };
     let (de, zero) = (Some("de".to_owned()), Some(0.0));
     for matter in [
         recording.clone(),
@@ -150,10 +168,19 @@ fn whatever_can_change_an_answer_changes_the_digest() {
         Recording { language: de.clone(), ..recording.clone() },
         Recording { prompt: de, ..recording.clone() },
         Recording { temperature: zero, ..recording.clone() },
+        Recording { chunking: Some(Chunking::Auto), ..recording.clone() },
+        Recording { chunking: vad(None), ..recording.clone() },
+        Recording { chunking: vad(Some(0.0)), ..recording.clone() },
+        Recording { wanted: of(Form::Srt), ..recording.clone() },
+        Recording { wanted: of(Form::VerboseJson), ..recording.clone() },
+        Recording { wanted: timed, ..recording.clone() },
+        Recording { wanted: Wanted { logprobs: true, ..of(Form::Json) }, ..recording.clone() },
     ] {
         let case = format!("{matter:?}");
         assert!(seen.insert(Digest::of("line-7", "any", &asked(matter))), "{case}");
     }
+    let text = Recording { wanted: of(Form::Text), ..recording };
+    assert!(!seen.insert(Digest::of("line-7", "any", &asked(text))), "the words are the same");
 }
 
 #[test]
@@ -174,6 +201,15 @@ fn how_somebody_waits_for_it_does_not_change_what_is_asked() {
         assert_eq!(Digest::of("line-7", "any", &inquiry), digest, "{case}");
         assert_eq!(sends.insert(digest.send(&inquiry.terms)), is_another_send, "{case}");
     }
+}
+
+#[test]
+fn what_changes_the_price_alone_does_not_change_what_is_asked() {
+    let digest = |conversation| Digest::of("line-7", "any", &asked(conversation));
+    let mut hinted = conversation();
+    hinted.hints.prompt_cache_key = Some("k".to_owned());
+    hinted.hints.prediction = Some("p".to_owned());
+    assert_eq!(digest(hinted), digest(conversation()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use holdfast_chat::{Conversation, Dialect, Part, Turn as Turned};
 use serde_json::json;
 
 use super::super::fakes::{Fake, Scripted};
-use super::super::{Share, Standing, Turn};
+use super::super::{Attempt, Share, Standing, Turn};
 use super::{PLENTY, destination, escalator, request, send};
 use crate::destination::{Chat, Protocol};
 use crate::escalate::SendError;
@@ -182,7 +182,7 @@ async fn a_model_of_another_agent_has_one_circuit_whatever_name_it_is_asked_by()
             let cleared = Policy::default().clear(&inquiry, destination).unwrap();
             let told = match turn {
                 Some(turn) => escalator.converse_in(turn, cleared, PLENTY).await,
-                None => escalator.converse(cleared, PLENTY).await,
+                None => escalator.converse(cleared, PLENTY, &Attempt::default()).await,
             };
             told.unwrap_err().code()
         }

@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::message::{self, Message};
-use crate::conversation::{Conversation, Effort, Output, Sampling, Thinking, Tool, Verbosity};
+use crate::conversation::{
+    Conversation, Effort, Hints, Output, Sampling, Thinking, Tool, Verbosity,
+};
 use crate::served::fault::{asks_no_more, has_none_of, invalid, missing, parsed, unsupported};
 use crate::served::fields::{self, Given, Object, OneOrMany, Streaming, TIERS, Word, WordOr, text};
 use crate::served::tools::{self, Form, Function};
@@ -43,12 +45,9 @@ struct Request<'a> {
     #[serde(borrow)]
     verbosity: Option<Word<'a>>,
     // These change nothing but the provider's costs and speed.
-    #[serde(default, rename = "prediction")]
-    _prediction: Given,
-    #[serde(default, rename = "safety_identifier")]
-    _safety_identifier: Given,
-    #[serde(default, rename = "prompt_cache_key")]
-    _prompt_cache_key: Given,
+    prediction: Option<Object<Predicted>>,
+    safety_identifier: Option<String>,
+    prompt_cache_key: Option<String>,
     // These may say what holds anyway.
     store: Option<bool>,
     n: Option<u64>,
@@ -121,6 +120,22 @@ struct Schema {
     strict: Option<bool>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Predicted {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    content: Option<OneOrMany<Object<Piece>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Piece {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    text: Option<String>,
+}
+
 /// What the body of a request asks.
 ///
 /// # Errors
@@ -188,6 +203,12 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
         },
         max_tokens: most,
         stop: fields::stops(request.stop)?,
+        hints: Hints {
+            user: request.user.clone(),
+            safety_identifier: request.safety_identifier,
+            prompt_cache_key: request.prompt_cache_key,
+            prediction: request.prediction.map(predicted).transpose()?,
+        },
     };
     Ok(Asked {
         model,
@@ -224,6 +245,23 @@ fn honoured(request: &Request<'_>) -> Result<(), Refusal> {
         // Tokens are one model's own, and who is asked may have several.
         ("logit_bias", request.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), "empty"),
     ])
+}
+
+/// The text that is foreseen, of one piece or of several.
+fn predicted(Object(given): Object<Predicted>) -> Result<String, Refusal> {
+    let wrong = |param: &str, must: &str| Err(invalid(param, format!("{param}: must be {must}")));
+    if given.kind.as_deref() != Some("content") {
+        return wrong("prediction.type", "content");
+    }
+    let pieces = match given.content.ok_or_else(|| missing("prediction.content"))? {
+        OneOrMany::One(text) => return Ok(text),
+        OneOrMany::Many(pieces) => pieces.into_iter().enumerate(),
+    };
+    let texts = pieces.map(|(at, Object(piece))| match (piece.kind.as_deref(), piece.text) {
+        (Some("text"), Some(text)) => Ok(text),
+        _ => wrong(&format!("prediction.content[{at}]"), "a text"),
+    });
+    texts.collect()
 }
 
 fn tool(param: &str, declared: Declared<'_>) -> Result<Tool, Refusal> {

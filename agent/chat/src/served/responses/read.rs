@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::item::{self, Item};
-use crate::conversation::{Conversation, Effort, Output, Sampling, Thinking, Tool, Verbosity};
+use crate::conversation::{
+    Conversation, Effort, Hints, Output, Sampling, Thinking, Tool, Verbosity,
+};
 use crate::served::fault::{asks_no_more, has_none_of, missing, parsed, unsupported};
 use crate::served::fields::{self, Given, Object, OneOrMany, Streaming, TIERS, Word, WordOr, text};
 use crate::served::tools::{self, Form, Function};
@@ -38,11 +40,8 @@ struct Request<'a> {
     #[serde(borrow)]
     reasoning: Option<Object<Reasoning<'a>>>,
     parallel_tool_calls: Option<bool>,
-    // These change nothing.
-    #[serde(default, rename = "safety_identifier")]
-    _safety_identifier: Given,
-    #[serde(default, rename = "prompt_cache_key")]
-    _prompt_cache_key: Given,
+    safety_identifier: Option<String>,
+    prompt_cache_key: Option<String>,
     // These may say what holds anyway.
     include: Option<Vec<String>>,
     #[serde(borrow)]
@@ -182,6 +181,12 @@ pub fn read(body: &[u8]) -> Result<Asked, Refusal> {
         },
         max_tokens: fields::at_least_one("max_output_tokens", request.max_output_tokens)?,
         stop: Vec::new(),
+        hints: Hints {
+            user: request.user.clone(),
+            safety_identifier: request.safety_identifier,
+            prompt_cache_key: request.prompt_cache_key,
+            prediction: None,
+        },
     };
     Ok(Asked {
         model,

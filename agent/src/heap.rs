@@ -8,9 +8,11 @@
 /// What is at least as large is taken from the system by itself, and goes back to it as soon as it is not
 /// needed any more, in bytes. Left to itself the C library raises this up to 32 MiB with each large piece
 /// that is given back, and keeps the weights of models that were loaded among small things from then on.
-/// Smaller is dearer: the buffers of bodies and pictures would be new pages each time.
+/// Smaller is dearer: the buffers of bodies and pictures, and the tensors between tract's operators, would
+/// be new pages each time. A MobileNetV2 in tract spends 13 of 54 ms on them at 1 MiB, 4 of 43 at 2 MiB; at
+/// 8 MiB next to nothing, for 20 MiB more.
 #[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
-const LARGE: libc::c_int = 1 << 20;
+const LARGE: libc::c_int = 2 << 20;
 /// More is refused by glibc up to 2.33 there.
 #[cfg(all(target_env = "gnu", not(target_pointer_width = "64")))]
 const LARGE: libc::c_int = 512 << 10;

@@ -8,6 +8,7 @@ mod dequantise;
 pub(crate) mod describe;
 pub(super) mod file;
 mod sizes;
+mod weights;
 
 use std::num::NonZeroUsize;
 
@@ -150,6 +151,9 @@ fn prepared(onnx: &[u8]) -> Result<ModelProto, RuntimeError> {
         sizes::check(graph).map_err(unsupported)?;
     }
     dequantise::take_out_pairs(&mut proto);
+    if let Some(graph) = &mut proto.graph {
+        weights::restore(graph);
+    }
     if let Some(softmax) = proto.graph.as_ref().and_then(dequantise::softmax_between) {
         return Err(unsupported(format!(
             "operator {softmax} (Softmax) lies between DequantizeLinear and QuantizeLinear, where \

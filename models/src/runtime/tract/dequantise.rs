@@ -5,8 +5,7 @@
 //! (0.23.9). What a pair does beyond rounding is to hold values inside the range of its integers. A
 //! range that begins or ends at 0 may be all that is left of a Relu or Relu6, so there the pair becomes
 //! a Clip, unless the activation is there as an operator; any other range is what calibration happened
-//! to see, and without it values are nearer to the network that was quantised. Weights stay as they
-//! are: constants are folded.
+//! to see, and without it values are nearer to the network that was quantised.
 //!
 //! **Invariant:** the graph's inputs and outputs keep their names and types, and no activation is lost.
 //! Whether the answers are near enough is for the bundle's goldens to say.

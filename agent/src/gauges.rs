@@ -16,10 +16,7 @@ const COUNTERS: [(&str, &str); 26] = [
     ("holdfast_audit_lines_total", "Lines put on record of what left the device"),
     ("holdfast_audit_unwritten_total", "Lines that the record lacks"),
     ("holdfast_cache_lookups_total", "Inquiries under a rule of the cache: hit, shared, miss"),
-    (
-        "holdfast_connections_closed_total",
-        "Connections closed since there were too many: that waited longest, or the newcomer",
-    ),
+    ("holdfast_connections_closed_total", "Connections closed for want of a place, by the rule"),
     ("holdfast_drained_total", "Held requests that were tried, by how that came out"),
     ("holdfast_escalation_tokens_total", "Tokens that destinations charged"),
     ("holdfast_escalations_total", "Requests sent to a destination, by how that came out"),

@@ -76,7 +76,7 @@ async fn a_credential_that_is_not_there_is_told_at_the_start_and_to_who_asks() {
         let reply = desk.ask("near", "hello", is_streamed).await;
         assert_eq!((reply.status, reply.code().as_str()), (502, "credential"), "{}", reply.text);
         let message = &reply.json()["error"]["message"];
-        assert_eq!(message, "no credential for near: the agent's log says why");
+        assert_eq!(message, "near failed: no credential for near: the agent's log says why");
     }
     assert_eq!(fake.asked(), 0);
     // Nobody has to ask first for the log to say it.

@@ -85,7 +85,7 @@ fn inner(dims: &[i64], axis: i64, scales: usize) -> Option<usize> {
     let rank = i64::try_from(dims.len()).ok()?;
     let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
     let along = usize::try_from(*dims.get(axis)?).ok()?;
-    let behind = dims.get(axis + 1..)?.iter().map(|dim| usize::try_from(*dim).ok());
+    let mut behind = dims.get(axis + 1..)?.iter().map(|dim| usize::try_from(*dim).ok());
     let inner = behind.try_fold(1usize, |size, dim| size.checked_mul(dim?))?;
     (along == scales && inner > 0).then_some(inner)
 }

@@ -26,19 +26,25 @@ pub(super) fn restore(graph: &mut GraphProto) {
         is_meant.then(|| restored(node, |name| known.get(name).copied()))?
     };
     let made: Vec<Option<TensorProto>> = graph.node.iter().map(restored).collect();
-    let mut is_kept = made.iter().map(Option::is_none);
-    graph.node.retain(|_| is_kept.next().unwrap_or(true));
+    let nodes = std::mem::take(&mut graph.node).into_iter().zip(made);
+    let (left, gone): (Vec<_>, Vec<_>) = nodes.partition(|(_, made)| made.is_none());
+    graph.node = left.into_iter().map(|(node, _)| node).collect();
+    let (gone, made): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
     graph.initializer.extend(made.into_iter().flatten());
-    let read: HashSet<&str> =
-        graph.node.iter().flat_map(|node| &node.input).map(String::as_str).collect();
-    // The integers are not held beside what was made of them; what graphs inside read is small, and stays.
     let mut attributes = graph.node.iter().flat_map(|node| &node.attribute);
-    let has_inner = attributes.any(|a| a.g.is_some() || !a.graphs.is_empty());
-    if !has_inner {
-        graph
-            .initializer
-            .retain(|tensor| read.contains(&*tensor.name) || given.contains(&*tensor.name));
+    if attributes.any(|a| a.g.is_some() || !a.graphs.is_empty()) {
+        // What is small stays; whether graphs inside read it is not looked at.
+        return;
     }
+    // The integers are not held beside what was made of them.
+    let mut spent: HashSet<&str> =
+        gone.iter().flat_map(|node| &node.input).map(String::as_str).collect();
+    let read = graph.node.iter().flat_map(|node| &node.input).map(String::as_str);
+    let named = graph.input.iter().chain(&graph.output).map(|port| &*port.name);
+    for name in read.chain(named) {
+        spent.remove(name);
+    }
+    graph.initializer.retain(|tensor| !spent.contains(&*tensor.name));
 }
 
 /// What a DequantizeLinear gives; nothing where not all of it is constant, or its form is another one.

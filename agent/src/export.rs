@@ -196,7 +196,7 @@ impl Line {
         let unpacked = Envelope::from_bytes(&envelope)?.unpacked(self.id, body.clone())?;
         let idempotency = match &unpacked {
             Unpacked::Task(request) => idempotency::of(request),
-            Unpacked::Conversation(inquiry, model) => held::idempotency(inquiry, model, &body),
+            Unpacked::Conversation(inquiry, model) => held::idempotency(inquiry, model),
         };
         Ok(NewEntry {
             id: self.id,

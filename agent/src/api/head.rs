@@ -64,7 +64,13 @@ fn is_host(text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return false };
     let (is_name, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+            Some((address, port)) => {
+                // Some clients leave the zone of a link-local address in (RFC 6874).
+                let (address, zone) = address.split_once('%').unwrap_or((address, ""));
+                let is_zone =
+                    zone.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+                (is_zone && address.parse::<Ipv6Addr>().is_ok(), port)
+            }
             None => return false,
         },
         None => {
@@ -139,6 +145,8 @@ mod tests {
             ("127.0.0.1:8470", true),
             ("[::1]:8470", true),
             ("[::1]", true),
+            ("[fe80::1%eth0.7]:8470", true),
+            ("[fe80::1%a/b]", false),
             ("edge-7.plant.example:", true),
             ("%2Frun%2Fagent.sock", true),
             ("", true),

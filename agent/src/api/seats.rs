@@ -1,19 +1,23 @@
 //! Owns which connections are open at once, and which gives way to a newcomer where no more may be.
 //!
 //! **Invariant:** a connection with a request under way, from its whole head to the last byte of its response,
-//! is closed for no other. Of the rest, the one that has waited longest goes first.
+//! is closed for no other. Of the rest, the one that has waited longest goes first, and none that began to
+//! wait a moment ago: its request may be on its way.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::HttpBody;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// A connection that waits for less is not closed for another.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// The open connections of one listener; clones are the same.
 #[derive(Debug, Clone)]
@@ -24,6 +28,16 @@ struct Open {
     limit: usize,
     next: u64,
     seats: HashMap<u64, Seat>,
+}
+
+/// Whether there is a place.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Place(Place),
+    /// Nobody has waited for long enough to give way; then somebody may.
+    Later(Instant),
+    /// All are taken, and each has a request under way.
+    Full,
 }
 
 /// That a connection is counted, until this is dropped.
@@ -63,15 +77,18 @@ impl Seats {
         Self(Arc::new(Mutex::new(Open { limit, next: 0, seats: HashMap::new() })))
     }
 
-    /// A place for a newcomer; `None` where all are taken and each has a request under way.
-    pub(super) fn take(&self) -> Option<Place> {
+    /// A place for a newcomer.
+    pub(super) fn take(&self) -> Taken {
         let mut open = locked(&self.0);
         while open.seats.len() >= open.limit {
             let waiting =
                 open.seats.iter().filter_map(|(at, seat)| Some((seat.waits_since()?, *at)));
-            let (_, longest) = waiting.min()?;
+            let Some((since, longest)) = waiting.min() else { return Taken::Full };
+            if since.elapsed() < MOMENT {
+                return Taken::Later(since + MOMENT);
+            }
             // Else a request came to it meanwhile.
-            if open.seats.get(&longest)?.dismiss() {
+            if open.seats.get(&longest).is_some_and(Seat::dismiss) {
                 open.seats.remove(&longest);
                 count("longest_waiting");
             }
@@ -79,7 +96,7 @@ impl Seats {
         let (number, seat) = (open.next, Seat::new());
         open.next += 1;
         open.seats.insert(number, seat.clone());
-        Some(Place { seats: self.clone(), number, seat })
+        Taken::Place(Place { seats: self.clone(), number, seat })
     }
 }
 
@@ -121,7 +138,7 @@ impl Seat {
     /// Since when there is no request under way; `None` while there is one.
     pub(crate) fn waits_since(&self) -> Option<Instant> {
         let doing = locked(&self.0.doing);
-        (doing.under_way == 0).then_some(doing.waits_since)
+        (doing.under_way == 0 && !self.is_writing()).then_some(doing.waits_since)
     }
 
     /// Says whether bytes of a response wait.
@@ -129,10 +146,15 @@ impl Seat {
         self.0.is_writing.store(is_writing, Ordering::Relaxed);
     }
 
+    /// The end of a response, that the other end does not take as fast as it comes, belongs to its request.
+    fn is_writing(&self) -> bool {
+        self.0.is_writing.load(Ordering::Relaxed)
+    }
+
     /// Has the connection go, if it still waits.
     fn dismiss(&self) -> bool {
         let mut doing = locked(&self.0.doing);
-        doing.is_leaving = doing.under_way == 0;
+        doing.is_leaving = doing.under_way == 0 && !self.is_writing();
         if doing.is_leaving {
             self.0.leaves.cancel();
         }
@@ -141,20 +163,11 @@ impl Seat {
 
     /// Runs a connection until it ends or gives way.
     pub(super) async fn run(&self, connection: impl Future<Output = ()>) {
-        let (mut connection, mut dismissed) = (pin!(connection), pin!(self.0.leaves.cancelled()));
-        let mut is_leaving = false;
-        poll_fn(|context| {
-            if connection.as_mut().poll(context).is_ready() {
-                return Poll::Ready(());
-            }
-            is_leaving = is_leaving || dismissed.as_mut().poll(context).is_ready();
-            // The end of a response, that the other end does not take as fast as it comes, goes first.
-            match is_leaving && !self.0.is_writing.load(Ordering::Relaxed) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        })
-        .await;
+        tokio::select! {
+            biased;
+            () = connection => {}
+            () = self.0.leaves.cancelled() => {}
+        }
     }
 }
 
@@ -208,8 +221,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::advance;
 
     use super::*;
@@ -220,16 +231,25 @@ mod tests {
         }
     }
 
+    impl Taken {
+        fn place(self) -> Place {
+            match self {
+                Self::Place(place) => place,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_one_that_waited_longest_gives_way_and_none_with_a_request_under_way() {
         let seats = Seats::new(3);
         let mut places = Vec::new();
         for _ in 0..3 {
-            places.push(seats.take().unwrap());
+            places.push(seats.take().place());
             advance(Duration::from_secs(1)).await;
         }
         let first = places[0].seat().begin().unwrap();
-        let newcomer = seats.take().unwrap();
+        let newcomer = seats.take().place();
         let gone: Vec<_> = places.iter().map(Place::is_dismissed).collect();
         assert_eq!(gone, [false, true, false], "the first has a request under way");
         assert!(places[1].seat().begin().is_none(), "nothing is begun on what goes");
@@ -237,37 +257,44 @@ mod tests {
         drop(first);
         let third = places[2].seat().begin().unwrap();
         advance(Duration::from_secs(1)).await;
-        let next = seats.take().unwrap();
+        let next = seats.take().place();
         assert!(newcomer.is_dismissed() && !places[0].is_dismissed(), "its answer is newer");
         let _others = [&places[0], &next].map(|place| place.seat().begin().unwrap());
-        assert!(seats.take().is_none(), "all have a request under way");
+        assert!(matches!(seats.take(), Taken::Full), "all have a request under way");
         drop(third);
         places.remove(1);
         assert!(!places[1].is_dismissed());
         drop(places.remove(1));
-        assert!(seats.take().is_some(), "one that ends makes room");
+        seats.take().place();
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_of_a_response_is_written_before_its_connection_goes() {
-        let place = Seats::new(1).take().unwrap();
-        let seat = place.seat().clone();
+        let seats = Seats::new(1);
+        let place = seats.take().place();
+        place.seat().note_writing(true);
+        advance(Duration::from_secs(9)).await;
+        assert!(matches!(seats.take(), Taken::Full) && !place.is_dismissed());
+        place.seat().note_writing(false);
         let running = tokio::spawn({
-            let seat = seat.clone();
-            async move {
-                seat.run(async {
-                    loop {
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
-                })
-                .await;
-            }
+            let seat = place.seat().clone();
+            async move { seat.run(std::future::pending()).await }
         });
-        seat.note_writing(true);
-        assert!(seat.dismiss());
-        tokio::time::sleep(Duration::from_secs(9)).await;
-        assert!(!running.is_finished());
-        seat.note_writing(false);
+        seats.take().place();
         running.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_request_may_be_on_its_way_does_not_give_way() {
+        let seats = Seats::new(1);
+        let place = seats.take().place();
+        let is_later = |taken| matches!(taken, Taken::Later(at) if at == Instant::now() + MOMENT);
+        assert!(is_later(seats.take()), "it has only come");
+        advance(MOMENT).await;
+        drop(place.seat().begin().unwrap());
+        assert!(is_later(seats.take()), "it has only been answered");
+        advance(MOMENT).await;
+        seats.take().place();
+        assert!(place.is_dismissed());
     }
 }

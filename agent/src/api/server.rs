@@ -20,12 +20,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::listen::{self, Socket, Source};
-use super::seats::{self, Held, Seat, Seats};
+use super::seats::{self, Held, Seat, Seats, Taken};
 use super::stalled::Watched;
 use super::tls::{self, Spoken, Tls};
 use super::{Problem, guard, unread};
@@ -140,7 +140,18 @@ pub(crate) async fn accept<S, C>(
                 }
             },
         };
-        let Some(place) = seats.take() else {
+        let taken = loop {
+            match seats.take() {
+                // Who comes meanwhile waits in the kernel's queue.
+                Taken::Later(at) => tokio::select! {
+                    () = stop.cancelled() => break None,
+                    () = sleep_until(at) => {}
+                },
+                Taken::Place(place) => break Some(place),
+                Taken::Full => break None,
+            }
+        };
+        let Some(place) = taken else {
             seats::count("newcomer");
             if let Ok(refusal) = refusals.clone().try_acquire_owned() {
                 connections.spawn(async move {

@@ -19,7 +19,7 @@ use crate::answer::Reason;
 use crate::ask_error::AskError;
 use crate::asked;
 use crate::cache::Distinct;
-use crate::envelope::{Envelope, Frame, Held, HeldConversation, body_of};
+use crate::envelope::{Envelope, Frame, Held, HeldConversation, bare_body_of, body_of};
 use crate::escalate::SendError;
 use crate::inquiry::Inquiry;
 use crate::queue::{Accepted, Idempotency, MAX_ENVELOPE_BYTES, NewEntry, QueueError, RequestId};
@@ -60,19 +60,15 @@ impl From<Refused> for Unheld {
     }
 }
 
-/// What makes two conversations under one key the same one; `body` is the one that is stored.
-pub(crate) fn idempotency(
-    inquiry: &Inquiry<Conversation>,
-    model: &str,
-    body: &[u8],
-) -> Option<Idempotency> {
+/// What makes two conversations under one key the same one. Hints are not what is asked.
+pub(crate) fn idempotency(inquiry: &Inquiry<Conversation>, model: &str) -> Option<Idempotency> {
     let key = inquiry.terms.key.as_ref()?.as_str().to_owned();
     let mut hash = Sha256::new();
     for part in ["conversation", model, inquiry.terms.class.as_str()] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    hash.update(body);
+    hash.update(bare_body_of(&inquiry.matter));
     Some(Idempotency { key, digest: hash.finalize().into() })
 }
 
@@ -218,7 +214,7 @@ fn entry(
     (times, frame, reasons): (Times, Frame, Vec<Reason>),
 ) -> NewEntry {
     let body = body_of(&inquiry.matter);
-    let idempotency = idempotency(&inquiry, &model, &body);
+    let idempotency = idempotency(&inquiry, &model);
     let Inquiry { id, terms, matter } = inquiry;
     let settings = Conversation { turns: Vec::new(), ..matter };
     let within_ms = u64::try_from(terms.within.as_millis()).unwrap_or(u64::MAX);
@@ -323,7 +319,7 @@ mod tests {
             };
             assert_eq!((back.terms.clone(), model.as_str()), (asked.terms, "m"));
             assert_eq!(back.matter, asked.matter);
-            assert_eq!(idempotency(&back, &model, &entry.body), entry.idempotency, "as exported");
+            assert_eq!(idempotency(&back, &model), entry.idempotency, "as exported");
             assert!(envelope.unpacked(asked.id, Bytes::from_static(b"\x02")).is_err());
         }
     }

@@ -21,7 +21,7 @@ use super::{Answered, Asker, Found, Gateway, Given, Refused};
 use crate::answer::{Answer, Reason};
 use crate::ask_error::AskError;
 use crate::cache::Distinct;
-use crate::envelope::{Envelope, Final, Frame, body_of};
+use crate::envelope::{Envelope, Final, Frame};
 use crate::inquiry::Inquiry;
 use crate::queue::{Accepted, Idempotency, NewEntry, QueueError, RequestId};
 use crate::request::DataClass;
@@ -174,9 +174,9 @@ impl Gateway {
 async fn name_of(model: &str, inquiry: &Inquiry<Conversation>) -> Option<Idempotency> {
     inquiry.terms.key.as_ref()?;
     if !inquiry.matter.is_large() {
-        return idempotency(inquiry, model, &body_of(&inquiry.matter));
+        return idempotency(inquiry, model);
     }
     let (large, model) = (inquiry.clone(), model.to_owned());
-    let made = move || idempotency(&large, &model, &body_of(&large.matter));
+    let made = move || idempotency(&large, &model);
     tokio::task::spawn_blocking(made).await.ok().flatten()
 }

@@ -2,10 +2,10 @@
 //!
 //! **Invariant:** inputs are all texts, or all tokens; as many vectors are answered as there were inputs.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::{Error, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 

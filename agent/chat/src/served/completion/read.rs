@@ -44,7 +44,7 @@ struct Request<'a> {
     parallel_tool_calls: Option<bool>,
     #[serde(borrow)]
     verbosity: Option<Word<'a>>,
-    // These change nothing but the provider's costs and speed.
+    // These change nothing of the answer: what it costs, how soon it comes, on whose behalf it is asked.
     prediction: Option<Object<Predicted>>,
     safety_identifier: Option<String>,
     prompt_cache_key: Option<String>,
